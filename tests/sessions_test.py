@@ -1,0 +1,131 @@
+"""Held-out items, windows, block splits and the dataset they make."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alkd_jax.data import sessions
+
+NUM_ITEMS = 30
+WHOLE_SESSIONS = st.lists(st.lists(st.integers(1, NUM_ITEMS), min_size=2, max_size=15), min_size=1, max_size=12)
+CATALOGUE = ["", *(f"title {item}" for item in range(1, NUM_ITEMS + 1))]
+ITEM_IDS = ["", *(f"id{item}" for item in range(1, NUM_ITEMS + 1))]
+
+
+@given(st.lists(st.lists(st.integers(1, NUM_ITEMS), max_size=15), max_size=12))
+def test_unpack_undoes_pack(rows):
+    assert sessions.unpack(sessions.pack(rows)) == rows
+
+
+@given(WHOLE_SESSIONS, st.integers(1, 12))
+def test_inputs_are_the_most_recent_items_left_aligned(rows, max_length):
+    held_out = sessions.leave_one_out(sessions.pack(rows), max_length=max_length)
+    for n, row in enumerate(rows):
+        recent = row[:-1][-max_length:]
+        assert held_out.items[n].tolist() == recent + [0] * (max_length - len(recent))
+        assert held_out.mask[n].tolist() == [True] * len(recent) + [False] * (max_length - len(recent))
+    assert held_out.target.tolist() == [row[-1] for row in rows]
+    assert held_out.session_id.tolist() == list(range(len(rows)))
+    assert {array.dtype.name for array in (held_out.items, held_out.target, held_out.session_id)} == {"int32"}
+
+
+@given(WHOLE_SESSIONS)
+def test_a_window_as_long_as_the_longest_session_loses_nothing(rows):
+    held_out = sessions.leave_one_out(sessions.pack(rows), max_length=15)
+    again = [
+        [*items[mask].tolist(), int(target)]
+        for items, mask, target in zip(held_out.items, held_out.mask, held_out.target, strict=True)
+    ]
+    assert again == rows
+
+
+@given(st.lists(st.lists(st.integers(1, NUM_ITEMS), max_size=5), max_size=12), st.integers(0, 12), st.integers(0, 12))
+def test_a_block_is_the_slice_of_the_list(rows, start, stop):
+    assert sessions.unpack(sessions.block(sessions.pack(rows), slice(start, stop))) == rows[start:stop]
+
+
+def test_a_block_with_a_stride_is_refused():
+    with pytest.raises(ValueError, match="step 2"):
+        sessions.block(sessions.pack([[1, 2], [3, 4]]), slice(0, 2, 2))
+
+
+@given(st.integers(0, 10_000), st.tuples(*[st.integers(0, 10)] * 2).filter(lambda parts: sum(parts) <= 10))
+def test_splits_cover_all_rows_once_at_the_exact_tenths(num_sessions, tenths):
+    fractions = (tenths[0] / 10, tenths[1] / 10, (10 - sum(tenths)) / 10)
+    train, validation, test = sessions.block_split(num_sessions, fractions)
+    assert (train.start, train.stop, validation.stop, test.stop) == (0, validation.start, test.start, num_sessions)
+    assert train.stop == num_sessions * tenths[0] // 10
+    assert validation.stop == num_sessions * sum(tenths) // 10
+
+
+@pytest.mark.parametrize(("num_sessions", "sizes"), [(12_323, (7_393, 2_465, 2_465)), (20_091, (12_054, 4_018, 4_019))])
+def test_the_papers_split_sizes(num_sessions, sizes):
+    assert tuple(rows.stop - rows.start for rows in sessions.block_split(num_sessions)) == sizes
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.6, 0.3, 0.2), (1.2, -0.2, 0.0)])
+def test_shares_that_are_no_split_are_refused(fractions):
+    with pytest.raises(ValueError, match="fractions"):
+        sessions.block_split(10, fractions)
+
+
+@given(st.lists(st.lists(st.integers(1, NUM_ITEMS), min_size=2, max_size=15), min_size=5, max_size=40))
+def test_a_dataset_holds_every_session_once_in_the_order_of_the_rows(rows):
+    dataset = sessions.build_dataset("toy", sessions.pack(rows), CATALOGUE, ITEM_IDS, report={"source": "rows"})
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert np.concatenate([split.session_id for split in splits]).tolist() == list(range(len(rows)))
+    assert np.concatenate([split.target for split in splits]).tolist() == [row[-1] for row in rows]
+    assert sessions.unpack(dataset.train_sequences) == rows[: len(dataset.train)]
+    assert dataset.num_items == NUM_ITEMS
+    report = dataset.report
+    assert report["source"] == "rows"
+    assert report["interactions"] == sum(len(row) for row in rows)
+    assert report["items_in_sessions"] == len({item for row in rows for item in row})
+    assert report["sessions_truncated"] == sum(len(row) > 11 for row in rows)
+    assert report["inputs_truncated"] == sum(max(len(row) - 11, 0) for row in rows)
+    assert [report["split"][name] for name in ("train", "validation", "test")] == [len(split) for split in splits]
+
+
+def test_titles_that_repeat_or_are_empty_are_counted():
+    titles = ["", "a", "", "a", "a", "b", ""]
+    dataset = sessions.build_dataset("toy", sessions.pack([[1, 2]] * 5), titles, ITEM_IDS[:7])
+    assert (dataset.report["titles_empty"], dataset.report["titles_duplicate"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 2], [3]], "session 1 has length 1"),
+        ([[1, 0, 2]], "items: found 0"),
+        ([[1, -4, 2]], "items: found -4"),
+    ],
+)
+def test_sessions_without_an_input_or_with_padding_inside_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        sessions.leave_one_out(sessions.pack(rows))
+
+
+def test_a_window_of_no_items_is_refused():
+    with pytest.raises(ValueError, match="max_length"):
+        sessions.leave_one_out(sessions.pack([[1, 2]]), max_length=0)
+
+
+def test_ids_for_other_sessions_are_refused():
+    with pytest.raises(ValueError, match="2 ids for 1 sessions"):
+        sessions.leave_one_out(sessions.pack([[1, 2]]), session_id=np.arange(2))
+
+
+@pytest.mark.parametrize(
+    ("rows", "titles", "item_ids", "message"),
+    [
+        ([[1, 5]] * 5, ["", "a", "b"], ["", "x", "y"], "found 5"),
+        ([[1, 2]] * 5, ["", "a", "b"], ["", "x"], "3 for 2"),
+        ([[1, 2]] * 5, ["z", "a", "b"], ["", "x", "y"], "padding"),
+        ([[1, 2]] * 5, ["", "a", "b"], ["", "x", "x"], "occurs twice"),
+        ([[1, 2]], ["", "a", "b"], ["", "x", "y"], "train split"),
+    ],
+)
+def test_a_catalogue_that_does_not_fit_the_sessions_is_refused(rows, titles, item_ids, message):
+    with pytest.raises(ValueError, match=message):
+        sessions.build_dataset("toy", sessions.pack(rows), titles, item_ids)
