@@ -1,0 +1,61 @@
+"""The protocol every backbone keeps: encode sessions, and give the table that scores items."""
+
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Params: TypeAlias = Any
+"""A Linen variable tree, ``{"params": {...}}``; with a leading seed axis where a function says so."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A session encoder: the score of item v for session s is ``u_s · Y_v``.
+
+    Backbones are Linen modules with the fields below. ``apply(params, items, mask)`` encodes and
+    ``apply(params, method="item_embeddings")`` gives Y.
+    """
+
+    num_items: int
+    dim: int
+
+    def __hash__(self) -> int:
+        """Equal modules hash alike, so one compilation serves them."""
+        ...
+
+    def init(self, key: Any, items: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Params:
+        """Returns fresh parameters; rows 0 of the item tables are zero."""
+        ...
+
+    def apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
+        """Calls the module, or the method named by ``method``, with these parameters."""
+        ...
+
+    def __call__(
+        self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """Encodes sessions; ``train`` turns dropout on where the backbone has any."""
+        ...
+
+    def item_embeddings(self) -> Float[Array, "V D"]:
+        """Returns the output table Y, ``num_items + 1`` rows; row 0 is padding."""
+        ...
+
+
+def zero_padding_row(table: Float[Array, "V D"]) -> Float[Array, "V D"]:
+    """Returns the table with row 0, the padding, set to zero."""
+    return table.at[0].set(0.0)
+
+
+def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
+    """Initialises a backbone without needing data at hand.
+
+    Args:
+        key: consumed.
+        model: a backbone.
+        length: L, the number of positions the backbone reads.
+    """
+    items = jnp.ones((1, length), jnp.int32)
+    return model.init(key, items, items > 0)

@@ -1,0 +1,48 @@
+"""FPMC for anonymous sessions: the mean of input embeddings scores items by their output embeddings."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from alkd_jax.models.encoder import zero_padding_row
+
+
+def xavier_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
+    """N(0, 2 / (rows + width)) over the real items, 0 in the padding row."""
+    rows, dim = shape
+    return zero_padding_row(jax.random.normal(key, shape) * (2.0 / (rows - 1 + dim)) ** 0.5)
+
+
+class FPMC(nn.Module):
+    """FPMC without a user factor, as ALKDRec uses it.
+
+    ``u_s = 1/|s| Σ_{v ∈ s} X_v``, ``score(s, v) = u_s · Y_v``. Parameters: ``2 (V + 1) D``.
+
+    Attributes:
+        num_items: items are ``1..num_items``.
+        dim: width D.
+
+    Reference:
+        Rendle et al., Factorizing personalized Markov chains, WWW 2010; Du et al., ALKDRec, AAAI 2025.
+    """
+
+    num_items: int
+    dim: int
+
+    def setup(self) -> None:
+        """Declares the two item tables."""
+        shape = (self.num_items + 1, self.dim)
+        self.input_embedding = self.param("input_embedding", xavier_normal_table, shape)
+        self.output_embedding = self.param("output_embedding", xavier_normal_table, shape)
+
+    def __call__(
+        self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """Returns the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
+        vectors = jnp.where(mask[..., None], self.input_embedding[items], 0.0)
+        return vectors.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)
+
+    def item_embeddings(self) -> Float[Array, "V D"]:
+        """Returns the output table Y; row 0 is padding."""
+        return self.output_embedding

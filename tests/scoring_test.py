@@ -1,0 +1,88 @@
+"""Ranks and top-k lists against brute force."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alkd_jax import scoring
+
+
+def brute_rank(row, target, exclude, ties):
+    allowed = [v for v in range(1, len(row)) if v == target or v not in exclude]
+    better = sum(row[v] > row[target] for v in allowed)
+    tied = sum(row[v] == row[target] for v in allowed) - 1
+    return 1 + better + {"optimistic": 0, "pessimistic": tied, "average": -(-tied // 2)}[ties]
+
+
+def brute_top_k(row, k, exclude):
+    allowed = [v for v in range(1, len(row)) if v not in exclude]
+    ids = sorted(allowed, key=lambda v: (-row[v], v))[:k]
+    return ids + [-1] * (k - len(ids))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10_000),
+    levels=st.integers(1, 9),
+    ties=st.sampled_from(["average", "optimistic", "pessimistic"]),
+)
+def test_rank_equals_brute_force(seed, levels, ties):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (6, 12)).astype(np.float32)
+    target, exclude = rng.integers(1, 12, 6), rng.integers(0, 12, (6, 5))
+    ranks = scoring.target_rank(jnp.asarray(scores), jnp.asarray(target), exclude=jnp.asarray(exclude), ties=ties)
+    expected = [brute_rank(r, t, set(e.tolist()), ties) for r, t, e in zip(scores, target, exclude, strict=True)]
+    assert ranks.tolist() == expected
+
+
+def test_constant_scores_give_the_middle_rank():
+    rank = scoring.target_rank(jnp.zeros((1, 1002)), jnp.asarray([7]), exclude=jnp.zeros((1, 3), jnp.int32))
+    assert rank.tolist() == [501]
+
+
+@pytest.mark.parametrize("ties", ["average", "optimistic", "pessimistic"])
+def test_nan_scores_never_look_good(ties):
+    scores = jnp.asarray([[0.0, jnp.nan, 1.0, 2.0], [0.0, 3.0, jnp.nan, jnp.nan]])
+    ranks = scoring.target_rank(scores, jnp.asarray([1, 1]), exclude=jnp.zeros((2, 1), jnp.int32), ties=ties)
+    assert ranks.tolist() == [3, 3]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), chunk=st.sampled_from([None, 1, 3, 5, 14, 50]), k=st.integers(1, 16))
+def test_top_k_equals_brute_force_in_any_chunking_with_ties_to_the_lower_id(seed, chunk, k):
+    rng = np.random.default_rng(seed)
+    vectors, table = rng.integers(-1, 2, (4, 2)), rng.integers(-1, 2, (14, 2))
+    exclude = rng.integers(0, 14, (4, 6))
+    values, ids = scoring.top_k(
+        jnp.asarray(vectors, jnp.float32),
+        jnp.asarray(table, jnp.float32),
+        k,
+        exclude=jnp.asarray(exclude),
+        chunk_size=chunk,
+    )
+    scores = vectors @ table.T
+    for b in range(4):
+        expected = brute_top_k(scores[b], k, set(exclude[b].tolist()))
+        assert ids[b].tolist() == expected
+        assert values[b].tolist() == [float(scores[b, v]) if v > 0 else -np.inf for v in expected]
+
+
+def test_rank_and_top_k_agree(key):
+    u_key, y_key, t_key = jax.random.split(key, 3)
+    vectors, table = jax.random.normal(u_key, (50, 8)), jax.random.normal(y_key, (40, 8))
+    exclude = jnp.tile(jnp.asarray([[3, 5, 0]]), (50, 1))
+    target = jax.random.randint(t_key, (50,), 6, 40)
+    ranks = scoring.target_rank(scoring.scores(vectors, table), target, exclude=exclude)
+    _, ids = scoring.top_k(vectors, table, 37, exclude=exclude)
+    assert (jnp.argmax(ids == target[:, None], axis=1) + 1).tolist() == ranks.tolist()
+
+
+def test_bad_sizes_are_refused():
+    table, exclude = jnp.ones((3, 2)), jnp.zeros((1, 1), jnp.int32)
+    with pytest.raises(ValueError, match="k is 0"):
+        scoring.top_k(jnp.ones((1, 2)), table, 0, exclude=exclude)
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        scoring.top_k(jnp.ones((1, 2)), table, 1, exclude=exclude, chunk_size=0)
