@@ -1,0 +1,351 @@
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alkd_jax import data, neighbors
+from alkd_jax.types import Sequences, Sessions
+
+METHODS = {
+    "popularity": neighbors.popularity,
+    "Markov": neighbors.markov,
+    "co-occurrence": neighbors.co_occurrence,
+    "item-kNN": neighbors.item_knn,
+    "item-kNN, recency": functools.partial(neighbors.item_knn, recency=0.8),
+    "session-kNN": functools.partial(neighbors.session_knn, neighbors=4),
+}
+
+
+def sequences_of(*rows: list[int]) -> Sequences:
+    items = np.array([item for row in rows for item in row], np.int32)
+    return Sequences(items=items, offsets=np.cumsum([0, *map(len, rows)]))
+
+
+def sessions_of(*rows: list[int], length: int = 4, targets: list[int] | None = None) -> Sessions:
+    items = np.array([row + [0] * (length - len(row)) for row in rows], np.int32).reshape(-1, length)
+    target = np.ones(len(rows), np.int32) if targets is None else np.array(targets, np.int32)
+    return Sessions(items=items, mask=items > 0, target=target, session_id=np.arange(100, 100 + len(rows)))
+
+
+def score(method, counts, *rows: list[int]) -> np.ndarray:
+    queries = sessions_of(*rows)
+    return method(counts, queries.items, queries.mask)
+
+
+def reference_scores(name: str, train: list[list[int]], num_items: int, query: list[int]) -> list[float]:
+    """Loops over sessions and items, straight from the definitions."""
+    pop = [sum(row.count(v) for row in train) for v in range(num_items + 1)]
+
+    def both(x: int, v: int) -> int:
+        return sum(x in row and v in row for row in train)
+
+    def cosine(x: int, v: int) -> float:
+        return both(x, v) / math.sqrt(pop[x] * pop[v]) if pop[x] and pop[v] else 0.0
+
+    def similarity(row: list[int]) -> float:
+        return len(set(query) & set(row)) / math.sqrt(len(set(row))) if row else 0.0
+
+    nearest = sorted(train, key=lambda row: round(-similarity(row), 9))[:4]
+    rules = {
+        "popularity": lambda v: pop[v],
+        "Markov": lambda v: sum((a, b) == (query[-1], v) for row in train for a, b in itertools.pairwise(row) if query),
+        "co-occurrence": lambda v: sum(both(x, v) for x in query),
+        "item-kNN": lambda v: sum(cosine(x, v) for x in query),
+        "item-kNN, recency": lambda v: sum(0.8**j * cosine(x, v) for j, x in enumerate(reversed(query))),
+        "session-kNN": lambda v: sum(similarity(row) for row in nearest if v in row),
+    }
+    return [0.0] + [rules[name](v) for v in range(1, num_items + 1)]
+
+
+def broken_ties(scores: list[float], train: list[list[int]]) -> list[float]:
+    pop = [sum(row.count(v) for row in train) for v in range(len(scores))]
+    return [score + 1e-6 * count / max(pop) for score, count in zip(scores, pop, strict=True)]
+
+
+def random_world(seed: int, *, num_items: int = 9):
+    """Small enough that repeats, ties, unknown items, empty queries and whole-catalogue queries all occur."""
+    rng = np.random.default_rng(seed)
+    train = [rng.integers(1, num_items, rng.integers(0, 6)).tolist() for _ in range(12)] + [[1, 2, 2]]
+    queries = [rng.integers(1, num_items + 1, rng.integers(0, 5)).tolist() for _ in range(11)]
+    targets = [int(rng.choice([v for v in range(1, num_items + 1) if v not in query])) for query in queries]
+    return train, queries, targets
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_equal_loops_over_the_definition(name, seed):
+    train, queries, _ = random_world(seed)
+    scores = score(METHODS[name], neighbors.count(sequences_of(*train), 9), *queries)
+    expected = [reference_scores(name, train, 9, query) for query in queries]
+    np.testing.assert_allclose(scores, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", METHODS)
+def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
+    train, queries, targets = random_world(seed)
+    counts = neighbors.count(sequences_of(*train), 9)
+    sessions = sessions_of(*queries, targets=targets)
+    ranks = neighbors.mean_ranks(METHODS[name], counts, sessions)
+    lists = neighbors.top_k_lists(METHODS[name], counts, sessions, 7)
+    np.testing.assert_array_equal(lists.session_id, sessions.session_id)
+    for query, target, rank, items, mask in zip(queries, targets, ranks, lists.items, lists.mask, strict=True):
+        scores = broken_ties(reference_scores(name, train, 9, query), train)
+        order = sorted((v for v in range(1, 10) if v not in query), key=lambda v: (-round(scores[v], 11), v))
+        places = [place for place, v in enumerate(order, 1) if abs(scores[v] - scores[target]) < 1e-11]
+        assert rank == np.mean(places)
+        assert items[mask].tolist() == order[:7]
+        assert not items[~mask].any()
+
+
+def test_recency_one_half_halves_the_weight_with_every_step_from_the_last_real_item():
+    counts = neighbors.count(sequences_of([1, 4], [2, 5], [3, 6]), 6)
+    scores = score(functools.partial(neighbors.item_knn, recency=0.5), counts, [1, 2, 3], [2, 1])
+    np.testing.assert_allclose(scores[:, 4:], [[0.25, 0.5, 1.0], [1.0, 0.5, 0.0]])
+
+
+def test_cosine_divides_by_the_popularity_of_both_items():
+    counts = neighbors.count(sequences_of([1, 2], [1, 3], [1, 2], [2, 4]), 4)
+    np.testing.assert_allclose(score(neighbors.item_knn, counts, [1])[0, 2:], [2 / 3, 1 / math.sqrt(3), 0.0])
+
+
+def test_markov_looks_at_the_last_item_and_at_adjacent_pairs_inside_one_session():
+    counts = neighbors.count(sequences_of([1, 2, 3], [1, 2], [4, 1]), 4)
+    np.testing.assert_array_equal(
+        score(neighbors.markov, counts, [4, 1], [2], [3]), [[0, 0, 2, 0, 0], [0, 0, 0, 1, 0], [0] * 5]
+    )
+
+
+def test_of_equally_similar_sessions_the_earlier_are_neighbors():
+    counts = neighbors.count(sequences_of([1, 2], [1, 3], [1, 4], [1, 4, 5]), 5)
+    scores = score(functools.partial(neighbors.session_knn, neighbors=2), counts, [1])
+    np.testing.assert_allclose(scores[0, 2:], [2**-0.5, 2**-0.5, 0.0, 0.0])
+
+
+def test_equal_similarities_with_unequal_float_quotients_are_a_tie():
+    long = list(range(1, 19))
+    assert 3 / math.sqrt(18) != 1 / math.sqrt(2), "the sessions below tie only in exact arithmetic"
+    for rows in ([long, [1, 19]], [[1, 19], long]):
+        counts = neighbors.count(sequences_of(*rows), 19)
+        scores = score(functools.partial(neighbors.session_knn, neighbors=1), counts, [1, 2, 3])
+        assert scores[0, rows[0][-1]] > 0
+        assert scores[0, rows[1][-1]] == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_queries_nobody_has_seen_get_popularity_order(name):
+    counts = neighbors.count(sequences_of([1, 2, 3], [2, 3], [3, 5]), 7)
+    lists = neighbors.top_k_lists(METHODS[name], counts, sessions_of([6], [6, 7], []), 7)
+    assert lists.items.tolist() == [[3, 2, 1, 5, 4, 7, 0], [3, 2, 1, 5, 4, 0, 0], [3, 2, 1, 5, 4, 6, 7]]
+
+
+def test_popularity_breaks_ties_before_the_mean_rank_does():
+    counts = neighbors.count(sequences_of([1, 2], [1, 3], [1, 4], [5, 3]), 6)
+    sessions = sessions_of([1], [1], [1], targets=[3, 2, 4])
+    np.testing.assert_array_equal(neighbors.mean_ranks(neighbors.co_occurrence, counts, sessions), [1, 2.5, 2.5])
+    np.testing.assert_array_equal(neighbors.rank_targets(neighbors.co_occurrence, counts, sessions), [1, 2, 2])
+
+
+def test_popularity_never_outweighs_a_count():
+    counts = neighbors.count(sequences_of([1, 2], *[[3]] * 1000), 3)
+    assert neighbors.rank_targets(neighbors.co_occurrence, counts, sessions_of([1], targets=[2])).tolist() == [1]
+
+
+def test_one_occurrence_breaks_a_tie_in_a_large_dataset():
+    counts = neighbors.count(sequences_of([1], [2], [2], *[[3]] * 50_000), 4)
+    sessions = sessions_of([4], [4], targets=[1, 2])
+    np.testing.assert_array_equal(neighbors.mean_ranks(neighbors.item_knn, counts, sessions), [3, 2])
+
+
+def test_sums_in_another_order_still_tie():
+    def shuffled_sums(counts, items, mask):
+        return np.array([[0.0, 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.5]])
+
+    counts = neighbors.count(sequences_of([1], [2], [3]), 3)
+    assert neighbors.mean_ranks(shuffled_sums, counts, sessions_of([], targets=[1])).tolist() == [1.5]
+
+
+def test_a_target_inside_its_own_session_is_ranked_but_not_listed():
+    counts = neighbors.count(sequences_of([1, 2], [2, 3], [2, 4]), 4)
+    session = sessions_of([1, 2], targets=[2])
+    assert neighbors.rank_targets(neighbors.popularity, counts, session).tolist() == [1]
+    assert neighbors.top_k_lists(neighbors.popularity, counts, session, 3).items.tolist() == [[3, 4, 0]]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_results_do_not_depend_on_batch_mates(name):
+    train, queries, targets = random_world(3)
+    counts = neighbors.count(sequences_of(*train), 9)
+    sessions = sessions_of(*queries, targets=targets)
+    ranks = neighbors.mean_ranks(METHODS[name], counts, sessions)
+    lists = neighbors.top_k_lists(METHODS[name], counts, sessions, 5)
+    for batch_size in (1, 3):
+        np.testing.assert_array_equal(
+            ranks, neighbors.mean_ranks(METHODS[name], counts, sessions, batch_size=batch_size)
+        )
+        np.testing.assert_array_equal(
+            lists.items, neighbors.top_k_lists(METHODS[name], counts, sessions, 5, batch_size=batch_size).items
+        )
+
+
+def test_arrays_on_a_device_give_what_arrays_on_the_host_give():
+    train, queries, targets = random_world(4)
+    host = (sequences_of(*train), sessions_of(*queries, targets=targets))
+    device = jax.tree.map(jnp.asarray, host)
+    ranks = [neighbors.rank_targets(neighbors.item_knn, neighbors.count(s, 9), q) for s, q in (host, device)]
+    np.testing.assert_array_equal(*ranks)
+
+
+def test_lists_longer_than_the_catalogue_end_in_padding():
+    lists = neighbors.top_k_lists(
+        neighbors.popularity, neighbors.count(sequences_of([2, 3], [3]), 3), sessions_of([1]), 5
+    )
+    assert lists.items.tolist() == [[3, 2, 0, 0, 0]]
+    assert lists.mask.tolist() == [[True, True, False, False, False]]
+
+
+def test_no_sessions_give_no_ranks_and_no_lists():
+    counts, none = neighbors.count(sequences_of([1, 2]), 2), sessions_of()
+    for method in METHODS.values():
+        assert method(counts, none.items, none.mask).shape == (0, 3)
+        assert neighbors.rank_targets(method, counts, none).shape == (0,)
+        assert neighbors.top_k_lists(method, counts, none, 4).items.shape == (0, 4)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 11])
+@pytest.mark.parametrize("name", METHODS)
+def test_held_out_lists_are_those_of_counts_without_the_fold(name, folds):
+    train, queries, targets = random_world(1)
+    train, sessions = train[:11], sessions_of(*queries, targets=targets)
+    lists = neighbors.held_out_lists(METHODS[name], sequences_of(*train), 9, sessions, 5, folds=folds)
+    np.testing.assert_array_equal(lists.session_id, sessions.session_id)
+    for n, query in enumerate(queries):
+        others = [row for m, row in enumerate(train) if m % folds != n % folds]
+        alone = neighbors.top_k_lists(METHODS[name], neighbors.count(sequences_of(*others), 9), sessions_of(query), 5)
+        assert lists.items[n].tolist() == alone.items[0].tolist()
+        assert lists.mask[n].tolist() == alone.mask[0].tolist()
+
+
+def test_held_out_lists_do_not_know_the_target_that_only_this_session_shows():
+    train = [[1, 2], [1, 3], [1, 3], [1, 3], [4, 5]]
+    sessions = sessions_of(*[row[:-1] for row in train], targets=[row[-1] for row in train])
+    seen = neighbors.top_k_lists(neighbors.markov, neighbors.count(sequences_of(*train), 5), sessions, 1)
+    held_out = neighbors.held_out_lists(neighbors.markov, sequences_of(*train), 5, sessions, 1, folds=5)
+    assert seen.items[:, 0].tolist() == [3, 3, 3, 3, 5]
+    assert held_out.items[:, 0].tolist() == [3, 3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        (sequences_of(), "no items"),
+        (sequences_of([], []), "no items"),
+        (sequences_of([1, 2], [4]), "item 4 in the training sequences is outside 1..3"),
+        (sequences_of([1, 0]), "item 0 in the training sequences is outside 1..3"),
+        (Sequences(items=np.array([1, 2, 3]), offsets=np.array([0, 2])), "offsets go from 0 to 2; .* the 3 items"),
+        (Sequences(items=np.array([1, 2, 3]), offsets=np.array([1, 3])), "offsets go from 1 to 3"),
+        (Sequences(items=np.array([1, 2, 3]), offsets=np.array([0, 3, 2, 3])), "expected to rise"),
+    ],
+)
+def test_training_sequences_that_cannot_be_counted_are_named(sequences, message):
+    with pytest.raises(ValueError, match=message):
+        neighbors.count(sequences, 3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("item", [-1, 4])
+def test_queries_with_unknown_ids_are_refused_by_every_method(name, item):
+    counts = neighbors.count(sequences_of([1, 2], [3]), 3)
+    items = np.array([[1, 2], [item, 0]])
+    with pytest.raises(ValueError, match=rf"item {item} in the queries is outside 1\.\.3"):
+        METHODS[name](counts, items, items != 0)
+
+
+@pytest.mark.parametrize("target", [0, 4])
+def test_targets_with_unknown_ids_are_refused(target):
+    counts = neighbors.count(sequences_of([1, 2], [3]), 3)
+    with pytest.raises(ValueError, match=rf"item {target} in the targets is outside 1\.\.3"):
+        neighbors.rank_targets(neighbors.popularity, counts, sessions_of([1], targets=[target]))
+
+
+def test_what_lies_under_the_mask_is_ignored():
+    counts = neighbors.count(sequences_of([1, 2, 3], [2, 3], [1, 3]), 3)
+    clean, dirty = np.array([[1, 0, 0]]), np.array([[1, 2, 99]])
+    mask = clean > 0
+    for method in METHODS.values():
+        np.testing.assert_array_equal(method(counts, dirty, mask), method(counts, clean, mask))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c, s: neighbors.item_knn(c, s.items, s.mask, recency=0.0), "recency is 0.0"),
+        (lambda c, s: neighbors.item_knn(c, s.items, s.mask, recency=1.1), "recency is 1.1"),
+        (lambda c, s: neighbors.session_knn(c, s.items, s.mask, neighbors=0), "neighbors is 0"),
+        (lambda c, s: neighbors.rank_targets(neighbors.markov, c, s, batch_size=0), "batch_size is 0"),
+        (lambda c, s: neighbors.top_k_lists(neighbors.markov, c, s, 0), "k is 0"),
+        (lambda c, s: neighbors.rank_targets(lambda c, i, m: np.full((1, 4), np.nan), c, s), "finite"),
+        (lambda c, s: neighbors.rank_targets(lambda c, i, m: np.zeros((1, 3)), c, s), r"shape \(1, 4\)"),
+        (lambda c, s: neighbors.held_out_lists(neighbors.markov, sequences_of([1]), 3, s, 1, folds=2), "folds is 2"),
+        (lambda c, s: neighbors.held_out_lists(neighbors.markov, sequences_of([1], [2]), 3, s, 1), "1 sessions for 2"),
+    ],
+)
+def test_options_out_of_range_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(neighbors.count(sequences_of([1, 2], [3]), 3), sessions_of([1], targets=[2]))
+
+
+RECALL_AT_10 = {
+    "ML": {
+        "popularity": 0.0110,
+        "Markov": 0.0329,
+        "co-occurrence": 0.0479,
+        "item-kNN": 0.0381,
+        "item-kNN, recency": 0.0414,
+        "session-kNN": 0.0548,
+    },
+    "Games": {
+        "popularity": 0.0027,
+        "Markov": 0.0819,
+        "co-occurrence": 0.0784,
+        "item-kNN": 0.0684,
+        "item-kNN, recency": 0.0729,
+        "session-kNN": 0.0821,
+    },
+}
+# recall@5, ndcg@5, ndcg@10
+OTHER_METRICS = {
+    "ML": {
+        "popularity": (0.0065, 0.0036, 0.0049),
+        "Markov": (0.0248, 0.0177, 0.0203),
+        "co-occurrence": (0.0333, 0.0222, 0.0269),
+        "item-kNN, recency": (0.0284, 0.0202, 0.0244),
+        "session-kNN": (0.0365, 0.0231, 0.0289),
+    },
+    "Games": {
+        "popularity": (0.0012, 0.0007, 0.0011),
+        "Markov": (0.0714, 0.0553, 0.0586),
+        "co-occurrence": (0.0560, 0.0379, 0.0452),
+        "item-kNN, recency": (0.0545, 0.0394, 0.0454),
+        "session-kNN": (0.0580, 0.0406, 0.0484),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["ML", "Games"])
+def test_figures_on_the_released_test_sessions(release, name):
+    dataset = data.load_released(release, name)
+    counts = neighbors.count(dataset.train_sequences, dataset.num_items)
+    for method, expected in RECALL_AT_10[name].items():
+        score_function = neighbors.session_knn if method == "session-kNN" else METHODS[method]
+        mean = neighbors.mean_ranks(score_function, counts, dataset.test)
+        ranks = np.floor(mean)
+        assert np.mean(ranks <= 10) == pytest.approx(expected, abs=5e-4), method
+        if method in OTHER_METRICS[name]:
+            gain = 1 / np.log2(1 + mean)
+            found = (np.mean(ranks <= 5), np.mean(gain * (ranks <= 5)), np.mean(gain * (ranks <= 10)))
+            assert found == pytest.approx(OTHER_METRICS[name][method], abs=5e-4), method
