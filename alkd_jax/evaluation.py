@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,6 @@ from jaxtyping import Array, Bool, Int
 from alkd_jax import metrics, scoring
 from alkd_jax.models import Encoder, Params
 from alkd_jax.types import PAD, Sessions
-
-Protocol: TypeAlias = Literal["clean", "released"]
 
 _RELEASED_PAD = 1
 """Our number of the release's item 0, which its code also uses for padding."""
@@ -39,8 +36,8 @@ def evaluate(
     sessions: Sessions,
     *,
     ks: Sequence[int] = (5, 10),
-    protocol: Protocol = "clean",
-    ties: scoring.Ties = "average",
+    protocol: str = "clean",
+    ties: str = "average",
     batch_size: int = 512,
 ) -> Evaluation:
     """Ranks the target of every session among the whole catalogue.
@@ -152,7 +149,7 @@ def _ranks(
     mask: Bool[Array, "B L"],
     target: Int[Array, " B"],
     *,
-    ties: scoring.Ties,
+    ties: str,
     padding_is_item: bool,
 ) -> Int[Array, " B"]:
     exclude = items

@@ -53,7 +53,9 @@ def last_item_examples(train: Sessions) -> Examples:
     return Examples(session=rows, target=jnp.asarray(train.target), weight=jnp.ones(len(train)))
 
 
-def batch_rows(key: jax.Array, step: Array, steps: int, batch_size: int, num_examples: int) -> Int[Array, "T B"]:
+def batch_rows(
+    key: jax.Array, step: Int[Array, ""] | int, steps: int, batch_size: int, num_examples: int
+) -> Int[Array, "T B"]:
     """Rows of the examples for steps ``step .. step + steps − 1``: a function of key and step alone.
 
     Each epoch is a fresh permutation cut into whole batches, so a batch never holds an example twice.

@@ -1,14 +1,13 @@
 """Full-catalogue scores: the exact rank of the target and the exact top k, with seen items and padding left out."""
 
-from typing import Literal, TypeAlias
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.types import PAD
 
-Ties: TypeAlias = Literal["average", "optimistic", "pessimistic"]
+TIES = ("average", "optimistic", "pessimistic")
+"""How scores equal to the target's are counted."""
 
 
 def scores(session_vectors: Float[Array, "B D"], item_embeddings: Float[Array, "V D"]) -> Float[Array, "B V"]:
@@ -26,7 +25,7 @@ def target_rank(
     target: Int[Array, " B"],
     *,
     exclude: Int[Array, "B L"],
-    ties: Ties = "average",
+    ties: str = "average",
 ) -> Int[Array, " B"]:
     """Position of the target among the items not excluded, by counting, without a sort.
 
@@ -42,7 +41,12 @@ def target_rank(
 
     Returns:
         Ranks from 1, int32.
+
+    Raises:
+        ValueError: the tie mode is unknown.
     """
+    if ties not in TIES:
+        raise ValueError(f"ties is {ties!r}; expected one of {', '.join(TIES)}")
     left_out = jnp.concatenate([jnp.full_like(exclude[:, :1], PAD), exclude], axis=1)
     earlier = jnp.tril(jnp.ones((left_out.shape[1],) * 2, bool), -1)
     repeated = ((left_out[:, :, None] == left_out[:, None, :]) & earlier[None]).any(-1)

@@ -34,10 +34,10 @@ class TrainState:
     params: Params
     opt_state: optax.OptState
     best_params: Params
-    best_metric: Float[Array, ""]
-    best_step: Int[Array, ""]
-    stale: Int[Array, ""]
-    stopped: Bool[Array, ""]
+    best_metric: Float[Array, "*seeds"]
+    best_step: Int[Array, "*seeds"]
+    stale: Int[Array, "*seeds"]
+    stopped: Bool[Array, "*seeds"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Evaluation: ranks against brute force, batching, the released protocol and the released student."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import alkd_jax as alkd
+from alkd_jax import evaluation, models
+from alkd_jax.types import Sessions
+
+NUM_ITEMS = 50
+
+
+@pytest.fixture
+def setting():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, 37)
+    items = np.stack([rng.permutation(NUM_ITEMS)[:7] + 1 for _ in lengths]).astype(np.int32)
+    mask = np.arange(6) < lengths[:, None]
+    sessions = Sessions(np.where(mask, items[:, :6], 0), mask, items[:, 6], np.arange(37, dtype=np.int32))
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
+    return model, models.init_params(jax.random.key(0), model), sessions
+
+
+def all_scores(model, params, sessions):
+    vectors = model.apply(params, jnp.asarray(sessions.items), jnp.asarray(sessions.mask))
+    return np.asarray(vectors @ model.apply(params, method="item_embeddings").T)
+
+
+def test_ranks_equal_brute_force(setting):
+    model, params, sessions = setting
+    out = evaluation.evaluate(model, params, sessions)
+    for n, row in enumerate(all_scores(model, params, sessions)):
+        rivals = [v for v in range(1, NUM_ITEMS + 1) if v not in sessions.items[n]]
+        assert out.ranks[n] == 1 + sum(row[v] > row[sessions.target[n]] for v in rivals)
+    assert out.ranks.dtype == np.int32
+    assert out.metrics == alkd.metrics.from_ranks(out.ranks)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 36, 37, 500])
+def test_ranks_do_not_depend_on_the_batch_size(setting, batch_size):
+    model, params, sessions = setting
+    expected = evaluation.evaluate(model, params, sessions).ranks
+    np.testing.assert_array_equal(evaluation.evaluate(model, params, sessions, batch_size=batch_size).ranks, expected)
+
+
+def test_a_model_of_constant_scores_is_at_chance_level(setting):
+    model, params, sessions = setting
+    out = evaluation.evaluate(model, jax.tree.map(jnp.zeros_like, params), sessions)
+    expected = (NUM_ITEMS - sessions.mask.sum(1) + 2) // 2
+    np.testing.assert_array_equal(out.ranks, expected)
+
+
+def test_seeds_are_evaluated_one_by_one(setting):
+    model, params, sessions = setting
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), params)
+    outs = evaluation.evaluate_seeds(model, two, sessions)
+    np.testing.assert_array_equal(outs[0].ranks, evaluation.evaluate(model, params, sessions).ranks)
+    assert len(outs) == 2
+
+
+def test_released_protocol_treats_item_1_as_padding(setting):
+    model, params, sessions = setting
+    items = sessions.items.copy()
+    items[0, :3], sessions.mask[0] = (5, 1, 7), np.arange(6) < 3
+    items[0, 3:] = 0
+    target = sessions.target.copy()
+    target[0], target[1] = 9, 1
+    sessions = sessions.replace(items=items, target=target)
+    out = evaluation.evaluate(model, params, sessions, protocol="released")
+
+    blind = evaluation.released_view(sessions)
+    assert blind.items[0].tolist() == [5, 0, 7, 0, 0, 0]
+    row = all_scores(model, params, blind)[0]
+    rivals = [v for v in range(2, NUM_ITEMS + 1) if v not in (5, 7)]
+    assert out.ranks[0] == 1 + sum(row[v] > row[9] for v in rivals)
+    assert out.ranks[1] == NUM_ITEMS
+    assert {"ndcg_released@5", "ndcg_released@10"} <= out.metrics.keys()
+
+
+def test_hash_order_takes_the_position_from_the_set():
+    lists = np.asarray([[8, 1, 0], [3, 2, 1]])
+    order = list({8, 1, 0})
+    expected = (1 / np.log2(order.index(8) + 2) + 0.0) / 2
+    assert evaluation.hash_order_ndcg(lists, np.asarray([8, 5])) == pytest.approx(expected)
+
+
+def test_bad_input_is_refused(setting):
+    model, params, sessions = setting
+    with pytest.raises(ValueError, match="protocol is 'paper'"):
+        evaluation.evaluate(model, params, sessions, protocol="paper")
+    with pytest.raises(ValueError, match="no sessions"):
+        evaluation.evaluate(model, params, jax.tree.map(lambda a: a[:0], sessions))
+    with pytest.raises(ValueError, match=r"targets span .*; expected 1\.\.50"):
+        evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 50))
+
+
+def test_the_released_student_gives_the_published_numbers(release):
+    dataset = alkd.data.load_released(release, "ML")
+    model, params = alkd.data.load_released_student(release / "best_model" / "ML+FPMC_S.pt")
+    out = evaluation.evaluate(model, params, dataset.test, protocol="released")
+    expected = {"recall@5": 0.00730, "recall@10": 0.01055, "ndcg@5": 0.00539, "ndcg@10": 0.00645}
+    expected |= {"ndcg_released@5": 0.00379, "ndcg_released@10": 0.00415}
+    for name, value in expected.items():
+        assert out.metrics[name] == pytest.approx(value, abs=5.1e-6), name
