@@ -1,0 +1,52 @@
+"""What a person at the terminal sees: a bar while something trains, lines between, and how errors end a command."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from alkd_jax import training
+
+console = Console()
+
+
+@contextlib.contextmanager
+def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
+    """Shows one training run as a bar of steps with loss, validation recall and speed.
+
+    Args:
+        title: what is being trained.
+
+    Yields:
+        What :func:`alkd_jax.training.fit` takes as ``progress``.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, told="compiling")
+
+        def show(now: training.Progress) -> None:
+            told = f"loss {now.loss:.4f}  recall {now.recall:.4f}  {now.speed:,.0f} sessions/s  {now.active} seeds on"
+            bar.update(task, completed=now.step, total=now.max_steps, told=told)
+
+        yield show
+
+
+@contextlib.contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Ends the command with one line for what the user can mend, and says how to go on after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on from the last finished hop")
+        sys.exit(130)
+    except (ValueError, FloatingPointError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,310 @@
+"""The way of the data, hop by hop: train, rate, select, ask, distil, rank. Each hop leaves named files in the run."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import alkd_jax as alkd
+from alkd_jax import checkpoints, evaluation, maxmin, neighbors, scoring, selection, training
+from alkd_jax.distillation import alkd as alkd_distillation
+from alkd_jax.llm import replay, simulated
+from alkd_jax.models import Encoder, Params
+from experiments.console import console, training_bar
+from experiments.run_folder import RunFolder, read_json, write_json
+from experiments.settings import Settings
+from experiments.sources import parse_source
+
+NEIGHBORS: Mapping[str, neighbors.Scorer] = {
+    "Popularity": neighbors.popularity,
+    "Markov": neighbors.markov,
+    "Co-occurrence": neighbors.co_occurrence,
+    "Item-kNN": neighbors.item_knn,
+    "Item-kNN (recency)": functools.partial(neighbors.item_knn, recency=0.8),
+    "Session-kNN": neighbors.session_knn,
+}
+ACTIVE = ("Random", "ALKDRec")
+"""The selections whose sessions the LLM is asked about."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Settings, data and folder of a run, and its hops."""
+
+    settings: Settings
+    dataset: alkd.Dataset
+    folder: RunFolder
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Run":
+        """Checks the settings, reads the data, and opens the folder."""
+        settings.check()
+        dataset = parse_source(settings.data).load()
+        alkd.models.create(settings.backbone, num_items=dataset.num_items, dim=settings.student_dim)
+        folder = RunFolder(settings.out, announce=functools.partial(console.print, highlight=False, markup=False))
+        identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
+        folder.open(identity | {"mode": settings.mode, "seed": settings.seed})
+        config = {name: str(value) if name == "out" else value for name, value in dataclasses.asdict(settings).items()}
+        write_json(folder.path / "config.json", config)
+        counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
+        about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.num_items, "split": counts}
+        write_json(folder.path / "data.json", about | {"report": dict(dataset.report)})
+        return cls(settings, dataset, folder)
+
+    @property
+    def released(self) -> bool:
+        """Whether the authors' rules hold."""
+        return self.settings.mode == "released"
+
+    def split(self, name: str) -> alkd.Sessions:
+        """A split as this mode's models see it."""
+        sessions = getattr(self.dataset, name)
+        return evaluation.released_view(sessions) if self.released else sessions
+
+    def model(self, role: str) -> Encoder:
+        """The backbone of "teacher" or "student"."""
+        dim = self.settings.teacher_dim if role == "teacher" else self.settings.student_dim
+        return alkd.models.create(self.settings.backbone, num_items=self.dataset.num_items, dim=dim)
+
+    def key(self, purpose: int) -> jax.Array:
+        """A random key of its own for every purpose."""
+        return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
+
+    def params(self, name: str) -> Params:
+        """Stored parameters with a seed axis: "teacher", "student" or "distilled/METHOD"."""
+        role = "teacher" if name == "teacher" else "student"
+        return checkpoints.restore_params(self.folder.path / name, self.model(role), seeds=self.settings.seeds)
+
+    def array(self, file: str, name: str) -> np.ndarray:
+        """One array of an npz file of the run."""
+        with np.load(self.folder.path / file) as archive:
+            return archive[name]
+
+    def hop_neighbors(self) -> None:
+        """Ranks the test targets by the training-free recommenders."""
+
+        def work(folder: pathlib.Path) -> None:
+            counts = neighbors.count(self.dataset.train_sequences, self.dataset.num_items)
+            ranks = {
+                name: neighbors.rank_targets(method, counts, self.dataset.test) for name, method in NEIGHBORS.items()
+            }
+            np.savez(folder / "neighbor_ranks.npz", **ranks)
+
+        self.folder.hop("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
+
+    def hop_train(self, role: str) -> None:
+        """Trains "teacher" or "student", all seeds in one program."""
+        settings, patience = self.settings, 20 if role == "teacher" else 10
+
+        def work(folder: pathlib.Path) -> None:
+            model = self.model(role)
+            with training_bar(f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)") as bar:
+                fitted = training.fit(
+                    self.key(0 if role == "teacher" else 1),
+                    model,
+                    self.split("train"),
+                    self.split("validation"),
+                    seeds=settings.seeds,
+                    loss=training.in_batch_loss(model, released=self.released),
+                    patience=patience,
+                    max_steps=settings.max_steps,
+                    progress=bar,
+                )
+            save_fitted(folder, role, fitted)
+
+        inputs = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
+        self.folder.hop(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], work)
+
+    def hop_difficulty(self) -> None:
+        """Rates every training session with the first seed's teacher (released: student)."""
+        judge = "student" if self.released else "teacher"
+
+        def work(folder: pathlib.Path) -> None:
+            model, params = self.model(judge), first_seed(self.params(judge))
+            train = self.split("train")
+            items, mask = jnp.asarray(train.items), jnp.asarray(train.mask)
+            vectors = model.apply(params, items, mask)
+            difficulty = selection.difficulty(vectors, model.apply(params, method="item_embeddings"), items, mask)
+            np.savez(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
+
+        self.folder.hop("difficulty", {}, ["difficulty.npz"], work, after=[judge])
+
+    def hop_policy(self) -> None:
+        """Solves the max-min game over the training sessions by the paper's closed form."""
+
+        def work(folder: pathlib.Path) -> None:
+            rank = jnp.asarray(self.array("difficulty.npz", "rank"))
+            num_effective, num_similar, _ = selection.class_counts(len(rank))
+            solution = maxmin.closed_form(
+                *selection.gains(rank),
+                num_effective=num_effective,
+                num_similar=num_similar,
+                log_gains=True,
+                drop_last=self.released,
+            )
+            np.savez(
+                folder / "policy.npz",
+                log_policy=solution.log_policy,
+                value=solution.value,
+                lower=solution.lower,
+                log_scale=solution.log_scale,
+                support_size=solution.support_size,
+            )
+
+        self.folder.hop("policy", {}, ["policy.npz"], work, after=["difficulty"])
+
+    def hop_selection(self) -> None:
+        """Draws the sessions to ask about, or reads the authors' choice."""
+        settings, source = self.settings, parse_source(self.settings.data)
+
+        def work(folder: pathlib.Path) -> None:
+            session_id = np.asarray(self.dataset.train.session_id)
+            if settings.selection == "released":
+                chosen = {
+                    method: alkd.data.load_released_selection(source.path, source.name, file)[: settings.num_asked]
+                    for method, file in (("Random", "random"), ("ALKDRec", "ALKDRec"))
+                }
+            else:
+                policies = {
+                    "Random": np.zeros(len(session_id), np.float32),
+                    "ALKDRec": self.array("policy.npz", "log_policy"),
+                }
+                can_be_asked = self.answerable(session_id)
+                chosen = {
+                    method: session_id[
+                        selection.select(
+                            self.key(10 + number),
+                            jnp.where(jnp.asarray(can_be_asked), jnp.asarray(policy), -jnp.inf),
+                            num=settings.num_asked,
+                        )
+                    ]
+                    for number, (method, policy) in enumerate(policies.items())
+                }
+            write_json(folder / "selection.json", {method: ids.tolist() for method, ids in chosen.items()})
+
+        inputs = {"selection": settings.selection, "budget": settings.num_asked}
+        after = ["policy"] if settings.selection == "own" else []
+        self.folder.hop("selection", inputs, ["selection.json"], work, after=after)
+
+    def answerable(self, session_id: np.ndarray) -> np.ndarray:
+        """Which training sessions the LLM stand-in can answer: all, or those with a recorded list."""
+        source = parse_source(self.settings.data)
+        if source.kind == "synthetic":
+            return np.ones(len(session_id), bool)
+        recorded, _ = alkd.data.load_released_rankings(source.path, source.name)
+        return np.isin(session_id, recorded.session_id)
+
+    def hop_rankings(self) -> None:
+        """Has the chosen sessions ranked, each once: replayed from the authors' record, or simulated from titles."""
+        settings, source = self.settings, parse_source(self.settings.data)
+
+        def work(folder: pathlib.Path) -> None:
+            chosen = read_json(self.folder.path / "selection.json")
+            asked = np.unique(np.concatenate([np.asarray(ids, np.int32) for ids in chosen.values()]))
+            if source.kind == "released":
+                recorded, report = alkd.data.load_released_rankings(source.path, source.name, repair=not self.released)
+                rankings, missing = replay.replay(recorded, asked)
+                report |= {"asked": len(asked), "missing": missing.tolist()}
+            else:
+                train = jax.tree.map(lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train)
+                rankings = simulated.rank_by_titles(
+                    settings.seed, train, self.candidates(train), self.dataset.titles, accuracy=settings.accuracy
+                )
+                report = {"asked": len(asked), "accuracy": settings.accuracy}
+            replay.save_rankings(folder / "rankings.jsonl", rankings)
+            write_json(folder / "rankings.report.json", report)
+
+        outputs = ["rankings.jsonl", "rankings.report.json"]
+        self.folder.hop("rankings", {"accuracy": settings.accuracy}, outputs, work, after=["teacher", "selection"])
+
+    def candidates(self, sessions: alkd.Sessions, *, num: int = 50) -> np.ndarray:
+        """The first seed's teacher's top items of each session; 0 fills a short list."""
+        model, params = self.model("teacher"), first_seed(self.params("teacher"))
+        items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
+        table = model.apply(params, method="item_embeddings")
+        _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)
+        return np.maximum(np.asarray(ids), alkd.PAD)
+
+    def hop_distil(self, method: str, number: int) -> None:
+        """Distils one selection's lists into every seed's student."""
+        settings, model = self.settings, self.model("student")
+
+        def work(folder: pathlib.Path) -> None:
+            lists = replay.load_rankings(self.folder.path / "rankings.jsonl", num_items=self.dataset.num_items)
+            lists, _ = replay.replay(lists, np.asarray(read_json(self.folder.path / "selection.json")[method], np.int32))
+            with training_bar(f"distil {method} ({len(lists)} lists, {settings.seeds} seeds)") as bar:
+                fitted = alkd_distillation.distil(
+                    self.key(20 + number),
+                    model,
+                    self.params("student"),
+                    self.split("train"),
+                    self.split("validation"),
+                    lists,
+                    released=self.released,
+                    seeds=settings.seeds,
+                    recall_at=alkd_distillation.RECALL_AT[settings.backbone],
+                    max_steps=settings.max_steps,
+                    progress=bar,
+                )
+            (folder / "distilled").mkdir()
+            save_fitted(folder / "distilled", method, fitted)
+
+        outputs = [f"distilled/{method}", f"distilled/{method}.history.npz"]
+        after = ["student", "selection", "rankings"]
+        self.folder.hop(f"distil-{method}", {"max_steps": settings.max_steps}, outputs, work, after=after)
+
+    def hop_ranks(self) -> None:
+        """Ranks the test targets with every trained model, seed by seed."""
+
+        def work(folder: pathlib.Path) -> None:
+            ranks: dict[str, np.ndarray] = {}
+            released_ndcg: dict[str, dict[str, list[float]]] = {}
+            for method, place in trained_methods().items():
+                model = self.model("teacher" if place == "teacher" else "student")
+                outs = evaluation.evaluate_seeds(
+                    model, self.params(place), self.dataset.test, protocol=self.settings.mode
+                )
+                ranks[method] = np.stack([out.ranks for out in outs])
+                released_ndcg[method] = {
+                    name: [out.metrics[name] for out in outs] for name in outs[0].metrics if "released" in name
+                }
+            np.savez(folder / "ranks.npz", **ranks)
+            write_json(folder / "released_ndcg.json", released_ndcg)
+
+        after = ["teacher", "student", *(f"distil-{method}" for method in ACTIVE)]
+        self.folder.hop("ranks", {}, ["ranks.npz", "released_ndcg.json"], work, after=after)
+
+    def all_hops(self) -> None:
+        """Runs whatever is not done yet."""
+        self.hop_neighbors()
+        self.hop_train("teacher")
+        self.hop_train("student")
+        self.hop_difficulty()
+        self.hop_policy()
+        self.hop_selection()
+        self.hop_rankings()
+        for number, method in enumerate(ACTIVE):
+            self.hop_distil(method, number)
+        self.hop_ranks()
+
+
+def trained_methods() -> dict[str, str]:
+    """Method → where its parameters lie in the run's folder."""
+    return {"Student": "student", "Teacher": "teacher"} | {method: f"distilled/{method}" for method in ACTIVE}
+
+
+def first_seed(params: Params) -> Params:
+    """The first of the parameters with a seed axis."""
+    return jax.tree.map(lambda leaf: leaf[0], params)
+
+
+def save_fitted(folder: pathlib.Path, name: str, fitted: training.Fitted) -> None:
+    """Writes the parameters and the learning curves of a training run."""
+    checkpoints.save_params(folder / name, fitted.params)
+    history = dataclasses.asdict(fitted.history)
+    best = {"best_step": fitted.best_step, "best_metric": fitted.best_metric}
+    np.savez(folder / f"{name}.history.npz", **history, **best, sessions_per_second=fitted.sessions_per_second)

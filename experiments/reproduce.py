@@ -1,0 +1,43 @@
+"""ALKDRec on one dataset and one backbone, end to end, with the training-free recommenders beside it.
+
+    python -m experiments.reproduce --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/ml-fpmc
+
+Trains teacher and students, selects sessions, replays the recorded LLM rankings, distils, and evaluates on test. A run
+that was stopped goes on from its last finished hop.
+"""
+
+from typing import Any
+
+import tyro
+
+from experiments import report, results
+from experiments.console import console, told_in_one_line
+from experiments.pipeline import Run
+from experiments.run_folder import write_json
+from experiments.settings import Settings
+
+
+def run_pipeline(settings: Settings) -> dict[str, Any]:
+    """Runs whatever is not done yet, writes `metrics.json` and `report.html`, and prints the table.
+
+    Returns:
+        What `metrics.json` holds.
+    """
+    run = Run.open(settings)
+    run.all_hops()
+    numbers = results.collect(run)
+    write_json(run.folder.path / "metrics.json", numbers)
+    report.write_report(run, numbers)
+    console.print(results.as_table(numbers))
+    console.print(f"{settings.out}/metrics.json, {settings.out}/report.html", highlight=False, markup=False)
+    return numbers
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        run_pipeline(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

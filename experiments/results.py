@@ -1,0 +1,57 @@
+"""The numbers of a run, from its stored ranks: `metrics.json` and the printed table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from alkd_jax import metrics
+from experiments.pipeline import Run
+from experiments.run_folder import read_json
+
+COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr")
+
+
+def collect(run: Run) -> dict[str, Any]:
+    """Computes every method's metrics.
+
+    Returns:
+        ``{"dataset", "backbone", "mode", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}}}, "tests"}``;
+        ``std`` is over seeds (n − 1), 0 for the training-free methods, which have none.
+    """
+    with np.load(run.folder.path / "ranks.npz") as archive:
+        ranks = dict(archive)
+    with np.load(run.folder.path / "neighbor_ranks.npz") as archive:
+        ranks |= {name: archive[name][None] for name in archive}
+    released = read_json(run.folder.path / "released_ndcg.json")
+    methods: dict[str, dict[str, Any]] = {}
+    for name, per_seed in ranks.items():
+        values = [metrics.from_ranks(one) for one in per_seed]
+        columns = {metric: [row[metric] for row in values] for metric in values[0]} | released.get(name, {})
+        methods[name] = {metric: spread(column) for metric, column in columns.items()}
+    settings = run.settings
+    about = {"dataset": run.dataset.name, "backbone": settings.backbone, "mode": settings.mode, "seeds": settings.seeds}
+    return about | {"methods": methods, "tests": []}
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, and the values themselves."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "std": std, "values": values}
+
+
+def cell(numbers: Mapping[str, Any]) -> str:
+    """Mean ± standard deviation; the mean alone where there was one value."""
+    mean = f"{numbers['mean']:.4f}"
+    return f"{mean} ± {numbers['std']:.4f}" if len(numbers["values"]) > 1 else mean
+
+
+def as_table(results: Mapping[str, Any]) -> Table:
+    """The results as a table for the terminal."""
+    released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
+    title = f"{results['dataset']}, {results['backbone']}, {results['mode']} protocol, {results['seeds']} seeds"
+    table = Table("method", *COLUMNS, *released, title=title)
+    for name, columns in results["methods"].items():
+        table.add_row(name, *(cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)))
+    return table

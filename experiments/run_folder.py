@@ -1,0 +1,126 @@
+"""A run is a folder of hops: each reads and writes named files, and is not run again while its inputs stand."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def write_json(path: pathlib.Path, value: object) -> None:
+    """Writes JSON so that the file is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        ValueError: the file is damaged; names file and line.
+    """
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """One run's folder.
+
+    Attributes:
+        path: where.
+        announce: told a line for every hop that is run or reused.
+    """
+
+    path: pathlib.Path
+    announce: Callable[[str], None]
+
+    def open(self, identity: Mapping[str, Any]) -> None:
+        """Makes the folder, or checks that it holds a run of the same thing.
+
+        Args:
+            identity: what a folder never changes: data, backbone, … Plain JSON values.
+
+        Raises:
+            ValueError: the folder holds something else.
+        """
+        identity_file = self.path / "run.json"
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; expected a folder or nothing")
+        if identity_file.exists():
+            held = read_json(identity_file)
+            if held != dict(identity):
+                names = sorted(k for k in held.keys() | identity.keys() if held.get(k) != identity.get(k))
+                told = "; ".join(f"{name} is {held.get(name)!r}, asked {identity.get(name)!r}" for name in names)
+                raise ValueError(f"{self.path} holds another run ({told}); choose another folder")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(f"{self.path} holds files that are not a run's; choose another folder")
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(identity_file, dict(identity))
+
+    @property
+    def hops(self) -> dict[str, dict[str, Any]]:
+        """What is recorded of each finished hop: its inputs' digest, outputs, seconds."""
+        record = self.path / "hops.json"
+        return read_json(record) if record.exists() else {}
+
+    def hop(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str],
+        work: Callable[[pathlib.Path], None],
+        *,
+        after: Sequence[str] = (),
+    ) -> None:
+        """Runs one hop unless it was run on the same inputs and its outputs are there.
+
+        Args:
+            name: of the hop.
+            inputs: options it depends on, plain JSON values.
+            outputs: files and folders it writes, relative to the folder.
+            work: writes the outputs into the folder it is given; they are moved in place when all are there.
+            after: hops whose outputs it reads; it is run again when they were run on other inputs.
+        """
+        recorded = self.hops
+        chain = {earlier: recorded[earlier]["digest"] for earlier in after}
+        told = json.dumps({"inputs": dict(inputs), "after": chain}, sort_keys=True)
+        digest = hashlib.sha256(told.encode()).hexdigest()
+        done = recorded.get(name)
+        if done and done["digest"] == digest and all((self.path / output).exists() for output in outputs):
+            self.announce(f"{name}: kept from an earlier run ({done['seconds']:.1f} s then)")
+            return
+        began = time.perf_counter()
+        partial = self.path / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            work(partial)
+            self._put_in_place(name, partial, outputs)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        seconds = time.perf_counter() - began
+        record = {"digest": digest, "outputs": list(outputs), "seconds": round(seconds, 3)}
+        write_json(self.path / "hops.json", self.hops | {name: record})
+        self.announce(f"{name}: {seconds:.1f} s")
+
+    def _put_in_place(self, name: str, partial: pathlib.Path, outputs: Sequence[str]) -> None:
+        """Replaces the hop's former outputs, its record first, so that a crash in between only runs it again."""
+        recorded = self.hops
+        if name in recorded:
+            del recorded[name]
+            write_json(self.path / "hops.json", recorded)
+        for output in outputs:
+            final = self.path / output
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.is_dir():
+                shutil.rmtree(final)
+            os.replace(partial / output, final)
