@@ -151,7 +151,12 @@ def _row_order(index: Int64[np.ndarray, " N"]) -> dict[str, Any]:
 
 
 def load_released_rankings(
-    directory: str | os.PathLike[str], name: str, *, repair: bool = True, length: int = 25
+    directory: str | os.PathLike[str],
+    name: str,
+    *,
+    repair: bool = True,
+    length: int = 25,
+    dataset: Dataset | None = None,
 ) -> tuple[Rankings, dict[str, Any]]:
     """Read the rankings that the authors recorded from an LLM for training sessions.
 
@@ -164,6 +169,7 @@ def load_released_rankings(
         repair: False keeps the lists as they were recorded: repeats, history, any length, empty ones, and items that
             the catalogue does not have (above ``num_items``).
         length: K, where a repaired list is cut.
+        dataset: what :func:`load_released` gave, to spare reading it again.
 
     Returns:
         The rankings in the order of the file, and what was read and repaired, in lists and in entries (list items).
@@ -174,7 +180,7 @@ def load_released_rankings(
     """
     if length < 1:
         raise ValueError(f"length: {length}, expected at least 1")
-    dataset = load_released(directory, name)
+    dataset = dataset or load_released(directory, name)
     path = _folder(directory, name) / f"{name}_LLM_Database.data"
     session_id, recorded, places = _read_rankings(path, len(dataset.train))
     sequences = unpack(dataset.train_sequences)
@@ -262,7 +268,9 @@ def _rankings(session_id: Sequence[int], lists: Sequence[Sequence[int]], width: 
     return Rankings(session_id=np.array(session_id, dtype=np.int32), items=items, mask=mask)
 
 
-def load_released_selection(directory: str | os.PathLike[str], name: str, method: str) -> Int32[np.ndarray, " M"]:
+def load_released_selection(
+    directory: str | os.PathLike[str], name: str, method: str, *, dataset: Dataset | None = None
+) -> Int32[np.ndarray, " M"]:
     """Read which training sessions the authors chose to ask the LLM about.
 
     The files hold more sessions than the paper's budget; the authors' code takes the first 500 lines (750 for FPMC on
@@ -272,6 +280,7 @@ def load_released_selection(directory: str | os.PathLike[str], name: str, method
         directory: the release, with the folders ML and Games.
         name: "ML" or "Games".
         method: "ALKDRec", "RAD-BC", "random", "easiest" or "hardest".
+        dataset: what :func:`load_released` gave, to spare reading it again.
 
     Returns:
         ``[M]`` distinct ``session_id`` of training sessions, in the order of the file.
@@ -283,7 +292,7 @@ def load_released_selection(directory: str | os.PathLike[str], name: str, method
     if method not in _SELECTION_FILES:
         raise ValueError(f"method {method!r}, expected one of {', '.join(_SELECTION_FILES)}")
     path = _folder(directory, name) / f"{name}_{_SELECTION_FILES[method]}.base"
-    num_train = len(load_released(directory, name).train)
+    num_train = len((dataset or load_released(directory, name)).train)
     rows = [
         _training_row(match[1], num_train, path, line) for line, match in _matches(path, _SESSION_ROW, "a row number")
     ]
