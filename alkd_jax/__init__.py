@@ -1,6 +1,20 @@
 """Active LLM-based knowledge distillation for session-based recommendation, in JAX."""
 
-from alkd_jax import data, distillation, evaluation, examples, losses, metrics, models, scoring, training
+from alkd_jax import (
+    data,
+    distillation,
+    evaluation,
+    examples,
+    llm,
+    losses,
+    maxmin,
+    metrics,
+    models,
+    neighbors,
+    scoring,
+    selection,
+    training,
+)
 from alkd_jax.types import PAD, Dataset, Rankings, Sequences, Sessions
 
 __all__ = [
@@ -13,10 +27,14 @@ __all__ = [
     "distillation",
     "evaluation",
     "examples",
+    "llm",
     "losses",
+    "maxmin",
     "metrics",
     "models",
+    "neighbors",
     "scoring",
+    "selection",
     "training",
 ]
 

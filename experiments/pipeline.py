@@ -92,7 +92,7 @@ class Run:
             ranks = {
                 name: neighbors.rank_targets(method, counts, self.dataset.test) for name, method in NEIGHBORS.items()
             }
-            np.savez(folder / "neighbor_ranks.npz", **ranks)
+            np.savez(folder / "neighbor_ranks.npz", allow_pickle=False, **ranks)
 
         self.folder.hop("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
 
@@ -139,8 +139,11 @@ class Run:
         def work(folder: pathlib.Path) -> None:
             rank = jnp.asarray(self.array("difficulty.npz", "rank"))
             num_effective, num_similar, _ = selection.class_counts(len(rank))
+            gains = selection.gains(rank)
             solution = maxmin.closed_form(
-                *selection.gains(rank),
+                gains.effective,
+                gains.similar,
+                gains.incorrect,
                 num_effective=num_effective,
                 num_similar=num_similar,
                 log_gains=True,
@@ -151,7 +154,7 @@ class Run:
                 log_policy=solution.log_policy,
                 value=solution.value,
                 lower=solution.lower,
-                log_scale=solution.log_scale,
+                log_scale=solution.log_scale + gains.log_scale,
                 support_size=solution.support_size,
             )
 
@@ -159,26 +162,26 @@ class Run:
 
     def hop_selection(self) -> None:
         """Draws the sessions to ask about, or reads the authors' choice."""
-        settings, source = self.settings, parse_source(self.settings.data)
+        settings = self.settings
 
         def work(folder: pathlib.Path) -> None:
             session_id = np.asarray(self.dataset.train.session_id)
             if settings.selection == "released":
                 chosen = {
-                    method: alkd.data.load_released_selection(source.path, source.name, file)[: settings.num_asked]
+                    method: self.released_choice(file)[: settings.num_asked]
                     for method, file in (("Random", "random"), ("ALKDRec", "ALKDRec"))
                 }
             else:
                 policies = {
-                    "Random": np.zeros(len(session_id), np.float32),
-                    "ALKDRec": self.array("policy.npz", "log_policy"),
+                    "Random": selection.random_policy(len(session_id)),
+                    "ALKDRec": jnp.asarray(self.array("policy.npz", "log_policy")),
                 }
-                can_be_asked = self.answerable(session_id)
+                can_be_asked = jnp.asarray(self.answerable(session_id))
                 chosen = {
                     method: session_id[
                         selection.select(
                             self.key(10 + number),
-                            jnp.where(jnp.asarray(can_be_asked), jnp.asarray(policy), -jnp.inf),
+                            jnp.where(can_be_asked, policy, -jnp.inf),
                             num=settings.num_asked,
                         )
                     ]
@@ -190,12 +193,17 @@ class Run:
         after = ["policy"] if settings.selection == "own" else []
         self.folder.hop("selection", inputs, ["selection.json"], work, after=after)
 
+    def released_choice(self, method: str) -> np.ndarray:
+        """The training sessions the authors chose."""
+        source = parse_source(self.settings.data)
+        return alkd.data.load_released_selection(source.path, source.name, method, dataset=self.dataset)
+
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
         """Which training sessions the LLM stand-in can answer: all, or those with a recorded list."""
         source = parse_source(self.settings.data)
         if source.kind == "synthetic":
             return np.ones(len(session_id), bool)
-        recorded, _ = alkd.data.load_released_rankings(source.path, source.name)
+        recorded, _ = alkd.data.load_released_rankings(source.path, source.name, dataset=self.dataset)
         return np.isin(session_id, recorded.session_id)
 
     def hop_rankings(self) -> None:
@@ -206,16 +214,20 @@ class Run:
             chosen = read_json(self.folder.path / "selection.json")
             asked = np.unique(np.concatenate([np.asarray(ids, np.int32) for ids in chosen.values()]))
             if source.kind == "released":
-                recorded, report = alkd.data.load_released_rankings(source.path, source.name, repair=not self.released)
+                recorded, report = alkd.data.load_released_rankings(
+                    source.path, source.name, repair=not self.released, dataset=self.dataset
+                )
                 rankings, missing = replay.replay(recorded, asked)
                 report |= {"asked": len(asked), "missing": missing.tolist()}
             else:
-                train = jax.tree.map(lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train)
+                train = jax.tree.map(
+                    lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train
+                )
                 rankings = simulated.rank_by_titles(
                     settings.seed, train, self.candidates(train), self.dataset.titles, accuracy=settings.accuracy
                 )
                 report = {"asked": len(asked), "accuracy": settings.accuracy}
-            replay.save_rankings(folder / "rankings.jsonl", rankings)
+            replay.save_rankings(folder / "rankings.jsonl", rankings, distinct=not self.released)
             write_json(folder / "rankings.report.json", report)
 
         outputs = ["rankings.jsonl", "rankings.report.json"]
@@ -229,13 +241,20 @@ class Run:
         _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)
         return np.maximum(np.asarray(ids), alkd.PAD)
 
+    def rankings(self) -> alkd.Rankings:
+        """What the LLM, or its stand-in, answered."""
+        path = self.folder.path / "rankings.jsonl"
+        return replay.load_rankings(path, num_items=self.dataset.num_items, distinct=not self.released)
+
     def hop_distil(self, method: str, number: int) -> None:
         """Distils one selection's lists into every seed's student."""
         settings, model = self.settings, self.model("student")
 
         def work(folder: pathlib.Path) -> None:
             lists = replay.load_rankings(self.folder.path / "rankings.jsonl", num_items=self.dataset.num_items)
-            lists, _ = replay.replay(lists, np.asarray(read_json(self.folder.path / "selection.json")[method], np.int32))
+            lists, _ = replay.replay(
+                lists, np.asarray(read_json(self.folder.path / "selection.json")[method], np.int32)
+            )
             with training_bar(f"distil {method} ({len(lists)} lists, {settings.seeds} seeds)") as bar:
                 fitted = alkd_distillation.distil(
                     self.key(20 + number),
@@ -258,7 +277,7 @@ class Run:
         self.folder.hop(f"distil-{method}", {"max_steps": settings.max_steps}, outputs, work, after=after)
 
     def hop_ranks(self) -> None:
-        """Ranks the test targets with every trained model, seed by seed."""
+        """Ranks the test targets with every trained model, seed by seed; the training-free ranks go beside them."""
 
         def work(folder: pathlib.Path) -> None:
             ranks: dict[str, np.ndarray] = {}
@@ -272,10 +291,12 @@ class Run:
                 released_ndcg[method] = {
                     name: [out.metrics[name] for out in outs] for name in outs[0].metrics if "released" in name
                 }
-            np.savez(folder / "ranks.npz", **ranks)
+            with np.load(self.folder.path / "neighbor_ranks.npz") as archive:
+                ranks |= {method: archive[method][None] for method in archive}
+            np.savez(folder / "ranks.npz", allow_pickle=False, **ranks)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        after = ["teacher", "student", *(f"distil-{method}" for method in ACTIVE)]
+        after = ["neighbors", "teacher", "student", *(f"distil-{method}" for method in ACTIVE)]
         self.folder.hop("ranks", {}, ["ranks.npz", "released_ndcg.json"], work, after=after)
 
     def all_hops(self) -> None:
@@ -307,4 +328,10 @@ def save_fitted(folder: pathlib.Path, name: str, fitted: training.Fitted) -> Non
     checkpoints.save_params(folder / name, fitted.params)
     history = dataclasses.asdict(fitted.history)
     best = {"best_step": fitted.best_step, "best_metric": fitted.best_metric}
-    np.savez(folder / f"{name}.history.npz", **history, **best, sessions_per_second=fitted.sessions_per_second)
+    np.savez(
+        folder / f"{name}.history.npz",
+        allow_pickle=False,
+        **history,
+        **best,
+        sessions_per_second=fitted.sessions_per_second,
+    )

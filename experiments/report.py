@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from alkd_jax.llm import replay
 from experiments.pipeline import Run
 from experiments.results import COLUMNS, cell
 from experiments.run_folder import read_json
@@ -53,7 +52,7 @@ def draw_curves(run: Run) -> str:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for name, place in names.items():
-        axes = panels[place.startswith("distilled")]
+        axes = panels[int(place.startswith("distilled"))]
         with np.load(run.folder.path / f"{place}.history.npz") as history:
             for seed, curve in enumerate(history["recall"]):
                 label = name if seed == 0 else None
@@ -72,7 +71,7 @@ def draw_band(run: Run) -> str:
     place = dict(zip(np.asarray(run.dataset.train.session_id).tolist(), rank / len(rank), strict=True))
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(0, 1, 51)
+    bins = np.linspace(0, 1, 51).tolist()
     for method, ids in read_json(run.folder.path / "selection.json").items():
         axes.hist([place[i] for i in ids], bins, alpha=0.6, color=COLOURS[method], label=f"{method}: {len(ids)} chosen")
     wanted = np.histogram(rank / len(rank), bins, weights=np.exp(log_policy))[0] * run.settings.num_asked
@@ -100,7 +99,7 @@ def band_note(run: Run) -> str:
 
 def cases(run: Run) -> list[dict[str, list[str]]]:
     """Three ranked sessions in titles: the history and the first five of the list."""
-    lists = replay.load_rankings(run.folder.path / "rankings.jsonl", num_items=run.dataset.num_items)
+    lists = run.rankings()
     train, titles = run.dataset.train, run.dataset.titles
     row = {session: n for n, session in enumerate(np.asarray(train.session_id).tolist())}
 

@@ -22,8 +22,6 @@ def collect(run: Run) -> dict[str, Any]:
     """
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
-    with np.load(run.folder.path / "neighbor_ranks.npz") as archive:
-        ranks |= {name: archive[name][None] for name in archive}
     released = read_json(run.folder.path / "released_ndcg.json")
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():

@@ -166,8 +166,8 @@ def load_released_rankings(
     Args:
         directory: the release, with the folders ML and Games.
         name: "ML" or "Games".
-        repair: False keeps the lists as they were recorded: repeats, history, any length, empty ones, and items that
-            the catalogue does not have (above ``num_items``).
+        repair: False keeps the lists as they were recorded, repeats, history, any length and empty ones included; only
+            items that the catalogue does not have are dropped all the same, since no table has a row for them.
         length: K, where a repaired list is cut.
         dataset: what :func:`load_released` gave, to spare reading it again.
 
@@ -188,7 +188,8 @@ def load_released_rankings(
     stages = [
         _repair(items, session[:-1], dataset.num_items, length) for items, session in zip(recorded, whole, strict=True)
     ]
-    lists = [stage[-1] for stage in stages] if repair else recorded
+    known = [[item for item in items if item <= dataset.num_items] for items in recorded]
+    lists = [stage[-1] for stage in stages] if repair else known
     kept = [n for n, items in enumerate(lists) if items or not repair]
     report = {
         "file": path.name,
