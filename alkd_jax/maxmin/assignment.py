@@ -24,9 +24,9 @@ class Costs:
     """Costs of the two correct classes against the incorrect one, and how many of each are needed.
 
     Attributes:
-        effective: ``[N]`` float32 A + D; +inf if no instance is effective.
-        similar: ``[N]`` float32 B + D; +inf if no instance is similar.
-        margin: ``[N]`` float32 A − B; +inf if no instance is effective, −inf if none is similar.
+        effective: ``[N]`` float32 A + D.
+        similar: ``[N]`` float32 B + D.
+        margin: ``[N]`` float32 A − B; −inf bars the similar class, +inf the effective one.
         num_effective: k_ef.
         num_similar: k_si.
     """
@@ -60,8 +60,8 @@ def least_cost(
     """
     none_effective, none_similar = num_effective == 0, num_similar == 0
     costs = Costs(
-        effective=jnp.where(none_effective, jnp.inf, effective + incorrect),
-        similar=jnp.where(none_similar, jnp.inf, similar + incorrect),
+        effective=effective + incorrect,
+        similar=similar + incorrect,
         margin=jnp.where(none_similar, -jnp.inf, jnp.where(none_effective, jnp.inf, effective - similar)),
         num_effective=jnp.asarray(num_effective, jnp.int32),
         num_similar=jnp.asarray(num_similar, jnp.int32),
@@ -99,11 +99,8 @@ def optimal_prices(costs: Costs) -> tuple[Float[Array, ""], Float[Array, ""]]:
         )
 
     below_all = jnp.int32(-1)
-    largest_theta, largest_price = (
-        largest_finite(costs.margin),
-        largest_finite(jnp.minimum(costs.effective, costs.similar)),
-    )
-    state = (below_all, as_bits(largest_theta), below_all, as_bits(largest_price))
+    largest_theta = jnp.max(costs.margin, where=jnp.isfinite(costs.margin), initial=0.0)
+    state = (below_all, as_bits(largest_theta), below_all, as_bits(jnp.max(costs.effective)))
     state = jax.lax.while_loop(lambda state: state[1] - state[0] > 1, halve, state)
     _, theta, price_low, price_high = state
     _, price = bracket_price(costs, theta, price_low, price_high, hurried=False)
@@ -155,11 +152,6 @@ def take_up(costs: Costs, theta: Int[Array, ""], price: Int[Array, ""]) -> tuple
     is_effective = (costs.margin <= bound) & (costs.effective <= bound + limit)
     is_similar = (costs.margin > bound) & (costs.similar <= limit)
     return jnp.sum(is_effective, dtype=jnp.int32), jnp.sum(is_similar, dtype=jnp.int32)
-
-
-def largest_finite(numbers: Float[Array, " N"]) -> Float[Array, ""]:
-    """Returns the largest finite number, at least 0."""
-    return jnp.max(numbers, where=jnp.isfinite(numbers), initial=0.0)
 
 
 def as_bits(number: Float[Array, ""]) -> Int[Array, ""]:
