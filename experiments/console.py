@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from alkd_jax import training
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
         TextColumn("{task.fields[told]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, told="compiling")
 
         def show(now: training.Progress) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 def write_json(path: pathlib.Path, value: object) -> None:
     """Writes JSON so that the file is there whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(partial, path)
 
 
@@ -109,7 +109,8 @@ class RunFolder:
             shutil.rmtree(partial, ignore_errors=True)
         seconds = time.perf_counter() - began
         record = {"digest": digest, "outputs": list(outputs), "seconds": round(seconds, 3)}
-        write_json(self.path / "hops.json", self.hops | {name: record})
+        earlier = {other: kept for other, kept in self.hops.items() if other != name}
+        write_json(self.path / "hops.json", earlier | {name: record})
         self.announce(f"{name}: {seconds:.1f} s")
 
     def _put_in_place(self, name: str, partial: pathlib.Path, outputs: Sequence[str]) -> None:
