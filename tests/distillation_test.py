@@ -90,5 +90,7 @@ def test_the_student_comes_to_rank_the_listed_items_high(train, released):
         return np.mean([np.isin(t, row).mean() for t, row in zip(np.asarray(top), lists.items, strict=True)])
 
     for seed in range(2):
-        before, after = (share_listed(jax.tree.map(lambda leaf, s=seed: leaf[s], tree)) for tree in (student, out.params))
+        before, after = (
+            share_listed(jax.tree.map(lambda leaf, s=seed: leaf[s], tree)) for tree in (student, out.params)
+        )
         assert after > before + 0.3
