@@ -26,7 +26,7 @@ def closed_form(
     log_gains: bool = False,
     drop_last: bool = False,
 ) -> Solution:
-    """The paper's policy: a guarantee, not the optimum.
+    """The paper's policy, which is not the optimum.
 
     With a sorted in descending order, ``g = b`` on the first k_si + k_in instances and ``g = a`` on the rest,
 
@@ -44,7 +44,8 @@ def closed_form(
         drop_last: leave out the k*-th instance, as the released code does.
 
     Returns:
-        The policy with ``value = Γ_k`` and its exact worst case; nothing is proved from above.
+        The policy with ``value = Γ_k``, which the paper calls its guarantee, and its exact worst case: the two agree where
+        b and d are fixed shares of a, as in the paper, and otherwise ``lower`` may be less.
 
     Raises:
         ValueError: an array or a count is out of its range, or shapes differ.
