@@ -376,6 +376,12 @@ def test_what_is_no_policy_is_refused(policy, message):
         maxmin.worst_case(np.array(policy), GAIN, GAIN / 2, GAIN, num_effective=1, num_similar=1)
 
 
+def test_gains_beyond_the_range_of_the_arrays_are_refused():
+    gain = jnp.float32([2e-38, 1.5e-38])
+    with pytest.raises(ValueError, match="underflows for every instance"):
+        maxmin.worst_case(jnp.float32([0.5, 0.5]), gain, 0.8 * gain, gain, num_effective=1, num_similar=1)
+
+
 def test_rad_bc_refuses_too_many_correct_instances():
     with pytest.raises(ValueError, match="num_correct 4 is more than the game's 3 instances"):
         maxmin.rad_bc(GAIN, GAIN, num_correct=4)

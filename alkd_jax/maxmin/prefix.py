@@ -44,8 +44,8 @@ def closed_form(
         drop_last: leave out the k*-th instance, as the released code does.
 
     Returns:
-        The policy with ``value = Γ_k``, which the paper calls its guarantee, and its exact worst case: the two agree where
-        b and d are fixed shares of a, as in the paper, and otherwise ``lower`` may be less.
+        The policy with ``value = Γ_k``, which the paper calls its guarantee, and its exact worst case: the two agree
+        where b and d are fixed shares of a, as in the paper, and otherwise ``lower`` may be less.
 
     Raises:
         ValueError: an array or a count is out of its range, or shapes differ.
