@@ -1,8 +1,14 @@
-"""Ranking losses over score matrices."""
+"""Ranking losses."""
+
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+_TILE = 256
+"""Rows of the in-batch score matrix that a CPU works on at a time: what stays in its cache."""
 
 
 def in_batch_bpr(
@@ -44,3 +50,82 @@ def in_batch_bpr(
         pair_weight = pair_weight * (allowed if negatives is None else allowed & negatives)
     total = pair_weight.sum()
     return jnp.where(total > 0, (pair_weight * losses).sum() / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def fused_in_batch_bpr(
+    vectors: Float[Array, "B D"],
+    target_vectors: Float[Array, "B D"],
+    target: Int[Array, " B"],
+    session: Int[Array, " B"],
+    weight: Float[Array, " B"],
+    released: bool = False,
+) -> Float[Array, ""]:
+    """:func:`in_batch_bpr` from vectors, with a gradient written out by hand; same value, same gradient.
+
+    The gradient needs no value, keeps no ``[B, B]`` array for later, and on a CPU goes through the score matrix in
+    tiles that stay in cache; an unused value costs nothing.
+
+    Args:
+        vectors: u of each row's session.
+        target_vectors: Y of each row's target.
+        target: the rows' items; equal ones are no negatives of each other.
+        session: the rows' sessions; rows of one session are no negatives of each other.
+        weight: as in :func:`in_batch_bpr`.
+        released: the authors' form, in which every row is a negative.
+
+    Returns:
+        As :func:`in_batch_bpr`.
+    """
+    negatives = session[:, None] != session[None, :]
+    scores = vectors @ target_vectors.T
+    return in_batch_bpr(scores, target, weight=weight, negatives=negatives, released=released)
+
+
+def _forward(
+    vectors: Array, target_vectors: Array, target: Array, session: Array, weight: Array, released: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    """The loss, and its gradient in ``vectors`` and ``target_vectors``."""
+    value = fused_in_batch_bpr(vectors, target_vectors, target, session, weight, released)
+    rows, dim = vectors.shape
+    tile = min(rows, _TILE) if jax.default_backend() == "cpu" else rows
+    num_tiles = -(-rows // tile)
+    own = (vectors * target_vectors).sum(1)
+    counted = weight > 0
+    # With the transposed tables at hand every product below runs along rows; left alone, XLA would undo it.
+    transposed = jax.lax.optimization_barrier(target_vectors.T)
+
+    def gradient_of_tile(carry: Array, piece: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array, Array]]:
+        vector, score, item, row_session, row_weight = piece
+        excess = vector @ transposed - score[:, None]
+        slope = jax.nn.sigmoid(excess)
+        allowed = jnp.broadcast_to(counted[None, :], excess.shape)
+        if released:
+            chance = jax.nn.sigmoid(-excess)
+            slope = slope * chance / (1e-10 + chance)
+        else:
+            allowed &= (item[:, None] != target[None, :]) & (row_session[:, None] != session[None, :])
+        slope = jnp.where(allowed, slope, 0.0) * row_weight[:, None]
+        sideways = jax.lax.optimization_barrier(vector.T)
+        return carry + sideways @ slope, (slope @ target_vectors, slope.sum(1), row_weight * allowed.sum(1))
+
+    def tiles(array: Array) -> Array:
+        padding = [(0, num_tiles * tile - rows)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(array, padding).reshape(num_tiles, tile, *array.shape[1:])
+
+    pieces = tuple(map(tiles, (vectors, own, target, session, weight)))
+    side, (pulled, slopes, pairs) = jax.lax.scan(gradient_of_tile, jnp.zeros_like(transposed), pieces)
+    slopes = slopes.reshape(-1)[:rows, None]
+    total = pairs.sum()
+    scale = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
+    to_vectors = scale * (pulled.reshape(-1, dim)[:rows] - slopes * target_vectors)
+    to_targets = scale * (jax.lax.optimization_barrier(side).T - slopes * vectors)
+    return value, (to_vectors, to_targets)
+
+
+def _backward(released: bool, gradients: tuple[Array, Array], cotangent: Array) -> tuple[Any, ...]:
+    to_vectors, to_targets = gradients
+    return cotangent * to_vectors, cotangent * to_targets, None, None, None
+
+
+fused_in_batch_bpr.defvjp(_forward, _backward)

@@ -46,7 +46,7 @@ class History:
 
     Attributes:
         step: ``[T]`` steps taken so far; the first is 0, before any.
-        loss: ``[S, T]`` mean training loss of the interval; NaN at step 0.
+        loss: ``[S, T]`` training loss of the interval's last batch; NaN at step 0.
         recall: ``[S, T]`` validation recall.
     """
 
@@ -81,7 +81,7 @@ class Progress:
     Attributes:
         step: steps taken so far.
         max_steps: steps at most.
-        loss: training loss of the interval.
+        loss: training loss of the interval's last batch.
         recall: validation recall.
         speed: examples a second, all seeds together, compilation left out; NaN before it is known.
         active: seeds that go on.
@@ -104,10 +104,8 @@ def in_batch_loss(model: Encoder, *, released: bool = False) -> Loss:
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = model.apply(params, batch.items, batch.mask, train=True, rngs={"dropout": key})
-        table = model.apply(params, method="item_embeddings")
-        in_batch = vectors @ table[batch.target].T
-        others = batch.session[:, None] != batch.session[None, :]
-        return losses.in_batch_bpr(in_batch, batch.target, weight=batch.weight, negatives=others, released=released)
+        targets = model.apply(params, method="item_embeddings")[batch.target]
+        return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, released)
 
     return loss
 
@@ -172,21 +170,23 @@ class _Program:
         """Takes the interval's steps, validates, and keeps the better parameters.
 
         Returns:
-            The new state, the mean training loss, the validation recall.
+            The new state, the training loss of the last batch, the validation recall.
         """
         order_key, loss_key = jax.random.split(key)
         rows = batch_rows(order_key, step, self.steps, self.batch_size, examples.target.shape[-1])
 
-        def take_step(carry: tuple[Params, optax.OptState], now: tuple[Array, Array]) -> tuple[Any, Array]:
+        def take_step(carry: tuple[Params, optax.OptState], now: tuple[Array, Array]) -> tuple[Any, None]:
             params, opt_state = carry
             chosen, number = now
             batch = examples.take(chosen, train)
-            value, gradient = jax.value_and_grad(self.loss)(params, batch, jax.random.fold_in(loss_key, number))
+            gradient = jax.grad(self.loss)(params, batch, jax.random.fold_in(loss_key, number))
             updates, opt_state = self.optimizer.update(gradient, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), value
+            return (optax.apply_updates(params, updates), opt_state), None
 
         numbers = step + jnp.arange(self.steps)
-        (params, opt_state), values = jax.lax.scan(take_step, (state.params, state.opt_state), (rows, numbers))
+        (params, opt_state), _ = jax.lax.scan(take_step, (state.params, state.opt_state), (rows, numbers))
+        # A loss at every step would cost as much as its gradient; one an interval tells as much.
+        loss = self.loss(params, examples.take(rows[-1], train), jax.random.fold_in(loss_key, numbers[-1]))
         recall = _validation_recall(self.model, params, validation, self.recall_at, self.validation_batch)
         better = (recall > state.best_metric) & ~state.stopped
         stale = jnp.where(better, 0, state.stale + 1)
@@ -199,7 +199,7 @@ class _Program:
             stale=stale,
             stopped=state.stopped | (stale >= self.patience),
         )
-        return new_state, values.mean(), recall
+        return new_state, loss, recall
 
 
 @functools.partial(jax.jit, static_argnums=0)

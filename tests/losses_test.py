@@ -70,3 +70,52 @@ def test_extreme_scores_stay_finite(size):
     value, gradient = jax.value_and_grad(lambda s: losses.in_batch_bpr(s, jnp.asarray([1, 2])))(scores)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
+
+
+def random_rows(key, rows=37, dim=5):
+    """Rows with repeated targets, repeated sessions and some of weight zero."""
+    keys = jax.random.split(key, 5)
+    vectors, target_vectors = jax.random.normal(keys[0], (rows, dim)), jax.random.normal(keys[1], (rows, dim))
+    target, session = jax.random.randint(keys[2], (rows,), 1, 12), jax.random.randint(keys[3], (rows,), 0, 15)
+    return vectors, target_vectors, target, session, jax.random.randint(keys[4], (rows,), 0, 4).astype(jnp.float32)
+
+
+def from_scores(vectors, target_vectors, target, session, weight, released):
+    negatives = session[:, None] != session[None, :]
+    scores = vectors @ target_vectors.T
+    return losses.in_batch_bpr(scores, target, weight=weight, negatives=negatives, released=released)
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("tile", [1, 8, 37, 100])
+def test_fused_loss_and_gradient_equal_the_plain_ones_in_any_tiling(key, monkeypatch, released, tile):
+    monkeypatch.setattr(losses, "_TILE", tile)
+    rows = random_rows(key)
+    both = [
+        jax.value_and_grad(loss, argnums=(0, 1))(*rows, released) for loss in (losses.fused_in_batch_bpr, from_scores)
+    ]
+    for fused, plain in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_fused_gradient_equals_finite_differences(key):
+    vectors, *rest = random_rows(key, rows=9, dim=3)
+    gradient = jax.grad(losses.fused_in_batch_bpr)(vectors, *rest)
+    direction = jax.random.normal(jax.random.key(7), vectors.shape)
+    step = 1e-2
+    ahead, behind = (losses.fused_in_batch_bpr(vectors + sign * step * direction, *rest) for sign in (1, -1))
+    np.testing.assert_allclose((gradient * direction).sum(), (ahead - behind) / (2 * step), rtol=1e-3)
+
+
+def test_fused_loss_maps_over_seeds(key):
+    rows = [random_rows(k) for k in jax.random.split(key, 3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    together = jax.vmap(jax.grad(losses.fused_in_batch_bpr))(*stacked)
+    for one, row in zip(together, rows, strict=True):
+        np.testing.assert_allclose(one, jax.grad(losses.fused_in_batch_bpr)(*row), rtol=1e-5, atol=1e-7)
+
+
+def test_fused_gradient_without_any_pair_is_zero():
+    same = jnp.asarray([4, 4])
+    gradient = jax.grad(losses.fused_in_batch_bpr)(jnp.ones((2, 3)), jnp.ones((2, 3)), same, same, jnp.ones(2))
+    assert not gradient.any()

@@ -114,7 +114,7 @@ def test_one_compilation_serves_all_intervals_and_a_second_run(world):
             optimizer=optimizer,
             **OPTIONS,
         )
-    assert traced == [(64,)]
+    assert traced == [(64,), (64,)], "one trace for the gradient, one for the value"
 
 
 def test_parameters_given_to_start_from_are_the_ones_to_beat_and_stay_usable(world):
