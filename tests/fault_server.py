@@ -1,6 +1,6 @@
-"""An OpenAI-compatible server on a real socket of this machine that answers, misbehaves as told, and keeps its own bill.
+"""An OpenAI-compatible server on a real socket of this machine: misbehaves as told, and keeps its own bill.
 
-A behaviour is a function of `Call` that returns `Act`s: bytes to send, seconds to wait, or how to end the connection.
+A behaviour is a function of `Call` that returns acts: bytes to send, seconds to wait, or how to end the connection.
 """
 
 import asyncio

@@ -37,7 +37,7 @@ class Client:
         budget: Budget,
         limits: Limits | None = None,
         min_valid: int = 20,
-        min_valid_rate: float = 0.9,
+        min_valid_rate: int | float = 0.9,
     ):
         budget.check(price)
         self.endpoint, self.store, self.price, self.budget = endpoint, store, price, budget

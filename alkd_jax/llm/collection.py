@@ -331,7 +331,7 @@ class _Collection:
 
         self.telling = asyncio.ensure_future(tell())
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _sleep(self, seconds: int | float) -> None:
         """Sleeps, but not beyond the end of the run."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)

@@ -50,7 +50,7 @@ class Endpoint:
     structured: str = "json_schema"
     max_tokens_field: str = "max_completion_tokens"
     max_output_tokens: int = 256
-    temperature: float | None = 0.0
+    temperature: int | float | None = 0.0
     seed: int | None = 0
     allow_http: bool = False
 
@@ -173,8 +173,10 @@ class Connection:
         import openai
 
         self._endpoint, self._limits, self._key = endpoint, limits, endpoint.api_key()
-        # On this machine a proxy of the environment would get the key unencrypted.
-        transport = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not endpoint.is_local)
+        # On this machine a proxy of the environment would get the key unencrypted. Certificates are loaded for https.
+        transport = openai.DefaultAsyncHttpxClient(
+            follow_redirects=False, trust_env=not endpoint.is_local, verify=endpoint.base_url.startswith("https")
+        )
         timeout = openai.Timeout(limits.read_s, connect=limits.connect_s)
         self.sdk = openai.AsyncOpenAI(
             api_key=self._key, base_url=endpoint.base_url, max_retries=0, timeout=timeout, http_client=transport

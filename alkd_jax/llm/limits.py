@@ -30,16 +30,16 @@ class Limits:
         backoff_s: first wait after a failure that names none.
     """
 
-    rpm: float | None = None
-    tpm: float | None = None
+    rpm: int | float | None = None
+    tpm: int | float | None = None
     in_flight: tuple[int, int, int] = (4, 20, 64)
-    connect_s: float = 10.0
-    read_s: float = 120.0
-    total_s: float = 300.0
+    connect_s: int | float = 10.0
+    read_s: int | float = 120.0
+    total_s: int | float = 300.0
     max_attempts: int = 6
     max_maybe_billed: int = 2
-    max_wait_s: float = 900.0
-    backoff_s: float = 0.5
+    max_wait_s: int | float = 900.0
+    backoff_s: int | float = 0.5
 
     def __post_init__(self) -> None:
         least, first, most = self.in_flight
@@ -54,12 +54,12 @@ class Limits:
 class Rate:
     """So much a minute, with a burst of one second; what does not fit waits its turn, in order."""
 
-    def __init__(self, per_minute: float | None, clock: Callable[[], float]):
+    def __init__(self, per_minute: int | float | None, clock: Callable[[], float]):
         self._per_second = None if per_minute is None else per_minute / 60
         self._clock = clock
         self._next = -math.inf
 
-    def book(self, amount: float) -> float:
+    def book(self, amount: int | float) -> float:
         """Books an amount and returns the seconds until its turn."""
         if self._per_second is None:
             return 0.0
@@ -68,7 +68,7 @@ class Rate:
         self._next = begin + amount / self._per_second
         return max(0.0, begin - now)
 
-    def correct(self, amount: float) -> None:
+    def correct(self, amount: int | float) -> None:
         """Gives back what was booked and not used; a negative amount books more."""
         if self._per_second is not None:
             self._next -= amount / self._per_second
