@@ -2,6 +2,10 @@
 
 import collections
 import dataclasses
+from decimal import Decimal
+from typing import Any
+
+from alkd_jax.llm.pricing import PICO
 
 
 @dataclasses.dataclass
@@ -52,3 +56,12 @@ class Account:
     def valid_rate(self) -> float:
         """Share of the answered questions whose answer is usable; 1 before the first."""
         return 1 - sum(self.statuses[name] for name in ("refused", "invalid", "unusable")) / max(1, self.done)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, money in dollars as text."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        money = {
+            name: None if plain[name] is None else str(Decimal(plain[name]) / PICO) for name in ("cost", "possible")
+        }
+        counted = {"statuses": dict(self.statuses), "repairs": dict(self.repairs)}
+        return plain | money | counted | {"failed": {str(session): why for session, why in self.failed.items()}}

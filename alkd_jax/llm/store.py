@@ -22,6 +22,7 @@ from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import PARSER_VERSION, Reading
 from alkd_jax.llm.pricing import Calibration, Usage
 
+_MAGIC = b"SQLite format 3\0"
 _APPLICATION, _SCHEMA = 0x414C4B44, 1
 _TABLES = """
 CREATE TABLE requests (key TEXT PRIMARY KEY, kind TEXT NOT NULL, session_id INTEGER NOT NULL, endpoint TEXT NOT NULL,
@@ -380,6 +381,10 @@ def _take_lock(path: pathlib.Path) -> int:
 
 def _check_file(path: pathlib.Path) -> bool:
     """Raises ValueError unless the file is a store of this version; True for one that has no tables yet."""
+    with open(path, "rb") as file:
+        # SQLite would take a file of a few bytes for an empty one.
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(f"{path}: no store; the file is left as it was")
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]

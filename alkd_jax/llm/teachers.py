@@ -67,7 +67,7 @@ class OnlineTeacher:
         """See `Teacher`."""
         account = collect_sync(self.client, self.questions(sessions, candidates), **self.options)
         lists = stored_lists(self.client, self.questions(sessions, candidates))
-        return _answered(sessions, lists, self.k, dataclasses.asdict(account))
+        return _answered(sessions, lists, self.k, account.as_json())
 
     def questions(self, sessions: Sessions, candidates: Int[np.ndarray, "M C"]) -> Iterator[Question]:
         """The questions, one by one."""

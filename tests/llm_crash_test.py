@@ -1,0 +1,132 @@
+"""Killed at random moments: no settled request is sent twice, the table is that of a run in peace, the cap is kept."""
+
+import asyncio
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+from fault_server import FaultServer, faultless
+from llm_world import client, questions, run
+
+from alkd_jax.llm.collection import collect
+from alkd_jax.llm.store import Store
+
+HERE = pathlib.Path(__file__).resolve().parent
+ASKER = """
+import asyncio, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
+from llm_world import client, questions
+from alkd_jax.llm.collection import collect
+from alkd_jax.llm.store import Store
+url, path, usd, number, in_flight = sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]), int(sys.argv[6])
+with Store.open(path) as store:
+    asker = client(url, store, usd=usd, limits={"in_flight": (1, in_flight, in_flight)})
+    account = asyncio.run(collect(asker, questions(number), pilot=0))
+    print(account.stopped, sorted(account.statuses.items()), len(account.missing))
+"""
+
+
+def start(server, path, *, usd="10", number=40, in_flight=8):
+    arguments = [str(HERE), server.url, str(path), usd, str(number), str(in_flight)]
+    return subprocess.Popen(
+        [sys.executable, "-c", ASKER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def kill_and_resume(tmp_path, *, kills, number, in_flight, seed, usd="10"):
+    draw = random.Random(seed)
+    delayed = lambda call: [0.01 + 0.03 * ((call.number * 37) % 10) / 10, *faultless(call)]  # noqa: E731
+    path = tmp_path / "s"
+    with FaultServer(delayed) as server:
+        done = 0
+        for _ in range(kills):
+            process = start(server, path, number=number, in_flight=in_flight, usd=usd)
+            calls = len(server.calls)
+            limit = time.monotonic() + 60
+            while len(server.calls) <= calls and process.poll() is None and time.monotonic() < limit:
+                time.sleep(0.005)
+            time.sleep(draw.uniform(0, 0.4))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            with Store.open(path) as store:
+                stored = store.answered()
+                store.verify()
+                assert len(stored) >= done
+                done = len(stored)
+                assert server.cost <= store.ledger.confirmed + store.ledger.possible <= Decimal(usd) * 10**12
+        with Store.open(path) as store:
+            asker = client(server, store, usd=usd, limits={"in_flight": (1, in_flight, in_flight)})
+            stored = set(store.answered())
+            calls = len(server.calls)
+            account = asyncio.run(collect(asker, questions(number), pilot=0))
+            assert len(server.calls) - calls == number - len(stored)
+            readings = {q.session_id: reading for q, _, reading in asker.readings(questions(number))}
+            ledger, lost = store.ledger, store.failures()
+            store.verify()
+        assert server.cost <= ledger.confirmed + ledger.possible <= Decimal(usd) * 10**12
+        repeated = sum(times - 1 for times in Counter(call.digest for call in server.calls).values())
+        assert repeated <= len(lost) <= in_flight * kills
+    assert account.statuses == {"ok": number}
+    return readings
+
+
+def test_killed_at_random_moments_the_table_is_that_of_a_run_in_peace(tmp_path):
+    """Fault 17."""
+    readings = kill_and_resume(tmp_path, kills=2, number=80, in_flight=8, seed=1)
+    (tmp_path / "peace").mkdir()
+    _, _, _, peaceful = run(tmp_path / "peace", num=80)
+    assert {session: reading.items for session, reading in readings.items()} == {
+        session: reading.items for session, reading in peaceful.items()
+    }
+
+
+@pytest.mark.slow
+def test_thirty_kills_over_two_thousand_questions(tmp_path):
+    """Fault 18."""
+    readings = kill_and_resume(tmp_path, kills=30, number=2000, in_flight=16, seed=2)
+    assert len(readings) == 2000
+
+
+def test_one_signal_drains_and_a_second_gives_up(tmp_path):
+    """Fault 19."""
+    for signals, number in ((1, signal.SIGTERM), (2, signal.SIGINT)):
+        path = tmp_path / f"s{signals}"
+        with FaultServer(lambda call: [1.0 if call.number < 16 else 0.0, *faultless(call)]) as server:
+            process = start(server, path, number=60, in_flight=8)
+            while len(server.calls) < 8:
+                time.sleep(0.01)
+            for _ in range(signals):
+                process.send_signal(number)
+                time.sleep(0.1)
+            out, err = process.communicate(timeout=30)
+            assert err == ""
+            assert out.startswith("interrupted")
+            assert len(server.calls) == 8
+            with Store.open(path) as store:
+                assert len(store.answered()) == (8 if signals == 1 else 0)
+                assert store.ledger.requests == 8
+                assert server.cost <= store.ledger.confirmed + store.ledger.possible
+                store.verify()
+
+
+def test_killed_while_exporting_the_file_is_whole_or_not_there(tmp_path):
+    """Fault 17."""
+    run(tmp_path, num=30)
+    code = (
+        "import os, sys; from alkd_jax.llm import exchange; from alkd_jax.llm.store import Store\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "exchange.export_jsonl(Store.open(sys.argv[1]), sys.argv[2])"
+    )
+    target = tmp_path / "answers.jsonl"
+    target.write_text("what was there\n")
+    path = str(tmp_path / "store.sqlite")
+    killed = subprocess.run([sys.executable, "-c", code, path, str(target)], cwd=HERE.parent, env=dict(os.environ))
+    assert killed.returncode == -signal.SIGKILL
+    assert target.read_text() == "what was there\n"
