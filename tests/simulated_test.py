@@ -151,6 +151,12 @@ def test_an_answer_depends_on_the_seed_and_its_own_session_alone(world, candidat
     assert (again.items != everything.items).any(axis=1).mean() > 0.5
 
 
+def test_what_the_mask_hides_is_not_read():
+    hidden = sessions([1, 5, 8]).replace(mask=np.array([[True, False, False, False, False, False]]))
+    ranked = rank_by_titles(0, hidden, np.array([[4, 8, 7, 2]]), TITLES, accuracy=1.0)
+    assert ranked.items[0, :4].tolist() == [2, 7, 4, 8]
+
+
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_padding_is_skipped_wherever_it_stands(accuracy):
     ranked = rank_by_titles(

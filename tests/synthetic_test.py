@@ -39,6 +39,11 @@ def test_a_seed_is_a_world(world):
     assert synthetic(seed=1).fingerprint != world.fingerprint
 
 
+def test_the_world_is_the_same_on_every_platform():
+    pinned = "985887111aff61bbbfcaae8d500cc891a5ca550e270110e0d9ca522fc0685530"
+    assert synthetic(300, 400, seed=7).fingerprint == pinned
+
+
 def test_three_blocks_of_the_sizes_asked_for(world):
     assert (len(world.train), len(world.validation), len(world.test)) == (3000, 1000, 1000)
     assert world.num_items == 2000

@@ -57,7 +57,7 @@ _STANDALONE = 0.25  # share of franchises of one item; the others have 2 to 8
 _REISSUED = 0.04  # share of items that repeat the title of the item before them in their franchise
 _EPOCHS = 10  # blocks of sessions between which popularity and taste move
 _OFF_PEAK, _PEAK_WIDTH = 0.15, 0.5  # attention away from an item's peak, and how far the peak reaches
-_HEAD, _GENRE_HEAD = 30.0, 4.0  # popularity is 1 / (rank + head) over franchises, and over genres
+_HEAD, _GENRE_HEAD = 60.0, 30.0  # popularity is 1 / (rank + head) over franchises, and over genres
 _SEQUEL, _FRANCHISE, _GENRE = 0.3, 0.2, 0.4  # what the next item follows; the rest is plain popularity
 _MEMORY = 6  # how far back a session looks for the franchise to go on with
 
@@ -80,7 +80,7 @@ def synthetic(num_items: int = 2000, num_sessions: int = 5000, *, seed: int = 0,
 
     A session has two genres it likes. Each next item is, with probabilities 0.3, 0.2 and 0.4, the sequel of a recent
     item, another of its franchise, or an item of a liked genre; else any item; always by popularity, never twice.
-    Popularity is 1 / (rank + 10) over franchises, times an item's own share, times its attention
+    Popularity is 1 / (rank + 60) over franchises, times an item's own share, times its attention
     ``a(t) = 0.15 + 0.85 max(0, 1 − |t − peak| / 0.5)`` at time t ∈ (0, 1); sequels peak later. Liked genres move too.
 
     Args:
@@ -144,10 +144,11 @@ def _names(rng: np.random.Generator, num_names: int) -> list[str]:
 
 
 def _draw_shelf(rng: np.random.Generator, num_items: int) -> _Shelf:
-    sizes: list[int] = []
-    while (room := num_items - sum(sizes)) > 0:
+    sizes, room = [], num_items
+    while room > 0:
         alone, size = rng.random() < _STANDALONE, 2 + int(7 * rng.random())
         sizes.append(1 if alone else min(size, room))
+        room -= sizes[-1]
     num_franchises = len(sizes)
     franchise = np.repeat(np.arange(num_franchises), sizes)
     first = np.concatenate([[True], franchise[1:] != franchise[:-1]])
