@@ -2,12 +2,16 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alkd_jax import training
+from alkd_jax.llm.account import Account
+from alkd_jax.llm.ledger import Ledger
+from alkd_jax.llm.pricing import dollars
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -35,6 +39,40 @@ def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
         def show(now: training.Progress) -> None:
             told = f"loss {now.loss:.4f}  recall {now.recall:.4f}  {now.speed:,.0f} sessions/s  {now.active} seeds on"
             bar.update(task, completed=now.step, total=now.max_steps, told=told)
+
+        yield show
+
+
+@contextlib.contextmanager
+def asking_bar(total: int) -> Iterator[Callable[[Account, Ledger], None]]:
+    """Shows how many of a language model's answers are in and what they cost; a line every 30 s without a terminal.
+
+    Args:
+        total: questions.
+
+    Yields:
+        What :func:`alkd_jax.llm.collection.collect` takes as ``on_progress``.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+    )
+    told_at = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("asking", total=total, told="")
+
+        def show(account: Account, ledger: Ledger) -> None:
+            nonlocal told_at
+            usable = f"{account.valid_rate:.0%} usable"
+            money = f"{dollars(ledger.confirmed)} paid, {dollars(ledger.possible + ledger.reserved)} more at most"
+            told = f"{money}  {usable}  {account.refusals} refusals"
+            bar.update(task, completed=account.done + len(account.failed), told=told)
+            if not console.is_terminal and time.monotonic() - told_at > 30:
+                told_at = time.monotonic()
+                console.print(f"{account.done} of {total} answered  {told}", highlight=False)
 
         yield show
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,9 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import checkpoints, evaluation, maxmin, neighbors, scoring, selection, training
 from alkd_jax.distillation import alkd as alkd_distillation
-from alkd_jax.llm import replay, simulated
+from alkd_jax.llm import replay
 from alkd_jax.models import Encoder, Params
+from experiments import asking, rankers
 from experiments.console import console, training_bar
 from experiments.run_folder import RunFolder, read_json, write_json
 from experiments.settings import Settings
@@ -48,12 +51,30 @@ class Run:
         folder = RunFolder(settings.out, announce=functools.partial(console.print, highlight=False, markup=False))
         identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         folder.open(identity | {"mode": settings.mode, "seed": settings.seed})
-        config = {name: str(value) if name == "out" else value for name, value in dataclasses.asdict(settings).items()}
+        asked = dataclasses.asdict(settings)
+        config = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in asked.items()}
         write_json(folder.path / "config.json", config)
         counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
         about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.num_items, "split": counts}
         write_json(folder.path / "data.json", about | {"report": dict(dataset.report)})
         return cls(settings, dataset, folder)
+
+    @classmethod
+    def reopen(cls, path: pathlib.Path) -> "Run":
+        """Opens a run by the settings it was made with.
+
+        Raises:
+            ValueError: the folder is no run, or one of another version.
+        """
+        config = path / "config.json"
+        if not config.exists():
+            raise ValueError(f"{path} is no run's folder; expected one made by experiments.reproduce or .quickstart")
+        try:
+            settings = Settings(**(read_json(config) | {"out": path}))
+        except TypeError as error:
+            raise ValueError(f"{config}: settings of another version ({error})") from error
+        rankings = settings.rankings
+        return cls.open(dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings)))
 
     @property
     def released(self) -> bool:
@@ -199,39 +220,55 @@ class Run:
         return alkd.data.load_released_selection(source.path, source.name, method, dataset=self.dataset)
 
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
-        """Which training sessions the LLM stand-in can answer: all, or those with a recorded list."""
-        source = parse_source(self.settings.data)
-        if source.kind == "synthetic":
+        """Which training sessions the teacher can answer: all, or those with a recorded list."""
+        if self.settings.ranker != "replay" and self.settings.candidates == "teacher":
             return np.ones(len(session_id), bool)
-        recorded, _ = alkd.data.load_released_rankings(source.path, source.name, dataset=self.dataset)
-        return np.isin(session_id, recorded.session_id)
+        return np.isin(session_id, rankers.recorded(self.settings, self.dataset)[0].session_id)
 
-    def hop_rankings(self) -> None:
-        """Has the chosen sessions ranked, each once: replayed from the authors' record, or simulated from titles."""
-        settings, source = self.settings, parse_source(self.settings.data)
+    def chosen_sessions(self) -> alkd.Sessions:
+        """The training sessions the teacher is asked about, each once."""
+        chosen = read_json(self.folder.path / "selection.json")
+        asked = np.unique(np.concatenate([np.asarray(ids, np.int32) for ids in chosen.values()]))
+        return jax.tree.map(lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train)
+
+    def hop_candidates(self) -> None:
+        """Writes down what the teacher is to rank, session by session."""
 
         def work(folder: pathlib.Path) -> None:
-            chosen = read_json(self.folder.path / "selection.json")
-            asked = np.unique(np.concatenate([np.asarray(ids, np.int32) for ids in chosen.values()]))
-            if source.kind == "released":
-                recorded, report = alkd.data.load_released_rankings(
-                    source.path, source.name, repair=not self.released, dataset=self.dataset
+            sessions = self.chosen_sessions()
+            items = self.candidates(sessions)
+            if self.settings.candidates == "recorded":
+                items = rankers.filled_up(rankers.recorded(self.settings, self.dataset)[0], sessions, items)
+            replay.save_rankings(
+                folder / "candidates.jsonl", alkd.Rankings(sessions.session_id, items, items != alkd.PAD)
+            )
+
+        inputs = {"candidates": self.settings.candidates}
+        self.folder.hop("candidates", inputs, ["candidates.jsonl"], work, after=["teacher", "selection"])
+
+    def hop_rankings(self) -> None:
+        """Has the chosen sessions ranked, each once, by whoever the settings name; asks no server."""
+        settings = self.settings
+        inputs: dict[str, Any] = {"teacher": settings.ranker, "accuracy": settings.accuracy}
+        answered = None
+        if settings.ranker == "openai":
+            answered = asking.answered_lists(settings.out, self.dataset)
+            if answered[1]["open"] and not settings.accept_missing:
+                raise ValueError(
+                    f"{len(answered[1]['open'])} of {answered[1]['asked']} sessions are not answered yet; "
+                    f"{asking.command(settings.out)}, or go on with --accept-missing"
                 )
-                rankings, missing = replay.replay(recorded, asked)
-                report |= {"asked": len(asked), "missing": missing.tolist()}
-            else:
-                train = jax.tree.map(
-                    lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train
-                )
-                rankings = simulated.rank_by_titles(
-                    settings.seed, train, self.candidates(train), self.dataset.titles, accuracy=settings.accuracy
-                )
-                report = {"asked": len(asked), "accuracy": settings.accuracy}
+            inputs["lists"] = hashlib.sha256(answered[0].items.tobytes()).hexdigest()
+        if settings.rankings is not None:
+            inputs["file"] = hashlib.sha256(settings.rankings.read_bytes()).hexdigest()
+
+        def work(folder: pathlib.Path) -> None:
+            rankings, report = answered or rankers.ranked(settings, self.dataset)
             replay.save_rankings(folder / "rankings.jsonl", rankings, distinct=not self.released)
-            write_json(folder / "rankings.report.json", report)
+            write_json(folder / "rankings.report.json", report | {"teacher": settings.ranker})
 
         outputs = ["rankings.jsonl", "rankings.report.json"]
-        self.folder.hop("rankings", {"accuracy": settings.accuracy}, outputs, work, after=["teacher", "selection"])
+        self.folder.hop("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
 
     def candidates(self, sessions: alkd.Sessions, *, num: int = 50) -> np.ndarray:
         """The first seed's teacher's top items of each session; 0 fills a short list."""
@@ -299,14 +336,18 @@ class Run:
         after = ["neighbors", "teacher", "student", *(f"distil-{method}" for method in ACTIVE)]
         self.folder.hop("ranks", {}, ["ranks.npz", "released_ndcg.json"], work, after=after)
 
-    def all_hops(self) -> None:
-        """Runs whatever is not done yet."""
+    def hops_to_candidates(self) -> None:
+        """Runs what is not done yet of all that comes before the teacher is asked."""
         self.hop_neighbors()
         self.hop_train("teacher")
         self.hop_train("student")
         self.hop_difficulty()
         self.hop_policy()
         self.hop_selection()
+        self.hop_candidates()
+
+    def hops_from_rankings(self) -> None:
+        """Runs what is not done yet of all that comes after."""
         self.hop_rankings()
         for number, method in enumerate(ACTIVE):
             self.hop_distil(method, number)

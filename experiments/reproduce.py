@@ -4,13 +4,16 @@
 
 Trains teacher and students, selects sessions, replays the recorded LLM rankings, distils, and evaluates on test. A run
 that was stopped goes on from its last finished hop.
+
+With `--teacher openai` a language model is asked in place of the record: with `--model NAME --budget-usd 1.00` at once;
+without, the run stops before the paid hop, `experiments.query_llm` estimates and asks, and the same command goes on.
 """
 
 from typing import Any
 
 import tyro
 
-from experiments import report, results
+from experiments import asking, query_llm, report, results
 from experiments.console import console, told_in_one_line
 from experiments.pipeline import Run
 from experiments.run_folder import write_json
@@ -24,7 +27,10 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
         What `metrics.json` holds.
     """
     run = Run.open(settings)
-    run.all_hops()
+    run.hops_to_candidates()
+    if settings.ranker == "openai" and settings.model is not None:
+        query_llm.ask(asking.Asking(settings.out, settings.model, settings.base_url, settings.budget_usd))
+    run.hops_from_rankings()
     numbers = results.collect(run)
     write_json(run.folder.path / "metrics.json", numbers)
     report.write_report(run, numbers)

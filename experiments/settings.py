@@ -5,6 +5,8 @@ import pathlib
 
 from experiments.sources import parse_source
 
+TEACHERS = ("replay", "simulated", "openai", "conventional", "neighbor")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -21,7 +23,17 @@ class Settings:
         student_dim: width of the student.
         teacher_dim: width of the teacher.
         max_steps: training steps at most, teacher, student and distillation each.
-        accuracy: share of sessions that the simulated LLM answers faithfully (built-in world only).
+        teacher: who ranks the chosen sessions: "replay" recorded lists, "simulated" from titles, "openai" over HTTP,
+            "conventional" for the recommender's own lists (TR), "neighbor" for co-occurrence lists; by default replay
+            for released data, simulated for the built-in world.
+        rankings: file of recorded lists that replay reads in place of the authors' record.
+        candidates: what is to be ranked: the "teacher"'s top 50, or the "recorded" lists filled up from these, to
+            compare a live model with the record.
+        model: that "openai" asks; without it the run stops before the paid hop and says how to ask.
+        base_url: of any OpenAI-compatible server.
+        budget_usd: dollars the run may spend on asking.
+        accept_missing: goes on though the model was not asked about all sessions.
+        accuracy: share of sessions that the simulated LLM answers faithfully.
         seed: of everything random.
     """
 
@@ -35,6 +47,13 @@ class Settings:
     student_dim: int = 10
     teacher_dim: int = 100
     max_steps: int = 10_000
+    teacher: str | None = None
+    rankings: pathlib.Path | None = None
+    candidates: str = "teacher"
+    model: str | None = None
+    base_url: str = "https://api.openai.com/v1"
+    budget_usd: str | None = None
+    accept_missing: bool = False
     accuracy: float = 0.9
     seed: int = 0
 
@@ -45,16 +64,30 @@ class Settings:
             return self.budget
         return 750 if parse_source(self.data).name == "Games" and self.backbone == "fpmc" else 500
 
+    @property
+    def ranker(self) -> str:
+        """The teacher asked for, or the data's own."""
+        is_recorded = self.rankings is not None or parse_source(self.data).kind == "released"
+        return self.teacher or ("replay" if is_recorded else "simulated")
+
     def check(self) -> None:
         """Raises ValueError on a setting that no hop can use."""
         for name, value, known in (
             ("mode", self.mode, ("clean", "released")),
             ("selection", self.selection, ("own", "released")),
+            ("teacher", self.ranker, TEACHERS),
+            ("candidates", self.candidates, ("teacher", "recorded")),
         ):
             if value not in known:
                 raise ValueError(f"--{name} is {value!r}; expected {' or '.join(known)}")
         if self.selection == "released" and parse_source(self.data).kind != "released":
             raise ValueError("--selection released needs --data released:PATH:NAME")
+        if self.ranker == "replay" and self.rankings is None and parse_source(self.data).kind != "released":
+            raise ValueError("--teacher replay needs --rankings FILE or --data released:PATH:NAME")
+        if self.candidates == "recorded" and parse_source(self.data).kind != "released":
+            raise ValueError("--candidates recorded needs --data released:PATH:NAME")
+        if (self.model is None) != (self.budget_usd is None):
+            raise ValueError("--model and --budget-usd go together")
         for name, number in (
             ("seeds", self.seeds),
             ("budget", self.num_asked),

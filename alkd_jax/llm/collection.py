@@ -269,7 +269,11 @@ class _Collection:
                 if not ledger.open and not booking.requests:
                     break
                 await self.settled.wait()
-        await self._stop("budget exhausted: the next request could pass the cap")
+        ledger = self.store.ledger
+        await self._stop(
+            f"budget exhausted: {pricing.dollars(ledger.committed)}, {ledger.tokens:,} tokens and {ledger.requests} "
+            "requests are spent or may be, and the next request could pass the cap"
+        )
         return False
 
     def _unbook(self, pico: int, tokens: int) -> None:
