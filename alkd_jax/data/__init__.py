@@ -1,7 +1,39 @@
 """Sessions from files and from scratch, read on the host."""
 
+from alkd_jax.data.amazon import load_amazon
+from alkd_jax.data.gru4rec import load_gru4rec, write_gru4rec
+from alkd_jax.data.hetrec import load_hetrec
+from alkd_jax.data.lastfm import load_lastfm
+from alkd_jax.data.movielens import load_movielens
+from alkd_jax.data.prepared import load_prepared, prepare, read_prepared, save_prepared
+from alkd_jax.data.recbole import load_recbole, write_recbole
 from alkd_jax.data.released import load_released, load_released_rankings, load_released_selection
 from alkd_jax.data.released_student import load_released_student
+from alkd_jax.data.sessionise import SessionRules, sessionise
+from alkd_jax.data.srgnn import load_srgnn
 from alkd_jax.data.synthetic import synthetic
+from alkd_jax.data.tables import load_table
 
-__all__ = ["load_released", "load_released_rankings", "load_released_selection", "load_released_student", "synthetic"]
+__all__ = [
+    "SessionRules",
+    "load_amazon",
+    "load_gru4rec",
+    "load_hetrec",
+    "load_lastfm",
+    "load_movielens",
+    "load_prepared",
+    "load_recbole",
+    "load_released",
+    "load_released_rankings",
+    "load_released_selection",
+    "load_released_student",
+    "load_srgnn",
+    "load_table",
+    "prepare",
+    "read_prepared",
+    "save_prepared",
+    "sessionise",
+    "synthetic",
+    "write_gru4rec",
+    "write_recbole",
+]

@@ -124,6 +124,12 @@ def block_split(num_sessions: int, fractions: Sequence[float] = (0.6, 0.2, 0.2))
     return slice(0, first), slice(first, second), slice(second, num_sessions)
 
 
+def _blocks_of(num_sessions: int, sizes: Sequence[int]) -> tuple[slice, slice, slice]:
+    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) != num_sessions:
+        raise ValueError(f"sizes: {tuple(sizes)}, expected three that sum to {num_sessions}")
+    return slice(0, sizes[0]), slice(sizes[0], sizes[0] + sizes[1]), slice(sizes[0] + sizes[1], num_sessions)
+
+
 def build_dataset(
     name: str,
     sequences: Sequences,
@@ -132,6 +138,8 @@ def build_dataset(
     *,
     max_length: int = 10,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    sizes: Sequence[int] | None = None,
+    rule: str = "blocks in the order of the rows, not shuffled",
     report: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Make a dataset of whole sessions that are already in the order to be split.
@@ -143,17 +151,22 @@ def build_dataset(
         item_ids: V + 1 distinct strings, the first empty.
         max_length: L, how many of the most recent inputs a model sees.
         fractions: shares of the training, validation and test blocks.
+        sizes: sessions of the three blocks, instead of their shares.
+        rule: how the sessions came into that order, for the report.
         report: what the reader counted; the counts of this step are added to it.
 
     Returns:
         The dataset; ``train_sequences`` holds the training sessions whole.
 
     Raises:
-        ValueError: an item lies outside ``1..V``, the titles or ids do not match, or a split is empty.
+        ValueError: an item lies outside ``1..V``, the titles or ids do not match, the sizes do not sum to N, or a split
+            is empty.
     """
     num_items = len(titles) - 1
     _check_catalogue(sequences, titles, item_ids)
-    splits = dict(zip(("train", "validation", "test"), block_split(len(sequences), fractions), strict=True))
+    blocks = block_split(len(sequences), fractions) if sizes is None else _blocks_of(len(sequences), sizes)
+    fractions = fractions if sizes is None else [size / len(sequences) for size in sizes]
+    splits = dict(zip(("train", "validation", "test"), blocks, strict=True))
     for (split, rows), fraction in zip(splits.items(), fractions, strict=True):
         if fraction > 0 and rows.start == rows.stop:
             raise ValueError(f"{name}: {len(sequences)} sessions leave the {split} split ({fraction:g}) empty")
@@ -176,7 +189,7 @@ def build_dataset(
         "titles_empty": sum(not title for title in titles[1:]),
         "titles_duplicate": sum(copies.values()) - len(copies),
         "split": {
-            "rule": "blocks in the order of the rows, not shuffled",
+            "rule": rule,
             "fractions": list(fractions),
             **{split: len(rows) for split, rows in sessions.items()},
         },

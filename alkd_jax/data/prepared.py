@@ -1,0 +1,285 @@
+"""A dataset made once and kept: a folder of plain arrays and text, with a manifest of how it came about."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from alkd_jax.data.catalogue import NumberedSessions, number_items
+from alkd_jax.data.interactions import Interactions
+from alkd_jax.data.sessionise import SessionRules, sessionise
+from alkd_jax.data.sessions import build_dataset
+from alkd_jax.data.splits import SPLITS, split_rows
+from alkd_jax.types import Dataset, Sequences
+
+_FORMAT = 1
+_SPLIT_NAMES = ("train", "validation", "test")
+_ARRAYS, _CATALOGUE, _MANIFEST = "sessions.npz", "items.jsonl", "manifest.json"
+_KINDS = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """N whole sessions in the order training, validation, test.
+
+    Attributes:
+        name: what reports call them.
+        sequences: whole sessions, items in ``1..V``.
+        time: ``[T]`` of every item, milliseconds since 1970 in UTC.
+        user: ``[N]`` number of each session's user.
+        sizes: sessions in training, validation and test.
+        titles: V + 1, the first empty.
+        item_ids: V + 1, the first empty.
+        options: how they were made; plain JSON values.
+        report: what was read and dropped; plain JSON values.
+    """
+
+    name: str
+    sequences: Sequences
+    time: Int64[np.ndarray, " T"]
+    user: Int32[np.ndarray, " N"]
+    sizes: tuple[int, int, int]
+    titles: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    options: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    def dataset(self, *, max_length: int = 10) -> Dataset:
+        """The three splits with the last item of each session held out."""
+        return build_dataset(
+            self.name,
+            self.sequences,
+            self.titles,
+            self.item_ids,
+            max_length=max_length,
+            sizes=self.sizes,
+            rule=SPLITS[self.options["split"]["rule"]],
+            report={**self.report, "options": dict(self.options)},
+        )
+
+
+def prepare(
+    log: Interactions,
+    rules: SessionRules | None = None,
+    *,
+    split: str = "block",
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    days: int = 1,
+    seed: int = 0,
+    untitled: str = "drop",
+) -> Prepared:
+    """Make sessions of interactions, number their items, and split them.
+
+    Args:
+        log: E interactions.
+        rules: how sessions are made; the released recipe where not given.
+        split: a key of :data:`alkd_jax.data.splits.SPLITS`.
+        fractions: shares of training, validation and test.
+        days: of the test split for "last-days".
+        seed: of random splits.
+        untitled: "drop" or "keep" items that the titles' file does not have.
+
+    Returns:
+        The sessions in the order of the splits, and every option and count.
+
+    Raises:
+        ValueError: an option is unknown, no session is left, or a split is empty.
+    """
+    rules = rules or SessionRules()
+    sessions = sessionise(log, rules)
+    numbered = number_items(log, sessions, untitled=untitled)
+    start = numbered.time[numbered.offsets[:-1]]
+    parts = split_rows(
+        split,
+        numbered.user,
+        start,
+        fractions=fractions,
+        days=days,
+        time_zone=rules.time_zone,
+        given=numbered.split,
+        seed=seed,
+    )
+    options = {
+        "sessions": dataclasses.asdict(rules),
+        "split": {"rule": split, "fractions": list(fractions), "days": days, "seed": seed},
+        "untitled": untitled,
+    }
+    report = {**log.report, "sessionise": sessions.report, "catalogue": numbered.report}
+    prepared = _in_order(log.name, numbered, np.concatenate(parts), options, report)
+    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    for name, size in zip(("training", "validation", "test"), sizes, strict=True):
+        if not size:
+            raise ValueError(f"split: {split!r} leaves the {name} split of {len(start)} sessions empty")
+    return dataclasses.replace(prepared, sizes=sizes)
+
+
+def _in_order(
+    name: str,
+    numbered: NumberedSessions,
+    order: Int64[np.ndarray, " N"],
+    options: dict[str, Any],
+    report: dict[str, Any],
+) -> Prepared:
+    length = np.diff(numbered.offsets)[order]
+    offsets = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
+    source = np.arange(offsets[-1]) + np.repeat(numbered.offsets[:-1][order] - offsets[:-1], length)
+    return Prepared(
+        name=name,
+        sequences=Sequences(items=numbered.items[source], offsets=offsets),
+        time=numbered.time[source],
+        user=numbered.user[order],
+        sizes=(len(order), 0, 0),
+        titles=numbered.titles,
+        item_ids=numbered.item_ids,
+        options=options,
+        report=report,
+    )
+
+
+def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[str, Any]:
+    """Write a dataset's folder; the manifest last, so that a folder with a manifest is whole.
+
+    Args:
+        folder: a new or empty folder, or one that holds a prepared dataset, which is replaced.
+        prepared: what to write.
+
+    Returns:
+        The manifest: ``sessions``, ``items``, ``interactions``, ``split``, ``fingerprint``, ``options``, ``report``.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    path = pathlib.Path(folder)
+    if path.is_file():
+        raise ValueError(f"{path}: a file, expected a folder or nothing")
+    if path.is_dir() and any(path.iterdir()) and not (path / _MANIFEST).exists():
+        raise ValueError(f"{path}: holds other files, expected an empty folder or a prepared dataset")
+    dataset = prepared.dataset()
+    path.mkdir(parents=True, exist_ok=True)
+    (path / _MANIFEST).unlink(missing_ok=True)
+    arrays = {
+        "items": prepared.sequences.items,
+        "offsets": prepared.sequences.offsets,
+        "time": prepared.time,
+        "user": prepared.user,
+    }
+    typed: dict[str, Any] = {name: np.asarray(arrays[name], kind) for name, kind in _KINDS.items()}
+    np.savez_compressed(path / _ARRAYS, allow_pickle=False, **typed)
+    with (path / _CATALOGUE).open("w", encoding="utf-8") as lines:
+        for row in zip(prepared.item_ids[1:], prepared.titles[1:], strict=True):
+            lines.write(json.dumps(row) + "\n")
+    manifest = {
+        "format": _FORMAT,
+        "name": prepared.name,
+        "sessions": len(prepared.sequences),
+        "items": len(prepared.titles) - 1,
+        "interactions": len(prepared.time),
+        "users": len(np.unique(prepared.user)),
+        "split": {**prepared.options["split"], **dict(zip(_SPLIT_NAMES, prepared.sizes, strict=True))},
+        "fingerprint": dataset.fingerprint,
+        "fingerprint_max_length": 10,
+        "options": dict(prepared.options),
+        "report": dict(prepared.report),
+        "files": {name: _sha256(path / name) for name in (_ARRAYS, _CATALOGUE)},
+    }
+    partial = path / f".{_MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path / _MANIFEST)
+    return manifest
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_prepared(folder: str | os.PathLike[str]) -> Prepared:
+    """Read a dataset's folder.
+
+    Args:
+        folder: what :func:`save_prepared` wrote.
+
+    Returns:
+        The whole sessions with times and users.
+
+    Raises:
+        FileNotFoundError: the folder or a file of it is missing.
+        ValueError: a file was changed or is not what it should be.
+    """
+    path = pathlib.Path(folder)
+    if not (path / _MANIFEST).is_file():
+        raise FileNotFoundError(f"{path / _MANIFEST}: no such file, expected a folder written by experiments.prepare")
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise ValueError(f"format {manifest['format']!r}, expected {_FORMAT}")
+        train, validation, test = (int(manifest["split"][name]) for name in _SPLIT_NAMES)
+        for name in (_ARRAYS, _CATALOGUE):
+            if _sha256(path / name) != manifest["files"][name]:
+                raise ValueError(f"{name} is not the file that was written with it")
+        ids, titles = _read_catalogue(path / _CATALOGUE)
+        arrays = _read_arrays(path / _ARRAYS)
+        return Prepared(
+            name=manifest["name"],
+            sequences=Sequences(items=arrays["items"], offsets=arrays["offsets"]),
+            time=arrays["time"],
+            user=arrays["user"],
+            sizes=(train, validation, test),
+            titles=titles,
+            item_ids=ids,
+            options=manifest["options"],
+            report=manifest["report"],
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path / _MANIFEST}: {' '.join(str(error).split())}") from error
+
+
+def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    ids, titles = [""], [""]
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            row = json.loads(line)
+            if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
+                raise ValueError(f"{path.name}, line {number}: expected an item id and a title")
+            ids.append(row[0])
+            titles.append(row[1])
+    return tuple(ids), tuple(titles)
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in _KINDS}
+    for name, kind in _KINDS.items():
+        if arrays[name].dtype != kind or arrays[name].ndim != 1:
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected one axis of {kind}")
+    if len(arrays["time"]) != len(arrays["items"]) or len(arrays["user"]) != len(arrays["offsets"]) - 1:
+        raise ValueError("the arrays are of different lengths")
+    return arrays
+
+
+def load_prepared(folder: str | os.PathLike[str], *, max_length: int = 10) -> Dataset:
+    """Read a dataset's folder as three splits with the last item of each session held out.
+
+    Args:
+        folder: what :func:`save_prepared`, or ``experiments.prepare``, wrote.
+        max_length: L, how many of the most recent inputs a model sees.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        FileNotFoundError: the folder or a file of it is missing.
+        ValueError: a file was changed or is not what it should be.
+    """
+    prepared = read_prepared(folder)
+    try:
+        return prepared.dataset(max_length=max_length)
+    except (ValueError, LookupError) as error:
+        raise ValueError(f"{folder}: {error}") from error
