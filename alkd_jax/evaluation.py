@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alkd_jax import metrics, scoring
-from alkd_jax.models import Encoder, Params
+from alkd_jax.models import Encoder, Params, released_form
 from alkd_jax.types import PAD, Sessions
 
 _RELEASED_PAD = 1
@@ -60,6 +60,7 @@ def evaluate(
         raise ValueError(f"protocol is {protocol!r}; expected 'clean' or 'released'")
     _check(model, sessions)
     padding_is_item = protocol == "released"
+    model = released_form(model) if padding_is_item else model
     ranks = np.concatenate(
         [
             np.asarray(_ranks(model, params, *batch, ties=ties, padding_is_item=padding_is_item))[:valid]

@@ -16,12 +16,16 @@ def reference_arrays(path, backbone, dim):
     return *(jnp.asarray(archive[name]) for name in ("items", "mask", "target")), arrays, params
 
 
+BACKBONES = ("fpmc", "stamp", "attmix")
+
+
 @pytest.mark.parametrize("dim", [4, 10])
-def test_fpmc_agrees_with_the_reference(golden, dim):
-    items, mask, target, expected, arrays = reference_arrays(golden, "fpmc", dim)
-    params = models.params_from_reference("fpmc", arrays)
-    model = models.create("fpmc", num_items=len(arrays["output_embedding"]) - 1, dim=dim)
-    vectors = model.apply(params, items, mask)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_agrees_with_the_reference(golden, backbone, dim):
+    items, mask, target, expected, arrays = reference_arrays(golden, backbone, dim)
+    params = models.params_from_reference(backbone, arrays)
+    model = models.create(backbone, num_items=59, dim=dim)
+    vectors = jax.jit(model.apply)(params, items, mask)
     np.testing.assert_allclose(vectors, expected["session_vector"], atol=1e-5)
 
     scores = vectors @ model.apply(params, method="item_embeddings")[target].T
@@ -29,15 +33,33 @@ def test_fpmc_agrees_with_the_reference(golden, dim):
     np.testing.assert_allclose(loss, expected["in_batch_bpr_loss"], atol=1e-5)
 
 
-@pytest.fixture
-def fpmc():
-    model = models.create("fpmc", num_items=30, dim=6)
+def made(backbone, num_items=30, dim=6, **options):
+    model = models.create(backbone, num_items=num_items, dim=dim, **options)
     return model, models.init_params(jax.random.key(1), model)
 
 
-def test_number_of_parameters(fpmc):
-    _, params = fpmc
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 2 * (30 + 1) * 6
+VARIANTS = [("fpmc", {}), ("stamp", {}), ("stamp", {"variant": "original"}), ("attmix", {})]
+
+
+@pytest.fixture(params=VARIANTS, ids=["fpmc", "stamp", "stamp-original", "attmix"])
+def backbone(request):
+    name, options = request.param
+    return made(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("fpmc", {}, 2 * 31 * 6),
+        ("stamp", {}, 2 * 31 * 6 + 3 * 6 * 6 + 2 * 6),
+        ("stamp", {"variant": "original"}, 31 * 6 + 5 * 6 * 6 + 4 * 6),
+        # levels 1..10, query, key, value, merge (two wide); a bias each, and the layer norm's scale and bias
+        ("attmix", {}, 2 * 31 * 6 + (55 + 1 + 1 + 1 + 2) * 6 * 6 + (10 + 4 + 2) * 6),
+    ],
+)
+def test_number_of_parameters(name, options, expected):
+    _, params = made(name, **options)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
 def test_initial_tables_are_xavier_normal_with_a_zero_padding_row():
@@ -47,28 +69,58 @@ def test_initial_tables_are_xavier_normal_with_a_zero_padding_row():
         np.testing.assert_allclose(np.std(table[1:]), (2 / 4050) ** 0.5, rtol=0.01)
 
 
-def test_padding_neither_counts_nor_learns(fpmc):
-    model, params = fpmc
+def test_the_original_stamp_follows_its_equations():
+    model, params = made("stamp", variant="original")
+    items = jnp.asarray([[3, 4, 9, 0]])
+    p = {name: np.asarray(leaf, np.float64) for name, leaf in params["params"].items()}
+    x = p["input_embedding"][[3, 4, 9]]
+    mean, last = x.mean(0), x[2]
+    steering = last @ p["attention_last_kernel"] + mean @ p["attention_mean_kernel"] + p["attention_bias"]
+    energy = 1 / (1 + np.exp(-(x @ p["attention_item_kernel"] + steering))) @ p["attention_out_kernel"]
+    u = (energy * x).sum(0) + mean
+    expected = np.tanh(u @ p["session_kernel"] + p["session_bias"]) * np.tanh(last @ p["last_kernel"] + p["last_bias"])
+    np.testing.assert_allclose(model.apply(params, items, items > 0)[0], expected, rtol=1e-4)
+    assert model.apply(params, method="item_embeddings") is params["params"]["input_embedding"]
+
+
+def test_dropout_is_on_only_in_training_and_follows_its_key():
+    model, params = made("attmix")
+    items = jnp.asarray([[3, 4, 9, 0]])
+
+    def encode(seed):
+        return model.apply(params, items, items > 0, train=True, rngs={"dropout": jax.random.key(seed)})
+
+    np.testing.assert_array_equal(encode(0), encode(0))
+    assert (encode(0) != encode(1)).any()
+    np.testing.assert_array_equal(model.apply(params, items, items > 0), model.apply(params, items, items > 0))
+
+
+def test_padding_neither_counts_nor_learns(backbone):
+    model, params = backbone
     short = jnp.asarray([[3, 4, 0, 0]]), jnp.asarray([[True, True, False, False]])
-    poisoned = jax.tree.map(lambda table: table.at[0].set(7.0), params)
+    tables = {name: leaf.at[0].set(7.0) for name, leaf in params["params"].items() if name.endswith("_embedding")}
+    poisoned = {"params": params["params"] | tables}
     np.testing.assert_array_equal(model.apply(params, *short), model.apply(poisoned, *short))
     gradient = jax.grad(lambda p: model.apply(p, *short).sum())(params)
     assert not gradient["params"]["input_embedding"][0].any()
     assert gradient["params"]["input_embedding"][3].any()
 
 
-def test_an_empty_session_encodes_to_zero_and_not_to_nan(fpmc):
-    model, params = fpmc
+def test_an_empty_session_is_encoded_without_nan(backbone):
+    model, params = backbone
     items = jnp.zeros((1, 4), jnp.int32)
-    np.testing.assert_array_equal(model.apply(params, items, items > 0), np.zeros((1, 6)))
+    gradient = jax.grad(lambda p: model.apply(p, items, items > 0).sum())(params)
+    for leaf in [model.apply(params, items, items > 0), *jax.tree.leaves(gradient)]:
+        assert np.isfinite(leaf).all()
 
 
-def test_a_row_does_not_depend_on_its_batch_mates_or_on_more_padding(fpmc):
-    model, params = fpmc
+def test_a_row_does_not_depend_on_its_batch_mates_or_but_for_attmix_on_more_padding(backbone):
+    model, params = backbone
     items = jnp.asarray([[3, 4, 0], [5, 6, 7]])
     both = model.apply(params, items, items > 0)
-    wider = jnp.pad(items[:1], ((0, 0), (0, 5)))
-    np.testing.assert_allclose(model.apply(params, wider, wider > 0), both[:1], rtol=1e-6)
+    # AttMix's first softmax runs over free positions too.
+    wider = jnp.pad(items[:1], ((0, 0), (0, 0 if isinstance(model, models.AttMix) else 5)))
+    np.testing.assert_allclose(model.apply(params, wider, wider > 0), both[:1], rtol=1e-5, atol=1e-7)
 
 
 def test_bad_names_sizes_and_arrays_are_refused(fpmc):

@@ -44,9 +44,9 @@ def load_released_student(path: str | os.PathLike[str]) -> tuple[models.Encoder,
     arrays = read_torch_archive(path)
     try:
         backbone, named = reference_arrays(arrays)
-        num_rows, dim = named["output_embedding"].shape
-        model = models.create(backbone, num_items=num_rows - 1, dim=dim)
-        return model, models.params_from_reference(backbone, named)
+        params = models.params_from_reference(backbone, named)
+        num_rows, dim = params["params"]["output_embedding"].shape
+        return models.create(backbone, num_items=num_rows - 1, dim=dim), params
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -55,7 +55,7 @@ def reference_arrays(arrays: Arrays) -> tuple[str, dict[str, Float32[np.ndarray,
     """Rename and renumber the arrays of a released student.
 
     Item tables get a row 0 for padding: zero, except that STAMP's input table keeps the released row 0 there, because
-    its padding vector is not zero. STAMP's last row, an item that does not exist, goes. Kernels become ``[in, out]``.
+    its padding vector is not zero. Kernels become ``[in, out]``.
 
     Args:
         arrays: name → array as in the archive; kernels are ``[out, in]``.
@@ -93,8 +93,8 @@ def _stamp(arrays: Arrays) -> dict[str, Float32[np.ndarray, "..."]]:
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
     return {
-        "input_embedding": np.concatenate([source[:1], source[:-1]]),
-        "output_embedding": np.concatenate([np.zeros_like(target[:1]), target[:-1]]),
+        "input_embedding": np.concatenate([source[:1], source]),
+        "output_embedding": np.concatenate([np.zeros_like(target[:1]), target]),
         "attention_bias": arrays["b_a"],
         **{named: arrays[name].T for name, named in _ATTENTION.items()},
     }

@@ -7,12 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alkd_jax.models.attmix import AttMix
 from alkd_jax.models.encoder import Encoder, Params, init_params
 from alkd_jax.models.fpmc import FPMC
+from alkd_jax.models.stamp import STAMP
 
-__all__ = ["BACKBONES", "FPMC", "Encoder", "Params", "create", "init_params", "params_from_reference"]
+__all__ = [
+    "BACKBONES",
+    "FPMC",
+    "STAMP",
+    "AttMix",
+    "Encoder",
+    "Params",
+    "create",
+    "init_params",
+    "params_from_reference",
+    "released_form",
+]
 
-BACKBONES: Mapping[str, type] = {"fpmc": FPMC}
+BACKBONES: Mapping[str, type] = {"fpmc": FPMC, "stamp": STAMP, "attmix": AttMix}
 
 
 def create(backbone: str, *, num_items: int, dim: int, **options: Any) -> Encoder:
@@ -40,7 +53,8 @@ def params_from_reference(backbone: str, arrays: Mapping[str, np.ndarray]) -> Pa
 
     Args:
         backbone: one of :data:`BACKBONES`.
-        arrays: name → array; kernels are ``[in, out]``; item tables have the padding in row 0.
+        arrays: name → array; kernels are ``[in, out]``; item tables have the padding in row 0. STAMP's tables end with
+            one row that belongs to no item, as the reference allocates them; it is dropped.
 
     Returns:
         What ``model.init`` returns, with these values in float32.
@@ -51,6 +65,9 @@ def params_from_reference(backbone: str, arrays: Mapping[str, np.ndarray]) -> Pa
     table = arrays.get("output_embedding")
     if table is None or table.ndim != 2:
         raise ValueError(f"{backbone} needs a two-dimensional output_embedding; got {sorted(arrays)}")
+    if backbone == "stamp":
+        arrays = {name: array[:-1] if name.endswith("_embedding") else array for name, array in arrays.items()}
+        table = arrays["output_embedding"]
     model = create(backbone, num_items=table.shape[0] - 1, dim=table.shape[1])
     expected = parameter_shapes(model)
     if expected.keys() != arrays.keys():
@@ -59,6 +76,11 @@ def params_from_reference(backbone: str, arrays: Mapping[str, np.ndarray]) -> Pa
         if arrays[name].shape != shape:
             raise ValueError(f"{backbone} expects {name} of shape {shape}; got {arrays[name].shape}")
     return {"params": {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}}
+
+
+def released_form(model: Encoder) -> Encoder:
+    """Returns the backbone as the authors' code runs it: STAMP sums its padding row along; the others are the same."""
+    return model.clone(sum_padding=True) if isinstance(model, STAMP) else model
 
 
 def parameter_shapes(model: Encoder) -> dict[str, tuple[int, ...]]:

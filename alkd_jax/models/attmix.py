@@ -1,0 +1,148 @@
+"""AttMix (Atten-Mixer): several levels of user intent read the session together, as released with ALKDRec."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from alkd_jax.models.encoder import zero_padding_row
+
+_LAYER_NORM_EPSILON = 1e-8
+
+
+def l2_normalise(x: Float[Array, "*batch D"], *, axis: int = -1) -> Float[Array, "*batch D"]:
+    """``x / max(‖x‖, 1e-12)``, with a gradient of 0 at 0."""
+    square = (x * x).sum(axis, keepdims=True)
+    norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    return x / jnp.where(square > 0, jnp.maximum(norm, 1e-12), 1e-12)
+
+
+class AttMix(nn.Module):
+    """Queries of growing reach over the session's end, attention of several heads, mixed over levels.
+
+    Level i's query is a linear map of the last i items. Two oddities of the released code are kept, since its numbers
+    depend on them: queries are normalised over levels, and queries and keys are cut into heads by a plain reshape. With
+    x the l2-normalised items, q₀ = W_q q + b, q₁ = W_k x + b, q₂ = W_v x + b:
+    ``α = softmax_L 2 Σ_levels softmax_L 2 σ(q₀ q₁ᵀ)``, ``a = LayerNorm(Σ_i α_i q₂_i)``,
+    ``u = l2norm(W_m [a, x_last] + b)``, ``score(s, v) = u · Y_v``.
+
+    Parameters: ``2 (V + 1) D + (K (K + 1) / 2 + 5) D² + (K + 6) D``.
+
+    Attributes:
+        num_items: items are ``1..num_items``.
+        dim: width D, a multiple of ``heads``.
+        levels: K, and the number of last items that are looked at.
+        heads: H.
+        dropout: rate in training, on the session's items and on the attention.
+
+    Reference:
+        Zhang et al., Efficiently leveraging multi-level user intent for session-based recommendation, WSDM 2023;
+        Du et al., ALKDRec, AAAI 2025.
+    """
+
+    num_items: int
+    dim: int
+    levels: int = 10
+    heads: int = 2
+    dropout: float = 0.1
+
+    def setup(self) -> None:
+        """Declares the item tables, the levels, and the attention; everything starts uniform in ±1/√D."""
+        if self.dim % self.heads:
+            raise ValueError(f"dim is {self.dim}; expected a multiple of {self.heads} heads")
+        bound = self.dim**-0.5
+
+        def uniform(key: jax.Array, shape: tuple[int, ...]) -> Array:
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        def table(key: jax.Array, shape: tuple[int, int]) -> Array:
+            return zero_padding_row(uniform(key, shape))
+
+        def linear(name: str, inputs: int) -> tuple[Array, Array]:
+            kernel = self.param(f"{name}_kernel", uniform, (inputs, self.dim))
+            return kernel, self.param(f"{name}_bias", uniform, (self.dim,))
+
+        shape = (self.num_items + 1, self.dim)
+        self.input_embedding = self.param("input_embedding", table, shape)
+        self.output_embedding = self.param("output_embedding", table, shape)
+        self.level_maps = [linear(f"level_{i}", i * self.dim) for i in range(1, self.levels + 1)]
+        self.level_query = linear("level_query", self.dim)
+        self.item_key = linear("item_key", self.dim)
+        self.item_value = linear("item_value", self.dim)
+        self.layer_norm_scale = self.param("layer_norm_scale", uniform, (self.dim,))
+        self.layer_norm_bias = self.param("layer_norm_bias", uniform, (self.dim,))
+        self.merge = linear("merge", 2 * self.dim)
+        self.drop_items, self.drop_weights = nn.Dropout(self.dropout), nn.Dropout(self.dropout)
+
+    def __call__(
+        self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """Returns u, of length 1. With ``train``, dropout draws from the random stream "dropout"."""
+        x = l2_normalise(jnp.where(mask[..., None], self.input_embedding[items], 0.0))
+        x = self.drop_items(x, deterministic=not train)
+        recent = most_recent_first(x, mask, self.levels)
+        queries = affine(self.level_queries(recent), self.level_query)
+        keys, values = affine(x, self.item_key), affine(x, self.item_value)
+
+        weights = self.level_weights(queries, keys)
+        weights = jnp.where(mask[:, None], 2.0 * weights, -jnp.inf)
+        # A session without items has nothing to attend to: weights of 0, not NaN.
+        weights = jnp.where(mask.any(1)[:, None, None], jax.nn.softmax(weights, where=mask[:, None]), 0.0)
+        weights = self.drop_weights(weights, deterministic=not train)
+
+        batch, length, dim = values.shape
+        split = values.reshape(batch, length, self.heads, dim // self.heads)
+        attended = jnp.einsum("bhl,blhd->bhd", weights, split).reshape(batch, dim)
+        normal = (attended - attended.mean(-1, keepdims=True)) * jax.lax.rsqrt(
+            attended.var(-1, keepdims=True) + _LAYER_NORM_EPSILON
+        )
+        attended = normal * self.layer_norm_scale[None] + self.layer_norm_bias[None]
+        return l2_normalise(affine(jnp.concatenate([attended, recent[:, 0]], axis=-1), self.merge))
+
+    def level_queries(self, recent: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
+        """Maps the last i items for every level i, and normalises over levels.
+
+        The levels' kernels stand in two block matrices, one for the short half of the levels and one for the long: two
+        products instead of one per level, three quarters of the work of a single square one.
+        """
+        batch, levels, dim = recent.shape
+        flat = recent.reshape(batch, levels * dim)
+        halves = []
+        for first, last in ((1, levels // 2), (levels // 2 + 1, levels)):
+            kernels = [
+                jnp.pad(kernel, ((0, last * dim - kernel.shape[0]), (0, 0)))
+                for kernel, _ in self.level_maps[first - 1 : last]
+            ]
+            if kernels:
+                product = flat[:, : last * dim] @ jnp.concatenate(kernels, axis=1)
+                halves.append(product.reshape(batch, len(kernels), dim))
+        queries = jnp.concatenate(halves, axis=1) + jnp.stack([bias for _, bias in self.level_maps])[None]
+        return l2_normalise(queries, axis=1)
+
+    def level_weights(self, queries: Float[Array, "B K D"], keys: Float[Array, "B L D"]) -> Float[Array, "B H L"]:
+        """How much all levels together look at each position: ``Σ_levels softmax_L 2 σ(q₀ q₁ᵀ)``."""
+        batch, levels, dim = queries.shape
+        length, part = keys.shape[1], dim // self.heads
+        energy = jnp.einsum(
+            "bhkd,bhld->bhkl",
+            queries.reshape(batch, self.heads, levels, part),
+            keys.reshape(batch, self.heads, length, part),
+        )
+        return jax.nn.softmax(2.0 * jax.nn.sigmoid(energy), axis=-1).sum(2)
+
+    def item_embeddings(self) -> Float[Array, "V D"]:
+        """Returns the output table Y, not normalised; row 0 is padding."""
+        return self.output_embedding
+
+
+def affine(x: Float[Array, "*batch I"], layer: tuple[Array, Array]) -> Float[Array, "*batch D"]:
+    """``x W + b``."""
+    kernel, bias = layer
+    return x @ kernel + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+
+
+def most_recent_first(x: Float[Array, "B L D"], mask: Bool[Array, "B L"], num: int) -> Float[Array, "B K D"]:
+    """Returns the last ``num`` items, the latest first; zeros where the session is shorter."""
+    position = mask.sum(1, keepdims=True) - 1 - jnp.arange(num)[None]
+    picked = jnp.take_along_axis(x, jnp.maximum(position, 0)[..., None], axis=1)
+    return jnp.where((position >= 0)[..., None], picked, 0.0)

@@ -1,0 +1,82 @@
+"""STAMP: short-term attention and memory priority, in ALKDRec's form and in the original's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from alkd_jax.models.encoder import zero_padding_row
+
+
+def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
+    """N(0, 0.002²) over the real items, 0 in the padding row."""
+    return zero_padding_row(0.002 * jax.random.normal(key, shape))
+
+
+class STAMP(nn.Module):
+    """Attention over the session, steered by its mean and its last item.
+
+    ``m_s = mean of x_i``, ``m_t = x_last``, ``e_i = w₀ᵀ σ(W₁ x_i + W₂ m_t + W₃ m_s + b)`` (no softmax),
+    ``u = Σ e_i x_i + m_s``, ``score(s, v) = u · Y_v``. Parameters: ``2 (V + 1) D + 3 D² + 2 D``.
+
+    The original goes on: ``h_s = tanh(A u + a)``, ``h_t = tanh(C m_t + c)``, ``score(s, v) = (h_s ∘ h_t) · x_v`` with
+    the input table. Parameters: ``(V + 1) D + 5 D² + 4 D``.
+
+    Attributes:
+        num_items: items are ``1..num_items``.
+        dim: width D.
+        variant: "alkdrec" or "original".
+        sum_padding: a free position holds the input table's row 0 and adds it to the mean's sum, as in the authors'
+            code, whose padding row is not zero.
+
+    Reference:
+        Liu et al., STAMP, KDD 2018; Du et al., ALKDRec, AAAI 2025.
+    """
+
+    num_items: int
+    dim: int
+    variant: str = "alkdrec"
+    sum_padding: bool = False
+
+    def setup(self) -> None:
+        """Declares the item tables and the attention."""
+        if self.variant not in ("alkdrec", "original"):
+            raise ValueError(f"variant is {self.variant!r}; expected 'alkdrec' or 'original'")
+        table, square = (self.num_items + 1, self.dim), (self.dim, self.dim)
+        matrix = nn.initializers.normal(0.05)
+        self.input_embedding = self.param("input_embedding", small_normal_table, table)
+        self.attention_item_kernel = self.param("attention_item_kernel", matrix, square)
+        self.attention_last_kernel = self.param("attention_last_kernel", matrix, square)
+        self.attention_mean_kernel = self.param("attention_mean_kernel", matrix, square)
+        self.attention_bias = self.param("attention_bias", nn.initializers.zeros, (self.dim,))
+        self.attention_out_kernel = self.param("attention_out_kernel", matrix, (self.dim, 1))
+        if self.variant == "original":
+            self.session_kernel = self.param("session_kernel", matrix, square)
+            self.session_bias = self.param("session_bias", nn.initializers.zeros, (self.dim,))
+            self.last_kernel = self.param("last_kernel", matrix, square)
+            self.last_bias = self.param("last_bias", nn.initializers.zeros, (self.dim,))
+        else:
+            self.output_embedding = self.param("output_embedding", small_normal_table, table)
+
+    def __call__(
+        self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """Returns u, in the original variant h_s ∘ h_t; zero for an empty session. Has no dropout."""
+        gathered = self.input_embedding[items]
+        x = jnp.where(mask[..., None], gathered, 0.0)
+        length = mask.sum(1, keepdims=True)
+        read = gathered if self.sum_padding else x
+        mean = read.sum(1) / jnp.maximum(length, 1)
+        last = jnp.take_along_axis(read, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
+        steering = last @ self.attention_last_kernel + mean @ self.attention_mean_kernel + self.attention_bias[None]
+        energy = jax.nn.sigmoid(x @ self.attention_item_kernel + steering[:, None]) @ self.attention_out_kernel
+        vector = (jnp.where(mask[..., None], energy, 0.0) * x).sum(1) + mean
+        if self.variant == "original":
+            long = jnp.tanh(vector @ self.session_kernel + self.session_bias[None])
+            short = jnp.tanh(last @ self.last_kernel + self.last_bias[None])
+            vector = long * short
+        return vector
+
+    def item_embeddings(self) -> Float[Array, "V D"]:
+        """Returns the table that scores items: Y, in the original variant the input table; row 0 is padding."""
+        return self.input_embedding if self.variant == "original" else self.output_embedding
