@@ -1,5 +1,6 @@
 """Whom a run's questions go to, what they are, and where the answers lie: the folder `llm` of a run."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -15,7 +16,7 @@ from alkd_jax.llm.client import Client, is_final
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Budget
 from alkd_jax.llm.limits import Limits
-from alkd_jax.llm.pricing import PRICES, Price
+from alkd_jax.llm.pricing import PRICES, Price, dollars
 from alkd_jax.llm.store import Store
 from experiments.run_folder import read_json, write_json
 
@@ -214,22 +215,40 @@ def answered_lists(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Ranki
     """The usable lists of a run's store; asks nothing and opens no connection.
 
     Returns:
-        Rankings in the order of `candidates.jsonl`, and a report with "asked", "missing" (no usable answer), and "open"
-        (of these, not asked to the end yet).
+        Rankings in the order of `candidates.jsonl`, and a report with "asked", "missing" (no usable answer), "open" (of
+        these, not asked to the end yet), what the answers were like, and what they cost, all calls together.
     """
     asking = kept_asking(run)
     with open_store(run) as store:
         client = asking.client(store, budget=Budget(requests=0))
         known = store.answered()
         lists, asked, left = {}, [], []
+        statuses: collections.Counter[str] = collections.Counter()
+        repairs: collections.Counter[str] = collections.Counter()
         for question, key, reading in client.readings(questions(asking, dataset)):
             asked.append(question.session_id)
+            if reading is not None:
+                statuses[reading.status] += 1
+                repairs.update(set(reading.repairs))
             if reading is not None and reading.usable:
                 lists[question.session_id] = reading.items
             elif not is_final(known.get(key)):
                 left.append(question.session_id)
+        ledger = store.ledger
     missing = [session for session in asked if session not in lists]
-    report = {"asked": len(asked), "missing": missing, "open": left, "model": asking.model}
+    spent = f"{dollars(ledger.confirmed)} paid, {dollars(ledger.possible)} possible"
+    report = {
+        "asked": len(asked),
+        "missing": missing,
+        "open": left,
+        "model": asking.model,
+        "statuses": dict(statuses),
+        "repairs": dict(repairs),
+        "requests": ledger.requests,
+        "tokens": ledger.tokens,
+        "cost": spent if asking.price is not None else "price unknown",
+        "seconds": sum(call["seconds"] for call in read_json(run / "llm" / "account.json")["calls"]),
+    }
     return teachers.as_rankings(lists, 25), report
 
 

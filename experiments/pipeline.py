@@ -270,9 +270,9 @@ class Run:
         outputs = ["rankings.jsonl", "rankings.report.json"]
         self.folder.hop("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
 
-    def candidates(self, sessions: alkd.Sessions, *, num: int = 50) -> np.ndarray:
-        """The first seed's teacher's top items of each session; 0 fills a short list."""
-        model, params = self.model("teacher"), first_seed(self.params("teacher"))
+    def candidates(self, sessions: alkd.Sessions, *, num: int = 50, role: str = "teacher") -> np.ndarray:
+        """The top items of each session by the first seed's teacher (or student); 0 fills a short list."""
+        model, params = self.model(role), first_seed(self.params(role))
         items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
         table = model.apply(params, method="item_embeddings")
         _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)

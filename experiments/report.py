@@ -13,9 +13,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import teaching
 from experiments.pipeline import Run
 from experiments.results import COLUMNS, cell
-from experiments.run_folder import read_json
+from experiments.run_folder import read_json, write_json
 from experiments.sources import parse_source
 
 COLOURS = {"Teacher": "#3b6fb6", "Student": "#8a97a4", "Random": "#d58a2d", "ALKDRec": "#b1323f"}
@@ -25,6 +26,8 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
     """Writes `report.html` into the run's folder."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("experiments"), autoescape=True)
     kept = run.folder.hops
+    account = teaching.teacher_account(run)
+    write_json(run.folder.path / "teaching.json", account)
     page = environment.get_template("report.html.jinja").render(
         title=f"ALKDRec on {results['dataset']}: {results['backbone']}",
         about=(
@@ -37,6 +40,7 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         curves=markupsafe.Markup(draw_curves(run)),
         band=markupsafe.Markup(draw_band(run)),
         band_note=band_note(run),
+        account=teaching.account_rows(account),
         cases=cases(run),
         hops=[(name, record["seconds"]) for name, record in kept.items()],
         versions=versions(),

@@ -1,0 +1,197 @@
+"""The command line from estimate to export on a run's folder, and the pipeline that reads what was paid for."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fault_server import FaultServer, completion, faultless, http
+
+from alkd_jax.llm.pricing import dollars
+from alkd_jax.llm.replay import load_rankings
+from experiments import asking, query_llm, summarize_hints
+from experiments.pipeline import Run
+from experiments.run_folder import read_json, write_json
+from experiments.settings import Settings
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A run as it is before the paid hop; what trained teachers would say is drawn, not trained."""
+    made = Run.open(Settings("synthetic", "fpmc", tmp_path / "run", seeds=1, selection="own", teacher="openai"))
+    ids = np.asarray(made.dataset.train.session_id)
+    write_json(made.folder.path / "selection.json", {"Random": ids[:12].tolist(), "ALKDRec": ids[8:20].tolist()})
+    done = {"digest": "d", "outputs": [], "seconds": 0.0}
+    write_json(made.folder.path / "hops.json", {"teacher": done, "selection": done})
+
+    def drawn(run, sessions, *, num=50):
+        rows = [np.setdiff1d(np.arange(1, run.dataset.num_items + 1), row)[:num] for row in np.asarray(sessions.items)]
+        return np.stack(rows).astype(np.int32)
+
+    monkeypatch.setattr(Run, "candidates", drawn)
+    return made.folder.path
+
+
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    """Calls a command on the folder; its exit status and what it printed."""
+
+    def call(text, *, main=query_llm.main, run="--run"):
+        monkeypatch.setattr(sys, "argv", ["command", *text.split(), run, str(folder)])
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = left.code or 0
+        return code, " ".join(capsys.readouterr().out.split())
+
+    return call
+
+
+def test_from_the_estimate_to_the_export_nothing_is_bought_twice(folder, command):
+    with FaultServer() as server:
+        whom = f"--base-url {server.url} --model gpt-4o-mini"
+        code, told = command(f"estimate {whom}")
+        assert (code, server.calls) == (0, [])
+        assert "20 questions, 0 answered before" in told
+        assert re.search(r"\$0\.\d+ at least, \$0\.\d+ expected, \$0\.\d+ at worst", told)
+        code, told = command(f"pilot {whom} --budget-usd 1.00 --pilot 5")
+        assert (code, len(server.calls)) == (0, 5)
+        assert "measured on 5 answers" in told
+        for _ in range(2):
+            code, told = command(f"run {whom} --budget-usd 1.00 --pilot 5")
+            assert (code, len(server.calls)) == (0, 20)
+            assert "20 questions: 20 ok" in told
+        paid = sum(prompt * 150_000 + done * 600_000 for _, prompt, done in server.bill)
+        code, told = command("status")
+        assert f"{dollars(paid)} paid" in told
+        code, told = command("export")
+        assert "20 answers to 20 questions" in told
+    lists = load_rankings(folder / "llm" / "answers.jsonl", num_items=2000)
+    assert len(lists) == 20
+    calls = read_json(folder / "llm" / "account.json")["calls"]
+    assert [call["requests"] for call in calls] == [5, 15, 0]
+
+
+def test_the_pipeline_reads_the_store_and_opens_no_connection(folder, command):
+    settings = Run.reopen(folder).settings
+    with pytest.raises(ValueError, match=r"no model was asked yet; run `python -m experiments.query_llm estimate"):
+        Run.open(settings).hop_rankings()
+    with FaultServer(lambda c: [http(completion(c, "no"))] if c.number == 3 else faultless(c)) as server:
+        whom = f"--base-url {server.url} --model any"
+        command(f"run {whom} --budget-requests 7 --partial --pilot 2")
+        with pytest.raises(ValueError, match=r"1\d of 20 sessions are not answered yet"):
+            Run.reopen(folder).hop_rankings()
+        code, told = command(f"run {whom} --budget-usd 1")
+        assert (code, "free" in told) == (0, True)
+    run = Run.reopen(folder)
+    run.hop_candidates()
+    run.hop_rankings()
+    exported = asking.answered_lists(folder, run.dataset)[0]
+    np.testing.assert_array_equal(run.rankings().items, exported.items)
+    assert len(run.rankings()) == 20
+
+
+def test_too_small_a_budget_is_said_after_the_pilot_and_kept(folder, command):
+    with FaultServer() as server:
+        whom = f"--base-url {server.url} --model gpt-4o-mini --pilot 4"
+        code, told = command(f"run {whom} --budget-usd 0.004")
+        assert (code, len(server.calls)) == (3, 4)
+        assert "more than the cap of $0.004000" in told
+        code, told = command(f"run {whom} --budget-usd 0.004")
+        assert (code, len(server.calls)) == (2, 4)
+        code, told = command(f"run {whom} --budget-usd 0.004 --partial")
+        assert code == 3
+        assert 4 < len(server.calls) < 20
+        assert sum(prompt * 150_000 + done * 600_000 for _, prompt, done in server.bill) <= 4 * 10**9
+
+
+def test_what_cannot_be_asked_is_said_in_one_line(folder, command, monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for text, told in (
+        ("run --base-url https://example.org/v1 --model x --budget-usd 1", "no price is known for x"),
+        ("run --base-url https://example.org/v1 --model gpt-4o-mini --budget-usd 1", "OPENAI_API_KEY is not set"),
+        ("run --base-url https://example.org/v1 --model gpt-4o-mini", "nothing is capped"),
+        ("run --base-url http://example.org/v1 --model gpt-4o-mini --budget-usd 1", "unencrypted"),
+        ("run --base-url http://127.0.0.1:1/v1 --model m --budget-usd much", "--budget-usd is 'much'"),
+        ("status", "no such store"),
+        ("export", "no model was asked yet"),
+    ):
+        (folder / "llm").exists() and [file.unlink() for file in (folder / "llm").iterdir()]
+        code, out = command(text)
+        assert code == 2
+        assert told in out
+    monkeypatch.setattr(sys, "argv", ["command", "estimate", "--run", str(tmp_path), "--model", "m"])
+    with pytest.raises(SystemExit):
+        query_llm.main()
+
+
+def test_hints_are_asked_for_once_and_enter_the_questions(folder, command):
+    with FaultServer() as server:
+        whom = f"--base-url {server.url} --model any --budget-usd 1"
+        for _ in range(2):
+            code, told = command(f"{whom} --cases 3", main=summarize_hints.main)
+            assert (code, len(server.calls)) == (0, 1)
+            assert "- People keep to series." in told
+        shown = server.calls[0].body["messages"][-1]["content"]
+        assert shown.count(", history:") == shown.count(", suggested:") == 3
+        command(f"run {whom} --pilot 0")
+        assert json.dumps({"hint": "People keep to genres."}) in server.calls[-1].body["messages"][0]["content"]
+
+
+@pytest.mark.slow
+def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(release, tmp_path, monkeypatch, capsys):
+    """ML: the server answers from the recorded file, faults included, and the two distilled students are equal."""
+    import jax
+
+    import alkd_jax as alkd
+    from alkd_jax.llm import prompts, teachers
+
+    def reproduce(out, *more):
+        told = (
+            f"--data released:{release}:ML --backbone fpmc --seeds 1 --max-steps 300 --candidates recorded --out {out}"
+        )
+        line = [sys.executable, "-m", "experiments.reproduce", *told.split(), "--candidates", "recorded", *more]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+
+    replayed, online = tmp_path / "replay", tmp_path / "online"
+    assert reproduce(replayed).returncode == 0
+    stopped = reproduce(online, "--teacher", "openai")
+    assert "no model was asked yet" in stopped.stdout
+
+    run = Run.reopen(online)
+    raw, _ = alkd.data.load_released_rankings(release, "ML", repair=False, dataset=run.dataset)
+    recorded = {
+        session: items[mask].tolist()
+        for session, items, mask in zip(raw.session_id.tolist(), raw.items, raw.mask, strict=True)
+    }
+    sessions, candidates = asking.asked_sessions(online, run.dataset)
+    answers = {}
+    for asked in teachers.words(sessions, candidates, run.dataset.titles, prompts.MOVIES):
+        names = {item: f"C{n:02d}" for n, item in enumerate(asked.candidates)}
+        listed = [names.get(item, f"ID_{item}") for item in recorded[asked.session_id]]
+        answers[asked.messages[-1]["content"]] = json.dumps({"ranking": listed})
+
+    def behave(call):
+        return [http(completion(call, answers[call.body["messages"][-1]["content"]]))]
+
+    with FaultServer(behave) as server:
+        line = f"c run --run {online} --base-url {server.url} --model gpt-4o-mini --budget-usd 20 --min-valid 1"
+        monkeypatch.setattr(sys, "argv", line.split())
+        query_llm.main()
+        asked_for = len(server.calls)
+        assert reproduce(online, "--teacher", "openai").returncode == 0
+        assert len(server.calls) == asked_for >= 500
+    with capsys.disabled():
+        print(f"\n{asked_for} rankings over HTTP; {capsys.readouterr().out[-900:]}")  # noqa: T201
+    assert (online / "rankings.jsonl").read_bytes() == (replayed / "rankings.jsonl").read_bytes()
+    for method in ("distilled/ALKDRec", "distilled/Random"):
+        first, second = (Run.reopen(folder).params(method) for folder in (replayed, online))
+        jax.tree.map(np.testing.assert_array_equal, first, second)
+    numbers = [read_json(folder / "metrics.json") for folder in (replayed, online)]
+    assert numbers[0] == numbers[1]
