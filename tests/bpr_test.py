@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import losses
+from alkd_jax.losses import bpr
 
 
 def softplus(x):
@@ -89,7 +90,7 @@ def from_scores(vectors, target_vectors, target, session, weight, released):
 @pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("tile", [1, 8, 37, 100])
 def test_fused_loss_and_gradient_equal_the_plain_ones_in_any_tiling(key, monkeypatch, released, tile):
-    monkeypatch.setattr(losses, "_TILE", tile)
+    monkeypatch.setattr(bpr, "_TILE", tile)
     rows = random_rows(key)
     both = [
         jax.value_and_grad(loss, argnums=(0, 1))(*rows, released) for loss in (losses.fused_in_batch_bpr, from_scores)

@@ -1,4 +1,4 @@
-"""Ranking losses."""
+"""Bayesian personalised ranking: with the batch's own targets as negatives, or with sampled ones."""
 
 import functools
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from alkd_jax.losses.mean import weighted_mean
 
 _TILE = 256
 """Rows of the in-batch score matrix that a CPU works on at a time: what stays in its cache."""
@@ -50,6 +52,26 @@ def in_batch_bpr(
         pair_weight = pair_weight * (allowed if negatives is None else allowed & negatives)
     total = pair_weight.sum()
     return jnp.where(total > 0, (pair_weight * losses).sum() / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def sampled_bpr(
+    positive: Float[Array, " B"],
+    negative: Float[Array, "B C"],
+    *,
+    weight: Float[Array, " B"] | None = None,
+    where: Float[Array, "B C"] | None = None,
+) -> Float[Array, ""]:
+    """Bayesian personalised ranking against sampled negatives: ``L = mean_b mean_c softplus(s⁻_bc − s⁺_b)``.
+
+    Args:
+        positive: score of each row's target.
+        negative: scores of its negatives.
+        weight: of the rows; 0 takes one out.
+        where: weight of each negative within its row, 0 for one that is not to count.
+    """
+    losses = jax.nn.softplus(negative - positive[:, None])
+    share = jax.vmap(weighted_mean)(losses, where) if where is not None else losses.mean(-1)
+    return weighted_mean(share, weight)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

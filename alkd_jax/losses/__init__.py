@@ -1,0 +1,16 @@
+"""Losses: Bayesian personalised ranking, binary cross-entropy, and softmax over catalogue, sample or list."""
+
+from alkd_jax.losses.bpr import fused_in_batch_bpr, in_batch_bpr, sampled_bpr
+from alkd_jax.losses.pointwise import binary_cross_entropy
+from alkd_jax.losses.softmax import chunked_softmax, full_softmax, listwise_softmax, sampled_softmax
+
+__all__ = [
+    "binary_cross_entropy",
+    "chunked_softmax",
+    "full_softmax",
+    "fused_in_batch_bpr",
+    "in_batch_bpr",
+    "listwise_softmax",
+    "sampled_bpr",
+    "sampled_softmax",
+]
