@@ -18,7 +18,7 @@ from rich.table import Table
 
 from alkd_jax.data.prepared import Prepared, prepare, save_prepared
 from alkd_jax.data.recbole import write_recbole
-from alkd_jax.data.sessionise import SessionRules
+from alkd_jax.data.sessioniser import SessionRules
 from experiments.console import console, told_in_one_line
 from experiments.raw_sources import read_source
 

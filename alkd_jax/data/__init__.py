@@ -9,7 +9,7 @@ from alkd_jax.data.prepared import load_prepared, prepare, read_prepared, save_p
 from alkd_jax.data.recbole import load_recbole, write_recbole
 from alkd_jax.data.released import load_released, load_released_rankings, load_released_selection
 from alkd_jax.data.released_student import load_released_student
-from alkd_jax.data.sessionise import SessionRules, sessionise
+from alkd_jax.data.sessioniser import SessionRules, sessionise
 from alkd_jax.data.srgnn import load_srgnn
 from alkd_jax.data.synthetic import synthetic
 from alkd_jax.data.tables import load_table

@@ -109,7 +109,7 @@ def gather(
     parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "session", "split")}
     units: dict[str, int] = {}
     heard: dict[str, str] = {}
-    rows = 0
+    rows, faults_before = 0, faults.counts.total()
     for file, frame in frames:
         frame = _with_user(frame)
         frame = frame.with_columns(_time(frame, units, rows))
@@ -128,11 +128,15 @@ def gather(
             fresh, first = np.unique(item, return_index=True)
             first = first[fresh >= known]
             heard.update(zip(frame["item"].gather(first), frame["title"].fill_null("").gather(first), strict=True))
-    counts = {"rows_read": rows + faults.counts.total(), "bad_rows": faults.report, "time_units": units}
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
     if not len(arrays.get("item", ())):
         raise ValueError(f"{name}: no readable interaction; the first faults: {faults.samples[:2]}")
-    counts |= _told(arrays, users.ids, items.ids)
+    told = {
+        "rows_read": len(arrays["item"]) + faults.counts.total() - faults_before,
+        "bad_rows": faults.report,
+        "time_units": units,
+    }
+    told |= _told(arrays, users.ids, items.ids)
     return Interactions(
         name=name,
         user=arrays["user"],
@@ -142,7 +146,7 @@ def gather(
         user_ids=tuple(users.ids),
         item_ids=tuple(items.ids),
         titles=titles if titles is not None else heard or None,
-        report={"source": name, **counts, **(report or {})},
+        report={"source": name, **told, **(report or {})},
         split=arrays.get("split"),
     )
 

@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64
 
 from alkd_jax.data.catalogue import NumberedSessions, number_items
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessionise import SessionRules, sessionise
+from alkd_jax.data.sessioniser import SessionRules, sessionise
 from alkd_jax.data.sessions import build_dataset
 from alkd_jax.data.splits import SPLITS, split_rows
 from alkd_jax.types import Dataset, Sequences
@@ -261,6 +261,9 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected one axis of {kind}")
     if len(arrays["time"]) != len(arrays["items"]) or len(arrays["user"]) != len(arrays["offsets"]) - 1:
         raise ValueError("the arrays are of different lengths")
+    offsets = arrays["offsets"]
+    if offsets[0] != 0 or offsets[-1] != len(arrays["items"]) or np.any(np.diff(offsets) < 2):
+        raise ValueError("offsets: expected them to rise from 0 to the number of items, by at least 2 a session")
     return arrays
 
 

@@ -1,5 +1,6 @@
 """RecBole's atomic files, read and written: ``.inter`` with ``name:type`` columns, ``.item`` with titles."""
 
+import csv
 import os
 import pathlib
 import re
@@ -71,7 +72,7 @@ def _inter_frames(file: pathlib.Path, number: int | None, faults: Faults) -> Ite
 
     columns = {key: _typed(names) for key, names in _COLUMNS.items()}
     for frame in read_delimited(
-        TextFile(file), faults, columns, optional=("user", "time", "session", "list"), separator="\t"
+        TextFile(file), faults, columns, optional=("user", "time", "session", "list"), quoted=True
     ):
         if not {"user", "session"} & set(frame.columns):
             raise ValueError(f"{file}, line 1: no user_id and no session_id column")
@@ -95,7 +96,7 @@ def _read_titles(file: pathlib.Path, faults: Faults) -> dict[str, str] | None:
         return None
     titles: dict[str, str] = {}
     columns = {"item": _typed(("item_id",)), "title": _typed(_TITLES)}
-    for frame in read_delimited(TextFile(file), faults, columns, optional=("title",)):
+    for frame in read_delimited(TextFile(file), faults, columns, optional=("title",), quoted=True):
         names = frame["title"] if "title" in frame.columns else [""] * len(frame)
         titles.update(zip(frame["item"], names, strict=True))
     return titles if any(titles.values()) else None
@@ -122,9 +123,11 @@ def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared,
     place = pathlib.Path(folder) / name
     place.mkdir(parents=True, exist_ok=True)
     with (place / f"{name}.item").open("w", encoding="utf-8", newline="\n") as file:
-        file.write("item_id:token\ttitle:token_seq\n")
+        # RecBole reads with csv's quotes
+        rows_out = csv.writer(file, delimiter="\t", lineterminator="\n")
+        rows_out.writerow(("item_id:token", "title:token_seq"))
         for item, title in zip(prepared.item_ids[1:], prepared.titles[1:], strict=True):
-            file.write(f"{item}\t{_SPACE.sub(' ', title)}\n")
+            rows_out.writerow((item, _SPACE.sub(" ", title)))
     write = _write_sessions if rows == "sessions" else _write_interactions
     write(place, name, prepared)
 

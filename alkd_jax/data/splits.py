@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.data.sessionise import local_day
+from alkd_jax.data.sessioniser import local_day
 from alkd_jax.data.sessions import block_split
 
 SPLITS = {
@@ -69,7 +69,7 @@ def split_rows(
         part = _by_time(start, cuts)
     elif rule == "last-days":
         day = local_day(start, time_zone)
-        part = np.clip(2 + (day - day.max()) // days, 0, 2)
+        part = np.maximum(2 - (day.max() - day) // days, 0)
     elif rule == "last-session":
         part = _by_place_from_end(user, start)
     elif given is None:

@@ -47,7 +47,7 @@ class SessionRules:
 
     boundary: str = "day"
     time_zone: str = "UTC"
-    gap_minutes: float = 30.0
+    gap_minutes: float | int = 30.0
     min_length: int = 5
     max_length: int = 19
     duplicates: str = "first"
