@@ -1,5 +1,6 @@
 """The command line from estimate to export on a run's folder, and the pipeline that reads what was paid for."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from fault_server import FaultServer, completion, faultless, http
 
+from alkd_jax.llm import teachers
 from alkd_jax.llm.pricing import dollars
-from alkd_jax.llm.replay import load_rankings
-from experiments import asking, query_llm, summarize_hints
+from alkd_jax.llm.replay import load_rankings, save_rankings
+from alkd_jax.types import Sessions
+from experiments import asking, query_llm, rankers, summarize_hints
 from experiments.pipeline import Run
 from experiments.run_folder import read_json, write_json
 from experiments.settings import Settings
@@ -144,13 +147,51 @@ def test_hints_are_asked_for_once_and_enter_the_questions(folder, command):
         assert json.dumps({"hint": "People keep to genres."}) in server.calls[-1].body["messages"][0]["content"]
 
 
+@pytest.mark.parametrize("ranker", ["simulated", "conventional", "neighbor", "replay"])
+def test_teachers_that_cost_nothing_rank_the_same_sessions(folder, ranker, tmp_path):
+    run = Run.reopen(folder)
+    run.hop_candidates()
+    file = tmp_path / "lists.jsonl"
+    settings = dataclasses.replace(run.settings, teacher="conventional")
+    save_rankings(file, rankers.ranked(settings, run.dataset)[0])
+    settings = dataclasses.replace(run.settings, teacher=ranker, rankings=file if ranker == "replay" else None)
+    settings.check()
+    lists, account = rankers.ranked(settings, run.dataset)
+    assert (len(lists), account["asked"], account["missing"]) == (20, 20, [])
+    sessions, candidates = asking.asked_sessions(folder, run.dataset)
+    np.testing.assert_array_equal(lists.session_id, sessions.session_id)
+    if ranker in ("conventional", "replay"):
+        np.testing.assert_array_equal(lists.items, candidates[:, :25])
+
+
+def test_recorded_lists_filled_up_hold_the_list_and_then_the_teachers_items():
+    recorded = teachers.as_rankings({4: (9, 8), 6: ()}, 3)
+    sessions = Sessions(*(np.array([[1], [1], [1]]), np.ones((3, 1), bool), np.array([2, 2, 2]), np.array([4, 5, 6])))
+    filled = rankers.filled_up(recorded, sessions, np.array([[8, 7, 6, 5], [8, 7, 6, 0], [1, 2, 3, 4]]))
+    assert filled.tolist() == [[9, 8, 7, 6], [8, 7, 6, 0], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"teacher": "oracle"}, "--teacher is 'oracle'"),
+        ({"teacher": "replay"}, "needs --rankings FILE"),
+        ({"candidates": "recorded"}, "needs --data released"),
+        ({"model": "m"}, "go together"),
+    ],
+)
+def test_settings_that_no_hop_can_use_are_refused(tmp_path, options, told):
+    with pytest.raises(ValueError, match=told):
+        Settings("synthetic", "fpmc", tmp_path, selection="own", **options).check()
+
+
 @pytest.mark.slow
 def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(release, tmp_path, monkeypatch, capsys):
     """ML: the server answers from the recorded file, faults included, and the two distilled students are equal."""
     import jax
 
     import alkd_jax as alkd
-    from alkd_jax.llm import prompts, teachers
+    from alkd_jax.llm import prompts
 
     def reproduce(out, *more):
         told = (

@@ -206,6 +206,29 @@ def test_a_refused_port_reserves_nothing(tmp_path):
             assert account.requests == 12
 
 
+def test_a_name_that_does_not_resolve_reserves_nothing(tmp_path, monkeypatch):
+    """Fault 8."""
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with Store.open(tmp_path / "s") as store:
+        account = collect_sync(
+            client("http://localhost:9/v1", store, limits={"max_attempts": 2}), questions(1), pilot=0
+        )
+        assert "ConnectError" in account.failed[0]
+        assert (store.ledger.requests, store.ledger.committed) == (0, 0)
+
+
+def test_a_mixture_of_fingerprints_is_noticed(tmp_path):
+    """Fault 11."""
+    account, _, _, _ = run(
+        tmp_path, lambda c: [http(completion(c, system_fingerprint=f"fp_{c.number % 2}"))], 4, model="test-model"
+    )
+    assert any("more than one model answered" in text for text in account.warnings)
+
+
 def _short(call):
     body = json.dumps(completion(call)).encode()
     return [http(body[:-40], length=len(body)), Close()]

@@ -19,7 +19,7 @@ TITLES = ("", *(f"Title {n}: Kind {n % 7}" for n in range(1, 301)))
 QUICK = {"connect_s": 2.0, "read_s": 2.0, "total_s": 4.0, "backoff_s": 0.02}
 
 
-def question(number, *, template=prompts.MOVIES, num_candidates=50, titles=TITLES, seed=0):
+def question(number, *, template=prompts.MOVIES, num_candidates=50, titles=TITLES, seed=None):
     """The question about session `number`: three items of history, and candidates that are not among them."""
     history = tuple(1 + (number * 7 + n) % 300 for n in range(3))
     others = [item for item in range(1, len(titles)) if item not in history]
@@ -28,7 +28,8 @@ def question(number, *, template=prompts.MOVIES, num_candidates=50, titles=TITLE
         prompts.RankingPrompt(number, history, tuple(others[first : first + num_candidates])),
         template,
         titles,
-        seed=seed,
+        # Sessions repeat after 600; another order of labels makes another question of the same.
+        seed=number // 600 if seed is None else seed,
     )
 
 

@@ -195,7 +195,8 @@ class Connection:
         create = self.sdk.chat.completions.with_streaming_response.create
         try:
             async with asyncio.timeout(self._limits.total_s):
-                async with create(**body) as response:
+                # As an extra body it is sent as it is; the SDK would walk through every message first.
+                async with create(model=self._endpoint.model, messages=[], extra_body=dict(body)) as response:
                     read = bytearray()
                     async for chunk in response.iter_bytes():
                         read += chunk

@@ -192,11 +192,11 @@ def render(prompt: RankingPrompt, template: Template, titles: Sequence[str], *, 
     k = min(prompt.k, len(order))
     head = [SYSTEM.format(plural=template.plural), RANKING_RULES.format(**_words(template), k=k)]
     if template.hints:
-        head.append("Hints, one JSON object a line:\n" + _lines({"hint": hint} for hint in template.hints))
-    asked = (
-        f"History, oldest first:\n{_lines({'title': clean_title(titles[item])} for item in prompt.history)}\n"
-        f"Candidates:\n{_lines({'id': label(n), 'title': title} for n, title in enumerate(shown))}"
-    )
+        lines = "\n".join(json.dumps({"hint": hint}, ensure_ascii=False) for hint in template.hints)
+        head.append(f"Hints, one JSON object a line:\n{lines}")
+    history = "\n".join(_title_line(titles[item]) for item in prompt.history)
+    candidates = "\n".join(f'{{"id": "{label(n)}", {_title_line(titles[item])[1:]}' for n, item in enumerate(order))
+    asked = f"History, oldest first:\n{history}\nCandidates:\n{candidates}"
     messages = ({"role": "system", "content": "\n\n".join(head)}, {"role": "user", "content": asked})
     return Question("rank", prompt.session_id, messages, _ranking_schema(len(order)), order, shown, k)
 
@@ -227,8 +227,8 @@ def render_hints(
         for item in (*history, *suggested):
             if not PAD < item < len(titles):
                 raise ValueError(f"case {number}: item {item}, expected 1 to {len(titles) - 1}")
-        seen = _lines({"title": clean_title(titles[item])} for item in history)
-        listed = _lines({"title": clean_title(titles[item])} for item in suggested)
+        seen = "\n".join(_title_line(titles[item]) for item in history)
+        listed = "\n".join(_title_line(titles[item]) for item in suggested)
         parts.append(f"Case {number}, history:\n{seen}\nCase {number}, suggested:\n{listed}")
     words = _words(template) | {"most": MAX_HINTS, "length": MAX_HINT}
     head = f"{SYSTEM.format(plural=template.plural)}\n\n{HINTS_RULES.format(**words)}"
@@ -245,8 +245,10 @@ def _words(template: Template) -> dict[str, Any]:
     return {"noun": template.noun, "plural": template.plural, "verb": template.verb}
 
 
-def _lines(objects: Iterable[Mapping[str, str]]) -> str:
-    return "\n".join(json.dumps(shown, ensure_ascii=False) for shown in objects)
+@functools.lru_cache(maxsize=2**16)
+def _title_line(title: str) -> str:
+    """`{"title": "…"}`, kept because an item stands in many questions."""
+    return json.dumps({"title": clean_title(title)}, ensure_ascii=False)
 
 
 @functools.cache
