@@ -199,10 +199,10 @@ def _tie_of_rows(
 ) -> Int64[np.ndarray, " R"] | UInt64[np.ndarray, " R"]:
     if rules.ties == "id":
         return tie[log.item[rows]]
-    if rules.ties == "hash":
-        users, items = tie
-        return _mix(_mix(users[log.user[rows]] + items[log.item[rows]]) + log.time[rows].astype(np.uint64))
-    return rows if tie is None else tie[rows]
+    if rules.ties == "random":
+        return tie[rows]
+    users, items = tie
+    return _mix(_mix(users[log.user[rows]] + items[log.item[rows]]) + log.time[rows].astype(np.uint64))
 
 
 def _some_users(
@@ -245,15 +245,12 @@ def _sorted(
     log: Interactions, rows: Int64[np.ndarray, " R"], rank: Int32[np.ndarray, " U"], tie: Any, rules: SessionRules
 ) -> Int64[np.ndarray, " R"]:
     """Rows by user, given session where that counts, time, and tie; all else as in the file."""
-    import polars as pl
-
-    columns = {"user": rank[log.user[rows]], "time": log.time[rows], "tie": _tie_of_rows(log, rows, tie, rules)}
-    by = ["user", "time", "tie"]
+    # the last key counts most; the sort is stable, so that ties by file need no key
+    keys: list[np.ndarray] = [] if rules.ties == "file" else [_tie_of_rows(log, rows, tie, rules)]
+    keys.append(log.time[rows])
     if rules.boundary == "given" and log.session is not None:
-        columns["session"] = log.session[rows]
-        by.insert(1, "session")
-    frame = pl.DataFrame({**columns, "row": rows})
-    return frame.sort(by, maintain_order=True)["row"].to_numpy()
+        keys.append(log.session[rows])
+    return rows[np.lexsort([*keys, rank[log.user[rows]]])]
 
 
 def _ends(
