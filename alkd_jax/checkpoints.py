@@ -3,7 +3,6 @@
 import pathlib
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from alkd_jax.models import Encoder, Params, init_params
@@ -52,4 +51,4 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
     for kept, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True):
         if kept.shape != wanted.shape:
             raise ValueError(f"{path} holds an array of shape {kept.shape}; {model} needs {wanted.shape}")
-    return jax.tree.map(np.asarray, params)
+    return params

@@ -13,7 +13,7 @@ from alkd_jax.llm.account import Account
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,152 @@
+"""The experiments as a user runs them: files, reuse, resumption, and errors of one line."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from experiments import console, pipeline, quickstart, reproduce
+from experiments.settings import Settings
+from experiments.sources import parse_source
+
+METHODS = {
+    "Student",
+    "Teacher",
+    "Random",
+    "ALKDRec",
+    "Popularity",
+    "Markov",
+    "Co-occurrence",
+    "Item-kNN",
+    "Session-kNN",
+}
+
+
+def settings(out, **changes):
+    small = {"seeds": 2, "max_steps": 20, "teacher_dim": 12, "budget": 40, "selection": "own"}
+    return Settings(data="synthetic", backbone="fpmc", out=out, **(small | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    return out, reproduce.run_pipeline(settings(out))
+
+
+def test_metrics_are_written_as_promised(finished):
+    out, numbers = finished
+    written = json.loads((out / "metrics.json").read_text())
+    assert written == json.loads(json.dumps(numbers))
+    assert (written["dataset"], written["backbone"], written["mode"], written["seeds"]) == (
+        "synthetic",
+        "fpmc",
+        "clean",
+        2,
+    )
+    assert written["methods"].keys() >= METHODS
+    for name, columns in written["methods"].items():
+        assert columns.keys() >= {"recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr"}, name
+        for column in columns.values():
+            assert column["mean"] == pytest.approx(sum(column["values"]) / len(column["values"]))
+    assert len(written["methods"]["ALKDRec"]["recall@10"]["values"]) == 2
+
+
+def test_a_run_is_a_folder_of_named_files(finished):
+    out, _ = finished
+    names = [
+        "config.json",
+        "data.json",
+        "difficulty.npz",
+        "policy.npz",
+        "selection.json",
+        "rankings.jsonl",
+        "ranks.npz",
+    ]
+    assert all((out / name).exists() for name in names)
+    chosen = json.loads((out / "selection.json").read_text())
+    assert {method: len(set(ids)) for method, ids in chosen.items()} == {"Random": 40, "ALKDRec": 40}
+    assert not list(out.glob(".*")), "nothing half-written is left"
+
+
+def test_the_report_stands_alone(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert not [tag for tag in ("<script src", "<link", 'src="http', "@import") if tag in page]
+    assert "ALKDRec" in page
+
+
+def test_a_second_run_trains_nothing_and_gives_the_same_numbers(finished, monkeypatch):
+    out, numbers = finished
+
+    def refuse(*args, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(pipeline.training, "fit", refuse)
+    assert reproduce.run_pipeline(settings(out)) == numbers
+
+
+def test_another_budget_draws_and_distils_again_but_does_not_train_again(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    before = json.loads((out / "hops.json").read_text())
+    reproduce.run_pipeline(settings(out, budget=30))
+    after = json.loads((out / "hops.json").read_text())
+    changed = {hop for hop in before if before[hop] != after[hop]}
+    assert changed >= {"selection", "rankings", "distil-Random", "distil-ALKDRec", "ranks"}
+    assert not changed & {"teacher", "student", "neighbors", "difficulty", "policy"}
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_done(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def interrupt(self, role):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Run, "hop_train", interrupt)
+        with pytest.raises(SystemExit) as stop, console.told_in_one_line():
+            reproduce.run_pipeline(settings(out))
+    assert stop.value.code == 130
+    assert list(json.loads((out / "hops.json").read_text())) == ["neighbors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "realeased:x:ML"}, "--data is 'realeased:x:ML'; expected synthetic"),
+        ({"data": "released:nowhere:ML"}, "nowhere"),
+        ({"data": "released:nowhere:Books"}, "'Books', expected one of ML, Games"),
+        ({"backbone": "gru4rec"}, "backbone is 'gru4rec'; expected one of fpmc"),
+        ({"mode": "paper"}, "--mode is 'paper'; expected clean or released"),
+        ({"selection": "released"}, "--selection released needs --data released:PATH:NAME"),
+        ({"seeds": 0}, "--seeds is 0; expected at least 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, changes, message):
+    base = {"data": "synthetic", "backbone": "fpmc", "out": tmp_path / "run", "selection": "own"}
+    with pytest.raises(SystemExit) as stop, console.told_in_one_line():
+        reproduce.run_pipeline(Settings(**(base | changes)))
+    assert stop.value.code == 2
+    told = capsys.readouterr().out.strip()
+    assert message in told
+    assert "\n" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_sources_are_parsed():
+    assert parse_source("released:a:b:ML").path == "a:b"
+    assert parse_source("synthetic:7").seed == 7
+
+
+@pytest.mark.slow
+def test_on_the_built_in_world_popularity_is_below_the_student_the_student_below_the_teacher_and_lists_help(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["quickstart", "--out", str(tmp_path / "run")])
+    quickstart.main()
+    methods = json.loads((tmp_path / "run" / "metrics.json").read_text())["methods"]
+    recall = {name: columns["recall@10"]["mean"] for name, columns in methods.items()}
+    assert 1.5 * recall["Popularity"] < recall["Student"]
+    assert 1.3 * recall["Student"] < recall["Teacher"]
+    assert 1.1 * recall["Student"] < min(recall["Random"], recall["ALKDRec"])
