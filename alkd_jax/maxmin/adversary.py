@@ -57,8 +57,8 @@ def worst_case(
     scale = namespace(*costs).maximum(costs[0], costs[2]).max()
     if is_concrete(scale) and not scale > 0:
         raise ValueError("policy · gain underflows for every instance; expected numbers in range, or log_worst_case")
-    scaled = [jnp.asarray(cost / scale, jnp.float32) for cost in costs]
-    return least_cost(*scaled, num_effective, num_similar) * jnp.asarray(scale, jnp.float32)
+    scaled = [jnp.asarray(cost / scale, float) for cost in costs]
+    return least_cost(*scaled, num_effective, num_similar) * jnp.asarray(scale, float)
 
 
 def log_worst_case(
@@ -98,8 +98,8 @@ def log_worst_case(
     log_costs = [log_policy + gain for gain in gains.values()]
     xp = namespace(*log_costs)
     log_scale = xp.round(xp.maximum(log_costs[0], log_costs[2]).max())
-    scaled = [jnp.exp(jnp.asarray(log_cost - log_scale, jnp.float32)) for log_cost in log_costs]
-    return least_cost(*scaled, num_effective, num_similar), jnp.asarray(log_scale, jnp.float32)
+    scaled = [jnp.exp(jnp.asarray(log_cost - log_scale, float)) for log_cost in log_costs]
+    return least_cost(*scaled, num_effective, num_similar), jnp.asarray(log_scale, float)
 
 
 def check_policy(policy: FloatArray, num_instances: int) -> None:

@@ -6,7 +6,7 @@ with two prices, ``θ ≥ 0`` between the two correct classes and ``v ≥ 0`` be
     max_{θ, v} Σ_s min(A_s − (θ + v), B_s − v, −D_s) + k_ef (θ + v) + k_si v.
 
 For a fixed θ the best v is an order statistic, and the number of similar instances falls as θ grows. Both searches are
-bisections over the bit patterns of float32, which end at the breakpoints themselves, whatever the range of the costs.
+bisections over the bit patterns of floats, which end at the breakpoints themselves, whatever the range of the costs.
 """
 
 import flax.struct
@@ -24,9 +24,9 @@ class Costs:
     """Costs of the two correct classes against the incorrect one, and how many of each are needed.
 
     Attributes:
-        effective: ``[N]`` float32 A + D.
-        similar: ``[N]`` float32 B + D.
-        margin: ``[N]`` float32 A − B; −inf bars the similar class, +inf the effective one.
+        effective: ``[N]`` A + D.
+        similar: ``[N]`` B + D.
+        margin: ``[N]`` A − B; −inf bars the similar class, +inf the effective one.
         num_effective: k_ef.
         num_similar: k_si.
     """
@@ -49,9 +49,9 @@ def least_cost(
     """Minimises ``Σ_ef A + Σ_si B − Σ_in D`` over the assignments with the given counts.
 
     Args:
-        effective: ``[N]`` float32 A ≥ 0.
-        similar: ``[N]`` float32 B, 0 ≤ B ≤ A.
-        incorrect: ``[N]`` float32 D ≥ 0.
+        effective: ``[N]`` A ≥ 0.
+        similar: ``[N]`` B, 0 ≤ B ≤ A.
+        incorrect: ``[N]`` D ≥ 0.
         num_effective: k_ef ≥ 0.
         num_similar: k_si ≥ 0; k_ef + k_si ≤ N.
 
@@ -98,7 +98,7 @@ def optimal_prices(costs: Costs) -> tuple[Float[Array, ""], Float[Array, ""]]:
             jnp.where(suffices, price_high, high),
         )
 
-    below_all = jnp.int32(-1)
+    below_all = -jnp.ones_like(as_bits(jnp.max(costs.effective)))
     largest_theta = jnp.max(costs.margin, where=jnp.isfinite(costs.margin), initial=0.0)
     state = (below_all, as_bits(largest_theta), below_all, as_bits(jnp.max(costs.effective)))
     state = jax.lax.while_loop(lambda state: state[1] - state[0] > 1, halve, state)
@@ -154,11 +154,11 @@ def take_up(costs: Costs, theta: Int[Array, ""], price: Int[Array, ""]) -> tuple
     return jnp.sum(is_effective, dtype=jnp.int32), jnp.sum(is_similar, dtype=jnp.int32)
 
 
-def as_bits(number: Float[Array, ""]) -> Int[Array, ""]:
-    """Returns the bit pattern of a float32 ≥ 0 as an int32, which keeps the order."""
-    return jax.lax.bitcast_convert_type(number, jnp.int32)
+def as_bits(number: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """Returns the bit pattern of a float ≥ 0 as an integer, which keeps the order."""
+    return jax.lax.bitcast_convert_type(number, jnp.int64 if number.dtype == jnp.float64 else jnp.int32)
 
 
-def as_float(bits: Int[Array, ""]) -> Float[Array, ""]:
-    """Returns the float32 of a bit pattern; NaN for -1, which compares as below all."""
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+def as_float(bits: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns the float of a bit pattern; NaN for -1, which compares as below all."""
+    return jax.lax.bitcast_convert_type(bits, jnp.float64 if bits.dtype == jnp.int64 else jnp.float32)

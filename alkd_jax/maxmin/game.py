@@ -22,6 +22,15 @@ BoolArray = Bool[Array, "..."] | Bool[np.ndarray, "..."]
 IntArray = Int[Array, "..."] | Int[np.ndarray, "..."]
 Count = int | Int[Array, "..."] | Int[np.ndarray, "..."]
 
+LEAST_LOSS = 0
+"""The value is −min d: all probability lies where the loss is least."""
+
+POOLED = 1
+"""θ = 1/2: effective and similar labels weigh the same, and effective gains do not matter."""
+
+SPLIT = 2
+"""θ > 1/2: effective labels weigh more than similar ones."""
+
 
 @flax.struct.dataclass
 class Solution:
@@ -35,6 +44,11 @@ class Solution:
         upper: ``[]`` what no policy can exceed; +inf where the method proves nothing.
         log_scale: ``[]`` logarithm of the unit of value, lower and upper; 0 unless the gains came as logarithms.
         support_size: ``[]`` int32, number of instances with a positive probability.
+        theta: ``[]`` θ in [1/2, 1], the adversary's price of an effective label over that of both kinds of correct
+            labels together; nan where no such price is known.
+        case: ``[]`` int32, which case of the exact solution held: :data:`LEAST_LOSS`, :data:`POOLED` or :data:`SPLIT`;
+            -1 for the policies of other methods.
+        num_passes: ``[]`` int32, passes over the instances that the search and its proof took; 0 without a search.
     """
 
     log_policy: Float[Array, "*batch N"]
@@ -43,6 +57,9 @@ class Solution:
     upper: Float[Array, "*batch"]
     log_scale: Float[Array, "*batch"]
     support_size: Int[Array, "*batch"]
+    theta: Float[Array, "*batch"]
+    case: Int[Array, "*batch"]
+    num_passes: Int[Array, "*batch"]
 
 
 def check_gains(gains: Mapping[str, FloatArray], *, log_gains: bool) -> None:

@@ -128,6 +128,9 @@ def _closed_form(
         upper=jnp.full_like(value, jnp.inf),
         log_scale=log_scale,
         support_size=support_size,
+        theta=jnp.full_like(value, jnp.nan),
+        case=jnp.full_like(support_size, -1),
+        num_passes=jnp.zeros_like(support_size),
     )
 
 
@@ -153,6 +156,9 @@ def _rad_bc(
         upper=jnp.where(proved, jnp.maximum(value, lower), jnp.inf),
         log_scale=log_scale,
         support_size=support_size,
+        theta=jnp.full_like(value, jnp.nan),
+        case=jnp.full_like(support_size, -1),
+        num_passes=jnp.zeros_like(support_size),
     )
 
 
@@ -215,8 +221,8 @@ def normalise(
     logs = gains if log_gains else [xp.log(gain) for gain in gains]
     least = logs[0].min()
     unit = xp.round(least)
-    shifted = [jnp.asarray(log - least, jnp.float32) for log in logs]
-    return shifted, jnp.asarray(unit, jnp.float32), jnp.asarray(least - unit, jnp.float32)
+    shifted = [jnp.asarray(log - least, float) for log in logs]
+    return shifted, jnp.asarray(unit, float), jnp.asarray(least - unit, float)
 
 
 def rescale(solution: Solution, unit: Float[Array, ""], excess: Float[Array, ""], *, log_gains: bool) -> Solution:

@@ -6,12 +6,15 @@ from jaxtyping import Array, Float
 
 Split = tuple[Array, Array]
 
+ROWS = 32
+"""Numbers added to one lane before the lanes are added: few steps in a row, all lanes at once."""
+
 
 def accurate_sum(terms: Float[Array, " N"]) -> Float[Array, ""]:
-    """Sums float32 numbers with about twice the precision of float32, in any order of summation.
+    """Sums numbers with about twice the precision of their type, in any order of summation.
 
     Args:
-        terms: ``[N]`` float32, of any signs.
+        terms: ``[N]`` of any signs.
 
     Returns:
         The sum ``[]``.
@@ -19,8 +22,14 @@ def accurate_sum(terms: Float[Array, " N"]) -> Float[Array, ""]:
     Reference:
         Dekker, A floating-point technique for extending the available precision, Numer. Math. 1971.
     """
+    high, low = terms, jnp.zeros_like(terms)
+    while high.shape[0] > ROWS**2:
+        padding = (0, -high.shape[0] % ROWS)
+        rows = (jnp.pad(high, padding).reshape(ROWS, -1), jnp.pad(low, padding).reshape(ROWS, -1))
+        start = (jnp.zeros_like(rows[0][0]), jnp.zeros_like(rows[0][0]))
+        (high, low), _ = jax.lax.scan(lambda total, row: (add_split(total, row), None), start, rows)
     zero = jnp.zeros((), terms.dtype)
-    high, low = jax.lax.reduce((terms, jnp.zeros_like(terms)), (zero, zero), add_split, (0,))
+    high, low = jax.lax.reduce((high, low), (zero, zero), add_split, (0,))
     return high + low
 
 
