@@ -1,0 +1,219 @@
+"""What a reviewer asks of a data set: ties, order artefacts, duplicates, leaks between splits, titles, popularity."""
+
+import html
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Int64
+
+from alkd_jax.types import Sequences
+
+SPLITS = ("train", "validation", "test")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_STAND_INS = frozenset({"nan", "none", "null", "\\n", "n/a", "unknown", "untitled"})
+_LONG_TITLE = 200
+_WINDOW = 10
+
+
+def audit(
+    sequences: Sequences,
+    sizes: Sequence[int],
+    titles: Sequence[str],
+    item_ids: Sequence[str],
+    *,
+    time: Int64[np.ndarray, " T"] | None = None,
+    user: Int32[np.ndarray, " N"] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Count what may make results wrong, too good, or incomparable.
+
+    Args:
+        sequences: N whole sessions in the order training, validation, test, items in ``1..V``, the target last.
+        sizes: sessions of the three splits.
+        titles: V + 1 strings, the first empty.
+        item_ids: V + 1 identifiers of the source, the first empty.
+        time: ``[T]`` of every item, milliseconds since 1970 in UTC; None where it is not known.
+        user: ``[N]`` whose session it is; None where it is not known.
+        seed: of the pairs of sessions drawn to compare neighbours with.
+
+    Returns:
+        Plain JSON values by topic: ``counts``, ``lengths``, ``order``, ``ties``, ``duplicates``, ``overlap``,
+        ``unseen_targets``, ``popularity``, ``titles``. ``ties`` is None without times; shares are in [0, 1].
+    """
+    items, offsets = np.asarray(sequences.items), np.asarray(sequences.offsets, np.int64)
+    length = np.diff(offsets)
+    part = np.repeat(np.arange(3), sizes)
+    place = np.empty(len(item_ids), np.int64)
+    place[_natural_order(item_ids)] = np.arange(len(item_ids))
+    inside = np.ones(max(len(items) - 1, 0), bool)
+    inside[offsets[1:-1] - 1] = False
+    return {
+        "counts": _counts(sequences, sizes, titles, user),
+        "lengths": np.bincount(length).tolist(),
+        "longer_than_window": float(np.mean(length - 1 > _WINDOW)),
+        "order": _order(place[items], offsets, inside),
+        "ties": None if time is None else _ties(time, place[items], inside),
+        "duplicates": _duplicates(items, offsets, part, len(titles)),
+        "overlap": _overlap(items, offsets, part, time, user, seed),
+        "unseen_targets": _unseen_targets(items, offsets, part),
+        "popularity": _popularity(items, len(titles)),
+        "titles": _titles(titles[1:]),
+    }
+
+
+def _natural_order(ids: Sequence[str]) -> list[int]:
+    """Numerically where all identifiers are numbers."""
+    numeric = all(name.isascii() and name.isdigit() for name in ids[1:])
+    return sorted(range(len(ids)), key=lambda n: (n > 0, int(ids[n]) if numeric and n else 0, ids[n]))
+
+
+def _counts(
+    sequences: Sequences, sizes: Sequence[int], titles: Sequence[str], user: Int[np.ndarray, " N"] | None
+) -> dict[str, Any]:
+    return {
+        "sessions": len(sequences),
+        "items": len(titles) - 1,
+        "interactions": len(sequences.items),
+        "users": None if user is None else len(np.unique(user)),
+        **dict(zip(SPLITS, map(int, sizes), strict=True)),
+    }
+
+
+def _order(
+    place: Int64[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], inside: Bool[np.ndarray, " T1"]
+) -> dict[str, Any]:
+    """How often the next item has the higher identifier; half of the time if the order means time."""
+    rises = np.diff(place) > 0
+    to_target = np.zeros(len(inside), bool)
+    to_target[offsets[1:] - 2] = True
+    first = np.searchsorted(np.flatnonzero(inside & ~rises), offsets[:-1])
+    last = np.searchsorted(np.flatnonzero(inside & ~rises), offsets[1:] - 1)
+    return {
+        "pairs_rising": float(np.mean(rises[inside])),
+        "pairs_to_target_rising": float(np.mean(rises[to_target])),
+        "sessions_all_rising": float(np.mean(first == last)),
+    }
+
+
+def _ties(
+    time: Int64[np.ndarray, " T"], place: Int64[np.ndarray, " T"], inside: Bool[np.ndarray, " T1"]
+) -> dict[str, Any]:
+    tied = inside & (np.diff(time) == 0)
+    rises = np.diff(place) > 0
+    day_only = bool(np.all(time % 86_400_000 == 0))
+    return {
+        "pairs_tied": float(np.sum(tied) / np.sum(inside)),
+        "tied_pairs_rising": float(np.mean(rises[tied])) if tied.any() else None,
+        "untied_pairs_rising": float(np.mean(rises[inside & ~tied])) if np.any(inside & ~tied) else None,
+        "times_are_days": day_only,
+        "first_time": int(time.min()),
+        "last_time": int(time.max()),
+    }
+
+
+def _duplicates(
+    items: Int[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], part: Int64[np.ndarray, " N"], num_ids: int
+) -> dict[str, Any]:
+    rows = [row.tobytes() for row in np.split(items, offsets[1:-1])]
+    seen: dict[bytes, set[int]] = {}
+    for row, number in zip(rows, part.tolist(), strict=True):
+        seen.setdefault(row, set()).add(number)
+    number = np.repeat(np.arange(len(rows)), np.diff(offsets))
+    pair = number * num_ids + items
+    target = np.isin(pair, np.arange(len(rows)) * num_ids + items[offsets[1:] - 1])
+    return {
+        "sessions_identical_to_an_earlier": len(rows) - len(seen),
+        "repeats_within_sessions": len(pair) - len(np.unique(pair)),
+        "sessions_with_target_in_input": int(np.sum(np.bincount(number[target], minlength=len(rows)) > 1)),
+        "validation_sessions_also_in_train": sum(
+            n == 1 and 0 in seen[row] for row, n in zip(rows, part.tolist(), strict=True)
+        ),
+        "test_sessions_also_in_train": sum(
+            n == 2 and 0 in seen[row] for row, n in zip(rows, part.tolist(), strict=True)
+        ),
+    }
+
+
+def _overlap(
+    items: Int[np.ndarray, " T"],
+    offsets: Int64[np.ndarray, " N1"],
+    part: Int64[np.ndarray, " N"],
+    time: Int64[np.ndarray, " T"] | None,
+    user: Int[np.ndarray, " N"] | None,
+    seed: int,
+) -> dict[str, Any]:
+    sets = [frozenset(row.tolist()) for row in np.split(items, offsets[1:-1])]
+    neighbours = np.mean([not a.isdisjoint(b) for a, b in itertools.pairwise(sets)])
+    drawn = np.random.default_rng(seed).integers(0, len(sets), (20_000, 2)).tolist()
+    strangers = np.mean([not sets[a].isdisjoint(sets[b]) for a, b in drawn if a != b])
+    found: dict[str, Any] = {
+        "neighbours_sharing_an_item": float(neighbours),
+        "random_sessions_sharing_an_item": float(strangers),
+    }
+    if user is not None:
+        owners = [set(user[part == n].tolist()) for n in range(3)]
+        found["users_in_train_and_test"] = len(owners[0] & owners[2])
+        found["users_in_train_and_validation"] = len(owners[0] & owners[1])
+        found["test_sessions_of_users_in_train"] = float(np.mean(np.isin(user[part == 2], list(owners[0]))))
+    if time is not None:
+        start, end = time[offsets[:-1]], time[offsets[1:] - 1]
+        found["train_sessions_ending_after_the_first_test_session"] = float(
+            np.mean(end[part == 0] > start[part == 2].min())
+        )
+    return found
+
+
+def _unseen_targets(
+    items: Int[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], part: Int64[np.ndarray, " N"]
+) -> dict[str, Any]:
+    known = np.unique(items[: offsets[np.sum(part == 0)]])
+    target = items[offsets[1:] - 1]
+    return {
+        name: {"sessions": int(np.sum(~np.isin(target[part == n], known))), "of": int(np.sum(part == n))}
+        for n, name in enumerate(SPLITS)
+        if n
+    }
+
+
+def _popularity(items: Int[np.ndarray, " T"], num_ids: int) -> dict[str, Any]:
+    count = np.sort(np.bincount(items, minlength=num_ids)[1:])[::-1]
+    rank = np.arange(1, len(count) + 1)
+    points = np.unique(np.round(np.geomspace(1, len(count), 200)).astype(int))
+    return {
+        "rank": points.tolist(),
+        "count": count[points - 1].tolist(),
+        "gini": float(1 - 2 * np.sum(np.cumsum(count[::-1])) / (count.sum() * len(count)) + 1 / len(count)),
+        "share_of_top_percent": float(count[rank <= max(len(count) // 100, 1)].sum() / count.sum()),
+        "items_once": int(np.sum(count == 1)),
+        "items_never": int(np.sum(count == 0)),
+    }
+
+
+def _titles(titles: Sequence[str]) -> dict[str, Any]:
+    copies = Counter(filter(None, titles))
+    faults = {
+        "empty": [title for title in titles if not title.strip()],
+        "shared with another item": [title for title in titles if copies[title] > 1],
+        "not ASCII": [title for title in titles if not title.isascii()],
+        "with HTML entities": [title for title in titles if html.unescape(title) != title],
+        "with HTML tags": [title for title in titles if _TAG.search(title)],
+        "with a line end or a tab": [title for title in titles if re.search(r"[\r\n\t]", title)],
+        "with spaces around": [title for title in titles if title.strip() and title.strip() != title],
+        f"longer than {_LONG_TITLE} letters": [title for title in titles if len(title) > _LONG_TITLE],
+        "a stand-in such as nan": [title for title in titles if title.strip().lower() in _STAND_INS],
+        "without a letter": [title for title in titles if title.strip() and not re.search(r"[^\W\d_]", title)],
+    }
+    lengths = [len(title) for title in titles]
+    return {
+        "faults": {name: {"items": len(found), "such_as": _few(found)} for name, found in faults.items()},
+        "longest": max(lengths, default=0),
+        "median_length": float(np.median(lengths)) if lengths else 0.0,
+    }
+
+
+def _few(titles: Sequence[str]) -> list[str]:
+    return [title[:120] for title in dict.fromkeys(titles) if title.strip()][:3]
