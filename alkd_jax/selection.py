@@ -4,12 +4,14 @@ import fractions
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
+from alkd_jax.maxmin import RankedGame, draw_resolving
 from alkd_jax.maxmin.game import BoolArray, FloatArray, IntArray, is_concrete, refuse_where
 
 RandomKey = Key[Array, ""] | UInt[Array, "2"]
@@ -179,26 +181,42 @@ def class_counts(num_sessions: int, ratios: Sequence[float | int] = (1, 5, 4)) -
     return num_effective, num_similar, num_sessions - num_effective - num_similar
 
 
-def select(key: RandomKey, log_policy: FloatArray, *, num: int = 500) -> Int[Array, " num"]:
+def select(
+    key: RandomKey, policy: FloatArray | RankedGame, *, num: int = 500, resolve: Literal["once", "each"] = "once"
+) -> Int[Array, " num"]:
     """Draws distinct sessions from a policy, one after another, each in proportion to its probability among those left.
 
     This is drawing from the policy and discarding repeats, done at once: the largest of ``log p_s + Gumbel_s``.
 
     Args:
         key: random key. The draw depends on it and on N, not on devices or memory.
-        log_policy: ``[N]`` log p, -inf for sessions never to be drawn; a common constant changes nothing.
+        policy: ``[N]`` log p, -inf for sessions never to be drawn; a common constant changes nothing. With
+            ``resolve="each"`` the game itself.
         num: how many to draw.
+        resolve: "once" draws from the policy as it is, as the paper has it; "each" solves the game of the sessions that
+            are left, their ranks counted anew, before every draw, as the released notebooks do (there with
+            ``RankedGame(rank, policy="closed_form", drop_last=True)``).
 
     Returns:
         Indices ``[num]`` int32, in the order drawn. Inside ``jit``, where the support cannot be counted beforehand, -1
         stands where it was too small.
 
     Raises:
-        ValueError: fewer than ``num`` sessions have a positive probability, or an entry is NaN or +inf.
+        ValueError: fewer than ``num`` sessions have a positive probability, an entry is NaN or +inf, or the policy is
+            not of the kind that ``resolve`` needs.
 
     Reference:
         Du et al., AAAI 2025, Algorithm 1; Kool et al., Stochastic beams and where to find them, ICML 2019.
     """
+    if resolve not in ("once", "each"):
+        raise ValueError(f'resolve is {resolve!r}; expected "once" or "each"')
+    if isinstance(policy, RankedGame) != (resolve == "each"):
+        wanted = "a RankedGame" if resolve == "each" else "an array of log p"
+        raise ValueError(f'the policy is of type {type(policy).__name__}; expected {wanted} for resolve="{resolve}"')
+    if isinstance(policy, RankedGame):
+        check_num(num, policy.rank)
+        return draw_resolving(key, policy, num=num)
+    log_policy = policy
     refuse_where(~(log_policy < jnp.inf), "log_policy", log_policy, "a logarithm of a probability")
     has_chance = log_policy > -jnp.inf
     largest = int(has_chance.sum()) if is_concrete(has_chance) else log_policy.shape[0]
@@ -264,7 +282,7 @@ def by_difficulty(difficulty: FloatArray, *, hardest_first: bool) -> Int[Array, 
     return order.astype(jnp.int32)
 
 
-def check_num(num: int, difficulty: FloatArray) -> None:
+def check_num(num: int, sessions: FloatArray | IntArray) -> None:
     """Refuses to select more sessions than there are."""
-    if not 1 <= num <= difficulty.shape[0]:
-        raise ValueError(f"num is {num}; expected 1 to {difficulty.shape[0]}, the number of sessions")
+    if not 1 <= num <= sessions.shape[0]:
+        raise ValueError(f"num is {num}; expected 1 to {sessions.shape[0]}, the number of sessions")
