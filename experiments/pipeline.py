@@ -155,31 +155,38 @@ class Run:
         self.folder.hop("difficulty", {}, ["difficulty.npz"], work, after=[judge])
 
     def hop_policy(self) -> None:
-        """Solves the max-min game over the training sessions by the paper's closed form."""
+        """Solves the max-min game over the training sessions (released: by the paper's closed form)."""
 
         def work(folder: pathlib.Path) -> None:
             rank = jnp.asarray(self.array("difficulty.npz", "rank"))
             num_effective, num_similar, _ = selection.class_counts(len(rank))
             gains = selection.gains(rank)
-            solution = maxmin.closed_form(
+            solver = functools.partial(maxmin.closed_form, drop_last=True) if self.released else maxmin.solve
+            solution = solver(
                 gains.effective,
                 gains.similar,
                 gains.incorrect,
                 num_effective=num_effective,
                 num_similar=num_similar,
                 log_gains=True,
-                drop_last=self.released,
             )
             np.savez(
                 folder / "policy.npz",
                 log_policy=solution.log_policy,
                 value=solution.value,
                 lower=solution.lower,
+                upper=solution.upper,
                 log_scale=solution.log_scale + gains.log_scale,
                 support_size=solution.support_size,
             )
 
-        self.folder.hop("policy", {}, ["policy.npz"], work, after=["difficulty"])
+        self.folder.hop(
+            "policy",
+            {"solver": "closed form" if self.released else "exact"},
+            ["policy.npz"],
+            work,
+            after=["difficulty"],
+        )
 
     def hop_selection(self) -> None:
         """Draws the sessions to ask about, or reads the authors' choice."""

@@ -90,9 +90,10 @@ def band_note(run: Run) -> str:
     """What the figure of the chosen sessions shows, in words."""
     support = int(run.array("policy.npz", "support_size"))
     share = support / len(run.dataset.train)
+    kind = "closed-form" if run.released else "exact max-min"
     report = read_json(run.folder.path / "rankings.report.json")
     note = (
-        f"The closed-form policy puts its mass on the {support:,} hardest of {len(run.dataset.train):,} sessions "
+        f"The {kind} policy puts its mass on the {support:,} hardest of {len(run.dataset.train):,} sessions "
         f"({share:.1%}) and prefers the easy end of those. {report['asked']:,} sessions were ranked"
     )
     if run.settings.selection == "released":
