@@ -35,13 +35,15 @@ def ratings(user, items, *, start=1_162_160_236_000, step=1000):
 
 
 @pytest.mark.parametrize(
-    ("zipped", "columns"),
-    [(False, ("userID", "movieID", "rating", "timestamp")), (True, ("timestamp", "movieID", "userID"))],
+    ("zipped", "columns", "mixed"),
+    [(False, ("userID", "movieID", "rating", "timestamp"), None), (True, ("timestamp", "movieID", "userID"), 0)],
 )
-def test_hetrec_files_give_the_released_arrays(release, tmp_path, zipped, columns):
+def test_hetrec_files_give_the_released_arrays(release, tmp_path, zipped, columns, mixed):
     rows, titles = raw_files.released_rows(release, "ML")
-    source = raw_files.write_hetrec(tmp_path, rows, titles, zipped=zipped, columns=columns)
-    prepared = alkd.data.prepare(alkd.data.load_hetrec(source), split="block-exchanged")
+    source = raw_files.write_hetrec(tmp_path, rows, titles, zipped=zipped, columns=columns, mixed=mixed)
+    # rows in no order are put right by time, and users by their numbers
+    rules = alkd.data.SessionRules(users="file" if mixed is None else "id")
+    prepared = alkd.data.prepare(alkd.data.load_hetrec(source), rules, split="block-exchanged")
     manifest = alkd.data.save_prepared(tmp_path / "out", prepared)
     assert [manifest[key] for key in ("sessions", "items", "interactions")] == [12_323, 8_475, 112_034]
     found, wanted = alkd.data.load_prepared(tmp_path / "out"), alkd.data.load_released(release, "ML")

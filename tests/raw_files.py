@@ -4,6 +4,8 @@ import gzip
 import json
 import zipfile
 
+import numpy as np
+
 from alkd_jax.data import pickles
 
 _DAY = 86_400
@@ -32,7 +34,9 @@ def user_days(rows):
         left -= 1
 
 
-def write_hetrec(folder, rows, titles, *, zipped=False, columns=("userID", "movieID", "rating", "timestamp")):
+def write_hetrec(
+    folder, rows, titles, *, zipped=False, columns=("userID", "movieID", "rating", "timestamp"), mixed=None
+):
     """`movies.dat` and the ratings, CRLF and ISO-8859-1, times in milliseconds; sessions outside 5..19 between them."""
     extra = "\t".join(f"x{n}" for n in range(18))
     lines = ["id\ttitle\timdbID\t" + extra, *(f"{item}\t{title}\t0114709\t{extra}" for item, title in titles)]
@@ -46,6 +50,8 @@ def write_hetrec(folder, rows, titles, *, zipped=False, columns=("userID", "movi
         for place, (item, _) in enumerate(titles[: 4 if day % 2 else 20]):
             value = {"userID": user, "movieID": item, "rating": 1, "timestamp": start + (400 * _DAY + place) * 1000}
             ratings.append("\t".join(str(value[column]) for column in columns))
+    if mixed is not None:
+        ratings[1:] = [ratings[1 + row] for row in np.random.default_rng(mixed).permutation(len(ratings) - 1)]
     text = "\r\n".join([*ratings, ""]).encode()
     files = {"movies.dat": movies, "user_ratedmovies-timestamps.dat": text, "readme.txt": b"statistics"}
     if zipped:
