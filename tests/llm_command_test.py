@@ -195,7 +195,7 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
 
     def reproduce(out, *more):
         told = (
-            f"--data released:{release}:ML --backbone fpmc --seeds 1 --max-steps 300 --candidates recorded --out {out}"
+            f"--data released:{release}:ML --backbone fpmc --seeds 1 --max-steps 100 --candidates recorded --out {out}"
         )
         line = [sys.executable, "-m", "experiments.reproduce", *told.split(), "--candidates", "recorded", *more]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)

@@ -119,3 +119,12 @@ def test_the_online_teacher_asks_the_server_and_asks_nothing_twice(tmp_path, wor
         assert account["cached"] == 40
         assert len(server.calls) == 40
         np.testing.assert_array_equal(again.items, ranked.items)
+
+
+def test_sessions_that_ask_the_same_get_an_answer_each_whatever_their_numbers():
+    items, candidates = np.array([[3, 4]] * 3, np.int32), np.array([[10, 11, 12, 13, 14, 15]] * 3, np.int32)
+    titles = [f"T{n}" for n in range(20)]
+    sessions = [Sessions(items, items > 0, items[:, 0], np.array(ids)) for ids in ([1, 2, 3], [7, 8, 9])]
+    asked = [[q.messages for q in teachers.words(s, candidates, titles, prompts.ITEMS)] for s in sessions]
+    assert asked[0] == asked[1]
+    assert len({messages[1]["content"] for messages in asked[0]}) == 3

@@ -1,8 +1,7 @@
 """Every question sent and every answer received, on disk before anything is made of it, with what it cost.
 
-One SQLite file (WAL, full sync). One process owns it at a time: it holds a lock of the operating system, which any
-death frees, so what is still marked as sent when the next owner opens the store was lost on the way and counts as
-possible cost.
+One SQLite file (WAL, full sync) with one owner at a time, by a lock that any death frees: what is still marked as sent
+when the next owner opens it was lost on the way and counts as possible cost.
 """
 
 import contextlib

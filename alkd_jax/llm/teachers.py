@@ -26,6 +26,8 @@ from alkd_jax.types import PAD, Rankings, Sessions
 FAULTS = ("duplicate", "unknown", "short", "prose", "truncated", "refused", "empty")
 """What a simulated teacher can be told to do wrong."""
 
+_NEXT_ORDER = 2**32
+
 
 class Teacher(Protocol):
     """Whoever ranks candidates."""
@@ -223,12 +225,18 @@ def words(
     k: int = 25,
     seed: int = 0,
 ) -> Iterator[Question]:
-    """Words one question after the other; reads no target."""
+    """Words one question after the other; reads no target.
+
+    Sessions of the same items with the same candidates get different orders of labels, and so an answer each.
+    """
+    times: collections.Counter[int] = collections.Counter()
     rows = zip(np.asarray(sessions.session_id), np.asarray(sessions.items), np.asarray(sessions.mask), strict=True)
     for (session, items, mask), shown in zip(rows, candidates, strict=True):
         history = tuple(items[mask].tolist())
         prompt = RankingPrompt(int(session), history, tuple(shown[shown > PAD].tolist()), k)
-        yield render(prompt, template, titles, seed=seed)
+        told = hash((history, frozenset(prompt.candidates)))
+        yield render(prompt, template, titles, seed=seed + _NEXT_ORDER * times[told])
+        times[told] += 1
 
 
 def stored_lists(client: Client, questions: Iterable[Question]) -> dict[int, tuple[int, ...]]:
