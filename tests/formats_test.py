@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax.data import SessionRules
+from alkd_jax.data import SessionRules, delimited, text_files
 from alkd_jax.data.faults import Faults
 from alkd_jax.data.interactions import gather
+from alkd_jax.data.text_files import TextFile
 from tests.raw_data_test import sessions_of
 
 ROWS = [("ann", "x1", 10), ("ann", "x2", 11), ("bob", 'y "2", z', 12), ("ann", "0003", 13), ("bob", "x1", 14)]
@@ -203,3 +204,28 @@ def test_srgnn_files_run_no_code_and_hold_lists_of_numbers(tmp_path):
     assert alkd.data.load_srgnn(good, bad).report["bad_rows"]["reasons"] == {"not a list of item numbers from 1": 3}
     with pytest.raises(ValueError, match=r"bad\.txt, line 2: not a list"):
         alkd.data.load_srgnn(good, bad, strict=True)
+
+
+@pytest.mark.parametrize(("separator", "end"), [("\t", "\n"), (",", "\r\n")])
+def test_the_quick_and_the_sure_way_read_the_same(tmp_path, monkeypatch, separator, end):
+    rng = np.random.default_rng(0)
+    alphabet = np.array(["a", "é", " ", "x", '"', "\x1f", "", "0", "\0", "'"])
+    rows = [["".join(rng.choice(alphabet, 4)), "".join(rng.choice(alphabet, 4)), f"{n}"] for n in range(3000)]
+    path = tmp_path / "a.txt"
+    text = end.join(separator.join(row) for row in [["p", "q", "r"], *rows])
+    path.write_bytes(text.encode())
+
+    def read():
+        faults = Faults()
+        wanted = {"two": ("q",), "one": ("p",)}
+        frames = list(delimited.read_delimited(TextFile(path), faults, wanted, separator=separator))
+        return pl.concat(frames).rows(), faults.report
+
+    quick = read()
+    block = next(block for _, block in text_files.blocks(TextFile(path)))
+    assert len(delimited._parse(block, 1, 3, {"one": 0}, separator)) == 3000
+    assert delimited._parse(b"a\r,b\n", 1, 2, {"one": 0}, ",") is None
+    monkeypatch.setattr(delimited, "_parse", lambda *args: None)
+    assert quick == read()
+    assert delimited._split(TextFile(path), b"a\r,b\n", 1, ",", False)["fields"].to_list() == [["a\r", "b"]]
+    assert quick[0] == [(line, row[1], row[0]) for line, row in enumerate(rows, 2)]

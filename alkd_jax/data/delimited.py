@@ -44,32 +44,74 @@ def read_delimited(
     Raises:
         ValueError: a column is missing, a column is there twice, or the file is damaged.
     """
-    import polars as pl
-
     names = list(header) if header is not None else None
     for first, block in text_files.blocks(file, encoding=encoding):
-        lines = pl.read_csv(
-            block, has_header=False, separator="\x1f", quote_char=None, infer_schema=False, new_columns=["text"]
-        )
-        if lines.width != 1:
-            raise ValueError(f"{file}, lines from {first}: control characters (unit separators), not a text file")
-        frame = lines.with_columns(line=pl.int_range(first, first + len(lines), dtype=pl.Int64))
-        if quoted and b'"' in block:
-            try:
-                frame = _split_quoted(block, first, separator)
-            except csv.Error as error:
-                raise ValueError(f"{file}, lines from {first}: a quote is not closed: {error}") from error
-        else:
-            frame = frame.select("line", "text", fields=pl.col("text").str.split(separator))
         if names is None:
-            names = [name.strip() for name in frame["fields"].head(1).to_list()[0] or []]
-            frame = frame[1:]
+            line, _, block = block.partition(b"\n")
+            names, first = _names(line.decode(), separator, quoted), first + 1
         place = _places(file, names, columns, optional)
-        yield _good_rows(frame, len(names), faults, str(file)).select(
-            "line", *(pl.col("fields").list.get(at).alias(key) for key, at in place.items())
-        )
+        frame = None if quoted and b'"' in block else _parse(block, first, len(names), place, separator)
+        if frame is None:
+            rows = _good_rows(_split(file, block, first, separator, quoted), len(names), faults, str(file))
+            frame = _chosen(rows, place)
+        yield frame
     if names is None:
         raise ValueError(f"{file}: empty, expected a line of column names")
+
+
+def _names(line: str, separator: str, quoted: bool) -> list[str]:
+    line = line.removesuffix("\r")
+    names = next(csv.reader([line], delimiter=separator), []) if quoted else line.split(separator)
+    return [name.strip() for name in names]
+
+
+def _parse(block: bytes, first: int, width: int, place: Mapping[str, int], separator: str) -> "pl.DataFrame | None":
+    """The quick way, for a block in which every row has every field; None where one may not."""
+    import polars as pl
+
+    if len(separator) != 1 or not block or _NOT_TEXT.encode() in block:
+        return None
+    # polars drops a carriage return at the end of any field, which is right at the end of a row only
+    if block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    names = [str(number) for number in range(width)]
+    try:
+        rows = pl.read_csv(
+            block,
+            has_header=False,
+            separator=separator,
+            quote_char=None,
+            infer_schema=False,
+            schema=dict.fromkeys(names, pl.String),
+            columns=sorted({*place.values(), width - 1}),
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    # a row that is cut short lacks its last field, an empty row all of them
+    if rows[names[-1]].null_count() or len(rows) != block.count(b"\n"):
+        return None
+    line = pl.int_range(first, first + len(rows), dtype=pl.Int64).alias("line")
+    return rows.select(line, *(pl.col(names[at]).fill_null("").alias(key) for key, at in place.items()))
+
+
+def _split(file: TextFile, block: bytes, first: int, separator: str, quoted: bool) -> "pl.DataFrame":
+    """The sure way: line number, text and fields of every row."""
+    import polars as pl
+
+    if quoted and b'"' in block:
+        try:
+            return _split_quoted(block, first, separator)
+        except csv.Error as error:
+            raise ValueError(f"{file}, lines from {first}: a quote is not closed: {error}") from error
+    lines = pl.read_lines(block).select(text=pl.first().str.strip_suffix("\r"))
+    numbered = lines.with_columns(line=pl.int_range(first, first + len(lines), dtype=pl.Int64))
+    return numbered.with_columns(fields=pl.col("text").str.split(separator))
+
+
+def _chosen(rows: "pl.DataFrame", place: Mapping[str, int]) -> "pl.DataFrame":
+    import polars as pl
+
+    return rows.select("line", *(pl.col("fields").list.get(at).alias(key) for key, at in place.items()))
 
 
 def _places(
