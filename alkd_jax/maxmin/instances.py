@@ -57,7 +57,7 @@ class Instances:
 def from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray, *, log_gains: bool) -> Instances:
     """Takes gains, or their logarithms, apart; on the host if they are there, to keep float64 until the last step."""
     xp = namespace(effective, similar, incorrect)
-    top, least = xp.maximum(effective, incorrect), incorrect.min()
+    top, least = xp.maximum(effective, incorrect), incorrect.min(keepdims=True)
     if log_gains:
         inverse, exponent = split_exponential(-top)
         least_loss, least_exponent = split_exponential(least)
@@ -77,8 +77,8 @@ def from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray
         margin=numbers[2],
         incorrect=numbers[3],
         has_least_loss=jnp.asarray(incorrect == least),
-        least_loss=jnp.asarray(least_loss, float),
-        least_exponent=jnp.asarray(least_exponent, jnp.int32),
+        least_loss=jnp.asarray(least_loss, float)[0],
+        least_exponent=jnp.asarray(least_exponent, jnp.int32)[0],
     )
 
 

@@ -69,7 +69,7 @@ def best_prefix(
     def surplus(k: Int[Array, " 2"]) -> Float[Array, " 2"]:
         return k * gain - deficit
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         k = (low + high + 1) // 2
         rises = gain * table.total[k - 2] > surplus(k - 1) * table.weight[k - 1]

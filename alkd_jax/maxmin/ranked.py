@@ -115,7 +115,7 @@ def draw_place(
             surplus = first * (rho / (rho + eta)) + (k - first) * (gain / (gain + eta)) - deficit
             return surplus, total[first] / (rho + eta) + (total[k] - total[first]) / (gain + eta)
 
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bracket
             k = (low + high + 1) // 2
             surplus, cost = surplus_and_cost(k - 1)

@@ -1,0 +1,234 @@
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.optimize import linear_sum_assignment, linprog
+
+from alkd_jax import maxmin
+
+KINDS = ["moderate", "proportional", "tied", "steep", "lossy"]
+
+
+def game_value(a, b, d, num_effective, num_similar):
+    """The value of the game by HiGHS: the least Γ at which the adversary can label fractionally."""
+    num = len(a)
+    pays = scipy.sparse.hstack([scipy.sparse.diags(a + d), scipy.sparse.diags(b + d), -np.ones((num, 1))])
+    shares = scipy.sparse.hstack([scipy.sparse.identity(num)] * 2 + [scipy.sparse.csr_matrix((num, 1))])
+    totals = np.zeros((2, 2 * num + 1))
+    totals[0, :num] = totals[1, num:-1] = 1
+    result = linprog(
+        np.append(np.zeros(2 * num), 1.0),
+        A_ub=scipy.sparse.vstack([pays, shares]).tocsr(),
+        b_ub=np.append(d, np.ones(num)),
+        A_eq=scipy.sparse.csr_matrix(totals),
+        b_eq=[num_effective, num_similar],
+        bounds=[(0, None)] * (2 * num) + [(None, None)],
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    assert result.success
+    return result.fun
+
+
+def random_game(rng, num, kind):
+    a = rng.gamma(0.7, size=num) + 1e-3
+    b, d = a * rng.uniform(0.02, 0.98, num), a * rng.gamma(1.0, size=num) + 1e-3
+    if kind == "steep":
+        factor = np.exp(rng.uniform(-8, 8, num))
+        a, b, d = a * factor, b * factor, d * factor
+    if kind == "lossy":
+        d = a * rng.uniform(20, 60, num)
+    if kind == "tied":
+        a = rng.integers(2, 5, num).astype(float)
+    if kind in ("tied", "proportional"):
+        b, d = a * rng.uniform(0.05, 0.95), a * rng.uniform(0.1, 3)
+    num_effective = int(rng.integers(0, num + 1))
+    return a, b, d, num_effective, int(rng.integers(0, num - num_effective + 1))
+
+
+def power_law(num, exponent=10.0):
+    a = -exponent * np.log(np.arange(1, num + 1) / num)
+    return a, a + np.log(0.5), a + np.log(0.5)
+
+
+def probability(solution):
+    return np.exp(np.asarray(solution.log_policy, np.float64))
+
+
+def check(solution, a, b, d, value, tolerance=1e-4):
+    """The certificate holds, and is as tight as promised."""
+    found, lower, upper = (float(number) for number in (solution.value, solution.lower, solution.upper))
+    policy = probability(solution)
+    assert lower <= found <= upper
+    assert policy.sum() == pytest.approx(1, abs=1e-6)
+    # A float32 policy is known to 6e-8: where gains and losses cancel to less than a thousandth, that much shows.
+    size = max(abs(value), 1e-3 * (policy * (a + d)).sum())
+    assert upper - lower <= tolerance * size
+    assert abs(found - value) <= tolerance * size
+    assert int(solution.support_size) == (policy > 0).sum()
+
+
+@functools.cache
+def traced_solver():
+    """Gains that cannot be seen take the general path, whatever they are."""
+    return jax.jit(
+        lambda a, b, d, effective, similar: maxmin.solve(a, b, d, num_effective=effective, num_similar=similar)
+    )
+
+
+def agree_with_highs(seed, num_games, sizes):
+    rng = np.random.default_rng(seed)
+    for i in range(num_games):
+        a, b, d, num_effective, num_similar = random_game(rng, sizes[i % len(sizes)], KINDS[i // len(sizes) % 5])
+        value = game_value(a, b, d, num_effective, num_similar)
+        check(maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar), a, b, d, value)
+        check(traced_solver()(a, b, d, num_effective, num_similar), a, b, d, value)
+
+
+def test_value_and_certificate_agree_with_a_linear_program():
+    agree_with_highs(0, 60, [1, 20])
+
+
+@pytest.mark.slow
+def test_value_and_certificate_agree_with_a_linear_program_on_five_hundred_games():
+    agree_with_highs(1, 500, [1, 2, 3, 7, 20, 40])
+
+
+def test_the_golden_games_are_solved_with_a_gap_below_a_ten_thousandth(golden):
+    cases = json.loads((golden / "maxmin_cases.json").read_text())
+    for case in cases["random_cases"][::3] + cases["random_cases"][-1:]:
+        gains = [np.array(case[name]) for name in ("effective_gain", "similar_gain", "incorrect_loss")]
+        solution = maxmin.solve(*gains, num_effective=case["num_effective"], num_similar=case["num_similar"])
+        size = abs(case["game_value"]) if abs(case["game_value"]) > 1e-9 else gains[1].min()
+        assert float(solution.upper - solution.lower) <= 1e-4 * size
+        assert float(solution.value) == pytest.approx(case["game_value"], rel=1e-5, abs=1e-7)
+    for case in cases["power_law_cases"]:
+        solution = maxmin.solve(
+            *power_law(case["num_instances"], case["exponent"]),
+            num_effective=case["num_effective"],
+            num_similar=case["num_similar"],
+            log_gains=True,
+        )
+        unit = np.exp(float(solution.log_scale) - case["exponent"] * np.log(case["num_instances"]))
+        assert float(solution.value) * unit == pytest.approx(case["game_value"], rel=2e-6)
+        assert float(solution.upper - solution.lower) <= 2e-5 * float(solution.value)
+        assert int(solution.case) == maxmin.SPLIT
+        assert float(solution.theta) == pytest.approx(0.6, abs=1e-6)
+
+
+def test_the_gap_is_closed_to_a_billionth_with_x64(golden):
+    rng = np.random.default_rng(2)
+    with jax.enable_x64(True):
+        for kind in KINDS:
+            a, b, d, num_effective, num_similar = random_game(rng, 20, kind)
+            value = game_value(a, b, d, num_effective, num_similar)
+            solution = maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar)
+            assert solution.log_policy.dtype == jnp.float64
+            assert float(solution.upper - solution.lower) <= 1e-9 * abs(value)
+            assert float(solution.value) == pytest.approx(value, rel=1e-7)
+
+
+def test_lower_is_the_exact_worst_case_of_the_policy():
+    rng = np.random.default_rng(3)
+    for i in range(20):
+        a, b, d, num_effective, num_similar = random_game(rng, 20, KINDS[i % 5])
+        solution = maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar)
+        policy = probability(solution)
+        columns = np.repeat([a, b, -d], [num_effective, num_similar, 20 - num_effective - num_similar], axis=0).T
+        costs = policy[:, None] * columns
+        worst = costs[linear_sum_assignment(costs)].sum()
+        assert float(solution.lower) == pytest.approx(worst, abs=1e-6 * (policy * (a + d)).sum())
+
+
+def test_no_policy_near_the_solution_has_a_better_worst_case():
+    rng = np.random.default_rng(4)
+    a, b, d, *_ = random_game(rng, 20, "moderate")
+    counts = {"num_effective": 8, "num_similar": 6}
+    solution = maxmin.solve(a, b, d, **counts)
+    for _ in range(20):
+        other = probability(solution) * np.exp(0.1 * rng.normal(size=20)) + 1e-3 * rng.dirichlet(np.ones(20))
+        assert float(maxmin.worst_case(other / other.sum(), a, b, d, **counts)) < float(solution.upper)
+
+
+def test_where_nothing_is_correct_all_instances_of_least_loss_share_the_policy():
+    d = np.array([3.0, 1.0, 2.0])
+    for loss, policy in ((d, [0, 1, 0]), (np.array([1.0, 1.0, 2.0]), [0.5, 0.5, 0])):
+        solution = maxmin.solve(d + 2, d + 1, loss, num_effective=0, num_similar=0)
+        np.testing.assert_allclose(probability(solution), policy, atol=1e-7)
+        assert [float(x) for x in (solution.value, solution.lower, solution.upper)] == pytest.approx([-1] * 3)
+        assert int(solution.case) == maxmin.LEAST_LOSS
+        assert np.isnan(solution.theta)
+
+
+def test_where_all_are_effective_the_largest_gain_is_asked_for():
+    solution = maxmin.solve(
+        np.array([1.0, 4.0, 3.0]), np.full(3, 0.5), np.array([9.0, 1.0, 1.0]), num_effective=3, num_similar=0
+    )
+    np.testing.assert_allclose(probability(solution), [0, 1, 0], atol=1e-7)
+    assert float(solution.value) == pytest.approx(4)
+
+
+def test_steep_gains_beyond_float32_are_solved_by_their_logarithms():
+    log_gain = np.array([0.0, 300.0, -300.0, 150.0])
+    for num_effective, expected in ((4, 300.0), (3, 150.0)):
+        solution = maxmin.solve(
+            log_gain, log_gain - 1, log_gain, num_effective=num_effective, num_similar=4 - num_effective, log_gains=True
+        )
+        found = float(jnp.log(solution.value) + solution.log_scale)
+        assert found == pytest.approx(expected if num_effective == 4 else 299.0, abs=1e-3)
+        assert float(solution.upper) == pytest.approx(float(solution.lower), rel=1e-4)
+
+
+def test_the_solver_maps_over_gains_and_counts():
+    rng = np.random.default_rng(5)
+    games = [random_game(rng, 20, kind) for kind in KINDS]
+    stacked = [jnp.asarray(np.stack(column), None) for column in zip(*games, strict=True)]
+    mapped = jax.vmap(traced_solver())(*stacked)
+    for i, game in enumerate(games):
+        alone = maxmin.solve(*game[:3], num_effective=game[3], num_similar=game[4])
+        size = float((probability(alone) * (game[0] + game[2])).sum())
+        assert float(mapped.value[i]) == pytest.approx(float(alone.value), abs=1e-6 * size)
+        assert float(mapped.upper[i] - mapped.lower[i]) < 1e-5 * size
+
+
+def test_a_common_factor_changes_nothing_in_the_exact_policy():
+    gains = power_law(60, 3.0)
+    counts = {"num_effective": 6, "num_similar": 30, "log_gains": True}
+    base = maxmin.solve(*gains, **counts)
+    for shift in (-1000.25, 77.5):
+        shifted = maxmin.solve(*(gain + shift for gain in gains), **counts)
+        np.testing.assert_allclose(shifted.log_policy, base.log_policy, rtol=1e-6)
+        ratio = float(shifted.value / base.value) * np.exp(float(shifted.log_scale - base.log_scale) - shift)
+        assert ratio == pytest.approx(1, rel=1e-5)
+
+
+def test_the_closed_form_loses_where_the_spec_says_so():
+    gains = power_law(60, 1.0)
+    counts = {"num_effective": 6, "num_similar": 30, "log_gains": True}
+    exact, paper = maxmin.solve(*gains, **counts), maxmin.closed_form(*gains, **counts)
+    share = float(paper.lower / exact.value) * np.exp(float(paper.log_scale - exact.log_scale))
+    assert share == pytest.approx(0.0040816 / 0.0049180, rel=1e-4)
+
+
+def test_a_hundred_thousand_general_instances_take_at_most_fifty_passes():
+    rng = np.random.default_rng(6)
+    for _ in range(2):
+        a, b, d, *_ = random_game(rng, 10**5, "moderate")
+        solution = maxmin.solve(a, b, d, num_effective=10**4, num_similar=5 * 10**4)
+        assert int(solution.num_passes) <= 48
+        assert float(solution.upper - solution.lower) <= 1e-4 * abs(float(solution.value))
+
+
+@pytest.mark.slow
+def test_ten_million_instances_at_the_papers_exponent_are_solved_in_float32():
+    num = 10**7
+    a = jnp.asarray(power_law(num)[0], jnp.float32)
+    solution = maxmin.solve(
+        a, a + np.log(0.5), a + np.log(0.5), num_effective=num // 10, num_similar=num // 2, log_gains=True
+    )
+    assert float(solution.upper - solution.lower) <= 1e-4 * float(solution.value)
+    assert int(solution.support_size) / num == pytest.approx(0.935, abs=1e-3)
+    assert not np.isnan(solution.log_policy).any()
