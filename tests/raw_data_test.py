@@ -51,6 +51,17 @@ def test_hetrec_files_give_the_released_arrays(release, tmp_path, zipped, column
     assert found.item_ids == wanted.item_ids
 
 
+def test_another_time_zone_gives_other_sessions(release, tmp_path):
+    rows, titles = raw_files.released_rows(release, "ML")
+    log = alkd.data.load_hetrec(raw_files.write_hetrec(tmp_path, rows[:2000], titles))
+    counts = {
+        zone: len(alkd.data.prepare(log, alkd.data.SessionRules(time_zone=zone)).sequences)
+        for zone in ("UTC", "Europe/Madrid", "Asia/Singapore", "America/Chicago")
+    }
+    assert counts.pop("UTC") == 2000
+    assert 2000 not in counts.values()
+
+
 @pytest.mark.parametrize("year", [2018, *(pytest.param(year, marks=pytest.mark.slow) for year in (2014, 2023))])
 def test_amazon_files_give_the_released_arrays(release, tmp_path, year):
     rows, titles = raw_files.released_rows(release, "Games")

@@ -44,8 +44,10 @@ def write_hetrec(
     ratings = ["\t".join(columns)]
     for user, day, items in user_days(rows):
         start = (_START + day * _DAY) * 1000
+        # up to 90 minutes of one day in UTC, which other places' midnights cut
+        hour = start + (user * 5 + day * 7) % 23 * 3_600_000
         for place, item in enumerate(items):
-            value = {"userID": user, "movieID": item, "rating": 3.5, "timestamp": start + place * 61_000}
+            value = {"userID": user, "movieID": item, "rating": 3.5, "timestamp": hour + place * 300_000}
             ratings.append("\t".join(str(value[column]) for column in columns))
         for place, (item, _) in enumerate(titles[: 4 if day % 2 else 20]):
             value = {"userID": user, "movieID": item, "rating": 1, "timestamp": start + (400 * _DAY + place) * 1000}
