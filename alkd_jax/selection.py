@@ -4,7 +4,6 @@ import fractions
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import flax.struct
 import jax
@@ -182,7 +181,7 @@ def class_counts(num_sessions: int, ratios: Sequence[float | int] = (1, 5, 4)) -
 
 
 def select(
-    key: RandomKey, policy: FloatArray | RankedGame, *, num: int = 500, resolve: Literal["once", "each"] = "once"
+    key: RandomKey, policy: FloatArray | RankedGame, *, num: int = 500, resolve: str = "once"
 ) -> Int[Array, " num"]:
     """Draws distinct sessions from a policy, one after another, each in proportion to its probability among those left.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from alkd_jax import selection
+from alkd_jax import maxmin, selection
 
 # difficulty -----------------------------------------------------------------------------------------------------------
 
@@ -206,3 +206,55 @@ def test_random_policy_is_uniform():
     np.testing.assert_allclose(np.exp(selection.random_policy(8)), np.full(8, 1 / 8), rtol=1e-6)
     with pytest.raises(ValueError, match="num_sessions is 0"):
         selection.random_policy(0)
+
+
+# drawing with the game solved anew ------------------------------------------------------------------------------------
+
+
+def policy_of_places(num, solver, **options):
+    """The policy over the places of ``num`` sessions, hardest first, by the solver of whole games."""
+    num_effective, num_similar, _ = selection.class_counts(num, (3, 3, 4))
+    a = np.arange(1.0, num + 1) ** -2
+    solution = solver(a, a / 2, a / 2, num_effective=num_effective, num_similar=num_similar, **options)
+    return np.exp(np.asarray(solution.log_policy, np.float64))
+
+
+@pytest.mark.parametrize(
+    ("options", "solver", "solver_options"),
+    [
+        ({}, maxmin.solve, {}),
+        ({"policy": "closed_form", "drop_last": True}, maxmin.closed_form, {"drop_last": True}),
+    ],
+)
+def test_resolving_draws_from_the_policy_of_the_game_that_is_left(key, options, solver, solver_options):
+    rank = np.array([3, 1, 7, 6, 2, 5, 4])
+    game = maxmin.RankedGame(rank, ratios=(3, 3, 4), exponent=2, **options)
+    keys = jax.random.split(key, 20_000)
+    drawn = rank[np.asarray(jax.vmap(lambda k: maxmin.draw_resolving(k, game, num=2))(keys))]
+    first, second = (policy_of_places(num, solver, **solver_options) for num in (7, 6))
+    expected = np.zeros((7, 7))
+    for i in range(7):
+        expected[i, np.delete(np.arange(7), i)] = first[i] * second
+    observed = np.zeros((7, 7))
+    np.add.at(observed, tuple(drawn.T - 1), 1)
+    assert observed[expected < 1e-9].sum() == 0
+    likely = expected > 1e-9
+    expected = expected[likely] / expected[likely].sum() * observed.sum()
+    assert chisquare(observed[likely], expected).pvalue > 1e-3
+
+
+def test_resolving_never_draws_twice_and_ends_with_everyone(key):
+    game = maxmin.RankedGame(np.random.default_rng(0).permutation(60) + 1)
+    np.testing.assert_array_equal(np.sort(selection.select(key, game, num=60, resolve="each")), np.arange(60))
+
+
+def test_resolving_needs_a_game_and_drawing_once_a_policy(key):
+    game = maxmin.RankedGame(np.arange(1, 4))
+    with pytest.raises(ValueError, match='expected a RankedGame for resolve="each"'):
+        selection.select(key, np.zeros(3), num=1, resolve="each")
+    with pytest.raises(ValueError, match='expected an array of log p for resolve="once"'):
+        selection.select(key, game, num=1)
+    with pytest.raises(ValueError, match="num is 4; expected 1 to 3"):
+        selection.select(key, game, num=4, resolve="each")
+    with pytest.raises(ValueError, match="resolve is 'twice'"):
+        selection.select(key, np.zeros(3), num=1, resolve="twice")
