@@ -207,15 +207,18 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
 
     run = Run.reopen(online)
     raw, _ = alkd.data.load_released_rankings(release, "ML", repair=False, dataset=run.dataset)
-    recorded = {
-        session: items[mask].tolist()
-        for session, items, mask in zip(raw.session_id.tolist(), raw.items, raw.mask, strict=True)
-    }
+    clean, _ = alkd.data.load_released_rankings(release, "ML", dataset=run.dataset)
+    recorded, repaired = (
+        {session: row[row > 0].tolist() for session, row in zip(lists.session_id.tolist(), lists.items, strict=True)}
+        for lists in (raw, clean)
+    )
     sessions, candidates = asking.asked_sessions(online, run.dataset)
     answers = {}
     for asked in teachers.words(sessions, candidates, run.dataset.titles, prompts.MOVIES):
         names = {item: f"C{n:02d}" for n, item in enumerate(asked.candidates)}
-        listed = [names.get(item, f"ID_{item}") for item in recorded[asked.session_id]]
+        # The record's repair takes out items of the whole session; the models see, and exclude, its last ten only.
+        kept = repaired[asked.session_id]
+        listed = [names[item] if item in kept else f"ID_{item}" for item in recorded[asked.session_id]]
         answers[asked.messages[-1]["content"]] = json.dumps({"ranking": listed})
 
     def behave(call):
