@@ -205,9 +205,9 @@ def search(instances: Instances, start: Search, num_effective: Int[Array, ""], n
         rises = (totals.excess < -totals.noise) & (raised > state.value.number)
         value = choose(rises, normalised(raised, state.value.exponent), state.value)
         low, high = cut(state, totals)
-        missing = jnp.maximum(-least_excess(state, totals), 0)
+        least = least_excess(state, totals)
         is_least = (totals.left <= 0) & (totals.right >= 0)
-        done = ~rises & ((missing <= totals.noise) | (low > high) | is_least)
+        done = ~rises & ((least >= -totals.noise) | (low > high) | is_least)
         return Search(
             ratio=jnp.where(rises | done, state.ratio, middle(low, high)),
             low=jnp.where(rises, state.low, low),
@@ -215,8 +215,10 @@ def search(instances: Instances, start: Search, num_effective: Int[Array, ""], n
             value=value,
             best=jnp.where(rises, state.ratio, state.best),
             origin=choose(rises, state.value, state.origin),
-            growth=jnp.where(rises, jnp.ldexp(growth, value.exponent - state.value.exponent), state.growth),
-            missing=missing + totals.noise,
+            growth=jnp.where(
+                rises | (state.best == 0), jnp.ldexp(growth, value.exponent - state.value.exponent), state.growth
+            ),
+            missing=jnp.maximum(totals.noise - least, 0),
             num_passes=state.num_passes + 1,
             done=done,
         )
