@@ -9,6 +9,8 @@ import scipy.sparse
 from scipy.optimize import linear_sum_assignment, linprog
 
 from alkd_jax import maxmin
+from alkd_jax.maxmin.instances import from_gains
+from alkd_jax.maxmin.proportional import best_prefix, sort_weights
 
 KINDS = ["moderate", "proportional", "tied", "steep", "lossy"]
 
@@ -239,3 +241,20 @@ def test_ten_million_instances_at_the_papers_exponent_are_solved_in_float32():
     assert float(solution.upper - solution.lower) <= 1e-4 * float(solution.value)
     assert int(solution.support_size) / num == pytest.approx(0.935, abs=1e-3)
     assert not np.isnan(solution.log_policy).any()
+
+
+def test_the_sorted_path_finds_the_value_of_proportional_gains_by_itself():
+    rng = np.random.default_rng(8)
+    negative = 0
+    for _ in range(20):
+        a, b, d, num_effective, num_similar = random_game(rng, 20, "proportional")
+        instances = from_gains(a, b, d, log_gains=False)
+        exponent = -jnp.max(instances.exponent)
+        _, value, room = jax.jit(best_prefix)(sort_weights(instances, exponent), num_effective, num_similar)
+        solution = maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar)
+        negative += float(solution.value) < 0
+        if int(solution.case) != maxmin.LEAST_LOSS:
+            assert float(jnp.ldexp(value, exponent)) == pytest.approx(
+                float(solution.value), abs=2e-6 * float(jnp.ldexp(room, exponent))
+            )
+    assert 0 < negative < 20
