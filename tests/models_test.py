@@ -123,7 +123,7 @@ def test_a_row_does_not_depend_on_its_batch_mates_or_but_for_attmix_on_more_padd
     np.testing.assert_allclose(model.apply(params, wider, wider > 0), both[:1], rtol=1e-5, atol=1e-7)
 
 
-def test_bad_names_sizes_and_arrays_are_refused(fpmc):
+def test_bad_names_sizes_and_arrays_are_refused():
     with pytest.raises(ValueError, match="'gru4rec'; expected one of fpmc"):
         models.create("gru4rec", num_items=3, dim=2)
     with pytest.raises(ValueError, match="dim is 0"):
