@@ -37,18 +37,24 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
         ValueError: the folder is missing, damaged, or holds another model's parameters.
     """
     path = path.absolute()
-    if not path.is_dir():
-        raise ValueError(f"{path} is missing; expected a checkpoint folder")
+    if not (path / "_METADATA").is_file():
+        raise ValueError(f"{path} is missing or no checkpoint; expected a folder that save_params wrote")
     lead = () if seeds is None else (seeds,)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(lead + leaf.shape, leaf.dtype, sharding=here), shapes)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(path, target)
-    except Exception as error:
-        raise ValueError(f"{path} does not hold parameters of {model}: {str(error).splitlines()[0]}") from error
-    for kept, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True):
-        if kept.shape != wanted.shape:
-            raise ValueError(f"{path} holds an array of shape {kept.shape}; {model} needs {wanted.shape}")
-    return params
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            held = named_shapes(checkpointer.metadata(path).item_metadata.tree)
+        except Exception as error:
+            raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        # Asked first: a restore that fails inside Orbax leaves an event loop behind.
+        if held != named_shapes(target):
+            raise ValueError(f"{path} holds {held}; {model} needs {named_shapes(target)}".replace("\n", " "))
+        return checkpointer.restore(path, target)
+
+
+def named_shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array of a tree, or of its description, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

@@ -40,7 +40,8 @@ def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
     for file, digest in digests.items():
         console.print(f"{out / file}  sha256 {digest}", highlight=False, markup=False, soft_wrap=True)
     source = wanted.source.replace("DIR", str(out))
-    console.print(f"python -m experiments.prepare --source {source} --out DIR", highlight=False, markup=False)
+    line = f"python -m experiments.prepare --source {source} --out DIR"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
