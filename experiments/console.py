@@ -16,6 +16,18 @@ from alkd_jax.llm.pricing import dollars
 console = Console(emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
+def told_bar() -> Progress:
+    """A bar that says beside its count what the field `told` holds; nothing where there is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
 @contextlib.contextmanager
 def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
     """Shows one training run as a bar of steps with loss, validation recall and speed.
@@ -26,14 +38,7 @@ def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
     Yields:
         What :func:`alkd_jax.training.fit` takes as ``progress``.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with told_bar() as bar:
         task = bar.add_task(title, total=None, told="compiling")
 
         def show(now: training.Progress) -> None:
@@ -53,15 +58,8 @@ def asking_bar(total: int) -> Iterator[Callable[[Account, Ledger], None]]:
     Yields:
         What :func:`alkd_jax.llm.collection.collect` takes as ``on_progress``.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-    )
     told_at = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with told_bar() as bar:
         task = bar.add_task("asking", total=total, told="")
 
         def show(account: Account, ledger: Ledger) -> None:

@@ -69,6 +69,7 @@ def test_a_lock_file_left_behind_locks_nobody_out(tmp_path):
     """Fault 22."""
     (tmp_path / "s.lock").write_text("4711")
     Store.open(tmp_path / "s").close()
+    assert (tmp_path / "s").exists()
 
 
 def _open_and_hold(path, start, results):
