@@ -19,7 +19,7 @@ LAYERS = [
     {"models", "losses", "metrics", "maxmin"},
     {"data", "examples", "scoring", "llm"},
     {"neighbors", "selection"},
-    {"training", "evaluation", "checkpoints"},
+    {"training", "evaluation", "checkpoints", "significance"},
     {"distillation"},
 ]
 """Rooms of the library from the ground up; a room imports from the layers below it, or from itself."""
