@@ -1,0 +1,186 @@
+"""Tests of significance against enumeration, closed forms, a worked table, and their own promises."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from alkd_jax import metrics, significance
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("metric", ["recall@1", "recall@10", "ndcg@5", "ndcg@10", "mrr"])
+def test_values_of_sessions_average_to_the_reported_metric(rng, metric):
+    ranks = rng.integers(1, 40, 300)
+    averages = metrics.from_ranks(ranks, ks=(1, 5, 10))
+    np.testing.assert_allclose(significance.per_session(ranks, metric).mean(), averages[metric], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), num=st.integers(2, 9))
+def test_randomisation_of_few_pairs_equals_the_enumeration_of_all_signs(seed, num):
+    difference = np.random.default_rng(seed).integers(-3, 4, num).astype(float)
+    sums = [np.dot(signs, difference) for signs in itertools.product((-1, 1), repeat=num)]
+    expected = np.mean(np.abs(sums) >= abs(difference.sum()))
+    assert significance.randomisation(np.random.default_rng(0), difference) == pytest.approx(expected)
+
+
+def test_randomisation_of_many_pairs_follows_the_normal_limit(rng):
+    difference = rng.normal(0.1, 1.0, 400)
+    z = difference.sum() / np.sqrt((difference**2).sum())
+    found = significance.randomisation(rng, difference)
+    assert found == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.01)
+
+
+def test_randomisation_that_draws_never_says_zero(rng):
+    assert significance.randomisation(rng, np.ones(100), resamples=999) == pytest.approx(2 / 1000)
+
+
+@pytest.mark.parametrize("interval", significance.INTERVALS)
+def test_bootstrap_of_a_mean_follows_the_normal_limit(rng, interval):
+    difference = rng.normal(0.1, 1.0, 2000)
+    p, (low, high) = significance.bootstrap(rng, difference, interval=interval)
+    error = difference.std() / np.sqrt(2000)
+    np.testing.assert_allclose([low, high], difference.mean() + np.array([-1.96, 1.96]) * error, atol=0.1 * error)
+    assert p == pytest.approx(2 * stats.norm.sf(difference.mean() / error), abs=2e-3)
+
+
+def test_bca_moves_towards_the_long_tail(rng):
+    difference = rng.lognormal(0.0, 1.5, 60)
+    _, plain = significance.bootstrap(np.random.default_rng(1), difference)
+    _, corrected = significance.bootstrap(np.random.default_rng(1), difference, interval="bca")
+    assert corrected[0] > plain[0]
+    assert corrected[1] > plain[1]
+
+
+def test_t_over_seeds_equals_its_closed_form():
+    difference = np.array([0.010, 0.012, 0.007, 0.011])
+    error = difference.std(ddof=1) / 2
+    p, (low, high) = significance.paired_t(difference)
+    assert p == pytest.approx(2 * stats.t.sf(difference.mean() / error, 3))
+    np.testing.assert_allclose([low, high], difference.mean() + np.array([-1, 1]) * 3.182446305 * error)
+    assert significance.effect_size(difference) == pytest.approx(difference.mean() / (2 * error))
+
+
+def test_holm_of_a_worked_table():
+    np.testing.assert_allclose(significance.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(significance.holm([0.5, 0.6]), [1.0, 1.0])
+    np.testing.assert_allclose(significance.holm([0.02, np.nan, 0.01]), [0.02, np.nan, 0.02])
+    assert significance.holm([]).size == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.5))
+def test_holm_rejects_as_its_procedure_steps_down(p_values, level):
+    stands = set(range(len(p_values)))
+    for least in sorted(stands, key=lambda i: p_values[i]):
+        if len(stands) * p_values[least] > level:
+            break
+        stands.remove(least)
+    adjusted = significance.holm(p_values)
+    clear = [i for i in range(len(p_values)) if abs(adjusted[i] - level) > 1e-9]
+    assert all((adjusted[i] > level) == (i in stands) for i in clear)
+
+
+def two_methods(rng, seeds=4, sessions=200):
+    """Ranks of two methods, the first the better."""
+    return rng.integers(1, 30, (seeds, sessions)), rng.integers(1, 60, (seeds, sessions))
+
+
+def test_a_comparison_pairs_seeds_with_seeds_and_sessions_with_sessions(rng):
+    better, worse = two_methods(rng)
+    found = significance.compare(rng, better, worse, metric="ndcg@10")
+    values, others = (significance.per_session(ranks, "ndcg@10") for ranks in (better, worse))
+    assert found.difference == pytest.approx(values.mean() - others.mean())
+    assert found.p_seeds == pytest.approx(stats.ttest_rel(values.mean(1), others.mean(1)).pvalue)
+    by_session = values.mean(0) - others.mean(0)
+    assert found.effect == pytest.approx(by_session.mean() / by_session.std(ddof=1))
+    assert found.interval[0] < found.difference < found.interval[1]
+    assert found.interval_seeds[0] < found.difference < found.interval_seeds[1]
+    assert (found.num_sessions, found.num_seeds) == (200, 4)
+    assert found.p_randomisation < 0.05
+    assert found.p_bootstrap < 0.05
+
+
+def test_turning_a_comparison_round_turns_its_sign_and_nothing_else(rng):
+    better, worse = two_methods(rng)
+    one = significance.compare(np.random.default_rng(1), better, worse)
+    back = significance.compare(np.random.default_rng(1), worse, better)
+    assert (one.difference, one.effect, one.effect_seeds) == pytest.approx(
+        (-back.difference, -back.effect, -back.effect_seeds)
+    )
+    assert (one.p_seeds, one.p_randomisation) == pytest.approx((back.p_seeds, back.p_randomisation))
+
+
+@pytest.mark.parametrize("shape", [(200,), (1, 200)])
+def test_a_side_of_one_row_is_compared_over_sessions_only(rng, shape):
+    better, worse = two_methods(rng)
+    found = significance.compare(rng, better, worse[0].reshape(shape))
+    assert found.num_seeds == 1
+    assert np.isnan([found.p_seeds, found.effect_seeds, *found.interval_seeds]).all()
+    assert found.p_randomisation < 0.05
+
+
+def test_equal_methods_do_not_differ(rng):
+    ranks, _ = two_methods(rng)
+    found = significance.compare(rng, ranks, ranks)
+    assert (found.difference, found.interval, found.p_randomisation, found.p_bootstrap) == (0.0, (0.0, 0.0), 1.0, 1.0)
+    assert np.isnan([found.p_seeds, found.effect]).all()
+
+
+def test_the_generator_alone_decides_the_resamples():
+    better, worse = two_methods(np.random.default_rng(5))
+    one, same, another = (significance.compare(np.random.default_rng(s), better, worse) for s in (1, 1, 2))
+    assert one == same
+    assert one.interval != another.interval
+
+
+def test_without_a_difference_p_is_uniform_and_intervals_cover(rng):
+    trials = 200
+    alarms = covered = 0
+    for _ in range(trials):
+        difference = rng.normal(size=40) * (rng.random(40) < 0.5)
+        alarms += significance.randomisation(rng, difference, resamples=199) <= 0.1
+        _, (low, high) = significance.bootstrap(rng, difference, resamples=199, confidence=0.9)
+        covered += low <= 0 <= high
+    assert 0.05 * trials <= alarms <= 0.16 * trials
+    assert 0.83 * trials <= covered <= 0.96 * trials
+
+
+def test_memory_does_not_change_the_result(rng, monkeypatch):
+    difference = rng.normal(size=50)
+    p, whole = significance.bootstrap(np.random.default_rng(0), difference, resamples=300)
+    monkeypatch.setattr(significance, "_VALUES_AT_A_TIME", 2_000)
+    p_in_pieces, pieces = significance.bootstrap(np.random.default_rng(0), difference, resamples=300)
+    assert (p_in_pieces, *pieces) == pytest.approx((p, *whole))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "recall"}, "metric is 'recall'; expected"),
+        ({"metric": "recall@0"}, "metric is 'recall@0'"),
+        ({"metric": "auc@5"}, "metric is 'auc@5'"),
+        ({"resamples": 0}, "resamples is 0"),
+        ({"confidence": 95.0}, "confidence is 95.0; expected between 0 and 1"),
+        ({"interval": "normal"}, "interval is 'normal'"),
+        ({"other": np.ones((4, 7), int)}, "ranks of 8 and 7 sessions"),
+        ({"other": np.ones((3, 8), int)}, "ranks of 4 and 3 seeds"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(rng, change, message):
+    options = {"other": np.ones((4, 8), int)} | change
+    with pytest.raises(ValueError, match=message):
+        significance.compare(rng, np.ones((4, 8), int), **options)
+
+
+def test_a_p_value_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"p-values span 0\.1\.\.1\.5"):
+        significance.holm([0.1, 1.5])
