@@ -1,11 +1,20 @@
-"""Parameters on disk, as Orbax checkpoints: arrays only, nothing executable."""
+"""Parameters and unfinished training on disk, as Orbax checkpoints: arrays only, nothing executable."""
 
+import contextlib
+import dataclasses
+import json
+import os
 import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
-import orbax.checkpoint as ocp
+import jax.numpy as jnp
 
 from alkd_jax.models import Encoder, Params, init_params
+
+Curves: TypeAlias = Sequence[Sequence[Any]]
+"""Plain numbers, or lists of them, that grow by one a validation."""
 
 
 def save_params(path: pathlib.Path, params: Params) -> None:
@@ -21,6 +30,8 @@ def save_params(path: pathlib.Path, params: Params) -> None:
     path = path.absolute()
     if path.exists():
         raise ValueError(f"{path} exists; expected a new folder")
+    import orbax.checkpoint as ocp
+
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path, params)
 
@@ -40,6 +51,8 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
     if not (path / "_METADATA").is_file():
         raise ValueError(f"{path} is missing or no checkpoint; expected a folder that save_params wrote")
     lead = () if seeds is None else (seeds,)
+    import orbax.checkpoint as ocp
+
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(lead + leaf.shape, leaf.dtype, sharding=here), shapes)
@@ -58,3 +71,117 @@ def named_shapes(tree: Params) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array of a tree, or of its description, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFolder:
+    """Where training in progress is kept.
+
+    Attributes:
+        path: a folder of its own; made if it is not there.
+        every: validations from one saved state to the next.
+        keep: saved states that stay.
+    """
+
+    path: pathlib.Path
+    every: int = 10
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptTraining:
+    """An open :class:`TrainingFolder`.
+
+    Attributes:
+        manager: Orbax's.
+        every: validations from one saved state to the next.
+        found: the newest saved state and its curves, or None at the start.
+    """
+
+    manager: Any
+    every: int
+    found: tuple[Any, Curves] | None
+
+    def keep(self, number: int, step: int, state: Any, curves: Curves) -> None:
+        """Saves the state after every so many validations, in the background.
+
+        Args:
+            number: of the validation, from 1.
+            step: steps taken so far.
+            state: what to save; may be donated afterwards.
+            curves: what goes beside it.
+        """
+        if number % self.every == 0:
+            self.save(step, state, curves)
+
+    def save(self, step: int, state: Any, curves: Curves) -> None:
+        """Saves the state now, in the background, where this step is not saved yet."""
+        import orbax.checkpoint as ocp
+
+        if step in self.manager.all_steps():
+            return
+        # The copy is Orbax's to read while the original is overwritten by the next steps.
+        own = ocp.args.StandardSave(jax.tree.map(jnp.copy, state))
+        self.manager.save(step, args=ocp.args.Composite(state=own, curves=ocp.args.JsonSave({"curves": curves})))
+
+
+@contextlib.contextmanager
+def kept_training(folder: TrainingFolder, identity: Mapping[str, Any], template: Any) -> Iterator[KeptTraining]:
+    """Opens a folder of training in progress; what is being saved is finished before it closes.
+
+    ``identity.json`` in the folder says whose training it is, with the versions of what ran it.
+
+    Args:
+        folder: where.
+        identity: plain values that tell this training from others; "versions" are noted, not compared, but where they
+            differ neither are "loss" and "optimizer", whose programs differ from version to version.
+        template: a state of this training, for the shapes and the devices to restore to.
+
+    Raises:
+        ValueError: the folder holds another training, with the differences named; or an option is below 1.
+    """
+    import orbax.checkpoint as ocp
+
+    if folder.every < 1 or folder.keep < 1:
+        raise ValueError(f"every is {folder.every}, keep is {folder.keep}; expected at least 1")
+    path = folder.path.absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    _claim(path, identity)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=folder.keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+    )
+    with ocp.CheckpointManager(path / "steps", options=options) as manager:
+        newest, found = manager.latest_step(), None
+        if newest is not None:
+            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
+            both = ocp.args.Composite(state=ocp.args.StandardRestore(target), curves=ocp.args.JsonRestore())
+            restored = manager.restore(newest, args=both)
+            found = restored["state"], restored["curves"]["curves"]
+        yield KeptTraining(manager, folder.every, found)
+        manager.wait_until_finished()
+
+
+def _claim(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Writes whose folder this is, or refuses one that is another's."""
+    file = path / "identity.json"
+    if not file.exists():
+        if (path / "steps").exists():
+            raise ValueError(
+                f"{path} holds checkpoints but no identity.json; expected a folder of training, or a new one"
+            )
+        partial = path / ".identity.json.partial"
+        partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        os.replace(partial, file)
+        return
+    try:
+        theirs = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is no record of a training: {error}") from error
+    left_out = {"versions"} | ({"loss", "optimizer"} if theirs.get("versions") != identity["versions"] else set())
+    differ = [
+        f"{name} ({theirs.get(name)} there, {value} here)"
+        for name, value in identity.items()
+        if name not in left_out and theirs.get(name) != value
+    ]
+    if differ:
+        raise ValueError(f"{path} is the folder of another training, which differs in {', '.join(differ)}")

@@ -155,10 +155,10 @@ def test_every_seed_may_have_examples_of_its_own(world):
         np.testing.assert_allclose(out.history.loss[seed], alone.history.loss[0], rtol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_names_seed_and_steps(world):
+def test_a_loss_that_is_not_finite_names_seed_and_step(world):
     train, validation, model = world
     options = OPTIONS | {"learning_rate": 1e38}
-    with pytest.raises(FloatingPointError, match="seed 0 is not finite between steps"):
+    with pytest.raises(FloatingPointError, match="seed 0 is not finite at step 2"):
         training.fit(jax.random.key(0), model, train, validation, max_steps=20, **options)
 
 

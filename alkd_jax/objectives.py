@@ -1,0 +1,179 @@
+"""Training objectives: a loss bound to a backbone, as ``fit`` takes it.
+
+Equal arguments give the same function object, so that a second training reuses the first one's compilation. What varies
+from run to run (a sampler, frequencies, lists) comes in ``batch.aside``, not through the function.
+"""
+
+import functools
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from alkd_jax import losses
+from alkd_jax.examples import Batch
+from alkd_jax.models import Encoder, Params
+from alkd_jax.samplers import Sampler
+
+Pointwise: TypeAlias = Literal["bpr", "bce", "softmax"]
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """``loss(params, batch, key)``; the key is for dropout and sampled negatives."""
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the mean loss of a batch."""
+        ...
+
+
+def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B D"]:
+    """Encodes a batch with dropout on.
+
+    Args:
+        model: a backbone.
+        params: its parameters; further collections beside its own are left alone.
+        batch: what to encode.
+        key: for dropout.
+    """
+    return model.apply(params, batch.items, batch.mask, train=True, rngs={"dropout": key})
+
+
+@functools.lru_cache(maxsize=64)
+def in_batch_loss(model: Encoder, *, released: bool = False) -> Loss:
+    """In-batch BPR, the paper's loss; rows of one session are no negatives of each other unless ``released``.
+
+    Args:
+        model: a backbone.
+        released: the authors' form, see :func:`alkd_jax.losses.in_batch_bpr`.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        vectors = encode(model, params, batch, key)
+        targets = model.apply(params, method="item_embeddings")[batch.target]
+        return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, released)
+
+    return loss
+
+
+@functools.lru_cache(maxsize=64)
+def in_batch_softmax(model: Encoder) -> Loss:
+    """Softmax cross-entropy with the other rows' targets as negatives, corrected for how often they are targets.
+
+    ``batch.aside["log_frequency"]`` holds log q, see :func:`alkd_jax.samplers.log_frequency`. Rows of the same target,
+    or of the same session, are no negatives of each other.
+
+    Args:
+        model: a backbone.
+
+    Reference:
+        Yi et al., Sampling-bias-corrected neural modeling, RecSys 2019.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        vectors = encode(model, params, batch, key)
+        targets = model.apply(params, method="item_embeddings")[batch.target]
+        log_chance = jnp.asarray(batch.aside["log_frequency"])[batch.target]
+        scores = vectors @ targets.T
+        differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])
+        return losses.sampled_softmax(
+            jnp.diagonal(scores),
+            scores,
+            log_chance_positive=log_chance,
+            log_chance_negative=jnp.broadcast_to(log_chance, scores.shape),
+            where=differs & (batch.weight > 0)[None, :],
+            weight=batch.weight,
+        )
+
+    return loss
+
+
+@functools.lru_cache(maxsize=64)
+def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
+    """Softmax cross-entropy over the whole catalogue.
+
+    Args:
+        model: a backbone.
+        chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        vectors = encode(model, params, batch, key)
+        table = model.apply(params, method="item_embeddings")
+        if chunk_size is None:
+            return losses.full_softmax(vectors, table, batch.target, weight=batch.weight)
+        return losses.chunked_softmax(vectors, table, batch.target, weight=batch.weight, chunk_size=chunk_size)
+
+    return loss
+
+
+@functools.lru_cache(maxsize=64)
+def sampled_loss(model: Encoder, kind: Pointwise, *, num_negatives: int = 1) -> Loss:
+    """BPR, BCE or softmax against items drawn afresh at every step.
+
+    ``batch.aside["sampler"]`` is a :class:`alkd_jax.samplers.Sampler`. Drawn items that are the row's target, or in its
+    input, count for nothing. The softmax weighs each draw by ``1 / (C q_v)`` and the target by 1, so that its partition
+    function tends to the whole catalogue's as C grows.
+
+    Args:
+        model: a backbone.
+        kind: "bpr", "bce" or "softmax".
+        num_negatives: C, drawn for each row.
+
+    Raises:
+        ValueError: the kind is unknown or ``num_negatives`` below 1.
+
+    Reference:
+        Bengio and Senécal, Adaptive importance sampling, 2008; Khrylchenko et al., Correcting the logQ correction,
+        RecSys 2025.
+    """
+    if kind not in ("bpr", "bce", "softmax"):
+        raise ValueError(f"kind is {kind!r}; expected 'bpr', 'bce' or 'softmax'")
+    if num_negatives < 1:
+        raise ValueError(f"num_negatives is {num_negatives}; expected at least 1")
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        sampler: Sampler = batch.aside["sampler"]
+        dropout_key, draw_key = jax.random.split(key)
+        vectors = encode(model, params, batch, dropout_key)
+        table = model.apply(params, method="item_embeddings")
+        drawn = sampler.draw(draw_key, (batch.target.shape[0], num_negatives))
+        fresh = (drawn != batch.target[:, None]) & (drawn[:, :, None] != batch.items[:, None, :]).all(-1)
+        positive = (vectors * table[batch.target]).sum(-1)
+        negative = jnp.einsum("bd,bcd->bc", vectors, table[drawn])
+        if kind == "softmax":
+            return losses.sampled_softmax(
+                positive,
+                negative,
+                log_chance_positive=jnp.zeros_like(positive),
+                log_chance_negative=sampler.log_chance[drawn] + jnp.log(float(num_negatives)),
+                where=fresh,
+                weight=batch.weight,
+            )
+        pairwise = losses.sampled_bpr if kind == "bpr" else losses.binary_cross_entropy
+        return pairwise(positive, negative, weight=batch.weight, where=fresh.astype(positive.dtype))
+
+    return loss
+
+
+@functools.lru_cache(maxsize=64)
+def listwise_loss(model: Encoder) -> Loss:
+    """Softmax cross-entropy over a teacher's list, the row's own list among ``batch.aside``'s.
+
+    ``batch.aside["list_items"]`` and ``batch.aside["list_gain"]``, both ``[E, K]``, hold one list an example; a gain of
+    0 leaves a place out. See :func:`alkd_jax.losses.listwise_softmax`.
+
+    Args:
+        model: a backbone.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        vectors = encode(model, params, batch, key)
+        listed = jnp.asarray(batch.aside["list_items"])[batch.row]
+        gain = jnp.asarray(batch.aside["list_gain"])[batch.row]
+        table = model.apply(params, method="item_embeddings")
+        scores = jnp.einsum("bd,bkd->bk", vectors, table[listed])
+        return losses.listwise_softmax(scores, gain, where=listed > 0, weight=batch.weight)
+
+    return loss

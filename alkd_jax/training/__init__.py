@@ -1,0 +1,19 @@
+"""Training: one compiled program per validation interval, with seeds as a leading axis."""
+
+from alkd_jax.objectives import Loss, in_batch_loss
+from alkd_jax.training.curves import curve_log
+from alkd_jax.training.fit import fit, seed_keys
+from alkd_jax.training.program import TrainState
+from alkd_jax.training.records import Fitted, History, Progress
+
+__all__ = [
+    "Fitted",
+    "History",
+    "Loss",
+    "Progress",
+    "TrainState",
+    "curve_log",
+    "fit",
+    "in_batch_loss",
+    "seed_keys",
+]

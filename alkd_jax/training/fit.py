@@ -1,0 +1,269 @@
+"""Training from the host's side: what is asked is checked, intervals are run one after the other, curves are kept.
+
+The data lie on the device once. A program scans over the steps of an interval, validates, and keeps the best
+parameters; the host only reads a few numbers between intervals. Seed s of a run is the same computation whether it
+runs alone or beside others.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from alkd_jax.checkpoints import KeptTraining, TrainingFolder, kept_training
+from alkd_jax.examples import (
+    AnyExamples,
+    Examples,
+    Positions,
+    every_item,
+    every_prefix,
+    last_item_examples,
+    sequences_of,
+)
+from alkd_jax.models import Encoder, Params, init_params
+from alkd_jax.objectives import Loss, in_batch_loss
+from alkd_jax.training import program as programs
+from alkd_jax.training.identity import identity
+from alkd_jax.training.program import Material, Program
+from alkd_jax.training.records import Fitted, History, Progress
+from alkd_jax.types import Sequences, Sessions
+
+Targets: TypeAlias = Literal["last", "all", "cloze"]
+ExtraParams: TypeAlias = Callable[[jax.Array, Encoder], Params]
+"""``extra(key, model)`` returns further collections to train beside the model's."""
+
+_EXTRA = 1
+"""Folded into a seed's initial key, so that extra parameters leave the model's own initial values as they are."""
+
+
+def seed_keys(key: jax.Array, seeds: int | Sequence[int]) -> jax.Array:
+    """One key a seed: seed s gets the same key whichever seeds run beside it.
+
+    Raises:
+        ValueError: there are no seeds, or one comes twice.
+    """
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"seeds are {seeds}; expected a positive number or a list of different numbers")
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(numbers, jnp.uint32))
+
+
+def fit(
+    key: jax.Array,
+    model: Encoder,
+    train: Sessions,
+    validation: Sessions,
+    *,
+    seeds: int | Sequence[int] = 1,
+    targets: Targets = "last",
+    sequences: Sequences | None = None,
+    examples: AnyExamples | None = None,
+    loss: Loss | None = None,
+    aside: Any = None,
+    initial: Params | None = None,
+    extra: ExtraParams | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    learning_rate: float | optax.Schedule = 1e-3,
+    weight_decay: float = 0.0,
+    batch_size: int = 1024,
+    max_steps: int = 10_000,
+    steps_per_validation: int = 20,
+    patience: int = 10,
+    recall_at: int = 25,
+    validation_batch: int = 512,
+    progress: Callable[[Progress], None] | None = None,
+    checkpoints: TrainingFolder | None = None,
+) -> Fitted:
+    """Trains a backbone, every seed in the same program, each stopping when its validation recall stops rising.
+
+    Args:
+        key: consumed; with the seed's number it decides initial values, batches and dropout.
+        model: a backbone.
+        train: sessions to learn from.
+        validation: sessions that decide when to stop and which parameters are kept.
+        seeds: how many seeds, 0 … seeds − 1, or their numbers.
+        targets: "last" learns the held-out item of every session, as the paper; "all" every item but the first, given
+            what came before; "cloze" every item, given the others.
+        sequences: whole training sessions for "all" and "cloze"; by default as much of them as ``train`` holds.
+        examples: what to learn, in place of ``targets``. With a seed axis, each seed its own.
+        loss: default :func:`alkd_jax.objectives.in_batch_loss` of the model. Pass the same function object to reuse a
+            compilation.
+        aside: arrays the loss finds in ``batch.aside``, the same for all seeds.
+        initial: parameters to start from, with a leading seed axis; drawn afresh if not given.
+        extra: draws further collections that are trained along and dropped at the end.
+        optimizer: default Adam, AdamW where ``weight_decay`` is not 0. One that takes ``step=`` is given it.
+        learning_rate: of the default optimizer; a number, or an optax schedule over steps.
+        weight_decay: of the default optimizer, decoupled.
+        batch_size: examples a step, drawn without replacement; all of them where there are fewer.
+        max_steps: at most so many steps.
+        steps_per_validation: length of the compiled interval.
+        patience: validations without a better recall after which a seed stops.
+        recall_at: k of the validation recall.
+        validation_batch: sessions whose scores are in memory at a time, per seed.
+        progress: called after each validation.
+        checkpoints: where the state is kept while training; the same call goes on from there, to the same result.
+
+    Returns:
+        The best parameters of each seed and the learning curves.
+
+    Raises:
+        ValueError: a split is empty, an id out of range, a size below 1; the checkpoints are another run's.
+        FloatingPointError: the training loss is not finite; names seed and step.
+    """
+    sizes = {
+        "batch_size": batch_size,
+        "max_steps": max_steps,
+        "steps_per_validation": steps_per_validation,
+        "patience": patience,
+        "recall_at": recall_at,
+        "validation_batch": validation_batch,
+    }
+    _check(model, train, validation, sizes)
+    examples, source = _what_to_learn(train, targets, sequences, examples)
+    _check_examples(model, source, examples)
+    program = Program(
+        model=model,
+        loss=in_batch_loss(model) if loss is None else loss,
+        optimizer=_default_optimizer(learning_rate, weight_decay) if optimizer is None else optimizer,
+        batch_size=min(batch_size, examples.weight.shape[-1]),
+        steps=min(steps_per_validation, max_steps),
+        patience=patience,
+        recall_at=recall_at,
+        validation_batch=validation_batch,
+    )
+    keys = seed_keys(key, seeds)
+    init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    if initial is None:
+        initial = jax.vmap(lambda k: init_params(k, model, length=train.items.shape[1]))(init_keys)
+    more = {} if extra is None else jax.vmap(lambda k: extra(jax.random.fold_in(k, _EXTRA), model))(init_keys)
+    if clash := initial.keys() & more.keys():
+        raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
+    material = jax.device_put(Material(examples, source, validation, aside))
+    # The state is donated from step to step; the caller's arrays must not be.
+    state = programs.start(program, jax.tree.map(jnp.copy, {**initial, **more}), initial, material.validation)
+    if checkpoints is None:
+        return _run(program, run_keys, state, material, max_steps, progress, None)
+    with kept_training(checkpoints, identity(program, keys, state, material), state) as kept:
+        return _run(program, run_keys, state, material, max_steps, progress, kept)
+
+
+def _what_to_learn(
+    train: Sessions, targets: Targets, sequences: Sequences | None, examples: AnyExamples | None
+) -> tuple[AnyExamples, Sessions | Sequences]:
+    """The examples and what they point into."""
+    if targets not in ("last", "all", "cloze"):
+        raise ValueError(f"targets is {targets!r}; expected 'last', 'all' or 'cloze'")
+    if isinstance(examples, Examples) or (examples is None and targets == "last"):
+        return last_item_examples(train) if examples is None else examples, train
+    whole = sequences_of(train) if sequences is None else sequences
+    if examples is None:
+        length = train.items.shape[1]
+        examples = (every_prefix if targets == "all" else every_item)(whole, length=length)
+    return examples, whole
+
+
+def _check(model: Encoder, train: Sessions, validation: Sessions, steps: dict[str, int]) -> None:
+    """Raises on what would otherwise train nonsense: empty splits, ids out of range, sizes below 1."""
+    for name, number in steps.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+    for name, split in (("train", train), ("validation", validation)):
+        if len(split) == 0:
+            raise ValueError(f"the {name} split is empty; expected at least one session")
+        for part, array in (("items", split.items), ("targets", split.target)):
+            low, high = int(np.min(array)), int(np.max(array))
+            least = 0 if part == "items" else 1
+            if low < least or high > model.num_items:
+                raise ValueError(f"{name} {part} span {low}..{high}; expected {least}..{model.num_items}")
+        if not np.asarray(split.mask).any(1).all():
+            raise ValueError(f"a {name} session has no known item; drop such sessions first")
+
+
+def _check_examples(model: Encoder, source: Sessions | Sequences, examples: AnyExamples) -> None:
+    """Raises where examples point past what there is."""
+    if examples.weight.shape[-1] == 0 or not np.asarray(examples.weight).any(-1).all():
+        raise ValueError("there are no examples to learn from")
+    low, high = int(np.min(examples.session)), int(np.max(examples.session))
+    if low < 0 or high >= len(source):
+        raise ValueError(f"examples name session rows up to {high} of {len(source)}")
+    if isinstance(examples, Positions):
+        low, high = int(np.min(examples.position)), int(np.max(examples.position))
+        if low < 0 or high >= len(source.items):
+            raise ValueError(f"examples name positions {low}..{high} of {len(source.items)}")
+        target = source.items
+    else:
+        target = examples.target
+    if int(np.min(target)) < 1 or int(np.max(target)) > model.num_items:
+        raise ValueError(f"example targets span {np.min(target)}..{np.max(target)}; expected 1..{model.num_items}")
+
+
+@functools.lru_cache(maxsize=64)
+def _default_optimizer(learning_rate: float | optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    if weight_decay == 0:
+        return optax.adam(learning_rate)
+    return optax.adamw(learning_rate, weight_decay=weight_decay)
+
+
+def _run(
+    program: Program,
+    keys: jax.Array,
+    state: programs.TrainState,
+    material: Material,
+    max_steps: int,
+    progress: Callable[[Progress], None] | None,
+    kept: KeptTraining | None,
+) -> Fitted:
+    """Runs intervals until every seed has stopped or the steps are spent."""
+    num_seeds = keys.shape[0]
+    steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [np.asarray(state.best_metric)]
+    if kept is not None and kept.found is not None:
+        state, curves = kept.found
+        steps = list(curves[0])
+        losses, recalls = ([np.asarray(row) for row in curve] for curve in curves[1:])
+    seconds, timed_examples = 0.0, 0
+    stopped = np.asarray(state.stopped)
+    began_at = steps[-1]
+    for step in range(began_at, max_steps - program.steps + 1, program.steps):
+        active = ~stopped
+        if not active.any():
+            break
+        began = time.perf_counter()
+        state, seen = programs.interval(program, state, keys, material, jnp.int32(step))
+        seen, stopped = jax.device_get((seen, state.stopped))
+        if step > began_at:
+            seconds += time.perf_counter() - began
+            timed_examples += program.steps * program.batch_size * num_seeds
+        _check_finite(seen, active, step)
+        steps.append(step + program.steps)
+        losses.append(np.where(active, seen.loss, np.nan))
+        recalls.append(np.where(active, seen.recall, np.nan))
+        if kept is not None:
+            kept.keep(len(steps) - 1, steps[-1], state, _as_lists(steps, losses, recalls))
+        if progress is not None:
+            speed = timed_examples / seconds if seconds else float("nan")
+            progress(Progress(steps[-1], max_steps, losses[-1], recalls[-1], speed, int((~stopped).sum())))
+    if kept is not None:
+        kept.save(steps[-1], state, _as_lists(steps, losses, recalls))
+    history = History(np.asarray(steps), np.stack(losses, 1), np.stack(recalls, 1))
+    best_step, best_metric = jax.device_get((state.best_step, state.best_metric))
+    speed = timed_examples / seconds if seconds else float("nan")
+    return Fitted(state.best_params, history, best_step, best_metric, speed)
+
+
+def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarray]) -> tuple[list[Any], ...]:
+    return steps, [row.tolist() for row in losses], [row.tolist() for row in recalls]
+
+
+def _check_finite(seen: programs.Seen, active: np.ndarray, step: int) -> None:
+    """Raises where the loss of a seed that counts, or what a step made of the item vectors, is not finite."""
+    for seed in np.flatnonzero(active):
+        unsound = np.flatnonzero(~seen.sound[seed])
+        if len(unsound) or not np.isfinite(seen.loss[seed]):
+            last = len(seen.sound[seed])
+            first = int(unsound[0]) + 1 if len(unsound) else last
+            raise FloatingPointError(f"the loss of seed {seed} is not finite at step {step + first}")

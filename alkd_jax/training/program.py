@@ -1,0 +1,175 @@
+"""The compiled half of training: the steps of an interval, its validation, the better parameters kept."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from alkd_jax import metrics, scoring
+from alkd_jax.examples import AnyExamples, Batch, batch_rows
+from alkd_jax.models import Encoder, Params
+from alkd_jax.objectives import Loss
+from alkd_jax.types import Sequences, Sessions
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes while training; every leaf gets a leading seed axis.
+
+    ``params`` may hold more collections than the model's own (a method's extra parameters); ``best_params`` does not.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    best_params: Params
+    best_metric: Float[Array, "*seeds"]
+    best_step: Int[Array, "*seeds"]
+    stale: Int[Array, "*seeds"]
+    stopped: Bool[Array, "*seeds"]
+
+
+@flax.struct.dataclass
+class Material:
+    """What training reads and never changes, on the device once.
+
+    Attributes:
+        examples: what to learn.
+        source: the sessions or sequences the examples point into.
+        validation: sessions that decide when to stop.
+        aside: what the loss may look at.
+    """
+
+    examples: AnyExamples
+    source: Sessions | Sequences
+    validation: Sessions
+    aside: Any
+
+
+class Seen(NamedTuple):
+    """What the host reads after an interval, with a leading seed axis.
+
+    Attributes:
+        loss: training loss of the last batch.
+        recall: validation recall.
+        sound: ``[T]`` after which steps the batch's item vectors were finite.
+    """
+
+    loss: jax.Array
+    recall: jax.Array
+    sound: jax.Array
+
+
+def validation_recall(
+    model: Encoder, params: Params, validation: Sessions, k: int, batch_size: int
+) -> Float[Array, ""]:
+    """Recall at k on the validation sessions, a batch of score rows in memory at a time."""
+    table = model.apply(params, method="item_embeddings")
+    num_sessions = len(validation)
+    batch_size = min(batch_size, num_sessions)
+    num_batches = -(-num_sessions // batch_size)
+    # The last batch starts early enough to be whole; what it repeats is weighted 0.
+    starts = jnp.minimum(jnp.arange(num_batches) * batch_size, num_sessions - batch_size)
+
+    def hits(batch: tuple[Array, Array]) -> Float[Array, ""]:
+        number, start = batch
+        take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=batch_size)
+        items, mask, target = take(validation.items), take(validation.mask), take(validation.target)
+        all_scores = scoring.scores(model.apply(params, items, mask), table)
+        fresh = start + jnp.arange(batch_size) >= number * batch_size
+        return (metrics.recall(scoring.target_rank(all_scores, target, exclude=items), k) * fresh).sum()
+
+    return jax.lax.map(hits, (jnp.arange(num_batches), starts)).sum() / num_sessions
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The static half of a run: what is compiled in. Equal programs share one compilation."""
+
+    model: Any
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    steps: int
+    patience: int
+    recall_at: int
+    validation_batch: int
+
+    def start(self, params: Params, own: Params, validation: Sessions) -> TrainState:
+        """The state before the first step; the parameters given are the ones to beat.
+
+        Args:
+            params: all that is trained.
+            own: of these, the model's.
+            validation: decides how good they are.
+        """
+        recall = validation_recall(self.model, own, validation, self.recall_at, self.validation_batch)
+        zero = jnp.zeros((), jnp.int32)
+        copy = jax.tree.map(jnp.array, own)
+        return TrainState(params, self.optimizer.init(params), copy, recall, zero, zero, jnp.zeros((), bool))
+
+    def batch(self, material: Material, rows: Array, step: Array) -> Batch:
+        """Gathers the examples of a step."""
+        batch = material.examples.take(rows, material.source)  # type: ignore[arg-type]
+        return batch.replace(step=step, aside=material.aside)  # type: ignore[attr-defined]
+
+    def interval(self, state: TrainState, key: jax.Array, material: Material, step: Array) -> tuple[TrainState, Seen]:
+        """Takes the interval's steps, validates, and keeps the better parameters."""
+        order_key, loss_key = jax.random.split(key)
+        num_examples = material.examples.weight.shape[-1]
+        rows = batch_rows(order_key, step, self.steps, self.batch_size, num_examples)
+        optimizer = optax.with_extra_args_support(self.optimizer)
+
+        def take_step(carry: tuple[Params, optax.OptState], now: tuple[Array, Array]) -> tuple[Any, Array]:
+            params, opt_state = carry
+            chosen, number = now
+            batch = self.batch(material, chosen, number)
+            gradient = jax.grad(self.loss)(params, batch, jax.random.fold_in(loss_key, number))
+            updates, opt_state = optimizer.update(gradient, opt_state, params, step=number)
+            params = optax.apply_updates(params, updates)
+            # A loss that is not finite leaves its mark on the vectors of the items it was about.
+            sound = jnp.isfinite(self.model.apply(params, method="item_embeddings")[batch.target]).all()
+            return (params, opt_state), sound
+
+        numbers = step + jnp.arange(self.steps)
+        (params, opt_state), sound = jax.lax.scan(take_step, (state.params, state.opt_state), (rows, numbers))
+        # A loss at every step would cost as much as its gradient; one an interval tells as much.
+        last = self.batch(material, rows[-1], numbers[-1])
+        loss = self.loss(params, last, jax.random.fold_in(loss_key, numbers[-1]))
+        own = {name: params[name] for name in state.best_params}
+        recall = validation_recall(self.model, own, material.validation, self.recall_at, self.validation_batch)
+        better = (recall > state.best_metric) & ~state.stopped
+        stale = jnp.where(better, 0, state.stale + 1)
+        new_state = TrainState(
+            params=params,
+            opt_state=opt_state,
+            best_params=jax.tree.map(lambda new, old: jnp.where(better, new, old), own, state.best_params),
+            best_metric=jnp.where(better, recall, state.best_metric),
+            best_step=jnp.where(better, step + self.steps, state.best_step),
+            stale=stale,
+            stopped=state.stopped | (stale >= self.patience),
+        )
+        return new_state, Seen(loss, recall, sound)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def start(program: Program, params: Params, own: Params, validation: Sessions) -> TrainState:
+    """The first state of every seed."""
+    return jax.vmap(program.start, in_axes=(0, 0, None))(params, own, validation)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def interval(
+    program: Program, state: TrainState, keys: jax.Array, material: Material, step: Array
+) -> tuple[TrainState, Seen]:
+    """One interval of every seed."""
+
+    def one(state: TrainState, key: jax.Array, examples: AnyExamples) -> tuple[TrainState, Seen]:
+        return program.interval(state, key, material.replace(examples=examples), step)  # type: ignore[attr-defined]
+
+    shared = 0 if material.examples.weight.ndim == 2 else None
+    return jax.vmap(one, in_axes=(0, 0, shared))(state, keys, material.examples)
