@@ -1,0 +1,142 @@
+"""Unbiased distillation: the student follows the teacher's order only among items of like popularity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from alkd_jax import losses, scoring
+from alkd_jax.distillation.entities import Teacher
+from alkd_jax.types import PAD
+
+MU = 20.0
+"""Rank r is drawn with chance ∝ exp(−r / 20)."""
+DEPTH = 400
+"""Length of the lists. Rank 400 has chance 2e-9, less than a float32 draw can tell from 0; the authors keep 1,000."""
+
+
+def group_lists(
+    teacher: Teacher,
+    groups: Int[np.ndarray, " V"],
+    exclude: Int[Array, "N L"] | Int[np.ndarray, "N L"],
+    *,
+    depth: int = DEPTH,
+    batch_size: int = 1024,
+) -> tuple[Int[np.ndarray, "N G K"], Int[np.ndarray, "N G"]]:
+    """The teacher's order of every group, for every training session.
+
+    Args:
+        teacher: its vectors.
+        groups: from :func:`alkd_jax.distillation.popularity.popularity_groups`.
+        exclude: each session's own items, target included; 0 where there are fewer.
+        depth: K, how much of a group's order to keep.
+        batch_size: sessions at a time.
+
+    Returns:
+        Items, best first, 0 after the last; and how many there are.
+    """
+    num_sessions, num_groups = teacher.sessions.shape[0], int(groups.max()) + 1
+    lists = np.zeros((num_sessions, num_groups, depth), np.int32)
+    best = jax.jit(scoring.top_k, static_argnums=2)
+    for group in range(num_groups):
+        # Row 0 of a table is padding to top_k, and so it is here.
+        members = np.concatenate([[PAD], np.flatnonzero(groups == group)])
+        place = np.zeros(len(groups), np.int32)
+        place[members] = np.arange(len(members))
+        table, k = teacher.items[members], min(depth, len(members) - 1)
+        for start in range(0, num_sessions, batch_size):
+            rows = slice(start, start + batch_size)
+            _, found = best(teacher.sessions[rows], table, k, exclude=place[np.asarray(exclude[rows])])
+            lists[rows, group, :k] = members[np.maximum(found, PAD)]
+    return lists, (lists != PAD).sum(-1).astype(np.int32)
+
+
+def rank_pairs(
+    key: jax.Array, length: Int[Array, "*batch"], *, mu: float = MU
+) -> tuple[Int[Array, "*batch"], Int[Array, "*batch"]]:
+    """Draws two different ranks: ``P(i, j) ∝ p_i p_j``, i ≠ j, with ``p_r ∝ exp(−r / μ)``, r = 1..R.
+
+    This is the law of drawing both from p until they differ, without drawing again: the first has chance
+    ∝ p_i (1 − p_i), the second comes from p without i. Both are found by bisection of their distribution functions.
+
+    Args:
+        key: consumed.
+        length: R, at least 2.
+        mu: μ.
+
+    Returns:
+        The better rank and the worse, from 0.
+    """
+    decay = jnp.exp(-1.0 / mu)
+    steps = 20  # enough for lists of a million
+    whole = 1.0 - decay**length
+    first_draw, second_draw = jax.random.uniform(key, (2, *length.shape))
+
+    def chance(rank: Array) -> Array:
+        return decay ** (rank - 1) * (1.0 - decay) / whole
+
+    def below(rank: Array) -> Array:
+        return (1.0 - decay**rank) / whole
+
+    def squares(rank: Array) -> Array:
+        return ((1.0 - decay) / whole) ** 2 * (1.0 - decay ** (2 * rank)) / (1.0 - decay**2)
+
+    def smallest(function, value: Array, last: Array) -> Array:  # type: ignore[no-untyped-def]
+        """The least rank in 1..last at which ``function`` exceeds ``value``; the last where none does."""
+
+        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = (low + high) // 2
+            exceeds = function(middle) > value
+            return jnp.where(exceeds, low, middle + 1), jnp.where(exceeds, middle, high)
+
+        return jax.lax.fori_loop(0, steps, halve, (jnp.ones_like(last), last))[1]
+
+    first = smallest(lambda r: below(r) - squares(r), first_draw * (1.0 - squares(length)), length)
+    own = chance(first)
+
+    def below_without_first(place: Array) -> Array:
+        behind = place >= first
+        return below(place + behind) - jnp.where(behind, own, 0.0)
+
+    place = smallest(below_without_first, second_draw * (1.0 - own), length - 1)
+    second = place + (place >= first)
+    return jnp.minimum(first, second) - 1, jnp.maximum(first, second) - 1
+
+
+def draw_pairs(
+    key: jax.Array,
+    lists: Int[Array, "B G K"],
+    length: Int[Array, "B G"],
+    budget: tuple[int, ...],
+    *,
+    mu: float = MU,
+) -> tuple[Int[Array, "B P"], Int[Array, "B P"], Bool[Array, "B P"]]:
+    """Draws every session's pairs: ``budget[g]`` of group g, P together.
+
+    Returns:
+        The item the teacher ranks higher, the one it ranks lower, and which pairs exist: a group with fewer than two
+        items has none.
+    """
+    group = np.repeat(np.arange(len(budget)), budget)
+    size = length[:, group]
+    better, worse = rank_pairs(key, jnp.maximum(size, 2), mu=mu)
+    rows = jnp.arange(lists.shape[0])[:, None]
+    return lists[rows, group[None], better], lists[rows, group[None], worse], size >= 2
+
+
+def pair_loss(
+    margin: Float[Array, "B P"], drawn: Bool[Array, "B P"], *, weight: Float[Array, " B"] | None = None
+) -> Float[Array, ""]:
+    """``mean_b mean_p −log σ(s_b,i⁺ − s_b,i⁻)``: the teacher's scores act through their order alone.
+
+    Args:
+        margin: the student's score of the item the teacher ranks higher, less that of the other.
+        drawn: which pairs count.
+        weight: of the rows; 0 takes one out.
+
+    Reference:
+        Chen et al., Unbiased knowledge distillation for recommendation, WSDM 2023.
+    """
+    no_positive = jnp.zeros(margin.shape[0])
+    return losses.sampled_bpr(no_positive, -margin, weight=weight, where=drawn.astype(margin.dtype))
