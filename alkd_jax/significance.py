@@ -78,7 +78,8 @@ def compare(
     other: Int[np.ndarray, "*seeds_of_other M"],
     *,
     metric: str = "recall@10",
-    resamples: int = 10_000,
+    sign_patterns: int = 10_000,
+    resamples: int = 2_000,
     confidence: float = 0.95,
     interval: str = "percentile",
 ) -> Comparison:
@@ -89,16 +90,17 @@ def compare(
         ranks: ``[N]`` or ``[S, N]``, row s of both sides being the same seed.
         other: what is subtracted; a side of one row is compared with the other's mean over seeds.
         metric: "recall@K", "ndcg@K" or "mrr".
-        resamples: of the sessions, for the bootstrap and the randomisation each; where ``2^N`` is less, every sign
-            pattern is tried once and the randomisation is exact.
+        sign_patterns: drawn for the randomisation; where there are fewer, each is tried once and p is exact.
+        resamples: of the sessions, for the bootstrap.
         confidence: of the intervals, in (0, 1).
         interval: "percentile", or "bca" for the bias-corrected and accelerated one.
 
     Raises:
         ValueError: sessions or seeds do not pair, there are fewer than two sessions, or an option is out of range.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; expected at least 1")
+    for name, number in (("sign_patterns", sign_patterns), ("resamples", resamples)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected between 0 and 1")
     if interval not in INTERVALS:
@@ -112,7 +114,7 @@ def compare(
     by_session = values.mean(0) - other_values.mean(0)
     num_seeds = min(len(values), len(other_values))
     by_seed = values.mean(1) - other_values.mean(1) if num_seeds > 1 else np.zeros(0)
-    p_randomisation = randomisation(rng, by_session, resamples=resamples)
+    p_randomisation = randomisation(rng, by_session, sign_patterns=sign_patterns)
     p_bootstrap, over_sessions = bootstrap(
         rng, by_session, resamples=resamples, confidence=confidence, interval=interval
     )
@@ -132,13 +134,15 @@ def compare(
     )
 
 
-def randomisation(rng: np.random.Generator, difference: Float[np.ndarray, " N"], *, resamples: int = 10_000) -> float:
+def randomisation(
+    rng: np.random.Generator, difference: Float[np.ndarray, " N"], *, sign_patterns: int = 10_000
+) -> float:
     """Two-sided p of a mean of paired differences, if each could as well have had the other sign.
 
     Args:
         rng: consumed.
         difference: of the pairs.
-        resamples: sign patterns drawn; all of them once where there are no more.
+        sign_patterns: how many are drawn; all ``2^N`` once where there are no more.
 
     Returns:
         p; 1 where fewer than two pairs differ.
@@ -147,23 +151,27 @@ def randomisation(rng: np.random.Generator, difference: Float[np.ndarray, " N"],
     moved = difference[difference != 0]
     if moved.size < 2:
         return 1.0
-    outcome = stats.permutation_test(
-        (moved,),
-        lambda sample, axis: sample.sum(axis),
-        permutation_type="samples",
+    if 2.0**moved.size <= sign_patterns:
+        outcome = stats.permutation_test(
+            (moved,), np.sum, permutation_type="samples", vectorized=True, n_resamples=sign_patterns
+        )
+        return float(outcome.pvalue)
+    drawn = stats.monte_carlo_test(
+        moved,
+        lambda size: np.where(rng.integers(0, 2, size, np.int8), moved, -moved),
+        np.sum,
         vectorized=True,
-        n_resamples=resamples,
+        n_resamples=sign_patterns,
         batch=max(1, _VALUES_AT_A_TIME // moved.size),
-        rng=rng,
     )
-    return float(outcome.pvalue)
+    return float(drawn.pvalue)
 
 
 def bootstrap(
     rng: np.random.Generator,
     difference: Float[np.ndarray, " N"],
     *,
-    resamples: int = 10_000,
+    resamples: int = 2_000,
     confidence: float = 0.95,
     interval: str = "percentile",
 ) -> tuple[float, tuple[float, float]]:

@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import teaching
+from experiments import comparisons, teaching
 from experiments.pipeline import Run
 from experiments.results import COLUMNS, cell
 from experiments.run_folder import read_json, write_json
@@ -27,6 +27,7 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("experiments"), autoescape=True)
     kept = run.folder.hops
     account = teaching.teacher_account(run)
+    headings, differences = comparisons.as_rows(results["tests"], list(results["methods"]))
     write_json(run.folder.path / "teaching.json", account)
     page = environment.get_template("report.html.jinja").render(
         title=f"ALKDRec on {results['dataset']}: {results['backbone']}",
@@ -37,6 +38,10 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         ),
         columns=COLUMNS,
         rows=[(name, [cell(values[c]) for c in COLUMNS]) for name, values in results["methods"].items()],
+        headings=headings,
+        differences=differences,
+        difference_note=comparisons.note(results["tests"]),
+        tests=comparisons.in_full(results["tests"]),
         curves=markupsafe.Markup(draw_curves(run)),
         band=markupsafe.Markup(draw_band(run)),
         band_note=band_note(run),

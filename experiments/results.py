@@ -1,14 +1,17 @@
-"""The numbers of a run, from its stored ranks: `metrics.json` and the printed table."""
+"""The numbers of a run, from its stored ranks: `metrics.json` and the printed tables."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 
 from alkd_jax import metrics
+from experiments import comparisons
 from experiments.pipeline import Run
-from experiments.run_folder import read_json
+from experiments.run_folder import read_json, write_json
 
 COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr")
 
@@ -18,7 +21,8 @@ def collect(run: Run) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "backbone", "mode", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}}}, "tests"}``;
-        ``std`` is over seeds (n − 1), 0 for the training-free methods, which have none.
+        ``std`` is over seeds (n − 1), 0 for the training-free methods, which have none; "tests" as
+        :func:`experiments.comparisons.compare_all` gives them.
     """
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
@@ -30,7 +34,18 @@ def collect(run: Run) -> dict[str, Any]:
         methods[name] = {metric: spread(column) for metric, column in columns.items()}
     settings = run.settings
     about = {"dataset": run.dataset.name, "backbone": settings.backbone, "mode": settings.mode, "seeds": settings.seeds}
-    return about | {"methods": methods, "tests": []}
+    return about | {"methods": methods, "tests": tested(run, ranks)}
+
+
+def tested(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The tests of significance, made once for given ranks and kept in the run as `tests.json`."""
+
+    def work(folder: pathlib.Path) -> None:
+        write_json(folder / "tests.json", comparisons.compare_all(ranks, seed=run.settings.seed))
+
+    inputs = {"metrics": comparisons.METRICS, "sign_patterns": comparisons.SIGN_PATTERNS}
+    run.folder.hop("tests", inputs, ["tests.json"], work, after=["ranks"])
+    return read_json(run.folder.path / "tests.json")
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -45,11 +60,11 @@ def cell(numbers: Mapping[str, Any]) -> str:
     return f"{mean} ± {numbers['std']:.4f}" if len(numbers["values"]) > 1 else mean
 
 
-def as_table(results: Mapping[str, Any]) -> Table:
-    """The results as a table for the terminal."""
+def as_table(results: Mapping[str, Any]) -> Group:
+    """The results, and the differences between methods, as tables for the terminal."""
     released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
     title = f"{results['dataset']}, {results['backbone']}, {results['mode']} protocol, {results['seeds']} seeds"
     table = Table("method", *COLUMNS, *released, title=title)
     for name, columns in results["methods"].items():
         table.add_row(name, *(cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)))
-    return table
+    return Group(table, comparisons.as_table(results["tests"], list(results["methods"])))

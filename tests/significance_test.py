@@ -40,13 +40,13 @@ def test_randomisation_of_many_pairs_follows_the_normal_limit(rng):
 
 
 def test_randomisation_that_draws_never_says_zero(rng):
-    assert significance.randomisation(rng, np.ones(100), resamples=999) == pytest.approx(2 / 1000)
+    assert significance.randomisation(rng, np.ones(100), sign_patterns=999) == pytest.approx(2 / 1000)
 
 
 @pytest.mark.parametrize("interval", significance.INTERVALS)
 def test_bootstrap_of_a_mean_follows_the_normal_limit(rng, interval):
     difference = rng.normal(0.1, 1.0, 2000)
-    p, (low, high) = significance.bootstrap(rng, difference, interval=interval)
+    p, (low, high) = significance.bootstrap(rng, difference, resamples=10_000, interval=interval)
     error = difference.std() / np.sqrt(2000)
     np.testing.assert_allclose([low, high], difference.mean() + np.array([-1.96, 1.96]) * error, atol=0.1 * error)
     assert p == pytest.approx(2 * stats.norm.sf(difference.mean() / error), abs=2e-3)
@@ -147,7 +147,7 @@ def test_without_a_difference_p_is_uniform_and_intervals_cover(rng):
     alarms = covered = 0
     for _ in range(trials):
         difference = rng.normal(size=40) * (rng.random(40) < 0.5)
-        alarms += significance.randomisation(rng, difference, resamples=199) <= 0.1
+        alarms += significance.randomisation(rng, difference, sign_patterns=199) <= 0.1
         _, (low, high) = significance.bootstrap(rng, difference, resamples=199, confidence=0.9)
         covered += low <= 0 <= high
     assert 0.05 * trials <= alarms <= 0.16 * trials
@@ -169,6 +169,7 @@ def test_memory_does_not_change_the_result(rng, monkeypatch):
         ({"metric": "recall@0"}, "metric is 'recall@0'"),
         ({"metric": "auc@5"}, "metric is 'auc@5'"),
         ({"resamples": 0}, "resamples is 0"),
+        ({"sign_patterns": 0}, "sign_patterns is 0"),
         ({"confidence": 95.0}, "confidence is 95.0; expected between 0 and 1"),
         ({"interval": "normal"}, "interval is 'normal'"),
         ({"other": np.ones((4, 7), int)}, "ranks of 8 and 7 sessions"),
