@@ -17,9 +17,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
     {"types"},
     {"models", "losses", "metrics", "maxmin"},
-    {"data", "examples", "scoring", "llm"},
-    {"neighbors", "selection"},
-    {"training", "evaluation", "checkpoints", "significance"},
+    {"data", "examples", "samplers", "scoring", "llm"},
+    {"neighbors", "selection", "objectives", "checkpoints"},
+    {"training", "evaluation", "significance"},
     {"distillation"},
 ]
 """Rooms of the library from the ground up; a room imports from the layers below it, or from itself."""
