@@ -60,17 +60,19 @@ def probability(solution):
     return np.exp(np.asarray(solution.log_policy, np.float64))
 
 
-def check(solution, a, b, d, value, tolerance=1e-4):
-    """The certificate holds, and is as tight as promised."""
+def check(solution, a, b, d, value):
+    """The certificate holds, and is as tight as promised; returns whether only rounding of the stakes allows it."""
     found, lower, upper = (float(number) for number in (solution.value, solution.lower, solution.upper))
     policy = probability(solution)
     assert lower <= found <= upper
     assert policy.sum() == pytest.approx(1, abs=1e-6)
-    # A float32 policy is known to 6e-8: where gains and losses cancel to less than a thousandth, that much shows.
-    size = max(abs(value), 1e-3 * (policy * (a + d)).sum())
-    assert upper - lower <= tolerance * size
-    assert abs(found - value) <= tolerance * size
+    # Where gains and losses cancel, the last digit of the stakes shows: see the test of the finest policy.
+    last_digit = float(np.finfo(np.float32).eps) * (policy * (a + d)).sum()
+    allowed = max(1e-4 * abs(value), last_digit)
+    assert upper - lower <= allowed
+    assert abs(found - value) <= allowed
     assert int(solution.support_size) == (policy > 0).sum()
+    return upper - lower > 1e-4 * abs(value)
 
 
 @functools.cache
@@ -81,22 +83,62 @@ def traced_solver():
     )
 
 
-def agree_with_highs(seed, num_games, sizes):
+def games_known_to_a_digit_only(seed, num_games, sizes):
+    """Checks random games against HiGHS on both paths; returns which are within 1e-4 only by the stakes' last digit."""
     rng = np.random.default_rng(seed)
+    coarse = set()
     for i in range(num_games):
         a, b, d, num_effective, num_similar = random_game(rng, sizes[i % len(sizes)], KINDS[i // len(sizes) % 5])
         value = game_value(a, b, d, num_effective, num_similar)
-        check(maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar), a, b, d, value)
-        check(traced_solver()(a, b, d, num_effective, num_similar), a, b, d, value)
+        seen = maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar)
+        traced = traced_solver()(a, b, d, num_effective, num_similar)
+        coarse |= {i for solution in (seen, traced) if check(solution, a, b, d, value)}
+    return coarse
 
 
 def test_value_and_certificate_agree_with_a_linear_program():
-    agree_with_highs(0, 60, [1, 20])
+    assert games_known_to_a_digit_only(0, 60, [1, 20]) == set()
 
 
 @pytest.mark.slow
 def test_value_and_certificate_agree_with_a_linear_program_on_five_hundred_games():
-    agree_with_highs(1, 500, [1, 2, 3, 7, 20, 40])
+    # In game 183 gains and losses cancel to 4e-4 of the stakes, and the gap is 1.5e-4 of the value.
+    assert games_known_to_a_digit_only(1, 500, [1, 2, 3, 7, 20, 40]) <= {183}
+
+
+def test_no_float32_policy_is_better_where_gains_and_losses_cancel():
+    """Two instances, one effective: equal stakes p (a + d) are best, and log p on its grid misses them."""
+    a, d = np.float32([1.0, 0.9]), np.float32([1.1, 0.9 / 1.1 * (1 - 1e-5)])
+    solution = maxmin.solve(a, a / 2, d, num_effective=1, num_similar=0)
+    (a1, a2), (d1, d2) = a.astype(float), d.astype(float)
+    total = a1 + d1 + a2 + d2
+    value = (a1 * a2 - d1 * d2) / total
+    assert float(solution.lower) <= value <= float(solution.upper)
+    assert float(solution.upper - solution.lower) <= 4 * np.finfo(np.float32).eps * (probability(solution) @ (a + d))
+
+    def neighbours(log_policy):
+        bits = np.float32(log_policy).view(np.int32) + np.arange(-200, 201)
+        return np.exp(bits.astype(np.int32).view(np.float32).astype(float))
+
+    # Two hundred steps change the sum of the policy by 1e-5, more than any that sums to 1 could.
+    first, second = neighbours(np.log((a2 + d2) / total))[:, None], neighbours(np.log((a1 + d1) / total))
+    worst = np.minimum(first * a1 - second * d2, second * a2 - first * d1) / (first + second)
+    assert 0 < value < 1e-5
+    assert worst.max() < value * (1 - 1e-4)
+
+
+def test_prices_of_the_many_who_are_not_asked_cost_the_certificate_no_digits():
+    a, b, d, *_ = random_game(np.random.default_rng(9), 3000, "lossy")
+    solution = maxmin.solve(a, b, d, num_effective=1800, num_similar=1200)
+    assert int(solution.support_size) < 10
+    assert float(solution.upper - solution.lower) <= 1e-6 * float(solution.value)
+
+
+def test_the_proof_does_not_rest_on_the_last_digit_of_the_search():
+    a, b = np.array([0.59233673, 0.89115391, 0.86821698]), np.array([0.31461488, 0.50188076, 0.15917076])
+    d = np.array([23.1892863, 30.35115969, 20.65076448])
+    solution = maxmin.solve(a, b, d, num_effective=0, num_similar=1)
+    assert float(solution.upper) == pytest.approx(game_value(a, b, d, 0, 1), rel=1e-6)
 
 
 def test_the_golden_games_are_solved_with_a_gap_below_a_ten_thousandth(golden):

@@ -210,27 +210,35 @@ def guarantee(
     instances: Instances,
     policy: Float[Array, " N"],
     unit: Int[Array, ""],
-    prices: tuple[Float[Array, ""], Float[Array, ""]],
+    price: Float[Array, ""],
+    ratio: Float[Array, ""],
     num_effective: Int[Array, ""],
     num_similar: Int[Array, ""],
 ) -> Float[Array, ""]:
     """What a policy gets at least, by the adversary's dual problem at given prices of the two correct labels.
 
-    ``Σ_s min(p_s a_s − v_1, p_s b_s − v_2, −p_s d_s) + k_ef v_1 + k_si v_2``
+    ``Σ_s min(p_s a_s − v, p_s b_s − λ v, −p_s d_s) + k_ef v + k_si λ v``
 
     Args:
         instances: the game.
         policy: ``[N]`` log p.
         unit: the result is in the unit ``2^unit``.
-        prices: ``(v_1, v_2)`` in that unit; any prices bound the worst case from below, the best ones reach it.
+        price: v in that unit; any prices bound the worst case from below, the best ones reach it.
+        ratio: λ.
         num_effective: k_ef.
         num_similar: k_si.
 
     Returns:
-        The bound ``[]``.
+        The bound ``[]``, with an error of about the rounding of ``Σ_s p_s (a_s + d_s)``.
     """
     exponent = instances.exponent + unit
     stake = jnp.exp((policy - exponent * LOG_2[0]) - exponent * LOG_2[1]) / instances.mantissa
-    of_effective, of_similar = stake - prices[0], stake * instances.kink() - prices[1]
-    spared = jnp.minimum(jnp.minimum(of_effective, of_similar), 0)
-    return accurate_sum(spared - stake * instances.incorrect) + num_effective * prices[0] + num_similar * prices[1]
+    of_effective, of_similar = stake - price, stake * instances.kink() - ratio * price
+    is_effective = (of_effective < 0) & (of_effective <= of_similar)
+    is_similar = (of_similar < 0) & ~is_effective
+    share = jnp.where(is_effective, instances.gain(), jnp.where(is_similar, instances.similar, -instances.incorrect))
+    # The prices of the many who are not asked cancel those of the counts: in whole numbers they do so exactly.
+    effective_short = num_effective - jnp.sum(is_effective, dtype=jnp.int32)
+    similar_short = num_similar - jnp.sum(is_similar, dtype=jnp.int32)
+    prices = (effective_short + similar_short) * price - similar_short * ((1 - ratio) * price)
+    return accurate_sum(stake * share) + prices
