@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import chisquare
 
 from alkd_jax import maxmin, selection
+from alkd_jax.maxmin.ranked import draw_place
 
 # difficulty -----------------------------------------------------------------------------------------------------------
 
@@ -211,12 +212,16 @@ def test_random_policy_is_uniform():
 # drawing with the game solved anew ------------------------------------------------------------------------------------
 
 
+def probability(solution):
+    return np.exp(np.asarray(solution.log_policy, np.float64))
+
+
 def policy_of_places(num, solver, **options):
     """The policy over the places of ``num`` sessions, hardest first, by the solver of whole games."""
     num_effective, num_similar, _ = selection.class_counts(num, (3, 3, 4))
     a = np.arange(1.0, num + 1) ** -2
     solution = solver(a, a / 2, a / 2, num_effective=num_effective, num_similar=num_similar, **options)
-    return np.exp(np.asarray(solution.log_policy, np.float64))
+    return probability(solution)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +251,32 @@ def test_resolving_draws_from_the_policy_of_the_game_that_is_left(key, options, 
 def test_resolving_never_draws_twice_and_ends_with_everyone(key):
     game = maxmin.RankedGame(np.random.default_rng(0).permutation(60) + 1)
     np.testing.assert_array_equal(np.sort(selection.select(key, game, num=60, resolve="each")), np.arange(60))
+
+
+def test_resolving_tells_millions_of_sessions_apart(key):
+    # Where all are equally likely, one number of 2^23 levels falls on every other of 2^24 places only.
+    num = 2**24
+    game = maxmin.RankedGame(np.arange(1, 4), exponent=0)
+    equal = jnp.ones(num), jnp.arange(num + 1, dtype=jnp.float32)
+    within = jnp.tile(jnp.arange(1, 1025, dtype=jnp.float32), (num // 1024, 1))
+    draw = jax.jit(jax.vmap(lambda uniforms: draw_place(game, *equal, within, jnp.int32(num), uniforms)))
+    drawn = np.asarray(draw(jax.random.uniform(key, (100, 2))))
+    assert 25 < (drawn % 2).sum() < 75
+    assert 0.3 < drawn.mean() / num < 0.7
+
+
+def test_resolving_draws_by_rank_across_blocks(key):
+    game = maxmin.RankedGame(np.arange(1, 10_001))
+    gains = selection.gains(np.arange(1, 10_001))
+    counts = {"num_effective": 1_000, "num_similar": 5_000, "log_gains": True}
+    solution = maxmin.solve(gains.effective, gains.similar, gains.incorrect, **counts)
+    places = jax.vmap(lambda k: maxmin.draw_resolving(k, game, num=1))(jax.random.split(key, 10_000))[:, 0]
+    mass = np.concatenate([[0], np.cumsum(probability(solution))])
+    edges = np.array([0, *np.linspace(7_000, int(solution.support_size), 25).astype(int)])
+    observed = np.histogram(places, bins=edges)[0]
+    expected = np.diff(mass[edges]) / mass[edges[-1]] * 10_000
+    assert observed.sum() == 10_000
+    assert chisquare(observed, expected).pvalue > 1e-3
 
 
 def test_resolving_needs_a_game_and_drawing_once_a_policy(key):

@@ -18,6 +18,9 @@ from alkd_jax.maxmin.game import IntArray
 
 RandomKey = Key[Array, ""] | UInt[Array, "2"]
 
+BLOCK = 1024
+"""Places among which the second random number decides: neither it nor a sum in float32 tells millions apart."""
+
 
 @flax.struct.dataclass
 class RankedGame:
@@ -65,11 +68,13 @@ def _draw(key: RandomKey, game: RankedGame, *, num: int) -> Int[Array, " num"]:
     num_sessions = game.rank.shape[0]
     weight = (jnp.arange(1, num_sessions + 1) / num_sessions) ** game.exponent
     total = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weight)])
+    size = min(BLOCK, num_sessions)
+    within = jnp.cumsum(jnp.pad(weight, (0, -num_sessions % size)).reshape(-1, size), axis=1)
     places = jnp.arange(num, dtype=jnp.int32)
 
     def draw(drawn: Int[Array, " num"], step: tuple[Array, Array]) -> tuple[Array, Array]:
-        uniform, number = step
-        place = draw_place(game, weight, total, num_sessions - number, uniform)
+        uniforms, number = step
+        place = draw_place(game, weight, total, within, num_sessions - number, uniforms)
         # Of the sessions drawn before, in the order of rank, so many stand before this place.
         rank = place + jnp.sum(drawn - places <= place, dtype=jnp.int32)
         at = jnp.sum(drawn < rank)
@@ -77,8 +82,7 @@ def _draw(key: RandomKey, game: RankedGame, *, num: int) -> Int[Array, " num"]:
         return jnp.where(places < at, drawn, shifted), rank
 
     nobody = jnp.full(num, jnp.iinfo(jnp.int32).max, jnp.int32)
-    uniforms = jax.random.uniform(key, (num,))
-    _, ranks = jax.lax.scan(draw, nobody, (uniforms, places))
+    _, ranks = jax.lax.scan(draw, nobody, (jax.random.uniform(key, (num, 2)), places))
     return game.rank[ranks - 1]
 
 
@@ -86,8 +90,9 @@ def draw_place(
     game: RankedGame,
     weight: Float[Array, " N"],
     total: Float[Array, " N+1"],
+    within: Float[Array, "M B"],
     num_left: Int[Array, ""],
-    uniform: Float[Array, ""],
+    uniforms: Float[Array, "2"],
 ) -> Int[Array, ""]:
     """Draws one of the places that are left, by the policy of their game.
 
@@ -95,11 +100,12 @@ def draw_place(
         game: what is played.
         weight: ``[N]`` place^μ, in any unit.
         total: ``[N + 1]`` sums of the first 0, 1, … weights.
-        num_left: M.
-        uniform: a number in [0, 1).
+        within: ``[M, B]`` sums of the weights of a block up to and with each of its places.
+        num_left: how many sessions are left.
+        uniforms: two numbers in [0, 1).
 
     Returns:
-        A place in 1..M.
+        A place from 1 to ``num_left``.
     """
     rho, eta = game.similar_ratio, game.incorrect_ratio
     num_effective, num_similar = (num_left * ratio // sum(game.ratios) for ratio in game.ratios[:2])
@@ -139,7 +145,17 @@ def draw_place(
         support = jnp.maximum(support - 1, 1)
     ends = jnp.minimum(start, support)
     of_first, of_second = total[ends] / (rho + eta), (total[support] - total[ends]) / (1 + eta)
-    target = uniform * (of_first + of_second)
-    mass = jnp.where(target < of_first, target * (rho + eta), total[ends] + (target - of_first) * (1 + eta))
-    place = jnp.searchsorted(total, mass, side="right").astype(jnp.int32)
-    return jnp.clip(place, 1, support)
+    target = uniforms[0] * (of_first + of_second)
+    is_first = target < of_first
+    mass = jnp.where(is_first, target * (rho + eta), total[ends] + (target - of_first) * (1 + eta))
+    near = jnp.clip(jnp.searchsorted(total, mass, side="right"), 1, support)
+    # Drawn anew from those of its block that are of its kind.
+    size = within.shape[1]
+    block, offset = (near - 1) // size, (near - 1) // size * size
+    before = jnp.where(is_first, offset, jnp.maximum(offset, ends)) - offset
+    last = jnp.where(is_first, jnp.minimum(offset + size, ends), jnp.minimum(offset + size, support)) - offset
+    sums = within[block]
+    least = jnp.where(before > 0, sums[before - 1], 0.0)
+    mass = least + uniforms[1] * (sums[last - 1] - least)
+    place = jnp.clip(jnp.searchsorted(sums, mass, side="right") + 1, before + 1, last)
+    return (offset + place).astype(jnp.int32)
