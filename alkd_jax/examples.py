@@ -93,7 +93,7 @@ class Positions:
         start = offsets[session]
         stop = offsets[session + 1] - 1 if self.around else hole
         first = jnp.maximum(stop - self.length, start)
-        place = first[:, None] + jnp.arange(self.length)
+        place = first[:, None] + jnp.arange(self.length)[None]
         mask = place < stop[:, None]
         # Inputs are numbered as if the target were not there.
         place = jnp.where(place >= hole[:, None], place + 1, place)

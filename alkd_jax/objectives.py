@@ -5,7 +5,7 @@ from run to run (a sampler, frequencies, lists) comes in ``batch.aside``, not th
 """
 
 import functools
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,6 @@ from alkd_jax import losses
 from alkd_jax.examples import Batch
 from alkd_jax.models import Encoder, Params
 from alkd_jax.samplers import Sampler
-
-Pointwise: TypeAlias = Literal["bpr", "bce", "softmax"]
 
 
 @runtime_checkable
@@ -109,7 +107,7 @@ def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
 
 
 @functools.lru_cache(maxsize=64)
-def sampled_loss(model: Encoder, kind: Pointwise, *, num_negatives: int = 1) -> Loss:
+def sampled_loss(model: Encoder, kind: str, *, num_negatives: int = 1) -> Loss:
     """BPR, BCE or softmax against items drawn afresh at every step.
 
     ``batch.aside["sampler"]`` is a :class:`alkd_jax.samplers.Sampler`. Drawn items that are the row's target, or in its

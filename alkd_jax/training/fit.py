@@ -8,7 +8,7 @@ runs alone or beside others.
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,6 @@ from alkd_jax.training.program import Material, Program
 from alkd_jax.training.records import Fitted, History, Progress
 from alkd_jax.types import Sequences, Sessions
 
-Targets: TypeAlias = Literal["last", "all", "cloze"]
 ExtraParams: TypeAlias = Callable[[jax.Array, Encoder], Params]
 """``extra(key, model)`` returns further collections to train beside the model's."""
 
@@ -60,7 +59,7 @@ def fit(
     validation: Sessions,
     *,
     seeds: int | Sequence[int] = 1,
-    targets: Targets = "last",
+    targets: str = "last",
     sequences: Sequences | None = None,
     examples: AnyExamples | None = None,
     loss: Loss | None = None,
@@ -153,7 +152,7 @@ def fit(
 
 
 def _what_to_learn(
-    train: Sessions, targets: Targets, sequences: Sequences | None, examples: AnyExamples | None
+    train: Sessions, targets: str, sequences: Sequences | None, examples: AnyExamples | None
 ) -> tuple[AnyExamples, Sessions | Sequences]:
     """The examples and what they point into."""
     if targets not in ("last", "all", "cloze"):
