@@ -69,8 +69,13 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
 
 def named_shapes(tree: Params) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array of a tree, or of its description, by its path."""
+    return {name: tuple(leaf.shape) for name, leaf in by_path(tree).items()}
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +126,7 @@ class KeptTraining:
         if step in self.manager.all_steps():
             return
         # The copy is Orbax's to read while the original is overwritten by the next steps.
-        own = ocp.args.StandardSave(jax.tree.map(jnp.copy, state))
+        own = ocp.args.StandardSave(by_path(jax.tree.map(jnp.copy, state)))
         self.manager.save(step, args=ocp.args.Composite(state=own, curves=ocp.args.JsonSave({"curves": curves})))
 
 
@@ -153,10 +158,12 @@ def kept_training(folder: TrainingFolder, identity: Mapping[str, Any], template:
     with ocp.CheckpointManager(path / "steps", options=options) as manager:
         newest, found = manager.latest_step(), None
         if newest is not None:
-            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
+            named = by_path(template)
+            target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in named.items()}
             both = ocp.args.Composite(state=ocp.args.StandardRestore(target), curves=ocp.args.JsonRestore())
             restored = manager.restore(newest, args=both)
-            found = restored["state"], restored["curves"]["curves"]
+            leaves = [restored["state"][name] for name in named]
+            found = jax.tree.unflatten(jax.tree.structure(template), leaves), restored["curves"]["curves"]
         yield KeptTraining(manager, folder.every, found)
         manager.wait_until_finished()
 
