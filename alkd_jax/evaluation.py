@@ -39,6 +39,7 @@ def evaluate(
     protocol: str = "clean",
     ties: str = "average",
     batch_size: int = 512,
+    chunk_size: int | None = None,
 ) -> Evaluation:
     """Ranks the target of every session among the whole catalogue.
 
@@ -51,19 +52,23 @@ def evaluate(
             recommended to a session with a free slot; NDCG in the iteration order of a Python set comes as
             "ndcg_released@k" beside the correct one.
         ties: see :func:`alkd_jax.scoring.target_rank`.
-        batch_size: sessions whose scores are in memory at a time; one compilation whatever the number of sessions.
+        batch_size: sessions scored at a time; one compilation however many are left for the last batch.
+        chunk_size: items scored at a time, see :func:`alkd_jax.scoring.catalogue_rank`.
 
     Raises:
-        ValueError: there are no sessions, an id is out of range, or the protocol is unknown.
+        ValueError: there are no sessions, an id or a size is out of range, or the protocol is unknown.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
     if protocol not in ("clean", "released"):
         raise ValueError(f"protocol is {protocol!r}; expected 'clean' or 'released'")
     _check(model, sessions)
     padding_is_item = protocol == "released"
     model = released_form(model) if padding_is_item else model
+    options = {"ties": ties, "padding_is_item": padding_is_item, "chunk_size": chunk_size}
     ranks = np.concatenate(
         [
-            np.asarray(_ranks(model, params, *batch, ties=ties, padding_is_item=padding_is_item))[:valid]
+            np.asarray(_ranks(model, params, *batch, **options))[:valid]
             for batch, valid in _batches(sessions, batch_size)
         ]
     )
@@ -142,7 +147,7 @@ def _released_input(items: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> tuple
     return jnp.where(real, items, PAD), real, jnp.concatenate([items, extra[:, None]], axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "ties", "padding_is_item"))
+@functools.partial(jax.jit, static_argnames=("model", "ties", "padding_is_item", "chunk_size"))
 def _ranks(
     model: Encoder,
     params: Params,
@@ -152,12 +157,13 @@ def _ranks(
     *,
     ties: str,
     padding_is_item: bool,
+    chunk_size: int | None,
 ) -> Int[Array, " B"]:
     exclude = items
     if padding_is_item:
         items, mask, exclude = _released_input(items, mask)
-    all_scores = scoring.scores(model.apply(params, items, mask), model.apply(params, method="item_embeddings"))
-    ranks = scoring.target_rank(all_scores, target, exclude=exclude, ties=ties)
+    vectors, table = model.apply(params, items, mask), model.apply(params, method="item_embeddings")
+    ranks = scoring.catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk_size)
     if padding_is_item:
         unreachable = (exclude == target[:, None]).any(1)
         ranks = jnp.where(unreachable, model.num_items, ranks)

@@ -2,12 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.types import PAD
 
 TIES = ("average", "optimistic", "pessimistic")
 """How scores equal to the target's are counted."""
+
+_CPU_CHUNK = 1024
+_SCORE_BYTES = 2**28
 
 
 def scores(session_vectors: Float[Array, "B D"], item_embeddings: Float[Array, "V D"]) -> Float[Array, "B V"]:
@@ -45,21 +48,106 @@ def target_rank(
     Raises:
         ValueError: the tie mode is unknown.
     """
+    _check(ties, None)
+    left_out, counts = _left_out(target, exclude)
+    theirs = jnp.take_along_axis(all_scores, left_out, axis=1)
+    own = theirs[:, :1]
+    ahead = _ahead(all_scores, own, ties).sum(1) - (_ahead(theirs, own, ties) * counts).sum(1)
+    return _rank(ahead, ties)
+
+
+def catalogue_rank(
+    session_vectors: Float[Array, "B D"],
+    item_embeddings: Float[Array, "V D"],
+    target: Int[Array, " B"],
+    *,
+    exclude: Int[Array, "B L"],
+    ties: str = "average",
+    chunk_size: int | None = None,
+) -> Int[Array, " B"]:
+    """:func:`target_rank` of ``u_b · Y_v``, a chunk of items at a time: no ``[B, V]`` array is ever held.
+
+    The target's score is read from a product of the same shape as everyone's, so it is rounded as theirs are. Chunks
+    that stay in a CPU's cache make this several times as fast as going through all scores. Against those it may rank
+    two items that are equal up to rounding the other way round, where the product rounds differently at another shape.
+
+    Args:
+        session_vectors: u.
+        item_embeddings: Y, row 0 the padding.
+        target: items in ``1..V-1``.
+        exclude: items to leave out, any order; repeats and 0 are harmless.
+        ties: as in :func:`target_rank`.
+        chunk_size: items scored at a time; default what stays in cache on a CPU, and what fits 256 MiB elsewhere.
+
+    Returns:
+        Ranks from 1, int32.
+
+    Raises:
+        ValueError: the tie mode is unknown, or chunk_size is below 1.
+    """
+    _check(ties, chunk_size)
+    (rows, dim), batch = item_embeddings.shape, session_vectors.shape[0]
+    chunk = min(_chunk_size(batch) if chunk_size is None else chunk_size, rows)
+    left_out, counts = _left_out(target, exclude)
+    num_own, num_chunks = -(-batch // chunk), -(-rows // chunk)
+    own_table = jnp.zeros((num_own * chunk, dim), item_embeddings.dtype).at[:batch].set(item_embeddings[target])
+
+    def count(carry: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], None]:
+        own, ahead = carry
+        first = (step - num_own) * chunk
+        # The last chunk starts early enough to be whole; what it repeats is not counted again.
+        start = jnp.clip(first, 0, rows - chunk)
+        own_rows = jax.lax.dynamic_slice_in_dim(own_table, jnp.minimum(step, num_own - 1) * chunk, chunk)
+        piece = jnp.where(step < num_own, own_rows, jax.lax.dynamic_slice_in_dim(item_embeddings, start, chunk))
+        found = scores(session_vectors, piece)
+
+        place = jnp.arange(batch)[:, None] - step * chunk
+        read = jnp.take_along_axis(found, jnp.clip(place, 0, chunk - 1), axis=1)
+        own = jnp.where((place >= 0) & (place < chunk), read, own)
+
+        local = left_out - start
+        here = counts & (local >= 0) & (local < chunk) & (left_out >= first)
+        theirs = jnp.take_along_axis(found, jnp.clip(local, 0, chunk - 1), axis=1)
+        fresh = (start + jnp.arange(chunk) >= first)[None]
+        more = (_ahead(found, own, ties) * fresh).sum(1) - (_ahead(theirs, own, ties) * here).sum(1)
+        return (own, ahead + jnp.where(step < num_own, 0, more)), None
+
+    nothing = (jnp.zeros((batch, 1), session_vectors.dtype), jnp.zeros(batch, jnp.int32))
+    (_, ahead), _ = jax.lax.scan(count, nothing, jnp.arange(num_own + num_chunks))
+    return _rank(ahead, ties)
+
+
+def _check(ties: str, chunk_size: int | None) -> None:
     if ties not in TIES:
         raise ValueError(f"ties is {ties!r}; expected one of {', '.join(TIES)}")
-    left_out = jnp.concatenate([jnp.full_like(exclude[:, :1], PAD), exclude], axis=1)
-    earlier = jnp.tril(jnp.ones((left_out.shape[1],) * 2, bool), -1)
-    repeated = ((left_out[:, :, None] == left_out[:, None, :]) & earlier[None]).any(-1)
-    counts = ~repeated & (left_out != target[:, None])
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
 
-    own = jnp.take_along_axis(all_scores, target[:, None], axis=1)
-    theirs = jnp.take_along_axis(all_scores, left_out, axis=1)
-    better = (~(all_scores <= own)).sum(1) - (counts & ~(theirs <= own)).sum(1)
-    if ties == "optimistic":
-        return (1 + better - jnp.isnan(own[:, 0])).astype(jnp.int32)
-    tied = (all_scores == own).sum(1) - 1 - (counts & (theirs == own)).sum(1)
-    behind = tied if ties == "pessimistic" else (tied + 1) // 2
-    return (1 + better + jnp.where(jnp.isnan(own[:, 0]), -1, behind)).astype(jnp.int32)
+
+def _chunk_size(batch: int) -> int:
+    """Items whose scores for a batch stay in a CPU's cache, or fit the memory set aside elsewhere."""
+    return _CPU_CHUNK if jax.default_backend() == "cpu" else max(1, _SCORE_BYTES // (4 * batch))
+
+
+def _left_out(target: Int[Array, " B"], exclude: Int[Array, "B L"]) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
+    """The target, the padding and the excluded items, and which of them to take off a count of all: each item once."""
+    items = jnp.concatenate([target[:, None], jnp.full_like(exclude[:, :1], PAD), exclude], axis=1)
+    earlier = jnp.tril(jnp.ones((items.shape[1],) * 2, bool), -1)
+    return items, ~((items[:, :, None] == items[:, None, :]) & earlier[None]).any(-1)
+
+
+def _ahead(all_scores: Float[Array, "B C"], own: Float[Array, "B 1"], ties: str) -> Int[Array, "B C"]:
+    """How far each score puts the target back: by one place, or in half places where ties count half."""
+    # Written as "not behind", so that a NaN on either side puts the target back.
+    better, as_good = ~(all_scores <= own), ~(all_scores < own)
+    if ties == "average":
+        return better.astype(jnp.int32) + as_good
+    return (better if ties == "optimistic" else as_good).astype(jnp.int32)
+
+
+def _rank(ahead: Int[Array, " B"], ties: str) -> Int[Array, " B"]:
+    """The rank from what :func:`_ahead` adds up to."""
+    return 1 + ((ahead + 1) // 2 if ties == "average" else ahead)
 
 
 def top_k(
@@ -87,8 +175,7 @@ def top_k(
     """
     if k < 1:
         raise ValueError(f"k is {k}; expected at least 1")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
+    _check(TIES[0], chunk_size)
     rows, dim = item_embeddings.shape
     batch = session_vectors.shape[0]
     chunk = min(chunk_size or rows, rows)

@@ -45,6 +45,37 @@ def test_ranks_do_not_depend_on_the_batch_size(setting, batch_size):
     np.testing.assert_array_equal(evaluation.evaluate(model, params, sessions, batch_size=batch_size).ranks, expected)
 
 
+@pytest.mark.parametrize("chunk_size", [1, 16, 50, 1000])
+def test_ranks_do_not_depend_on_the_chunk_size(setting, chunk_size):
+    model, params, sessions = setting
+    expected = evaluation.evaluate(model, params, sessions).ranks
+    ranks = evaluation.evaluate(model, params, sessions, chunk_size=chunk_size).ranks
+    np.testing.assert_array_equal(ranks, expected)
+
+
+class Counted(models.FPMC):
+    """FPMC that notes every time it is traced."""
+
+    def __call__(self, items, mask, *, train=False):
+        TRACES.append(items.shape)
+        return super().__call__(items, mask, train=train)
+
+
+TRACES: list[tuple[int, ...]] = []
+
+
+def test_however_ragged_the_last_batch_one_shape_is_compiled_for_all_splits_and_seeds(setting):
+    _, params, sessions = setting
+    model = Counted(num_items=NUM_ITEMS, dim=4)
+    TRACES.clear()
+    for num in (37, 36, 33, 32, 9, 8):
+        evaluation.evaluate(model, params, jax.tree.map(lambda a, n=num: a[:n], sessions), batch_size=8)
+    evaluation.evaluate_seeds(
+        model, jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), params), sessions, batch_size=8
+    )
+    assert TRACES == [(8, 6)]
+
+
 def test_a_model_of_constant_scores_is_at_chance_level(setting):
     model, params, sessions = setting
     out = evaluation.evaluate(model, jax.tree.map(jnp.zeros_like, params), sessions)
@@ -90,6 +121,8 @@ def test_bad_input_is_refused(setting):
     model, params, sessions = setting
     with pytest.raises(ValueError, match="protocol is 'paper'"):
         evaluation.evaluate(model, params, sessions, protocol="paper")
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        evaluation.evaluate(model, params, sessions, batch_size=0)
     with pytest.raises(ValueError, match="no sessions"):
         evaluation.evaluate(model, params, jax.tree.map(lambda a: a[:0], sessions))
     with pytest.raises(ValueError, match=r"targets span .*; expected 1\.\.50"):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from alkd_jax import scoring
 
+catalogue_rank = jax.jit(scoring.catalogue_rank, static_argnames=("ties", "chunk_size"))
+
 
 def brute_rank(row, target, exclude, ties):
     allowed = [v for v in range(1, len(row)) if v == target or v not in exclude]
@@ -51,6 +53,60 @@ def test_nan_scores_never_look_good(ties):
 
 
 @settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10_000),
+    chunk=st.sampled_from([None, 1, 4, 13]),
+    ties=st.sampled_from(scoring.TIES),
+    broken=st.booleans(),
+)
+def test_rank_by_chunks_equals_the_rank_in_the_whole_score_matrix(seed, chunk, ties, broken):
+    # Small integers, so that every product is exact whatever its shape; some infinite or NaN.
+    rng = np.random.default_rng(seed)
+    vectors, table = (rng.integers(-1, 2, shape).astype(np.float32) for shape in ((5, 2), (14, 2)))
+    if broken:
+        table[rng.integers(0, 14, 2), rng.integers(0, 2, 2)] = rng.choice([np.nan, np.inf, -np.inf], 2)
+    target, exclude = jnp.asarray(rng.integers(1, 14, 5)), jnp.asarray(rng.integers(0, 14, (5, 6)))
+    vectors, table = jnp.asarray(vectors), jnp.asarray(table)
+    expected = scoring.target_rank(scoring.scores(vectors, table), target, exclude=exclude, ties=ties)
+    ranks = catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk)
+    assert ranks.tolist() == expected.tolist()
+    assert ranks.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("width", [10])
+def test_items_alike_tie_with_the_target_in_whatever_chunk_they_stand(key, width):
+    keys = jax.random.split(key, 3)
+    vectors, table = jax.random.normal(keys[0], (70, width)), jax.random.normal(keys[1], (200, width))
+    target, nothing = jax.random.randint(keys[2], (70,), 1, 200), jnp.zeros((70, 1), jnp.int32)
+    single = catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=64)
+    # The twin of the padding is an item like others.
+    above = (vectors @ table[0]) > (vectors * table[target]).sum(1)
+    twice = jnp.concatenate([table, table])
+    for ties, more in (("optimistic", 0), ("average", 1), ("pessimistic", 1)):
+        rank = catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=64)
+        assert (rank - (2 * (single - 1) + 1 + above + more)).tolist() == [0] * 70, ties
+
+
+def test_rank_by_chunks_holds_no_score_matrix():
+    batch, items = 64, 50_000
+    shapes = [((batch, 8), jnp.float32), ((items, 8), jnp.float32), ((batch,), jnp.int32), ((batch, 10), jnp.int32)]
+    arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+
+    def rank(vectors, table, target, exclude):
+        return scoring.catalogue_rank(vectors, table, target, exclude=exclude, chunk_size=1000)
+
+    memory = jax.jit(rank).lower(*arguments).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 0.1 * 4 * batch * items
+
+
+def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypatch):
+    assert scoring._chunk_size(512) == 1024
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert 4 * 512 * scoring._chunk_size(512) == 2**28
+    assert scoring._chunk_size(2**30) == 1
+
+
+@settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10_000), chunk=st.sampled_from([None, 1, 3, 5, 14, 50]), k=st.integers(1, 16))
 def test_top_k_equals_brute_force_in_any_chunking_with_ties_to_the_lower_id(seed, chunk, k):
     rng = np.random.default_rng(seed)
@@ -86,3 +142,9 @@ def test_bad_sizes_are_refused():
         scoring.top_k(jnp.ones((1, 2)), table, 0, exclude=exclude)
     with pytest.raises(ValueError, match="chunk_size is 0"):
         scoring.top_k(jnp.ones((1, 2)), table, 1, exclude=exclude, chunk_size=0)
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        scoring.catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, chunk_size=0)
+    with pytest.raises(ValueError, match="ties is 'best'; expected one of average"):
+        scoring.catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, ties="best")
+    with pytest.raises(ValueError, match="ties is 'best'"):
+        scoring.target_rank(jnp.ones((1, 3)), jnp.ones(1, jnp.int32), exclude=exclude, ties="best")
