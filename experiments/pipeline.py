@@ -1,26 +1,25 @@
 """The way of the data, hop by hop: train, rate, select, ask, distil, rank. Each hop leaves named files in the run."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import checkpoints, evaluation, maxmin, neighbors, scoring, selection, training
-from alkd_jax.distillation import alkd as alkd_distillation
+from alkd_jax import checkpoints, evaluation, maxmin, neighbors, selection, training
 from alkd_jax.llm import replay
-from alkd_jax.models import Encoder, Params
-from experiments import asking, rankers
-from experiments.console import console, training_bar
-from experiments.run_folder import RunFolder, read_json, write_json
-from experiments.settings import Settings
-from experiments.sources import parse_source
+from experiments import asking, choosing, distilling, rankers
+from experiments.console import training_bar
+from experiments.methods import chosen_by, trained_methods
+from experiments.run import OpenRun, first_seed
+from experiments.run_folder import write_json
 
 NEIGHBORS: Mapping[str, neighbors.Scorer] = {
     "Popularity": neighbors.popularity,
@@ -30,80 +29,11 @@ NEIGHBORS: Mapping[str, neighbors.Scorer] = {
     "Item-kNN (recency)": functools.partial(neighbors.item_knn, recency=0.8),
     "Session-kNN": neighbors.session_knn,
 }
-ACTIVE = ("Random", "ALKDRec")
-"""The selections whose sessions the LLM is asked about."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Settings, data and folder of a run, and its hops."""
-
-    settings: Settings
-    dataset: alkd.Dataset
-    folder: RunFolder
-
-    @classmethod
-    def open(cls, settings: Settings) -> "Run":
-        """Checks the settings, reads the data, and opens the folder."""
-        settings.check()
-        dataset = parse_source(settings.data).load()
-        alkd.models.create(settings.backbone, num_items=dataset.num_items, dim=settings.student_dim)
-        folder = RunFolder(settings.out, announce=functools.partial(console.print, highlight=False, markup=False))
-        identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
-        folder.open(identity | {"mode": settings.mode, "seed": settings.seed})
-        asked = dataclasses.asdict(settings)
-        config = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in asked.items()}
-        write_json(folder.path / "config.json", config)
-        counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
-        about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.num_items, "split": counts}
-        write_json(folder.path / "data.json", about | {"report": dict(dataset.report)})
-        return cls(settings, dataset, folder)
-
-    @classmethod
-    def reopen(cls, path: pathlib.Path) -> "Run":
-        """Opens a run by the settings it was made with.
-
-        Raises:
-            ValueError: the folder is no run, or one of another version.
-        """
-        config = path / "config.json"
-        if not config.exists():
-            raise ValueError(f"{path} is no run's folder; expected one made by experiments.reproduce or .quickstart")
-        try:
-            settings = Settings(**(read_json(config) | {"out": path}))
-        except TypeError as error:
-            raise ValueError(f"{config}: settings of another version ({error})") from error
-        rankings = settings.rankings
-        return cls.open(dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings)))
-
-    @property
-    def released(self) -> bool:
-        """Whether the authors' rules hold."""
-        return self.settings.mode == "released"
-
-    def split(self, name: str) -> alkd.Sessions:
-        """A split as this mode's models see it."""
-        sessions = getattr(self.dataset, name)
-        return evaluation.released_view(sessions) if self.released else sessions
-
-    def model(self, role: str) -> Encoder:
-        """The backbone of "teacher" or "student"."""
-        dim = self.settings.teacher_dim if role == "teacher" else self.settings.student_dim
-        return alkd.models.create(self.settings.backbone, num_items=self.dataset.num_items, dim=dim)
-
-    def key(self, purpose: int) -> jax.Array:
-        """A random key of its own for every purpose."""
-        return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
-
-    def params(self, name: str) -> Params:
-        """Stored parameters with a seed axis: "teacher", "student" or "distilled/METHOD"."""
-        role = "teacher" if name == "teacher" else "student"
-        return checkpoints.restore_params(self.folder.path / name, self.model(role), seeds=self.settings.seeds)
-
-    def array(self, file: str, name: str) -> np.ndarray:
-        """One array of an npz file of the run."""
-        with np.load(self.folder.path / file) as archive:
-            return archive[name]
+class Run(OpenRun):
+    """An open run and its hops."""
 
     def hop_neighbors(self) -> None:
         """Ranks the test targets by the training-free recommenders."""
@@ -123,22 +53,38 @@ class Run:
 
         def work(folder: pathlib.Path) -> None:
             model = self.model(role)
-            with training_bar(f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)") as bar:
+            loss, aside = self.objective(model)
+            title = f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)"
+            with self.watched(role, title) as watching:
                 fitted = training.fit(
                     self.key(0 if role == "teacher" else 1),
                     model,
                     self.split("train"),
                     self.split("validation"),
                     seeds=settings.seeds,
-                    loss=training.in_batch_loss(model, released=self.released),
+                    loss=loss,
+                    aside=aside,
                     patience=patience,
                     max_steps=settings.max_steps,
-                    progress=bar,
+                    **watching,
                 )
             save_fitted(folder, role, fitted)
 
         inputs = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
         self.folder.hop(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], work)
+
+    @contextlib.contextmanager
+    def watched(self, name: str, title: str) -> Iterator[dict[str, Any]]:
+        """Shows and keeps training in progress: what to hand to `fit`. What was kept goes when training is done."""
+        kept = self.folder.path / "training" / name
+        with training_bar(title) as bar, training.curve_log(kept) as log:
+
+            def both(now: training.Progress) -> None:
+                bar(now)
+                log(now)
+
+            yield {"progress": both, "checkpoints": checkpoints.TrainingFolder(kept / "state")}
+        shutil.rmtree(kept / "state")
 
     def hop_difficulty(self) -> None:
         """Rates every training session with the first seed's teacher (released: student)."""
@@ -193,50 +139,21 @@ class Run:
         settings = self.settings
 
         def work(folder: pathlib.Path) -> None:
-            session_id = np.asarray(self.dataset.train.session_id)
             if settings.selection == "released":
-                chosen = {
-                    method: self.released_choice(file)[: settings.num_asked]
-                    for method, file in (("Random", "random"), ("ALKDRec", "ALKDRec"))
-                }
+                chosen = choosing.released_choices(self)
             else:
-                policies = {
-                    "Random": selection.random_policy(len(session_id)),
-                    "ALKDRec": jnp.asarray(self.array("policy.npz", "log_policy")),
-                }
-                can_be_asked = jnp.asarray(self.answerable(session_id))
-                chosen = {
-                    method: session_id[
-                        selection.select(
-                            self.key(10 + number),
-                            jnp.where(can_be_asked, policy, -jnp.inf),
-                            num=settings.num_asked,
-                        )
-                    ]
-                    for number, (method, policy) in enumerate(policies.items())
-                }
+                chosen = choosing.own_choices(self, self.answerable(np.asarray(self.dataset.train.session_id)))
             write_json(folder / "selection.json", {method: ids.tolist() for method, ids in chosen.items()})
 
         inputs = {"selection": settings.selection, "budget": settings.num_asked}
         after = ["policy"] if settings.selection == "own" else []
         self.folder.hop("selection", inputs, ["selection.json"], work, after=after)
 
-    def released_choice(self, method: str) -> np.ndarray:
-        """The training sessions the authors chose."""
-        source = parse_source(self.settings.data)
-        return alkd.data.load_released_selection(source.path, source.name, method, dataset=self.dataset)
-
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
         """Which training sessions the teacher can answer: all, or those with a recorded list."""
         if self.settings.ranker != "replay" and self.settings.candidates == "teacher":
             return np.ones(len(session_id), bool)
         return np.isin(session_id, rankers.recorded(self.settings, self.dataset)[0].session_id)
-
-    def chosen_sessions(self) -> alkd.Sessions:
-        """The training sessions the teacher is asked about, each once."""
-        chosen = read_json(self.folder.path / "selection.json")
-        asked = np.unique(np.concatenate([np.asarray(ids, np.int32) for ids in chosen.values()]))
-        return jax.tree.map(lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train)
 
     def hop_candidates(self) -> None:
         """Writes down what the teacher is to rank, session by session."""
@@ -250,7 +167,7 @@ class Run:
                 folder / "candidates.jsonl", alkd.Rankings(sessions.session_id, items, items != alkd.PAD)
             )
 
-        inputs = {"candidates": self.settings.candidates}
+        inputs = {"candidates": self.settings.candidates, "asked": list(chosen_by(self.settings.asked_methods))}
         self.folder.hop("candidates", inputs, ["candidates.jsonl"], work, after=["teacher", "selection"])
 
     def hop_rankings(self) -> None:
@@ -277,48 +194,21 @@ class Run:
         outputs = ["rankings.jsonl", "rankings.report.json"]
         self.folder.hop("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
 
-    def candidates(self, sessions: alkd.Sessions, *, num: int = 50, role: str = "teacher") -> np.ndarray:
-        """The top items of each session by the first seed's teacher (or student); 0 fills a short list."""
-        model, params = self.model(role), first_seed(self.params(role))
-        items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
-        table = model.apply(params, method="item_embeddings")
-        _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)
-        return np.maximum(np.asarray(ids), alkd.PAD)
-
-    def rankings(self) -> alkd.Rankings:
-        """What the LLM, or its stand-in, answered."""
-        path = self.folder.path / "rankings.jsonl"
-        return replay.load_rankings(path, num_items=self.dataset.num_items, distinct=not self.released)
-
-    def hop_distil(self, method: str, number: int) -> None:
-        """Distils one selection's lists into every seed's student."""
-        settings, model = self.settings, self.model("student")
+    def hop_distil(self, method: str) -> None:
+        """Makes every seed's student of a method."""
+        settings = self.settings
 
         def work(folder: pathlib.Path) -> None:
-            lists = replay.load_rankings(self.folder.path / "rankings.jsonl", num_items=self.dataset.num_items)
-            lists, _ = replay.replay(
-                lists, np.asarray(read_json(self.folder.path / "selection.json")[method], np.int32)
-            )
-            with training_bar(f"distil {method} ({len(lists)} lists, {settings.seeds} seeds)") as bar:
-                fitted = alkd_distillation.distil(
-                    self.key(20 + number),
-                    model,
-                    self.params("student"),
-                    self.split("train"),
-                    self.split("validation"),
-                    lists,
-                    released=self.released,
-                    seeds=settings.seeds,
-                    recall_at=alkd_distillation.RECALL_AT[settings.backbone],
-                    max_steps=settings.max_steps,
-                    progress=bar,
-                )
+            title = f"{method} ({settings.backbone}, {settings.seeds} seeds)"
+            with self.watched(f"distilled/{method}", title) as watching:
+                fitted = distilling.distilled(self, method, **watching)
             (folder / "distilled").mkdir()
             save_fitted(folder / "distilled", method, fitted)
 
+        inputs = {"max_steps": settings.max_steps, "lists": distilling.learned_from(self, method)}
         outputs = [f"distilled/{method}", f"distilled/{method}.history.npz"]
-        after = ["student", "selection", "rankings"]
-        self.folder.hop(f"distil-{method}", {"max_steps": settings.max_steps}, outputs, work, after=after)
+        after = ["student"] if method == "DSL" else ["student", "teacher"]
+        self.folder.hop(f"distil-{method}", inputs | self.tuned(method), outputs, work, after=after)
 
     def hop_ranks(self) -> None:
         """Ranks the test targets with every trained model, seed by seed; the training-free ranks go beside them."""
@@ -326,8 +216,8 @@ class Run:
         def work(folder: pathlib.Path) -> None:
             ranks: dict[str, np.ndarray] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
-            for method, place in trained_methods().items():
-                model = self.model("teacher" if place == "teacher" else "student")
+            for method, place in trained_methods(self.settings.asked_methods).items():
+                model = self.model(distilling.role_of(method))
                 outs = evaluation.evaluate_seeds(
                     model, self.params(place), self.dataset.test, protocol=self.settings.mode
                 )
@@ -340,8 +230,9 @@ class Run:
             np.savez(folder / "ranks.npz", allow_pickle=False, **ranks)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        after = ["neighbors", "teacher", "student", *(f"distil-{method}" for method in ACTIVE)]
-        self.folder.hop("ranks", {}, ["ranks.npz", "released_ndcg.json"], work, after=after)
+        methods = self.settings.asked_methods
+        after = ["neighbors", "teacher", "student", *(f"distil-{method}" for method in methods)]
+        self.folder.hop("ranks", {"methods": list(methods)}, ["ranks.npz", "released_ndcg.json"], work, after=after)
 
     def hops_to_candidates(self) -> None:
         """Runs what is not done yet of all that comes before the teacher is asked."""
@@ -356,19 +247,9 @@ class Run:
     def hops_from_rankings(self) -> None:
         """Runs what is not done yet of all that comes after."""
         self.hop_rankings()
-        for number, method in enumerate(ACTIVE):
-            self.hop_distil(method, number)
+        for method in self.settings.asked_methods:
+            self.hop_distil(method)
         self.hop_ranks()
-
-
-def trained_methods() -> dict[str, str]:
-    """Method → where its parameters lie in the run's folder."""
-    return {"Student": "student", "Teacher": "teacher"} | {method: f"distilled/{method}" for method in ACTIVE}
-
-
-def first_seed(params: Params) -> Params:
-    """The first of the parameters with a seed axis."""
-    return jax.tree.map(lambda leaf: leaf[0], params)
 
 
 def save_fitted(folder: pathlib.Path, name: str, fitted: training.Fitted) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import comparisons, teaching
+from experiments.methods import trained_methods
 from experiments.pipeline import Run
 from experiments.results import COLUMNS, cell
 from experiments.run_folder import read_json, write_json
@@ -57,7 +58,8 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
 
 def draw_curves(run: Run) -> str:
     """Validation recall over steps for every training run, as SVG."""
-    names = {"Teacher": "teacher", "Student": "student", "Random": "distilled/Random", "ALKDRec": "distilled/ALKDRec"}
+    everything = trained_methods(run.settings.asked_methods)
+    names = {name: everything[name] for name in COLOURS if name in everything}
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for name, place in names.items():
@@ -81,7 +83,9 @@ def draw_band(run: Run) -> str:
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(0, 1, 51).tolist()
-    for method, ids in read_json(run.folder.path / "selection.json").items():
+    chosen = read_json(run.folder.path / "selection.json")
+    for method in sorted(COLOURS.keys() & chosen.keys(), reverse=True):
+        ids = chosen[method]
         axes.hist([place[i] for i in ids], bins, alpha=0.6, color=COLOURS[method], label=f"{method}: {len(ids)} chosen")
     wanted = np.histogram(rank / len(rank), bins, weights=np.exp(log_policy))[0] * run.settings.num_asked
     axes.stairs(wanted, bins, color="black", lw=1, label="policy × budget")

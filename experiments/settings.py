@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+from experiments.methods import parse_methods
 from experiments.sources import parse_source
 
 TEACHERS = ("replay", "simulated", "openai", "conventional", "neighbor")
@@ -19,6 +20,8 @@ class Settings:
         seeds: teachers and students trained, all in one program.
         mode: "clean", or "released" for the authors' code as it is.
         selection: "released" reads the authors' files, "own" solves the game for this run's teacher.
+        methods: what is compared with the plain student, with commas between: "short" (Random, ALKDRec), "table1",
+            "table2", "controls", "all", or single methods.
         budget: sessions the LLM is asked about, per selection; default the paper's, 750 for FPMC on Games, else 500.
         student_dim: width of the student.
         teacher_dim: width of the teacher.
@@ -43,6 +46,7 @@ class Settings:
     seeds: int = 5
     mode: str = "clean"
     selection: str = "released"
+    methods: str = "short"
     budget: int | None = None
     student_dim: int = 10
     teacher_dim: int = 100
@@ -56,6 +60,11 @@ class Settings:
     accept_missing: bool = False
     accuracy: float = 0.9
     seed: int = 0
+
+    @property
+    def asked_methods(self) -> tuple[str, ...]:
+        """The methods by name."""
+        return parse_methods(self.methods)
 
     @property
     def num_asked(self) -> int:
@@ -80,6 +89,7 @@ class Settings:
         ):
             if value not in known:
                 raise ValueError(f"--{name} is {value!r}; expected {' or '.join(known)}")
+        parse_methods(self.methods)
         if self.selection == "released" and parse_source(self.data).kind != "released":
             raise ValueError("--selection released needs --data released:PATH:NAME")
         if self.ranker == "replay" and self.rankings is None and parse_source(self.data).kind != "released":

@@ -86,6 +86,8 @@ def distil(
     rankings: Rankings | Sequence[Rankings],
     *,
     released: bool = False,
+    bounds: Sequence[int] | None = None,
+    loss: training.Loss | None = None,
     seeds: int | Sequence[int] = 1,
     patience: int = 20,
     recall_at: int = 50,
@@ -105,6 +107,8 @@ def distil(
         validation: sessions that decide when to stop.
         rankings: the teacher's lists, one set for all seeds or one a seed.
         released: the authors' loss form and position bands.
+        bounds: other position bands, see :func:`position_weights`.
+        loss: another loss than in-batch BPR.
         seeds: as in :func:`alkd_jax.training.fit`.
         patience: as in :func:`alkd_jax.training.fit`.
         recall_at: as in :func:`alkd_jax.training.fit`; see :data:`RECALL_AT`.
@@ -114,7 +118,8 @@ def distil(
     Reference:
         Du et al., ALKDRec, AAAI 2025, Module 2.
     """
-    bounds = RELEASED_BOUNDS if released else PAPER_BOUNDS
+    if bounds is None:
+        bounds = RELEASED_BOUNDS if released else PAPER_BOUNDS
     if isinstance(rankings, Rankings):
         examples = list_examples(rankings, train, bounds=bounds)
     else:
@@ -127,7 +132,7 @@ def distil(
         seeds=seeds,
         initial=student,
         examples=examples,
-        loss=training.in_batch_loss(model, released=released),
+        loss=training.in_batch_loss(model, released=released) if loss is None else loss,
         patience=patience,
         recall_at=recall_at,
         learning_rate=learning_rate,

@@ -1,0 +1,65 @@
+"""Which training sessions each selection asks about."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+import alkd_jax as alkd
+from alkd_jax import maxmin, selection
+from experiments.methods import SELECTIONS
+from experiments.run import OpenRun
+from experiments.sources import parse_source
+
+_FILES = {"Random": "random", "Easiest": "easiest", "Hardest": "hardest"}
+"""The authors' file names, where they are not the method's."""
+
+
+def released_choices(run: OpenRun) -> dict[str, np.ndarray]:
+    """The training sessions the authors chose, as many as the run asks about."""
+    source = parse_source(run.settings.data)
+    return {
+        method: alkd.data.load_released_selection(
+            source.path, source.name, _FILES.get(method, method), dataset=run.dataset
+        )[: run.settings.num_asked]
+        for method in SELECTIONS
+    }
+
+
+def own_choices(run: OpenRun, can_be_asked: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
+    """The training sessions chosen by this run's difficulty and policy, among those that can be asked about."""
+    session_id, num = np.asarray(run.dataset.train.session_id), run.settings.num_asked
+    rank = jnp.asarray(run.array("difficulty.npz", "rank"))
+    policies = {
+        "Random": selection.random_policy(len(session_id)),
+        "ALKDRec": jnp.asarray(run.array("policy.npz", "log_policy")),
+        "RAD-BC": rad_bc_policy(rank, drop_last=run.released),
+    }
+    chosen = {
+        method: selection.select(draw_key(run, method), jnp.where(jnp.asarray(can_be_asked), policy, -jnp.inf), num=num)
+        for method, policy in policies.items()
+    }
+    askable = np.flatnonzero(can_be_asked)
+    difficulty = jnp.asarray(run.array("difficulty.npz", "difficulty")[askable])
+    chosen["Easiest"] = askable[np.asarray(selection.easiest(difficulty, num))]
+    chosen["Hardest"] = askable[np.asarray(selection.hardest(difficulty, num))]
+    return {method: session_id[np.asarray(chosen[method])] for method in SELECTIONS}
+
+
+def rad_bc_policy(rank: Array, *, drop_last: bool) -> Float[Array, " N"]:
+    """The policy of the two-class game, whose correct sessions are the effective and the similar together."""
+    num_effective, num_similar, _ = selection.class_counts(len(rank))
+    gains = selection.gains(rank)
+    solution = maxmin.rad_bc(
+        gains.effective,
+        gains.incorrect,
+        num_correct=num_effective + num_similar,
+        log_gains=True,
+        drop_last=drop_last,
+    )
+    return solution.log_policy
+
+
+def draw_key(run: OpenRun, method: str) -> jax.Array:
+    """The random key of a selection's draw."""
+    return run.key(10 + SELECTIONS.index(method))

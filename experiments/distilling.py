@@ -1,0 +1,125 @@
+"""How each method makes its student, from what the run's earlier hops have left."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import alkd_jax as alkd
+from alkd_jax import neighbors, training
+from alkd_jax.distillation import alkd as lists_distillation
+from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
+from alkd_jax.examples import last_item_examples
+from alkd_jax.llm import replay
+from experiments.methods import BASELINES, DISTILLATION_RATE, DISTILLED, SELECTIONS
+from experiments.run import OpenRun, first_seed
+from experiments.run_folder import read_json
+
+Onlooker = Callable[[training.Progress], None]
+_GUIDED: Mapping[str, Any] = {"DE": de, "FTD": ftd, "HTD": htd, "unKD": unkd, "RD": rd}
+
+
+def distilled(run: OpenRun, method: str, **options: Any) -> training.Fitted:
+    """Makes the student of a method, every seed in one program.
+
+    Args:
+        run: with teacher, student, selections and rankings.
+        method: one of `DISTILLED`.
+        **options: of :func:`alkd_jax.training.fit`: progress, checkpoints.
+    """
+    common = {"seeds": run.settings.seeds, "max_steps": run.settings.max_steps} | options
+    if method in BASELINES:
+        return from_scratch(run, method, common)
+    common |= {
+        "patience": 20,
+        "recall_at": lists_distillation.RECALL_AT[run.settings.backbone],
+        "learning_rate": DISTILLATION_RATE[run.settings.backbone],
+    }
+    model, student, key = run.model("student"), run.params("student"), method_key(run, method)
+    data = run.split("train"), run.split("validation")
+    loss, aside = run.objective(model)
+    if method == "Longer training":
+        examples = last_item_examples(data[0])
+        return training.fit(key, model, *data, initial=student, examples=examples, loss=loss, aside=aside, **common)
+    lists = lists_of(run, method)
+    bounds = (lists.items.shape[1],) if method == "TR" else None
+    return lists_distillation.distil(
+        key, model, student, *data, lists, released=run.released, bounds=bounds, loss=loss, aside=aside, **common
+    )
+
+
+def from_scratch(run: OpenRun, method: str, options: dict[str, Any]) -> training.Fitted:
+    """Trains a student anew under one of the baselines; the key is the plain student's."""
+    key, data = run.key(1), (run.split("train"), run.split("validation"))
+    model = run.model(role_of(method))
+    base, aside = run.objective(model)
+    options |= {"base": base, "aside": aside, **run.tuned(method)}
+    if method == "DSL":
+        return dsl.distil(key, model, *data, **options)
+    if method == "DLLM2Rec":
+        return dllm2rec.distil(key, model, lists_of(run, method), *data, **options)
+    teacher = run.model("teacher"), first_seed(run.params("teacher"))
+    return _GUIDED[method].distil(key, model, *teacher, *data, **options)
+
+
+def lists_of(run: OpenRun, method: str) -> alkd.Rankings:
+    """The lists a method learns from.
+
+    Raises:
+        ValueError: the method learns from none.
+    """
+    if method == "TR":
+        train = run.dataset.train
+        return as_rankings(train, run.candidates(train, num=50))
+    chosen = read_json(run.folder.path / "selection.json")
+    if method in SELECTIONS or method == "DLLM2Rec":
+        return recorded_lists(run, chosen["Random" if method == "DLLM2Rec" else method])
+    lists = recorded_lists(run, chosen["ALKDRec"])
+    if method == "Shuffled lists":
+        order = np.random.default_rng(run.settings.seed).permutation(len(lists))
+        return alkd.Rankings(lists.session_id, lists.items[order], lists.mask[order])
+    train = run.dataset.train
+    asked = jax.tree.map(lambda leaf: leaf[np.isin(train.session_id, lists.session_id)], train)
+    if method == "True labels":
+        return as_rankings(asked, np.asarray(asked.target)[:, None])
+    if method == "Teacher lists":
+        return as_rankings(asked, run.candidates(asked, num=25))
+    counted = {"Popularity lists": neighbors.popularity, "Co-occurrence lists": neighbors.co_occurrence}
+    if method in counted:
+        everyone = neighbors.held_out_lists(
+            counted[method], run.dataset.train_sequences, run.dataset.num_items, train, 25
+        )
+        return jax.tree.map(lambda leaf: leaf[np.isin(everyone.session_id, lists.session_id)], everyone)
+    raise ValueError(f"{method} learns from no lists")
+
+
+def recorded_lists(run: OpenRun, session_id: list[int]) -> alkd.Rankings:
+    """What the LLM, or its stand-in, said of these sessions."""
+    lists = replay.load_rankings(run.folder.path / "rankings.jsonl", num_items=run.dataset.num_items)
+    return replay.replay(lists, np.asarray(session_id, np.int32))[0]
+
+
+def as_rankings(sessions: alkd.Sessions, items: np.ndarray) -> alkd.Rankings:
+    """Lists of items, 0 where there are fewer, one a session."""
+    items = np.asarray(items, np.int32)
+    return alkd.Rankings(np.asarray(sessions.session_id), items, items != alkd.PAD)
+
+
+def learned_from(run: OpenRun, method: str) -> str:
+    """A digest of the lists a method learns from; empty for one that needs none."""
+    if method == "Longer training" or method in ("DE", "FTD", "HTD", "unKD", "DSL", "RD"):
+        return ""
+    lists = lists_of(run, method)
+    return hashlib.sha256(np.asarray(lists.session_id).tobytes() + np.asarray(lists.items).tobytes()).hexdigest()
+
+
+def role_of(method: str) -> str:
+    """Whose width a method's model has: "student", or "teacher" for DSL, which thins out a wide one."""
+    return "teacher" if method in ("Teacher", "DSL") else "student"
+
+
+def method_key(run: OpenRun, method: str) -> jax.Array:
+    """The random key of a method's distillation."""
+    return run.key(20 + DISTILLED.index(method))

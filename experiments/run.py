@@ -1,0 +1,132 @@
+"""A run opened: its settings, data and folder, and what any part of it may read."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import alkd_jax as alkd
+from alkd_jax import checkpoints, evaluation, objectives, samplers, scoring
+from alkd_jax.llm import replay
+from alkd_jax.models import Encoder, Params
+from alkd_jax.objectives import Loss
+from experiments.console import console
+from experiments.methods import chosen_by
+from experiments.run_folder import RunFolder, read_json, write_json
+from experiments.settings import Settings
+from experiments.sources import parse_source
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """Settings, data and folder of a run."""
+
+    settings: Settings
+    dataset: alkd.Dataset
+    folder: RunFolder
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Checks the settings, reads the data, and opens the folder."""
+        settings.check()
+        dataset = parse_source(settings.data).load()
+        alkd.models.create(settings.backbone, num_items=dataset.num_items, dim=settings.student_dim)
+        folder = RunFolder(settings.out, announce=functools.partial(console.print, highlight=False, markup=False))
+        identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
+        folder.open(identity | {"mode": settings.mode, "seed": settings.seed})
+        asked = dataclasses.asdict(settings)
+        config = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in asked.items()}
+        write_json(folder.path / "config.json", config)
+        counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
+        about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.num_items, "split": counts}
+        write_json(folder.path / "data.json", about | {"report": dict(dataset.report)})
+        return cls(settings, dataset, folder)
+
+    @classmethod
+    def reopen(cls, path: pathlib.Path) -> Self:
+        """Opens a run by the settings it was made with.
+
+        Raises:
+            ValueError: the folder is no run, or one of another version.
+        """
+        config = path / "config.json"
+        if not config.exists():
+            raise ValueError(f"{path} is no run's folder; expected one made by experiments.reproduce or .quickstart")
+        try:
+            settings = Settings(**(read_json(config) | {"out": path}))
+        except TypeError as error:
+            raise ValueError(f"{config}: settings of another version ({error})") from error
+        rankings = settings.rankings
+        return cls.open(dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings)))
+
+    @property
+    def released(self) -> bool:
+        """Whether the authors' rules hold."""
+        return self.settings.mode == "released"
+
+    def split(self, name: str) -> alkd.Sessions:
+        """A split as this mode's models see it."""
+        sessions = getattr(self.dataset, name)
+        return evaluation.released_view(sessions) if self.released else sessions
+
+    def model(self, role: str) -> Encoder:
+        """The backbone of "teacher" or "student"."""
+        dim = self.settings.teacher_dim if role == "teacher" else self.settings.student_dim
+        return alkd.models.create(self.settings.backbone, num_items=self.dataset.num_items, dim=dim)
+
+    def objective(self, model: Encoder) -> tuple[Loss, dict[str, Any]]:
+        """The loss that a backbone is trained with, and what it finds aside.
+
+        AttMix on ML has binary cross-entropy in the released code, everything else in-batch BPR.
+        """
+        if self.released and self.settings.backbone == "attmix" and self.dataset.name == "ML":
+            return objectives.sampled_loss(model, "bce"), {"sampler": samplers.uniform(self.dataset.num_items)}
+        return objectives.in_batch_loss(model, released=self.released), {}
+
+    def tuned(self, method: str) -> dict[str, Any]:
+        """Options of a baseline that a search has chosen for this run, `tuning.json`; its own defaults otherwise."""
+        file = self.folder.path / "tuning.json"
+        return dict(read_json(file).get(method, {}).get("chosen", {})) if file.exists() else {}
+
+    def key(self, purpose: int) -> jax.Array:
+        """A random key of its own for every purpose."""
+        return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
+
+    def params(self, name: str) -> Params:
+        """Stored parameters with a seed axis: "teacher", "student" or "distilled/METHOD"."""
+        role = "teacher" if name in ("teacher", "distilled/DSL") else "student"
+        return checkpoints.restore_params(self.folder.path / name, self.model(role), seeds=self.settings.seeds)
+
+    def array(self, file: str, name: str) -> np.ndarray:
+        """One array of an npz file of the run."""
+        with np.load(self.folder.path / file) as archive:
+            return archive[name]
+
+    def chosen_sessions(self) -> alkd.Sessions:
+        """The training sessions the teacher is asked about, each once."""
+        chosen = read_json(self.folder.path / "selection.json")
+        needed = chosen_by(self.settings.asked_methods)
+        asked = np.unique(np.concatenate([np.asarray(chosen[name], np.int32) for name in needed]))
+        return jax.tree.map(lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train)
+
+    def candidates(self, sessions: alkd.Sessions, *, num: int = 50, role: str = "teacher") -> np.ndarray:
+        """The top items of each session by the first seed's teacher (or student); 0 fills a short list."""
+        model, params = self.model(role), first_seed(self.params(role))
+        items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
+        table = model.apply(params, method="item_embeddings")
+        _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)
+        return np.maximum(np.asarray(ids), alkd.PAD)
+
+    def rankings(self) -> alkd.Rankings:
+        """What the LLM, or its stand-in, answered."""
+        path = self.folder.path / "rankings.jsonl"
+        return replay.load_rankings(path, num_items=self.dataset.num_items, distinct=not self.released)
+
+
+def first_seed(params: Params) -> Params:
+    """The first of the parameters with a seed axis."""
+    return jax.tree.map(lambda leaf: leaf[0], params)
