@@ -1,10 +1,23 @@
 """DLLM2Rec: an LLM's lists as positives, weighted by position and by whether the student agrees."""
 
+import functools
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.types import PAD
+from alkd_jax import scoring, training
+from alkd_jax.distillation.alkd import list_examples
+from alkd_jax.distillation.guidance import check_weight, fit_guided, noise_key
+from alkd_jax.distillation.popularity import item_counts
+from alkd_jax.examples import Batch, Examples, sequences_of
+from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.models import Encoder, Params
+from alkd_jax.objectives import Loss, encode, in_batch_loss
+from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _LEAST = 1e-8
 """Weight of an item without confidence or agreement, so that no list weighs nothing."""
@@ -15,9 +28,9 @@ def importance_weights(
     *,
     where: Bool[Array, "B K"] | None = None,
     distance: Float[Array, "B K"] | None = None,
-    position: float = 0.3,
+    position: Float[Array, ""] | float = 0.3,
     confidence: float = 0.0,
-    consistency: float = 0.1,
+    consistency: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, "B K"]:
     """``normalise(γ_p w^p + γ_c w^c + γ_o w^o)``, without gradient.
 
@@ -83,7 +96,7 @@ def robust_loss(
     target: Int[Array, "B K"],
     popularity: Float[Array, " V"],
     *,
-    beta: float = 1.0,
+    beta: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, "B K"]:
     """``log(Σ_j exp(p_j s_j² / β) − exp(p_i s_i² / β) + exp(p_i (s_i − 1)² / β))`` of every target i.
 
@@ -110,3 +123,177 @@ def robust_loss(
         return jax.nn.logsumexp(replaced, axis=1)
 
     return jax.lax.map(of_position, target.T).T
+
+
+@functools.lru_cache(maxsize=64)
+def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, robust: bool = False) -> Loss:
+    """``L_rd = Σ_r mean_b w_br (l(b, c_br) + α l^D(b, c_br))``: the base loss with every listed item as the positive.
+
+    With the lists as rows of a batch weighted by w, that is the base loss's own weighted mean.
+    ``batch.aside["distillation"]`` holds "lists": "items" ``[M, L]``, "mask", "session" ``[M]`` and "listed" ``[M, K]``
+    (0 after the last); "position" and "consistency", see :func:`importance_weights`; with ``robust`` also "robust" (α),
+    "beta" and "popularity".
+
+    Args:
+        model: the student's backbone.
+        base: its loss, a mean by ``batch.weight``.
+        list_batch: how many of the lists to draw for a step; None takes those of ``batch.row``.
+        robust: add the distributionally robust loss.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        guide = batch.aside["distillation"]
+        draw_key, encode_key, base_key = jax.random.split(noise_key(key), 3)
+        if list_batch is None:
+            rows, counted = batch.row, (batch.weight > 0).astype(batch.weight.dtype)
+        else:
+            rows = jax.random.permutation(draw_key, guide["lists"]["session"].shape[0])[:list_batch]
+            counted = jnp.ones(rows.shape[0])
+        lists = jax.tree.map(lambda leaf: leaf[rows], guide["lists"])
+        listed = lists["listed"]
+        table = model.apply(params, method="item_embeddings")
+        labelled = Batch(
+            items=lists["items"],
+            mask=lists["mask"],
+            session=lists["session"],
+            target=listed[:, 0],
+            weight=counted,
+            row=rows,
+            step=batch.step,
+            aside=batch.aside,
+        )
+        all_scores = scoring.scores(encode(model, params, labelled, encode_key), table)
+        weights = counted[:, None] * importance_weights(
+            agreement(jax.lax.stop_gradient(all_scores), listed),
+            where=listed != PAD,
+            position=guide["position"],
+            consistency=guide["consistency"],
+        )
+        spread = functools.partial(jnp.repeat, repeats=listed.shape[1], axis=0)
+        pairs = Batch(
+            items=spread(labelled.items),
+            mask=spread(labelled.mask),
+            session=spread(labelled.session),
+            target=listed.ravel(),
+            weight=weights.ravel(),
+            row=spread(rows),
+            step=batch.step,
+            aside=batch.aside,
+        )
+        value = base(params, pairs, base_key)
+        if robust:
+            worst = robust_loss(all_scores, listed, guide["popularity"], beta=guide["beta"])
+            value += guide["robust"] * weighted_mean((weights * worst).sum(1), counted)
+        return value
+
+    return loss
+
+
+@functools.lru_cache(maxsize=64)
+def robust_base(model: Encoder, base: Loss) -> Loss:
+    """``L_base + α mean_b l^D(b, y_b)``; what it needs as in :func:`ranking_loss`."""
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        guide = batch.aside["distillation"]
+        table = model.apply(params, method="item_embeddings")
+        all_scores = scoring.scores(encode(model, params, batch, key), table)
+        worst = robust_loss(all_scores, batch.target[:, None], guide["popularity"], beta=guide["beta"])
+        return base(params, batch, key) + guide["robust"] * weighted_mean(worst[:, 0], batch.weight)
+
+    return loss
+
+
+def labelled_lists(rankings: Rankings, train: Sessions, length: int) -> tuple[dict[str, np.ndarray], Examples]:
+    """The heads of the lists with their sessions, and one example a list; empty lists are left out.
+
+    Args:
+        rankings: lists for training sessions.
+        train: the training sessions.
+        length: K.
+
+    Raises:
+        ValueError: there is no list, or one of a session that is not a training session.
+    """
+    kept = np.asarray(rankings.mask)[:, 0]
+    if not kept.any():
+        raise ValueError("there are no lists to learn from")
+    session_id, items, mask = (np.asarray(a)[kept] for a in (rankings.session_id, rankings.items, rankings.mask))
+    examples = list_examples(Rankings(session_id, items[:, :1], mask[:, :1]), train, bounds=(1,))
+    rows = np.asarray(examples.session)
+    lists = {
+        "items": np.asarray(train.items)[rows],
+        "mask": np.asarray(train.mask)[rows],
+        "session": rows,
+        "listed": np.where(mask, items, PAD)[:, :length].astype(np.int32),
+    }
+    return lists, examples
+
+
+def distil(
+    key: jax.Array,
+    model: Encoder,
+    rankings: Rankings,
+    train: Sessions,
+    validation: Sessions,
+    *,
+    weight: float = 0.8,
+    student: Params | None = None,
+    length: int = 10,
+    position: float = 0.3,
+    consistency: float = 0.1,
+    list_batch: int = 256,
+    robust: float = 0.0,
+    beta: float = 1.0,
+    sequences: Sequences | None = None,
+    base: Loss | None = None,
+    aside: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> training.Fitted:
+    """Trains a student by its own loss and by an LLM's lists for some of the sessions.
+
+    As ALKDRec simplifies DLLM2Rec: few lists, no confidence, and no text embeddings, which its LLM does not give.
+
+    Args:
+        key: consumed; the same key trains the plain student.
+        model: the student's backbone.
+        rankings: the lists; the paper's are 500, and are drawn uniformly here.
+        train: the training sessions.
+        validation: sessions that decide when to stop.
+        weight: λ of L_rd. The authors' default; their published command has 0.7.
+        student: trained parameters with a leading seed axis, to be fine-tuned on the lists alone, as ALKDRec does with
+            its own; by default lists and sessions are learned together from scratch.
+        length: K, how much of a list to learn; ALKDRec's have 25.
+        position: γ_p.
+        consistency: γ_o.
+        list_batch: lists drawn for a step, without replacement.
+        robust: α of the distributionally robust loss, in both terms; the authors' default is 1.
+        beta: β of it.
+        sequences: the training sessions uncut, for popularity there; by default as much of them as ``train`` holds.
+        base: the student's own loss, a mean by ``batch.weight``; default in-batch BPR.
+        aside: what the base loss finds in ``batch.aside``.
+        **options: of :func:`alkd_jax.training.fit`.
+
+    Raises:
+        ValueError: as :func:`alkd_jax.training.fit`; a weight is negative, a size below 1, there are no lists, or one
+            is of no training session.
+
+    Reference:
+        Cui et al., Distillation matters, RecSys 2024; Du et al., ALKDRec, AAAI 2025, appendix C.
+    """
+    for name, size in (("length", length), ("list_batch", list_batch)):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; expected at least 1")
+    check_weight(robust)
+    lists, examples = labelled_lists(rankings, train, length)
+    guide = {"lists": lists, "weight": weight, "position": position, "consistency": consistency}
+    base, is_robust = in_batch_loss(model) if base is None else base, robust > 0
+    if is_robust:
+        counts = item_counts(sequences_of(train) if sequences is None else sequences, model.num_items)
+        guide |= {"robust": robust, "beta": beta, "popularity": robust_popularity(jnp.asarray(counts))}
+    if student is not None:
+        alone = ranking_loss(model, base, robust=is_robust)  # type: ignore[arg-type]
+        options |= {"initial": student, "examples": examples}
+        return fit_guided(key, model, train, validation, None, guide, base=alone, aside=aside, **options)
+    term = ranking_loss(model, base, list_batch=min(list_batch, len(lists["session"])), robust=is_robust)  # type: ignore[arg-type]
+    base = robust_base(model, base) if is_robust else base  # type: ignore[arg-type]
+    return fit_guided(key, model, train, validation, term, guide, base=base, aside=aside, **options)

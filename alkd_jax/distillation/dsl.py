@@ -1,6 +1,8 @@
 """Dynamic sparse learning: one sparse network, trained from scratch, whose non-zero entries move to where they help."""
 
+import functools
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +10,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.models import Params
-from alkd_jax.types import PAD
+from alkd_jax import training
+from alkd_jax.models import Encoder, Params, init_params
+from alkd_jax.objectives import Loss, in_batch_loss
+from alkd_jax.types import PAD, Sessions
 
+_MASK = 0x6D61
+"""Folded into a seed's initial key for its mask."""
 LEAST_RATIO = 0.005
 """Share of the active entries that is still replaced at the end."""
 
@@ -91,8 +97,7 @@ def sparsify(key: jax.Array, params: Params, density: float) -> Params:
     Raises:
         ValueError: the density is not in (0, 1].
     """
-    if not 0.0 < density <= 1.0:
-        raise ValueError(f"density is {density}; expected above 0 and at most 1")
+    _check_density(density)
 
     def thin(path: tuple[Any, ...], weights: Array) -> Array:
         eligible = is_eligible(path, weights)
@@ -118,7 +123,6 @@ def dynamic_sparse(
     total: int,
     every: int = 100,
     initial_ratio: float = 0.5,
-    dense: bool = False,
     accumulate: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that inactive entries stay 0, and so that now and then the active ones move.
@@ -132,7 +136,6 @@ def dynamic_sparse(
         total: planned steps, over which the ratio falls.
         every: ΔT, steps between updates of the masks. The authors' 100 (3,000 for LightGCN).
         initial_ratio: ρ₀; see :func:`update_ratio`.
-        dense: every entry is active, whatever its value: density 1.
         accumulate: regrow by the sum of gradient magnitudes since the last update instead of this step's gradient,
             which is 0 for all items outside the batch. A deviation from the authors.
 
@@ -146,7 +149,7 @@ def dynamic_sparse(
             eligible = is_eligible(path, weights)
             if eligible is None:
                 return jnp.ones(weights.shape, bool)
-            return eligible if dense else eligible & (weights != 0)
+            return eligible & (weights != 0)
 
         masks = jax.tree_util.tree_map_with_path(mask, params)
         return SparseState(inner.init(params), masks, jax.tree.map(jnp.zeros_like, params) if accumulate else ())
@@ -177,3 +180,92 @@ def dynamic_sparse(
         return change, SparseState(inner_state, masks, growth if accumulate else ())
 
     return optax.GradientTransformationExtraArgs(start, update)
+
+
+@functools.lru_cache(maxsize=64)
+def _optimizer(
+    learning_rate: float, total: int, every: int, initial_ratio: float, accumulate: bool
+) -> optax.GradientTransformationExtraArgs:
+    inner = optax.adam(learning_rate)
+    return dynamic_sparse(inner, total=total, every=every, initial_ratio=initial_ratio, accumulate=accumulate)
+
+
+def num_active(params: Params) -> int:
+    """How many entries are not 0, in all: what a sparse model has to store."""
+    return sum(int(jnp.count_nonzero(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def distil(
+    key: jax.Array,
+    model: Encoder,
+    train: Sessions,
+    validation: Sessions,
+    *,
+    density: float = 0.1,
+    every: int = 100,
+    initial_ratio: float = 0.5,
+    accumulate: bool = False,
+    seeds: int | Sequence[int] = 1,
+    base: Loss | None = None,
+    learning_rate: float = 1e-3,
+    max_steps: int = 10_000,
+    **options: Any,
+) -> training.Fitted:
+    """Trains a sparse model from scratch; nothing is distilled, and there is no teacher.
+
+    ALKDRec does not say which it compares with. A model of the teacher's width 100 at density 0.1 has as many non-zero
+    entries as the dense student of width 10; a model of width 10 at density 0.5 is the other reading. All matrices are
+    sparse, vectors and an item table's padding row are left out of the count.
+
+    Args:
+        key: consumed; at density 1 the same key trains the plain model.
+        model: the backbone, as wide as it is to be.
+        train: the training sessions.
+        validation: sessions that decide when to stop.
+        density: share of the entries that are active.
+        every: ΔT; see :func:`dynamic_sparse`.
+        initial_ratio: ρ₀; see :func:`update_ratio`.
+        accumulate: see :func:`dynamic_sparse`.
+        seeds: as in :func:`alkd_jax.training.fit`; each has a mask of its own.
+        base: the model's loss; default in-batch BPR.
+        learning_rate: of Adam.
+        max_steps: as in :func:`alkd_jax.training.fit`; t_max of the ratio.
+        **options: further options of :func:`alkd_jax.training.fit`.
+
+    Raises:
+        ValueError: as :func:`alkd_jax.training.fit`; the density or the ratio is no share, ``every`` is below 1.
+
+    Reference:
+        Wang et al., Dynamic sparse learning: a novel paradigm for efficient recommendation, WSDM 2024.
+    """
+    if not LEAST_RATIO <= initial_ratio <= 1.0:
+        raise ValueError(f"initial_ratio is {initial_ratio}; expected {LEAST_RATIO} to 1")
+    if every < 1:
+        raise ValueError(f"every is {every}; expected at least 1")
+    _check_density(density)
+    # Initial values are those of a plain training with this key, before thinning.
+    init_keys = jax.vmap(jax.random.split)(training.seed_keys(key, seeds))[:, 0]
+    initial = jax.vmap(lambda k: init_params(k, model, length=train.items.shape[1]))(init_keys)
+    mask_keys = jax.vmap(lambda k: jax.random.fold_in(k, _MASK))(init_keys)
+    initial = jax.vmap(lambda k, p: sparsify(k, p, density))(mask_keys, initial)
+    # At density 1 there is nowhere to move: every pruned entry would come back.
+    sparse = density < 1.0
+    optimizer = _optimizer(learning_rate, max_steps, every, initial_ratio, accumulate) if sparse else None
+    return training.fit(
+        key,
+        model,
+        train,
+        validation,
+        seeds=seeds,
+        loss=in_batch_loss(model) if base is None else base,
+        initial=initial,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        max_steps=max_steps,
+        **options,
+    )
+
+
+def _check_density(density: float) -> None:
+    if not 0.0 < density <= 1.0:
+        raise ValueError(f"density is {density}; expected above 0 and at most 1")

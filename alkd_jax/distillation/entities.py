@@ -1,27 +1,14 @@
 """What representation distillation compares: a batch's sessions and items, as student and teacher see them."""
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax.distillation.guidance import Teacher
+from alkd_jax.examples import Batch
 from alkd_jax.models import Encoder, Params
-from alkd_jax.types import Sessions
-
-
-@flax.struct.dataclass
-class Teacher:
-    """A conventional teacher's vectors, computed once before the student trains.
-
-    Attributes:
-        sessions: ``[N, T]`` u of every training session.
-        items: ``[V, T]`` the output table Y; row 0 is padding.
-    """
-
-    sessions: Float[Array, "N T"]
-    items: Float[Array, "V T"]
+from alkd_jax.objectives import encode
 
 
 @flax.struct.dataclass
@@ -37,29 +24,6 @@ class Entities:
     student: Float[Array, "N D"]
     teacher: Float[Array, "N T"]
     weight: Float[Array, " N"]
-
-
-def teacher_vectors(model: Encoder, params: Params, train: Sessions, *, batch_size: int = 1024) -> Teacher:
-    """Encodes every training session with the teacher.
-
-    Args:
-        model: the teacher's backbone.
-        params: its parameters, without a seed axis.
-        train: the training sessions, N of them.
-        batch_size: sessions encoded at a time.
-    """
-    encode = _encoder(model)
-    starts = range(0, len(train), batch_size)
-    pieces = [
-        encode(params, train.items[start : start + batch_size], train.mask[start : start + batch_size])
-        for start in starts
-    ]
-    return Teacher(jnp.concatenate(pieces), jnp.asarray(model.apply(params, method="item_embeddings")))
-
-
-@functools.lru_cache(maxsize=64)
-def _encoder(model: Encoder):  # type: ignore[no-untyped-def]
-    return jax.jit(model.apply)
 
 
 def unit(vectors: Float[Array, "N D"]) -> Float[Array, "N D"]:
@@ -78,6 +42,25 @@ def once(ids: Int[Array, " N"], counted: Bool[Array, " N"]) -> Float[Array, " N"
     return jnp.where(counted, 1.0 / jnp.maximum(occurrences, 1), 0.0)
 
 
-def stack(parts: tuple[Entities, ...]) -> Entities:
+def batch_sessions(model: Encoder, params: Params, batch: Batch, teacher: Teacher, key: jax.Array) -> Entities:
+    """The batch's sessions, each once; the key is for the student's dropout."""
+    weight = once(batch.session, batch.weight > 0)
+    return Entities(encode(model, params, batch, key), teacher.sessions[batch.session], weight)
+
+
+def batch_items(
+    model: Encoder, params: Params, items: Int[Array, " N"], teacher: Teacher, counted: Bool[Array, " N"]
+) -> Entities:
+    """Items with the rows of the output tables, each once."""
+    table = model.apply(params, method="item_embeddings")
+    return Entities(table[items], teacher.items[items], once(items, counted))
+
+
+def draw_items(key: jax.Array, model: Encoder, num: int) -> Int[Array, " num"]:
+    """Items drawn uniformly from the catalogue, the negatives among the entities."""
+    return jax.random.randint(key, (num,), 1, model.num_items + 1)
+
+
+def stack(*parts: Entities) -> Entities:
     """Puts entities of several kinds below each other."""
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)

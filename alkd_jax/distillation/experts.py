@@ -98,7 +98,7 @@ def reconstruction_errors(
 
 
 def annealed_temperature(
-    step: Int[Array, ""] | int, end: Float[Array, ""] | float, *, total: Int[Array, ""] | int, floor: float = 1e-2
+    step: Int[Array, ""] | int, end: Float[Array, ""] | float, *, total: Float[Array, ""] | int, floor: float = 1e-2
 ) -> Float[Array, ""]:
     """``max(floor, end^(step / total))``: from 1 towards ``end``, exponentially.
 

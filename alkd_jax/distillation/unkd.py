@@ -1,13 +1,27 @@
 """Unbiased distillation: the student follows the teacher's order only among items of like popularity."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import losses, scoring
-from alkd_jax.distillation.entities import Teacher
-from alkd_jax.types import PAD
+from alkd_jax import losses, training
+from alkd_jax.distillation.guidance import (
+    Teacher,
+    fit_guided,
+    noise_key,
+    teacher_vectors,
+    top_lists,
+    whole_sessions,
+)
+from alkd_jax.distillation.popularity import item_counts, pair_budget, popularity_groups
+from alkd_jax.examples import Batch, sequences_of
+from alkd_jax.models import Encoder, Params
+from alkd_jax.objectives import Loss, encode
+from alkd_jax.types import PAD, Sequences, Sessions
 
 MU = 20.0
 """Rank r is drawn with chance ∝ exp(−r / 20)."""
@@ -16,12 +30,7 @@ DEPTH = 400
 
 
 def group_lists(
-    teacher: Teacher,
-    groups: Int[np.ndarray, " V"],
-    exclude: Int[Array, "N L"] | Int[np.ndarray, "N L"],
-    *,
-    depth: int = DEPTH,
-    batch_size: int = 1024,
+    teacher: Teacher, groups: Int[np.ndarray, " V"], exclude: Int[np.ndarray, "N L"], *, depth: int = DEPTH
 ) -> tuple[Int[np.ndarray, "N G K"], Int[np.ndarray, "N G"]]:
     """The teacher's order of every group, for every training session.
 
@@ -29,25 +38,25 @@ def group_lists(
         teacher: its vectors.
         groups: from :func:`alkd_jax.distillation.popularity.popularity_groups`.
         exclude: each session's own items, target included; 0 where there are fewer.
-        depth: K, how much of a group's order to keep.
-        batch_size: sessions at a time.
+        depth: K, how much of a group's order to keep, at least 2.
 
     Returns:
         Items, best first, 0 after the last; and how many there are.
+
+    Raises:
+        ValueError: depth is below 2.
     """
-    num_sessions, num_groups = teacher.sessions.shape[0], int(groups.max()) + 1
-    lists = np.zeros((num_sessions, num_groups, depth), np.int32)
-    best = jax.jit(scoring.top_k, static_argnums=2)
-    for group in range(num_groups):
-        # Row 0 of a table is padding to top_k, and so it is here.
+    if depth < 2:
+        raise ValueError(f"depth is {depth}; expected at least 2, to draw pairs")
+    lists = np.zeros((len(exclude), int(groups.max()) + 1, depth), np.int32)
+    for group in range(lists.shape[1]):
+        # Row 0 of a table is padding to top_k, and so it is here; items of other groups are nobody to leave out.
         members = np.concatenate([[PAD], np.flatnonzero(groups == group)])
         place = np.zeros(len(groups), np.int32)
         place[members] = np.arange(len(members))
-        table, k = teacher.items[members], min(depth, len(members) - 1)
-        for start in range(0, num_sessions, batch_size):
-            rows = slice(start, start + batch_size)
-            _, found = best(teacher.sessions[rows], table, k, exclude=place[np.asarray(exclude[rows])])
-            lists[rows, group, :k] = members[np.maximum(found, PAD)]
+        k = min(depth, len(members) - 1)
+        found = top_lists(teacher, k, place[exclude], table=teacher.items[members])
+        lists[:, group, :k] = members[np.maximum(found, PAD)]
     return lists, (lists != PAD).sum(-1).astype(np.int32)
 
 
@@ -84,7 +93,7 @@ def rank_pairs(
     def smallest(function, value: Array, last: Array) -> Array:  # type: ignore[no-untyped-def]
         """The least rank in 1..last at which ``function`` exceeds ``value``; the last where none does."""
 
-        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = ends
             middle = (low + high) // 2
             exceeds = function(middle) > value
@@ -140,3 +149,78 @@ def pair_loss(
     """
     no_positive = jnp.zeros(margin.shape[0])
     return losses.sampled_bpr(no_positive, -margin, weight=weight, where=drawn.astype(margin.dtype))
+
+
+@functools.lru_cache(maxsize=64)
+def pair_term(model: Encoder, budget: tuple[int, ...], *, mu: float = MU) -> Loss:
+    """:func:`pair_loss` over pairs drawn afresh at every step.
+
+    ``batch.aside["distillation"]`` holds "lists" and "length" by training session, see :func:`group_lists`.
+
+    Args:
+        model: the student's backbone.
+        budget: pairs of each group.
+        mu: see :func:`rank_pairs`.
+    """
+
+    def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        guide = batch.aside["distillation"]
+        lists, length = guide["lists"][batch.session], guide["length"][batch.session]
+        better, worse, drawn = draw_pairs(noise_key(key), lists, length, budget, mu=mu)
+        table = model.apply(params, method="item_embeddings")
+        vectors = encode(model, params, batch, key)
+        margin = jnp.einsum("bd,bpd->bp", vectors, table[better] - table[worse])
+        return pair_loss(margin, drawn, weight=batch.weight)
+
+    return term
+
+
+def distil(
+    key: jax.Array,
+    model: Encoder,
+    teacher_model: Encoder,
+    teacher_params: Params,
+    train: Sessions,
+    validation: Sessions,
+    *,
+    weight: float = 1.0,
+    num_groups: int = 4,
+    num_pairs: int = 30,
+    gamma: float = 0.0,
+    mu: float = MU,
+    depth: int = DEPTH,
+    sequences: Sequences | None = None,
+    **options: Any,
+) -> training.Fitted:
+    """Trains a student that follows the teacher's order among items of like popularity.
+
+    Args:
+        key: consumed; the same key trains the plain student.
+        model: the student's backbone.
+        teacher_model: the teacher's.
+        teacher_params: its parameters, without a seed axis.
+        train: the training sessions.
+        validation: sessions that decide when to stop.
+        weight: λ.
+        num_groups: G.
+        num_pairs: M, pairs of a session and step, over all groups.
+        gamma: γ of :func:`alkd_jax.distillation.popularity.pair_budget`.
+        mu: μ of :func:`rank_pairs`.
+        depth: how much of each group's order to keep; ``N · G · depth`` integers on the device.
+        sequences: the training sessions uncut, for popularity and for what to leave out; by default as much of them
+            as ``train`` holds.
+        **options: ``base`` and ``aside`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+
+    Raises:
+        ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, a size is too small.
+
+    Reference:
+        Chen et al., Unbiased knowledge distillation for recommendation, WSDM 2023.
+    """
+    counts = item_counts(sequences_of(train) if sequences is None else sequences, model.num_items)
+    groups = popularity_groups(counts, num_groups=num_groups)
+    teacher = teacher_vectors(teacher_model, teacher_params, train)
+    lists, length = group_lists(teacher, groups, whole_sessions(train, sequences), depth=depth)
+    term = pair_term(model, pair_budget(counts, groups, num_pairs=num_pairs, gamma=gamma), mu=mu)
+    guide = {"lists": lists, "length": length, "weight": weight}
+    return fit_guided(key, model, train, validation, term, guide, **options)
