@@ -138,8 +138,8 @@ def fit(
     keys = seed_keys(key, seeds)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     if initial is None:
-        initial = jax.vmap(lambda k: init_params(k, model, length=train.items.shape[1]))(init_keys)
-    more = {} if extra is None else jax.vmap(lambda k: extra(jax.random.fold_in(k, _EXTRA), model))(init_keys)
+        initial = _draw(init_params, model, init_keys, length=train.items.shape[1])
+    more = {} if extra is None else _draw(extra, model, jax.vmap(lambda k: jax.random.fold_in(k, _EXTRA))(init_keys))
     if clash := initial.keys() & more.keys():
         raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
     material = jax.device_put(Material(examples, source, validation, aside))
@@ -149,6 +149,12 @@ def fit(
         return _run(program, run_keys, state, material, max_steps, progress, None)
     with kept_training(checkpoints, identity(program, keys, state, material), state) as kept:
         return _run(program, run_keys, state, material, max_steps, progress, kept)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="length")
+def _draw(draw: Callable[..., Params], model: Encoder, keys: jax.Array, **options: int) -> Params:
+    """Parameters of every seed, in one program rather than one an array."""
+    return jax.vmap(lambda key: draw(key, model, **options))(keys)
 
 
 def _what_to_learn(

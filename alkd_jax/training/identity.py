@@ -25,18 +25,22 @@ def identity(program: Program, keys: jax.Array, state: TrainState, material: Mat
         state: before the first step.
         material: what is learned from.
     """
-    one = jax.tree.map(lambda leaf: leaf[0], state)
-    examples = material.examples
-    if examples.weight.ndim == 2:
-        examples = jax.tree.map(lambda leaf: leaf[0], examples)
-    optimizer = optax.with_extra_args_support(program.optimizer)
-    batch = program.batch(
-        Material(examples, material.source, material.validation, material.aside), jnp.arange(2), jnp.int32(0)
-    )
+    first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
+
+    def loss(state: TrainState, material: Material, key: jax.Array) -> jax.Array:
+        examples = first(material.examples) if material.examples.weight.ndim == 2 else material.examples
+        own = Material(examples, material.source, material.validation, material.aside)
+        batch = program.batch(own, jnp.arange(2), jnp.int32(0))
+        return program.loss(first(state.params), batch, key)
+
+    def update(state: TrainState) -> tuple[Any, Any]:
+        params, opt_state = first(state.params), first(state.opt_state)
+        return optax.with_extra_args_support(program.optimizer).update(params, opt_state, params, step=jnp.int32(0))
+
     return {
         "model": repr(program.model).replace("\n", " "),
-        "loss": _computation(program.loss, one.params, batch, keys[0]),
-        "optimizer": _computation(functools.partial(optimizer.update, step=0), one.params, one.opt_state, one.params),
+        "loss": _computation(loss, state, material, keys[0]),
+        "optimizer": _computation(update, state),
         "batch_size": program.batch_size,
         "steps_per_validation": program.steps,
         "patience": program.patience,
