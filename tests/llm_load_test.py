@@ -1,20 +1,13 @@
 """Many questions: flat memory, an event loop that stays awake, a hundred thousand answers looked up quickly."""
 
-import asyncio
-import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import pytest
 from fault_server import FaultServer, faultless
-from llm_world import client, question
-
-from alkd_jax.llm.collection import collect
-from alkd_jax.llm.store import Store
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLIENT = """
@@ -32,7 +25,7 @@ async def main(asker, number):
             wall, work = time.perf_counter(), time.thread_time()
             await asyncio.sleep(0.01)
             lags.append(time.perf_counter() - wall - 0.01)
-            busy.append(max(0.0, time.thread_time() - work - 0.01))
+            busy.append(time.thread_time() - work)
             memory.append(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize())
 
     watching = asyncio.create_task(watch())
@@ -73,36 +66,58 @@ def test_five_thousand_questions_in_one_run(tmp_path, capsys):
             f"{server.most_at_once} at once at most"
         )
     assert told["end"] - told["third"] < 30
+    # How late a busy machine wakes the loop is not ours; what the loop works in one go is.
+    assert told["busy"][1] < 50
     assert told["descriptors"] <= 2
 
 
+SCAN = """
+import asyncio, json, sys, time
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
+import numpy as np
+from llm_world import TITLES, client, question
+from alkd_jax.llm import prompts
+from alkd_jax.llm.collection import collect
+from alkd_jax.llm.store import Store
+from alkd_jax.llm.teachers import words
+from alkd_jax.types import Sessions
+
+url, path, number = sys.argv[2], sys.argv[3], int(sys.argv[4])
+rng = np.random.default_rng(0)
+items = rng.integers(1, 301, (number, 10))
+candidates = np.argsort(rng.random((number, 300)), axis=1)[:, :50] + 1
+sessions = Sessions(items, np.ones(items.shape, bool), items[:, 0], np.arange(number))
+asked = lambda: words(sessions, candidates, TITLES, prompts.MOVIES)
+with Store.open(path) as store:
+    asker = client(url, store)
+    asyncio.run(collect(asker, [question(0)], pilot=0))
+    with store.writing() as connection:
+        for table in ("requests", "attempts", "answers"):
+            names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            other = {"id": "n", "attempt": "n", "key": "printf('%064x', n)"}
+            values = [other.get(name, name) for name in names]
+            connection.execute(
+                f"WITH RECURSIVE c(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM c WHERE n < {number + 1}) "
+                f"INSERT INTO {table} SELECT {', '.join(values)} FROM c, (SELECT * FROM {table} LIMIT 1)"
+            )
+    store.keep_wordings({asker.endpoint.mark(one): f"{n:064x}" for n, one in enumerate(asked(), start=2)})
+began, work = time.perf_counter(), time.process_time()
+with Store.open(path) as store:
+    account = asyncio.run(collect(client(url, store, usd="100000"), asked(), pilot=0))
+seconds, work = time.perf_counter() - began, time.process_time() - work
+print(json.dumps({"cached": account.cached, "ok": account.statuses["ok"], "seconds": seconds, "cpu": work}))
+"""
+
+
 @pytest.mark.slow
-def test_a_hundred_thousand_stored_answers_are_looked_up_in_one_scan(tmp_path, capsys):
-    first = question(0)
-    with FaultServer() as server, Store.open(tmp_path / "s") as store:
-        asyncio.run(collect(client(server, store), [first], pilot=0))
-        with store.writing() as connection:
-            for table in ("requests", "attempts", "answers"):
-                names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-                other = {"id": "n", "attempt": "n", "key": "printf('%064x', n)"}
-                values = [other.get(name, name) for name in names]
-                connection.execute(
-                    f"WITH RECURSIVE c(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM c WHERE n < 100000) "
-                    f"INSERT INTO {table} SELECT {', '.join(values)} FROM c, (SELECT * FROM {table} LIMIT 1)"
-                )
-    began, work = time.perf_counter(), time.process_time()
-    with Store.open(tmp_path / "s") as store:
-        assert len(store.answered()) == 100_000
-        scanned, worked = time.perf_counter() - began, time.process_time() - work
-        # The same question under other session numbers: every row is hashed and found, one is sent.
-        with FaultServer() as server:
-            rows = (dataclasses.replace(first, session_id=n) for n in range(100_000))
-            account = asyncio.run(collect(client(server, store, usd="100000"), rows, pilot=0))
-            assert len(server.calls) == 1
+def test_a_hundred_thousand_stored_answers_are_found_again_without_wording_their_questions(tmp_path, capsys):
+    with FaultServer() as server:
+        line = [sys.executable, "-c", SCAN, str(HERE), server.url, str(tmp_path / "s"), "100000"]
+        out = subprocess.run(line, capture_output=True, text=True)
+        assert out.stderr == ""
+        told = json.loads(out.stdout)
+        assert len(server.calls) == 1
     with capsys.disabled():
-        print(  # noqa: T201
-            f"\n100,000 stored answers: opened and scanned in {scanned:.2f} s ({worked:.2f} s of processor), "
-            f"100,000 rows gone through in {account.seconds:.1f} s more"
-        )
-    assert (account.asked, account.cached) == (100_000, 99_999)
-    assert worked < 5
+        print(f"\n100,000 stored answers found in {told['seconds']:.2f} s, {told['cpu']:.2f} s of processor")  # noqa: T201
+    assert (told["cached"], told["ok"]) == (100_000, 100_000)
+    assert told["cpu"] < 5

@@ -101,10 +101,10 @@ def test_cold_starts_in_the_same_instant_leave_one_owner(tmp_path):
 def test_a_forked_child_does_not_write_into_its_parents_store(tmp_path):
     """Fault 22."""
     with Store.open(tmp_path / "s") as store:
-        store._owner = os.getpid() + 1
+        store.database._owner = os.getpid() + 1
         with pytest.raises(ValueError, match="fork"):
             store.begin(ENDPOINT.request(question(0)), reserved=1, tokens=1)
-        store._owner = os.getpid()
+        store.database._owner = os.getpid()
 
 
 def _foreign(path):
@@ -148,12 +148,12 @@ def test_a_full_disk_stops_before_the_next_request_and_keeps_what_is_there(tmp_p
     """Fault 20."""
     with FaultServer() as server, Store.open(tmp_path / "s") as store:
         pages = store.read("PRAGMA page_count")[0][0]
-        store._connection.execute(f"PRAGMA max_page_count = {pages + 30}")
+        store.database._connection.execute(f"PRAGMA max_page_count = {pages + 30}")
         account = collect_sync(client(server, store, limits={"in_flight": (1, 2, 2)}), questions(60), pilot=0)
         assert "cannot be written" in account.stopped
         sent, kept = len(server.calls), account.statuses["ok"]
         assert 0 < kept <= sent <= kept + 2
-        store._connection.execute("PRAGMA max_page_count = 1000000")
+        store.database._connection.execute("PRAGMA max_page_count = 1000000")
         store.verify()
         account = collect_sync(client(server, store), questions(60), pilot=0)
         assert account.statuses == {"ok": 60}

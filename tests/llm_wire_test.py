@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import email.utils
+import hashlib
 import json
 import logging
 import socket
@@ -399,7 +400,9 @@ def test_what_enters_the_answer_enters_the_key():
     ]
     for endpoint in same:
         assert endpoint.request(question(1))["key"] == key
+        assert endpoint.mark(question(1)) == base.mark(question(1))
     others = [
+        base.request(question(1, num_candidates=49)),
         base.request(question(1, template=prompts.MOVIES.with_hints(["Another hint."]))),
         base.request(question(1, titles=("", *(f"Name {n}" for n in range(1, 301))))),
         base.request(question(1, seed=1)),
@@ -409,6 +412,34 @@ def test_what_enters_the_answer_enters_the_key():
         Endpoint("http://127.0.0.1:1/v1", "m", seed=1).request(question(1)),
     ]
     assert key not in {request["key"] for request in others}
+    # What is found without wording must never be taken for another's answer.
+    assert len({request["mark"] for request in others} | {base.mark(question(1))}) == len(others) + 1
+
+
+def _never(*_, **__):
+    raise AssertionError("worded again")
+
+
+def test_what_was_worded_once_is_found_without_its_words(tmp_path, monkeypatch):
+    """Also where the wordings were lost, as in a store filled by an import: then once more."""
+    with FaultServer() as server, Store.open(tmp_path / "s") as store:
+        asker = client(server, store)
+        collect_sync(asker, questions(5), pilot=0)
+        with store.writing() as connection:
+            connection.execute("DELETE FROM wordings WHERE key IN (SELECT key FROM answers WHERE attempt <= 3)")
+        assert collect_sync(asker, questions(5), pilot=0).cached == 5
+        monkeypatch.setattr(prompts, "_word_ranking", _never)
+        assert collect_sync(asker, questions(5), pilot=0).cached == 5
+        assert asker.estimate(questions(5)).answered == 5
+        assert sum(reading.usable for _, _, reading in asker.readings(questions(5))) == 5
+        assert len(server.calls) == 5
+
+
+def test_a_change_of_the_words_asks_for_another_wording_version():
+    """This digest of a question stands for version 1; words changed without a new version would find old answers."""
+    told = json.dumps([question(1).messages, question(1).schema, question(1).candidates])
+    assert prompts.WORDING_VERSION == 1
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "d39d3bf5de0f6e2f"
 
 
 def test_the_cap_is_kept_with_many_in_flight(tmp_path):

@@ -51,20 +51,31 @@ class Client:
 
     def estimate(self, questions: Iterable[Question]) -> pricing.Estimate:
         """Estimates what the questions not answered yet will cost; all zero where the price is unknown."""
-        known, count = self.store.answered(), pricing.token_counter(self.endpoint.model)
+        known, wordings = self.store.answered(), self.store.wordings()
+        count = pricing.token_counter(self.endpoint.model)
         bounds: list[tuple[int, int | None]] = []
         answered, output = 0, self.endpoint.max_output_tokens
         for question in questions:
-            request = self.endpoint.request(question)
-            if is_final(known.get(request["key"])):
+            key, request = self.look_up(question, wordings)
+            if is_final(known.get(key)):
                 answered += 1
             else:
+                request = request or self.endpoint.request(question)
+                output = request["output"]
                 words = "".join(message["content"] for message in question.messages)
                 bounds.append((request["size"], count(words) if count else None))
-            output = request["output"]
         measured = self.store.calibration(self.endpoint.normal_url, self.endpoint.model)
         price = self.price or Price.free()
         return pricing.estimate(bounds, price, max_output_tokens=output, answered=answered, measured=measured)
+
+    def look_up(self, question: Question, wordings: dict[bytes, str]) -> tuple[str, dict[str, Any] | None]:
+        """Key of a question, and its request where it had to be worded for that: it then joins those worded before."""
+        mark = self.endpoint.mark(question)
+        if mark in wordings:
+            return wordings[mark], None
+        request = self.endpoint.request(question)
+        wordings[mark] = request["key"]
+        return request["key"], request
 
     def cost(self, reply: Reply, request: Mapping[str, Any], *, batch: bool = False) -> tuple[int, int, str]:
         """Pico-dollars and tokens of an answer, and what that rests on."""
@@ -84,9 +95,9 @@ class Client:
 
     def readings(self, questions: Iterable[Question]) -> Iterator[tuple[Question, str, Reading | None]]:
         """Yields each question, its key, and the reading of its stored answer, if there is one."""
-        known = self.store.answered()
+        known, wordings = self.store.answered(), self.store.wordings()
         for question in questions:
-            key = self.endpoint.request(question)["key"]
+            key, _ = self.look_up(question, wordings)
             found = known.get(key)
             if found is None:
                 yield question, key, None

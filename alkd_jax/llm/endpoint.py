@@ -6,6 +6,7 @@ never as an exception, since the SDK's exceptions carry the API key.
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import ipaddress
 import json
@@ -111,17 +112,22 @@ class Endpoint:
             body["response_format"] = {"type": "json_object"}
         return body
 
+    def mark(self, question: Question) -> bytes:
+        """Digest of all that the request depends on, found without wording it: equal marks, equal keys."""
+        return hashlib.blake2b(question.mark, key=_settings(self), digest_size=16).digest()
+
     def request(self, question: Question) -> dict[str, Any]:
         """The question as the store keeps it.
 
         Returns:
-            `body`; `key`, the SHA-256 of schema, base URL and body; `size`, bytes of the body and so more than its
-            tokens; `output`, the bound of the answer; and what the question is about.
+            `body`; `mark`; `key`, the SHA-256 of schema, base URL and body; `size`, bytes of the body and so more than
+            its tokens; `output`, the bound of the answer; and what the question is about.
         """
         body = self.body(question)
         told = canonical(body)
         return {
             "key": hashlib.sha256(f"{_KEY_SCHEMA}\n{self.normal_url}\n{told}".encode()).hexdigest(),
+            "mark": self.mark(question),
             "kind": question.kind,
             "session_id": question.session_id,
             "endpoint": self.normal_url,
@@ -131,6 +137,14 @@ class Endpoint:
             "output": body[self.max_tokens_field],
             "body": body,
         }
+
+
+@functools.lru_cache
+def _settings(endpoint: Endpoint) -> bytes:
+    """Digest of what enters the key of a request beside its question."""
+    plain = dataclasses.asdict(dataclasses.replace(endpoint, api_key_env="", allow_http=True))
+    told = canonical([_KEY_SCHEMA, plain | {"base_url": endpoint.normal_url}])
+    return hashlib.sha256(told.encode()).digest()
 
 
 def canonical(value: Any) -> str:
@@ -167,7 +181,10 @@ class Reply:
 
 
 class Connection:
-    """The SDK's client for one endpoint, within `async with`."""
+    """The SDK's client for one endpoint, within `async with`.
+
+    Making one imports the SDK, which takes a second: where a loop is running, in a thread beside it.
+    """
 
     def __init__(self, endpoint: Endpoint, limits: Limits):
         import openai
@@ -181,6 +198,8 @@ class Connection:
         self.sdk = openai.AsyncOpenAI(
             api_key=self._key, base_url=endpoint.base_url, max_retries=0, timeout=timeout, http_client=transport
         )
+        # The SDK imports its parts where they are first named.
+        self._create = self.sdk.chat.completions.with_streaming_response.create
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -192,11 +211,10 @@ class Connection:
         """Sends one request once and waits no longer than the limits say."""
         import openai
 
-        create = self.sdk.chat.completions.with_streaming_response.create
         try:
             async with asyncio.timeout(self._limits.total_s):
                 # As an extra body it is sent as it is; the SDK would walk through every message first.
-                async with create(model=self._endpoint.model, messages=[], extra_body=dict(body)) as response:
+                async with self._create(model=self._endpoint.model, messages=[], extra_body=dict(body)) as response:
                     read = bytearray()
                     async for chunk in response.iter_bytes():
                         read += chunk

@@ -4,12 +4,13 @@ Titles are data from strangers: they are cleaned, bounded, and shown as one JSON
 field of anything here, so it can reach a question only as one candidate among others.
 """
 
+import array
 import dataclasses
 import functools
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from alkd_jax.types import PAD
@@ -19,6 +20,8 @@ MAX_CANDIDATES = 100
 MAX_HINTS = 8
 MAX_HINT = 300
 _LONGEST_READ = 2000
+WORDING_VERSION = 1
+"""Part of every mark: another one has all questions worded anew, which a change of the words below asks for."""
 
 RANKING_RULES = (
     "Rank the {plural} this person is most likely to have {verb} next, the likeliest first. Judge by the whole history "
@@ -113,26 +116,64 @@ class RankingPrompt:
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """A question as it is sent.
+class Wording:
+    """What is sent of a question.
 
     Attributes:
-        kind: "rank" or "hints".
-        session_id: of the session, -1 for hints.
         messages: system and user message.
         schema: JSON schema of the answer; one for all questions of a kind and size.
         candidates: the item behind each label C00, C01, …
         titles: of the candidates, cleaned as shown.
-        k: how many items, or hints at most, are asked for.
     """
 
-    kind: str
-    session_id: int
     messages: tuple[Mapping[str, str], ...]
     schema: Mapping[str, Any]
     candidates: tuple[int, ...]
     titles: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question; it is worded when its words are first looked at, which most of those answered before never are.
+
+    Attributes:
+        kind: "rank" or "hints".
+        session_id: of the session, -1 for hints.
+        k: how many items, or hints at most, are asked for.
+        mark: digest of all that the wording depends on: equal marks, equal words.
+        word: words it.
+    """
+
+    kind: str
+    session_id: int
     k: int
+    mark: bytes
+    word: Callable[[], Wording] = dataclasses.field(repr=False, compare=False)
+
+    @functools.cached_property
+    def wording(self) -> Wording:
+        """The words."""
+        return self.word()
+
+    @property
+    def messages(self) -> tuple[Mapping[str, str], ...]:
+        """See `Wording`, as the next three."""
+        return self.wording.messages
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """See `Wording`."""
+        return self.wording.schema
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """See `Wording`."""
+        return self.wording.candidates
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """See `Wording`."""
+        return self.wording.titles
 
 
 @functools.lru_cache(maxsize=2**16)
@@ -187,9 +228,17 @@ def render(prompt: RankingPrompt, template: Template, titles: Sequence[str], *, 
         Du et al., ALKDRec, AAAI 2025, Module 2.
     """
     _check(prompt, len(titles))
+    k = min(prompt.k, len(prompt.candidates))
+    items = prompt.history + prompt.candidates
+    shown = "\0".join([titles[item] for item in items]).encode("utf-8", "surrogatepass")
+    told = array.array("q", (len(prompt.history), *items)).tobytes() + shown
+    mark = hashlib.blake2b(told, key=_ground(template, k, seed), digest_size=16).digest()
+    word = functools.partial(_word_ranking, prompt, template, titles, k=k, seed=seed)
+    return Question("rank", prompt.session_id, k, mark, word)
+
+
+def _word_ranking(prompt: RankingPrompt, template: Template, titles: Sequence[str], *, k: int, seed: int) -> Wording:
     order = label_order(prompt.candidates, prompt.history, seed=seed)
-    shown = tuple(clean_title(titles[item]) for item in order)
-    k = min(prompt.k, len(order))
     head = [SYSTEM.format(plural=template.plural), RANKING_RULES.format(**_words(template), k=k)]
     if template.hints:
         lines = "\n".join(json.dumps({"hint": hint}, ensure_ascii=False) for hint in template.hints)
@@ -198,7 +247,14 @@ def render(prompt: RankingPrompt, template: Template, titles: Sequence[str], *, 
     candidates = "\n".join(f'{{"id": "{label(n)}", {_title_line(titles[item])[1:]}' for n, item in enumerate(order))
     asked = f"History, oldest first:\n{history}\nCandidates:\n{candidates}"
     messages = ({"role": "system", "content": "\n\n".join(head)}, {"role": "user", "content": asked})
-    return Question("rank", prompt.session_id, messages, _ranking_schema(len(order)), order, shown, k)
+    return Wording(messages, _ranking_schema(len(order)), order, tuple(clean_title(titles[item]) for item in order))
+
+
+@functools.lru_cache
+def _ground(template: Template, k: int, seed: int) -> bytes:
+    """Digest of what many questions share."""
+    told = json.dumps([WORDING_VERSION, SYSTEM, RANKING_RULES, dataclasses.astuple(template), k, seed])
+    return hashlib.sha256(told.encode()).digest()
 
 
 def render_hints(
@@ -233,7 +289,9 @@ def render_hints(
     words = _words(template) | {"most": MAX_HINTS, "length": MAX_HINT}
     head = f"{SYSTEM.format(plural=template.plural)}\n\n{HINTS_RULES.format(**words)}"
     messages = ({"role": "system", "content": head}, {"role": "user", "content": "\n\n".join(parts)})
-    return Question("hints", -1, messages, _schema("hints", {"type": "string"}), (), (), MAX_HINTS)
+    wording = Wording(messages, _schema("hints", {"type": "string"}), (), ())
+    mark = hashlib.blake2b(json.dumps([WORDING_VERSION, messages]).encode(), digest_size=16).digest()
+    return Question("hints", -1, MAX_HINTS, mark, lambda: wording)
 
 
 def label(number: int) -> str:
@@ -272,6 +330,7 @@ def _check(prompt: RankingPrompt, num_titles: int) -> None:
         raise ValueError(f"{about}: a candidate stands twice")
     if prompt.k < 1:
         raise ValueError(f"{about}: k is {prompt.k}, expected at least 1")
-    for item in (*prompt.history, *prompt.candidates):
+    items = prompt.history + prompt.candidates
+    for item in (min(items), max(items)):
         if not PAD < item < num_titles:
             raise ValueError(f"{about}: item {item}, expected 1 to {num_titles - 1}")

@@ -1,28 +1,23 @@
 """Every question sent and every answer received, on disk before anything is made of it, with what it cost.
 
-One SQLite file (WAL, full sync) with one owner at a time, by a lock that any death frees: what is still marked as sent
-when the next owner opens it was lost on the way and counts as possible cost.
+What is still marked as sent when the next owner opens the file was lost on the way and counts as possible cost.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import pathlib
 import sqlite3
-import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from alkd_jax.llm.database import Database
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import PARSER_VERSION, Reading
 from alkd_jax.llm.pricing import Calibration, Usage
 
-_MAGIC = b"SQLite format 3\0"
-_APPLICATION, _SCHEMA = 0x414C4B44, 1
 _TABLES = """
 CREATE TABLE requests (key TEXT PRIMARY KEY, kind TEXT NOT NULL, session_id INTEGER NOT NULL, endpoint TEXT NOT NULL,
     model TEXT NOT NULL, candidates TEXT NOT NULL, size INTEGER NOT NULL, body BLOB);
@@ -38,6 +33,8 @@ CREATE INDEX answers_by_key ON answers (key, attempt, status, parser, usable, re
 CREATE TABLE batches (shard TEXT PRIMARY KEY, input_file TEXT, batch TEXT, status TEXT, output_file TEXT,
     error_file TEXT);
 """
+
+_WORDINGS = "CREATE TABLE IF NOT EXISTS wordings (mark BLOB PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
 
 _SUMS = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
 
@@ -86,10 +83,8 @@ class Known(NamedTuple):
 class Store:
     """Questions, attempts and answers of one run; `Store.open` opens it, `close` or `with` gives it back."""
 
-    def __init__(self, path: pathlib.Path, connection: sqlite3.Connection, lock: int | None):
-        self.path, self._connection, self._lock = path, connection, lock
-        self._mutex, self._owner = threading.Lock(), os.getpid()
-        self.ledger = Ledger()
+    def __init__(self, database: Database):
+        self.database, self.ledger = database, Ledger()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> "Store":
@@ -101,32 +96,18 @@ class Store:
 
         Raises:
             FileNotFoundError: there is none to look at.
-            ValueError: another process has it, or the file is damaged, foreign, or from a newer version.
+            ValueError: another process has it, or the file is damaged, foreign, from a newer version, or not to be
+                written.
         """
-        path = pathlib.Path(path)
-        if readonly and not path.exists():
-            raise FileNotFoundError(f"{path}: no such store")
-        lock = None if readonly else _take_lock(path)
+        store = cls(Database(path, _TABLES, readonly=readonly))
         try:
-            is_new = not path.exists() or path.stat().st_size == 0
-            if not is_new:
-                is_new = _check_file(path)
-            elif not readonly:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            target = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
-            connection = sqlite3.connect(target, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-            store = cls(path, connection, lock)
             if not readonly:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                if is_new:
-                    marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA};"
-                    connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {marks} COMMIT;")
+                with store.database.writing() as connection:
+                    connection.execute(_WORDINGS)
                 store.hold_lost()
             store.ledger = store.read_ledger()
         except BaseException as error:
-            if lock is not None:
-                os.close(lock)
+            store.close()
             if isinstance(error, sqlite3.Error):
                 raise ValueError(f"{path}: {error}; the file is left as it was") from error
             raise
@@ -140,34 +121,22 @@ class Store:
 
     def close(self) -> None:
         """Gives the store back."""
-        with self._mutex:
-            self._connection.close()
-            if self._lock is not None and os.getpid() == self._owner:
-                os.close(self._lock)
-                self._lock = None
+        self.database.close()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction, or none of it."""
-        if os.getpid() != self._owner:
-            raise ValueError(f"{self.path} was opened by process {self._owner}; open it anew after a fork")
-        with self._mutex:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # Where the disk is full SQLite has rolled back by itself.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                with contextlib.suppress(sqlite3.Error):
-                    self.ledger = _add_up(self._connection.execute(_SUMS).fetchall())
-                raise
+        """One durable transaction, or none of it, in the ledger neither."""
+        try:
+            with self.database.writing() as connection:
+                yield connection
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self.ledger = self.read_ledger()
+            raise
 
     def read(self, query: str, *values: Any) -> list[Any]:
         """Rows of a query."""
-        with self._mutex:
-            return self._connection.execute(query, values).fetchall()
+        return self.database.read(query, *values)
 
     # What is on its way -------------------------------------------------------------------------------------------
 
@@ -175,7 +144,7 @@ class Store:
         """Writes down that a question is about to be sent, and what it may cost.
 
         Args:
-            request: key, kind, session_id, endpoint, model, candidates, size and body.
+            request: key, mark, kind, session_id, endpoint, model, candidates, size and body.
             reserved: pico-dollars at most.
             tokens: at most.
             batch: the shard it is sent with, if any.
@@ -197,6 +166,7 @@ class Store:
                 named = ("key", "kind", "session_id", "endpoint", "model", "candidates", "size")
                 values = (*(request[name] for name in named), body)
                 connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+                connection.execute("INSERT OR REPLACE INTO wordings VALUES (?, ?)", (request["mark"], request["key"]))
                 made = connection.execute(
                     "INSERT INTO attempts (key, batch, state, reserved, cost, tokens, sent_at) "
                     "VALUES (?, ?, 'sent', ?, 0, ?, ?) RETURNING id",
@@ -313,6 +283,15 @@ class Store:
             )
         return found
 
+    def wordings(self) -> dict[bytes, str]:
+        """Mark of a question → its key, for all that were worded before."""
+        return dict(self.read("SELECT mark, key FROM wordings"))
+
+    def keep_wordings(self, wordings: Mapping[bytes, str]) -> None:
+        """Keeps the keys of questions, so that they need not be worded again to be found."""
+        with self.writing() as connection:
+            connection.executemany("INSERT OR REPLACE INTO wordings VALUES (?, ?)", wordings.items())
+
     def waiting(self) -> set[str]:
         """Keys of what was handed to a batch and is not back."""
         return {key for (key,) in self.read("SELECT key FROM attempts WHERE state = 'sent' AND batch IS NOT NULL")}
@@ -348,11 +327,9 @@ class Store:
 
     def verify(self) -> None:
         """Raises ValueError unless file and ledger are sound."""
-        told = self.read("PRAGMA integrity_check")[0][0]
-        if told != "ok":
-            raise ValueError(f"{self.path}: {told}")
+        self.database.verify()
         if self.read_ledger() != self.ledger:
-            raise ValueError(f"{self.path}: the ledger {self.ledger} is not what the file adds up to")
+            raise ValueError(f"{self.database.path}: the ledger {self.ledger} is not what the file adds up to")
 
 
 def _add_up(rows: list[Any]) -> Ledger:
@@ -365,36 +342,3 @@ def _add_up(rows: list[Any]) -> Ledger:
         ledger.tokens += tokens
         ledger.requests += 0 if state in ("released", "imported") else count
     return ledger
-
-
-def _take_lock(path: pathlib.Path) -> int:
-    """Takes the store's lock; the file of it stays, the lock ends with the process."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ValueError(f"{path} is in use by another process; one at a time may ask") from None
-    return lock
-
-
-def _check_file(path: pathlib.Path) -> bool:
-    """Raises ValueError unless the file is a store of this version; True for one that has no tables yet."""
-    with open(path, "rb") as file:
-        # SQLite would take a file of a few bytes for an empty one.
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError(f"{path}: no store; the file is left as it was")
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    except sqlite3.Error as error:
-        raise ValueError(f"{path}: no store, or a damaged one ({error}); the file is left as it was") from error
-    if application == version == tables == 0:
-        return True
-    if application != _APPLICATION:
-        raise ValueError(f"{path}: an SQLite file of something else; the file is left as it was")
-    if version != _SCHEMA:
-        raise ValueError(f"{path}: a store of version {version}, expected {_SCHEMA}; the file is left as it was")
-    return False
