@@ -33,7 +33,7 @@ def own_choices(run: OpenRun, can_be_asked: Bool[np.ndarray, " N"]) -> dict[str,
     policies = {
         "Random": selection.random_policy(len(session_id)),
         "ALKDRec": jnp.asarray(run.array("policy.npz", "log_policy")),
-        "RAD-BC": rad_bc_policy(rank, drop_last=run.released),
+        "RAD-BC": rad_bc_policy(run, rank),
     }
     chosen = {
         method: selection.select(draw_key(run, method), jnp.where(jnp.asarray(can_be_asked), policy, -jnp.inf), num=num)
@@ -46,16 +46,16 @@ def own_choices(run: OpenRun, can_be_asked: Bool[np.ndarray, " N"]) -> dict[str,
     return {method: session_id[np.asarray(chosen[method])] for method in SELECTIONS}
 
 
-def rad_bc_policy(rank: Array, *, drop_last: bool) -> Float[Array, " N"]:
+def rad_bc_policy(run: OpenRun, rank: Array) -> Float[Array, " N"]:
     """The policy of the two-class game, whose correct sessions are the effective and the similar together."""
-    num_effective, num_similar, _ = selection.class_counts(len(rank))
+    num_effective, num_similar, _ = selection.class_counts(len(rank), run.settings.ratios)
     gains = selection.gains(rank)
     solution = maxmin.rad_bc(
         gains.effective,
         gains.incorrect,
         num_correct=num_effective + num_similar,
         log_gains=True,
-        drop_last=drop_last,
+        drop_last=run.released,
     )
     return solution.log_policy
 

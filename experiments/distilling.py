@@ -98,7 +98,24 @@ def lists_of(run: OpenRun, method: str) -> alkd.Rankings:
 def recorded_lists(run: OpenRun, session_id: list[int]) -> alkd.Rankings:
     """What the LLM, or its stand-in, said of these sessions."""
     lists = replay.load_rankings(run.folder.path / "rankings.jsonl", num_items=run.dataset.num_items)
-    return replay.replay(lists, np.asarray(session_id, np.int32))[0]
+    lists = replay.replay(lists, np.asarray(session_id, np.int32))[0]
+    return corrected(lists, run.dataset.train, run.settings.correction, seed=run.settings.seed)
+
+
+def corrected(lists: alkd.Rankings, train: alkd.Sessions, share: float, *, seed: int) -> alkd.Rankings:
+    """Lists of which a share of those without the session's next item, drawn at random, have it put first.
+
+    Reference:
+        Du et al., ALKDRec, AAAI 2025, Figure 2b; Baykal et al., Robust active distillation, ICLR 2023.
+    """
+    target = dict(zip(np.asarray(train.session_id).tolist(), np.asarray(train.target).tolist(), strict=True))
+    wanted = np.array([target[session] for session in np.asarray(lists.session_id).tolist()], np.int32)
+    missed = np.flatnonzero(~(np.asarray(lists.items) == wanted[:, None]).any(1))
+    rows = np.random.default_rng(seed).permutation(missed)[: round(share * len(missed))]
+    items, mask = np.asarray(lists.items).copy(), np.asarray(lists.mask).copy()
+    items[rows, 1:], mask[rows, 1:] = items[rows, :-1], mask[rows, :-1]
+    items[rows, 0], mask[rows, 0] = wanted[rows], True
+    return alkd.Rankings(lists.session_id, items, mask)
 
 
 def as_rankings(sessions: alkd.Sessions, items: np.ndarray) -> alkd.Rankings:

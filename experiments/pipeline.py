@@ -105,7 +105,7 @@ class Run(OpenRun):
 
         def work(folder: pathlib.Path) -> None:
             rank = jnp.asarray(self.array("difficulty.npz", "rank"))
-            num_effective, num_similar, _ = selection.class_counts(len(rank))
+            num_effective, num_similar, _ = selection.class_counts(len(rank), self.settings.ratios)
             gains = selection.gains(rank)
             solver = functools.partial(maxmin.closed_form, drop_last=True) if self.released else maxmin.solve
             solution = solver(
@@ -128,7 +128,7 @@ class Run(OpenRun):
 
         self.folder.hop(
             "policy",
-            {"solver": "closed form" if self.released else "exact"},
+            {"solver": "closed form" if self.released else "exact", "ratios": list(self.settings.ratios)},
             ["policy.npz"],
             work,
             after=["difficulty"],

@@ -57,7 +57,8 @@ class OpenRun:
         if not config.exists():
             raise ValueError(f"{path} is no run's folder; expected one made by experiments.reproduce or .quickstart")
         try:
-            settings = Settings(**(read_json(config) | {"out": path}))
+            held = read_json(config) | {"out": path}
+            settings = Settings(**(held | ({"ratios": tuple(held["ratios"])} if "ratios" in held else {})))
         except TypeError as error:
             raise ValueError(f"{config}: settings of another version ({error})") from error
         rankings = settings.rankings

@@ -23,6 +23,8 @@ class Settings:
         methods: what is compared with the plain student, with commas between: "short" (Random, ALKDRec), "table1",
             "table2", "controls", "all", or single methods.
         budget: sessions the LLM is asked about, per selection; default the paper's, 750 for FPMC on Games, else 500.
+        ratios: effective, similar and incorrect answers that the game reckons with.
+        correction: share of the lists without the next item that are corrected: it is put first.
         student_dim: width of the student.
         teacher_dim: width of the teacher.
         max_steps: training steps at most, teacher, student and distillation each.
@@ -48,6 +50,8 @@ class Settings:
     selection: str = "released"
     methods: str = "short"
     budget: int | None = None
+    ratios: tuple[int, int, int] = (1, 5, 4)
+    correction: float = 0.0
     student_dim: int = 10
     teacher_dim: int = 100
     max_steps: int = 10_000
@@ -107,5 +111,8 @@ class Settings:
         ):
             if number < 1:
                 raise ValueError(f"--{name} is {number}; expected at least 1")
-        if not 0 <= self.accuracy <= 1:
-            raise ValueError(f"--accuracy is {self.accuracy}; expected 0..1")
+        for name, share in (("accuracy", self.accuracy), ("correction", self.correction)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"--{name} is {share}; expected 0..1")
+        if min(self.ratios) < 0 or sum(self.ratios) == 0:
+            raise ValueError(f"--ratios are {self.ratios}; expected three numbers, at least 0, not all 0")

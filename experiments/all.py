@@ -1,0 +1,33 @@
+"""Everything of the paper: both tables for all data, and the four figures for each data set's FPMC.
+
+    python -m experiments.all --data released:PATH:ML released:PATH:Games --seeds 5 --out runs/paper
+
+What was finished before is not run again, so the command may be stopped and given once more at any time.
+"""
+
+import tyro
+
+from experiments import fig2_correction, fig2_width, fig3_ratios, fig4_budget, tables
+from experiments.console import console, told_in_one_line
+from experiments.settings import Settings
+from experiments.sources import parse_source
+
+FIGURES = (fig2_width, fig2_correction, fig3_ratios, fig4_budget)
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        asked = tyro.cli(tables.Tables, description=__doc__)
+        for name, methods in (("table1", "table1,controls"), ("table2", "all")):
+            rows = tables.make(asked, name, methods)
+            console.print(tables.shown(rows), highlight=False, markup=False)
+        for data in asked.data:
+            for figure in FIGURES:
+                out = asked.out / f"{figure.NAME}-{parse_source(data).name}"
+                base = Settings(data=data, backbone="fpmc", out=out, seeds=asked.seeds, mode=asked.mode)
+                figure.draw(base)
+
+
+if __name__ == "__main__":
+    main()

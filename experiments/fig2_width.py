@@ -1,0 +1,34 @@
+"""Figure 2a: what the student's width does to it.
+
+    python -m experiments.fig2_width --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/fig2_width
+
+Takes the options of `experiments.reproduce`; what a point shares with the first is not run again.
+"""
+
+import dataclasses
+
+import tyro
+
+from experiments import sweeps
+from experiments.console import told_in_one_line
+from experiments.settings import Settings
+
+NAME = "fig2_width"
+WIDTHS = (10, 20, 40, 60, 80, 100)
+POINTS = {str(width): {"student_dim": width} for width in WIDTHS}
+
+
+def draw(base: Settings) -> None:
+    """Runs all points and writes the figure into the base's folder."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec"), POINTS)
+    sweeps.write(base.out, NAME, numbers, along="width of the student", methods=("Teacher", "Student", "ALKDRec"))
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        draw(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Figure 3: what the game reckons with, effective : similar : incorrect answers.
+
+    python -m experiments.fig3_ratios --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/fig3_ratios
+
+Takes the options of `experiments.reproduce`; what a point shares with the first is not run again.
+"""
+
+import dataclasses
+
+import tyro
+
+from experiments import sweeps
+from experiments.console import told_in_one_line
+from experiments.settings import Settings
+
+NAME = "fig3_ratios"
+RATIOS = ((1, 5, 4), (1, 3, 6), (1, 7, 2), (2, 5, 3), (3, 5, 2), (1, 1, 8), (4, 5, 1))
+POINTS = {":".join(map(str, ratios)): {"ratios": ratios} for ratios in RATIOS}
+
+
+def draw(base: Settings) -> None:
+    """Runs all points and writes the figure into the base's folder."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec", selection="own"), POINTS)
+    sweeps.write(base.out, NAME, numbers, along="effective : similar : incorrect", methods=("Student", "ALKDRec"))
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        draw(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

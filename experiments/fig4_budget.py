@@ -1,0 +1,34 @@
+"""Figure 4: how many sessions to ask about.
+
+    python -m experiments.fig4_budget --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/fig4_budget
+
+Takes the options of `experiments.reproduce`; what a point shares with the first is not run again.
+"""
+
+import dataclasses
+
+import tyro
+
+from experiments import sweeps
+from experiments.console import told_in_one_line
+from experiments.settings import Settings
+
+NAME = "fig4_budget"
+BUDGETS = (50, 100, 250, 500, 750, 1000, 2000)
+POINTS = {str(budget): {"budget": budget} for budget in BUDGETS}
+
+
+def draw(base: Settings) -> None:
+    """Runs all points and writes the figure into the base's folder."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="short", selection="own"), POINTS)
+    sweeps.write(base.out, NAME, numbers, along="sessions asked about", methods=("Student", "Random", "ALKDRec"))
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        draw(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Tables and method names: what stands in a row, which published numbers are marked, what a name asks for."""
+
+import numpy as np
+import pytest
+
+from alkd_jax.types import Rankings, Sessions
+from experiments import distilling, methods, tables
+
+
+def spread(*values):
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": list(values)}
+
+
+def run_of(dataset, backbone, *names):
+    columns = {metric: spread(0.01, 0.02) for metric in tables.METRICS} | {"ndcg_released@10": spread(0.005, 0.007)}
+    test = {
+        "method": "ALKDRec",
+        "against": "Student",
+        "metric": "recall@10",
+        "difference": 0.0103,
+        "interval": (0.007, 0.014),
+        "p_randomisation_holm": 0.0004,
+    }
+    return {
+        "dataset": dataset,
+        "backbone": backbone,
+        "methods": dict.fromkeys(names, columns),
+        "tests": [test, test | {"method": "DE", "p_randomisation_holm": 0.2}, test | {"against": "Random"}],
+    }
+
+
+def row(table, run, method):
+    cells = {cells[2]: cells for cells in tables.rows_of(run, tables.published(table))}[method]
+    assert len(cells) == len(tables.HEADINGS)
+    return dict(zip(tables.HEADINGS, cells, strict=True))
+
+
+def test_a_row_sets_ours_beside_the_published_number():
+    cells = row("table1", run_of("ML", "fpmc", "ALKDRec", "DE"), "ALKDRec")
+    assert cells["recall@10"] == "0.0150 ± 0.0071"
+    assert cells["published recall@10"] == "0.02150"
+    assert cells["recall@10 − Student [95 %]"] == "+0.0103 [+0.0070, +0.0140]"
+    assert cells["p (Holm)"] == "**<.001**"
+    assert cells["hash-order ndcg@10"] == "0.0060 ± 0.0014"
+    assert row("table1", run_of("ML", "fpmc", "DE"), "DE")["p (Holm)"] == "0.200"
+
+
+def test_numbers_that_cannot_be_what_they_are_called_are_marked():
+    games = run_of("Games", "attmix", "Student", "FTD", "DE")
+    assert row("table1", games, "FTD")["published recall@10"].endswith("†"), "fits the other dataset's test size"
+    student = row("table1", games, "Student")
+    assert student["published ndcg@10"].endswith("†"), "smaller than its ndcg@5"
+    assert not student["published recall@10"].endswith("†")
+    assert not row("table1", games, "DE")["published recall@10"].endswith("†")
+
+
+def test_methods_the_paper_does_not_have_stand_without_a_published_number():
+    run = run_of("ML", "stamp", "Markov", "True labels")
+    assert row("table2", run, "Markov")["published recall@10"] == ""
+    assert row("table2", run, "*True labels*")["published recall@10"] == ""
+
+
+def test_names_ask_for_methods_once_and_in_one_order():
+    assert methods.parse_methods("ALKDRec, short,Random") == ("Random", "ALKDRec")
+    assert methods.parse_methods("table2") == (*methods.SELECTIONS, "TR")
+    assert methods.parse_methods("all") == methods.DISTILLED
+    for text in ("", "table3", "short,Best"):
+        with pytest.raises(ValueError, match="--methods"):
+            methods.parse_methods(text)
+
+
+def test_only_sessions_that_a_method_needs_are_asked_about():
+    assert methods.chosen_by(("TR",)) == ("ALKDRec",), "a run always has lists"
+    assert methods.chosen_by(("Random", "Hardest")) == ("Random", "Hardest")
+    assert methods.chosen_by(("DLLM2Rec", "Shuffled lists")) == ("Random", "ALKDRec")
+    assert methods.chosen_by(("Random", "Longer training")) == ("Random",)
+
+
+LISTS = Rankings(
+    session_id=np.array([3, 5, 7, 9], np.int32),
+    items=np.array([[1, 2, 3], [4, 5, 0], [6, 7, 8], [9, 1, 2]], np.int32),
+    mask=np.array([[True] * 3, [True, True, False], [True] * 3, [True] * 3]),
+)
+TRAIN = Sessions(
+    items=np.ones((4, 1), np.int32),
+    mask=np.ones((4, 1), bool),
+    target=np.array([2, 8, 9, 3], np.int32),
+    session_id=np.array([3, 5, 7, 9], np.int32),
+)
+
+
+def test_correction_puts_the_next_item_first_where_it_was_missing():
+    assert np.array_equal(distilling.corrected(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
+    all_right = distilling.corrected(LISTS, TRAIN, 1.0, seed=0)
+    assert all_right.items.tolist() == [[1, 2, 3], [8, 4, 5], [9, 6, 7], [3, 9, 1]]
+    assert all_right.mask.tolist() == [[True] * 3] * 4
+    some = distilling.corrected(LISTS, TRAIN, 0.67, seed=0)
+    assert (some.items != LISTS.items).any(1).sum() == 2
+    assert LISTS.items[1].tolist() == [4, 5, 0], "the lists given are left alone"
