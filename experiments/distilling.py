@@ -97,8 +97,7 @@ def lists_of(run: OpenRun, method: str) -> alkd.Rankings:
 
 def recorded_lists(run: OpenRun, session_id: list[int]) -> alkd.Rankings:
     """What the LLM, or its stand-in, said of these sessions."""
-    lists = replay.load_rankings(run.folder.path / "rankings.jsonl", num_items=run.dataset.num_items)
-    lists = replay.replay(lists, np.asarray(session_id, np.int32))[0]
+    lists = replay.replay(run.rankings(), np.asarray(session_id, np.int32))[0]
     return corrected(lists, run.dataset.train, run.settings.correction, seed=run.settings.seed)
 
 
