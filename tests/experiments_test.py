@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments import console, pipeline, quickstart, reproduce
-from experiments.methods import SELECTIONS
+from experiments.methods import DISTILLED, SELECTIONS
 from experiments.settings import Settings
 from experiments.sources import parse_source
 
@@ -151,3 +151,20 @@ def test_on_the_built_in_world_popularity_is_below_the_student_the_student_below
     assert 1.5 * recall["Popularity"] < recall["Student"]
     assert 1.3 * recall["Student"] < recall["Teacher"]
     assert 1.1 * recall["Student"] < min(recall["Random"], recall["ALKDRec"])
+
+
+def test_the_authors_rules_run_on_the_authors_data(release, tmp_path):
+    options = {"seeds": 1, "max_steps": 20, "teacher_dim": 10, "budget": 40, "mode": "released"}
+    methods = "ALKDRec,TR,True labels,Shuffled lists"
+    asked = Settings(data=f"released:{release}:ML", backbone="fpmc", out=tmp_path / "run", methods=methods, **options)
+    numbers = reproduce.run_pipeline(asked)
+    assert {"Student", "ALKDRec", "TR", "True labels", "Shuffled lists"} <= numbers["methods"].keys()
+    assert "ndcg_released@10" in numbers["methods"]["ALKDRec"]
+
+
+@pytest.mark.slow
+def test_every_method_runs(tmp_path):
+    numbers = reproduce.run_pipeline(settings(tmp_path / "run", methods="all", seeds=1))
+    assert numbers["methods"].keys() >= set(DISTILLED)
+    again = reproduce.run_pipeline(settings(tmp_path / "run", methods="RD,DSL", seeds=1))
+    assert again["methods"]["DSL"] == numbers["methods"]["DSL"], "kept, not trained again"
