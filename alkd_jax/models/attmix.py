@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax.models.encoder import zero_padding_row
 
 _LAYER_NORM_EPSILON = 1e-8
+_LEVELS_A_PRODUCT = 2
 
 
 def l2_normalise(x: Float[Array, "*batch D"], *, axis: int = -1) -> Float[Array, "*batch D"]:
@@ -72,14 +73,13 @@ class AttMix(nn.Module):
         self.layer_norm_scale = self.param("layer_norm_scale", uniform, (self.dim,))
         self.layer_norm_bias = self.param("layer_norm_bias", uniform, (self.dim,))
         self.merge = linear("merge", 2 * self.dim)
-        self.drop_items, self.drop_weights = nn.Dropout(self.dropout), nn.Dropout(self.dropout)
 
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, of length 1. With ``train``, dropout draws from the random stream "dropout"."""
         x = l2_normalise(jnp.where(mask[..., None], self.input_embedding[items], 0.0))
-        x = self.drop_items(x, deterministic=not train)
+        x = self.drop(x) if train and self.dropout else x
         recent = most_recent_first(x, mask, self.levels)
         queries = affine(self.level_queries(recent), self.level_query)
         keys, values = affine(x, self.item_key), affine(x, self.item_value)
@@ -88,7 +88,7 @@ class AttMix(nn.Module):
         weights = jnp.where(mask[:, None], 2.0 * weights, -jnp.inf)
         # A session without items has nothing to attend to: weights of 0, not NaN.
         weights = jnp.where(mask.any(1)[:, None, None], jax.nn.softmax(weights, where=mask[:, None]), 0.0)
-        weights = self.drop_weights(weights, deterministic=not train)
+        weights = self.drop(weights) if train and self.dropout else weights
 
         batch, length, dim = values.shape
         split = values.reshape(batch, length, self.heads, dim // self.heads)
@@ -99,24 +99,31 @@ class AttMix(nn.Module):
         attended = normal * self.layer_norm_scale[None] + self.layer_norm_bias[None]
         return l2_normalise(affine(jnp.concatenate([attended, recent[:, 0]], axis=-1), self.merge))
 
+    def drop(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        """Sets entries to 0 at the dropout rate, to one part in 65,536, and scales the others up.
+
+        Two entries share a random word: at width 100, drawing words costs as much as a product.
+        """
+        half = -(-x.shape[-1] // 2)
+        words = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], half), jnp.uint32)
+        parts = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., : x.shape[-1]]
+        return jnp.where(parts >= round(self.dropout * 2**16), x / (1.0 - self.dropout), 0.0)
+
     def level_queries(self, recent: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
         """Maps the last i items for every level i, and normalises over levels.
 
-        The levels' kernels stand in two block matrices, one for the short half of the levels and one for the long: two
-        products instead of one per level, three quarters of the work of a single square one.
+        The kernels of neighbouring levels stand side by side in one block matrix: fewer products than levels, and
+        little work on the zeros below the shorter kernels.
         """
         batch, levels, dim = recent.shape
         flat = recent.reshape(batch, levels * dim)
-        halves = []
-        for first, last in ((1, levels // 2), (levels // 2 + 1, levels)):
-            kernels = [
-                jnp.pad(kernel, ((0, last * dim - kernel.shape[0]), (0, 0)))
-                for kernel, _ in self.level_maps[first - 1 : last]
-            ]
-            if kernels:
-                product = flat[:, : last * dim] @ jnp.concatenate(kernels, axis=1)
-                halves.append(product.reshape(batch, len(kernels), dim))
-        queries = jnp.concatenate(halves, axis=1) + jnp.stack([bias for _, bias in self.level_maps])[None]
+        products = []
+        for first in range(0, levels, _LEVELS_A_PRODUCT):
+            kernels = [kernel for kernel, _ in self.level_maps[first : first + _LEVELS_A_PRODUCT]]
+            rows = kernels[-1].shape[0]
+            block = jnp.concatenate([jnp.pad(k, ((0, rows - k.shape[0]), (0, 0))) for k in kernels], axis=1)
+            products.append((flat[:, :rows] @ block).reshape(batch, len(kernels), dim))
+        queries = jnp.concatenate(products, axis=1) + jnp.stack([bias for _, bias in self.level_maps])[None]
         return l2_normalise(queries, axis=1)
 
     def level_weights(self, queries: Float[Array, "B K D"], keys: Float[Array, "B L D"]) -> Float[Array, "B H L"]:
@@ -138,7 +145,9 @@ class AttMix(nn.Module):
 def affine(x: Float[Array, "*batch I"], layer: tuple[Array, Array]) -> Float[Array, "*batch D"]:
     """``x W + b``."""
     kernel, bias = layer
-    return x @ kernel + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+    # As one tall matrix: the kernel's gradient contracts rows, which over two axes takes twice the time on a CPU.
+    flat = x.reshape(-1, x.shape[-1]) @ kernel + bias[None]
+    return flat.reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def most_recent_first(x: Float[Array, "B L D"], mask: Bool[Array, "B L"], num: int) -> Float[Array, "B K D"]:
