@@ -34,7 +34,9 @@ def teacher_account(run: Run, *, k: int = 25) -> dict[str, Any]:
     sessions, candidates = asked_sessions(run.folder.path, run.dataset)
     row_of = {session: row for row, session in enumerate(np.asarray(sessions.session_id).tolist())}
     rows = np.array([row_of[session] for session in lists.session_id.tolist()], int)
-    shown = alkd.Sessions(*(np.asarray(leaf)[rows] for leaf in (sessions.items, sessions.mask, sessions.target, rows)))
+    shown = alkd.Sessions(
+        *(np.asarray(leaf)[rows] for leaf in (sessions.items, sessions.mask, sessions.target, sessions.session_id))
+    )
     target = np.asarray(shown.target)
     taught = holds(np.asarray(lists.items)[:, :k], target)
     known = holds(run.candidates(shown, num=k, role="student"), target)

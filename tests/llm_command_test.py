@@ -9,13 +9,13 @@ import sys
 
 import numpy as np
 import pytest
-from fault_server import FaultServer, completion, faultless, http
+from fault_server import FaultServer, completion, error, faultless, http, ranked
 
 from alkd_jax.llm import teachers
 from alkd_jax.llm.pricing import dollars
 from alkd_jax.llm.replay import load_rankings, save_rankings
-from alkd_jax.types import Sessions
-from experiments import asking, query_llm, rankers, summarize_hints
+from alkd_jax.types import Rankings, Sessions
+from experiments import asking, query_llm, rankers, summarize_hints, teaching
 from experiments.pipeline import Run
 from experiments.run_folder import read_json, write_json
 from experiments.settings import Settings
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
     done = {"digest": "d", "outputs": [], "seconds": 0.0}
     write_json(made.folder.path / "hops.json", {"teacher": done, "selection": done})
 
-    def drawn(run, sessions, *, num=50):
+    def drawn(run, sessions, *, num=50, role="teacher"):
         rows = [np.setdiff1d(np.arange(1, run.dataset.num_items + 1), row)[:num] for row in np.asarray(sessions.items)]
         return np.stack(rows).astype(np.int32)
 
@@ -79,6 +79,27 @@ def test_from_the_estimate_to_the_export_nothing_is_bought_twice(folder, command
     assert len(lists) == 20
     calls = read_json(folder / "llm" / "account.json")["calls"]
     assert [call["requests"] for call in calls] == [5, 15, 0]
+
+
+def test_the_key_is_in_no_file_of_the_run_and_in_nothing_printed(folder, command, monkeypatch):
+    """Fault 30, from the command to the export, with a server that says the key in answers and errors."""
+    sentinel = "sk-sentinel-5f2d8e1c9b7a4630"
+    monkeypatch.setenv("OPENAI_API_KEY", sentinel)
+
+    def behave(call):
+        if call.number % 4 == 1:
+            return [error(400, sentinel, message=f"Bearer {sentinel}")]
+        return [http(completion(call, json.dumps(ranked(call.body)) + sentinel, system_fingerprint=sentinel))]
+
+    with FaultServer(behave) as server:
+        whom = f"--base-url {server.url} --model gpt-4o-mini --budget-usd 1.00 --pilot 0"
+        told = "".join(command(text)[1] for text in (f"estimate {whom}", f"run {whom}", "status", "export"))
+        assert server.calls[0].headers["authorization"] == f"Bearer {sentinel}"
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {"answers.jsonl", "answers.sqlite", "asking.json", "account.json"} <= {file.name for file in files}
+    told += "".join(file.read_bytes().decode("latin-1") for file in files)
+    assert "[key]" in told
+    assert sentinel[3:] not in told
 
 
 def test_the_pipeline_reads_the_store_and_opens_no_connection(folder, command):
@@ -162,6 +183,24 @@ def test_teachers_that_cost_nothing_rank_the_same_sessions(folder, ranker, tmp_p
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
     if ranker in ("conventional", "replay"):
         np.testing.assert_array_equal(lists.items, candidates[:, :25])
+
+
+def test_the_account_of_a_run_with_sessions_missing_is_that_of_the_lists_there_are(folder):
+    run = Run.reopen(folder)
+    run.hop_candidates()
+    lists, _ = rankers.ranked(dataclasses.replace(run.settings, teacher="conventional"), run.dataset)
+    some = Rankings(*(np.asarray(leaf)[3:] for leaf in (lists.session_id, lists.items, lists.mask)))
+    save_rankings(folder / "rankings.jsonl", some)
+    write_json(folder / "rankings.report.json", {})
+    account = teaching.teacher_account(run)
+    train = run.dataset.train
+    target = dict(zip(train.session_id.tolist(), train.target.tolist(), strict=True))
+    held = [target[session] in row for session, row in zip(some.session_id.tolist(), some.items.tolist(), strict=True)]
+    assert (account["asked"], account["usable"]) == (20, 17)
+    assert account["hits@25"] == pytest.approx(np.mean(held))
+    # The recommender's own order, for which the fixture stands in, is what these lists are.
+    assert account["conventional@25"] == account["hits@25"] == account["similar"]
+    assert account["incorrect"] == pytest.approx(1 - np.mean(held))
 
 
 def test_recorded_lists_filled_up_hold_the_list_and_then_the_teachers_items():
