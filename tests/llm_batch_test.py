@@ -5,6 +5,7 @@ import contextlib
 import json
 import random
 import re
+import traceback
 
 import pytest
 from fault_server import COMPLETION, PROMPT, FaultServer, completion, error, http
@@ -191,3 +192,4 @@ def test_the_key_is_in_no_error(tmp_path, monkeypatch):
             asyncio.run(batches.submit(questions(1)))
         assert key not in repr(caught.value)
         assert caught.value.__cause__ is None
+        assert key not in "".join(traceback.format_exception(caught.value))

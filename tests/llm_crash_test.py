@@ -1,6 +1,7 @@
 """Killed at random moments: no settled request is sent twice, the table is that of a run in peace, the cap is kept."""
 
 import asyncio
+import hashlib
 import os
 import pathlib
 import random
@@ -16,6 +17,7 @@ from fault_server import FaultServer, faultless
 from llm_world import client, questions, run
 
 from alkd_jax.llm.collection import collect
+from alkd_jax.llm.endpoint import canonical
 from alkd_jax.llm.store import Store
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -33,10 +35,45 @@ with Store.open(path) as store:
 """
 
 
-def start(server, path, *, usd="10", number=40, in_flight=8):
-    arguments = [str(HERE), server.url, str(path), usd, str(number), str(in_flight)]
+HOOKS = """
+import contextlib, os
+from alkd_jax.llm import database, store
+point, left, settling = sys.argv[7], 5, []
+
+def die_at(name):
+    global left
+    left -= point == name
+    if point == name and left == 0:
+        os.kill(os.getpid(), 9)
+
+def around(before, work, after):
+    def hooked(self, *values, **named):
+        die_at(before)
+        settling.append(before == "before settle")
+        made = work(self, *values, **named)
+        settling.pop()
+        die_at(after)
+        return made
+    return hooked
+
+@contextlib.contextmanager
+def writing(self, work=database.Database.writing):
+    with work(self) as connection:
+        yield connection
+        if settling and settling[-1]:
+            die_at("before commit")
+
+database.Database.writing = writing
+store.Store.begin = around("before reserve", store.Store.begin, "after reserve")
+store.Store.settle = around("before settle", store.Store.settle, "after commit")
+"""
+
+
+def start(server, path, *, usd="10", number=40, in_flight=8, point=""):
+    arguments = [str(HERE), server.url, str(path), usd, str(number), str(in_flight), point]
+    code = ASKER.replace("with Store.open", HOOKS + "with Store.open") if point else ASKER
     return subprocess.Popen(
-        [sys.executable, "-c", ASKER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -85,6 +122,59 @@ def test_killed_at_random_moments_the_table_is_that_of_a_run_in_peace(tmp_path):
     assert {session: reading.items for session, reading in readings.items()} == {
         session: reading.items for session, reading in peaceful.items()
     }
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["before reserve", "after reserve", "after send", "after bill", "before settle", "before commit", "after commit"],
+)
+def test_killed_at_a_named_point_only_what_was_on_its_way_is_sent_again(tmp_path, point):
+    """Fault 17; killed while exporting: below."""
+    process = None
+
+    def behave(call):
+        if call.number == 5 and point == "after send":
+            process.kill()
+            return [30]
+        answer = faultless(call)
+        if call.number == 5 and point == "after bill":
+            process.kill()
+            return [30]
+        return [0.01, *answer]
+
+    path = tmp_path / "s"
+    with FaultServer(behave) as server:
+        process = start(server, path, number=20, in_flight=4, point=point)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (-signal.SIGKILL, "")
+        with Store.open(path) as store:
+            stored, lost = set(store.answered()), {key for key, error, _ in store.failures()}
+            assert len(stored) >= (5 if point == "after commit" else 1)
+            assert lost or point == "before reserve"
+            assert server.cost <= store.ledger.confirmed + store.ledger.possible
+            asker = client(server, store)
+            keys = [asker.endpoint.request(question)["key"] for question in questions(20)]
+            account = asyncio.run(collect(asker, questions(20), pilot=0))
+            times = Counter(call.digest for call in server.calls)
+            assert account.statuses == {"ok": 20}
+            assert account.requests == 20 - len(stored)
+            # All that was sent twice had been marked as sent, and had no answer.
+            key_of = {call.digest: _key(asker, call, keys) for call in server.calls}
+            assert {key_of[digest] for digest, number in times.items() if number > 1} <= lost - stored
+            assert server.cost <= store.ledger.confirmed + store.ledger.possible
+            store.verify()
+            readings = {q.session_id: reading.items for q, _, reading in asker.readings(questions(20))}
+    (tmp_path / "peace").mkdir()
+    peaceful = run(tmp_path / "peace", num=20)[3]
+    assert readings == {session: reading.items for session, reading in peaceful.items()}
+
+
+def _key(asker, call, keys):
+    """Key of a request as it arrived."""
+    told = f"1\n{asker.endpoint.normal_url}\n{canonical(call.body)}"
+    key = hashlib.sha256(told.encode()).hexdigest()
+    assert key in keys
+    return key
 
 
 @pytest.mark.slow

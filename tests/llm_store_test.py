@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -160,6 +162,86 @@ def test_a_full_disk_stops_before_the_next_request_and_keeps_what_is_there(tmp_p
         assert account.cached >= kept
         assert server.cost <= store.ledger.confirmed + store.ledger.possible
         store.verify()
+
+
+def test_a_store_that_cannot_be_written_asks_nothing(tmp_path):
+    """Fault 20: read-only from the first write on."""
+    with FaultServer() as server, Store.open(tmp_path / "s") as store:
+        collect_sync(client(server, store), questions(3), pilot=0)
+        store.read("PRAGMA query_only = ON")
+        account = collect_sync(client(server, store), questions(6), pilot=0)
+        assert "cannot be written" in account.stopped
+        assert (len(server.calls), account.cached, len(account.missing)) == (3, 3, 3)
+        store.read("PRAGMA query_only = OFF")
+        assert collect_sync(client(server, store), questions(6), pilot=0).statuses == {"ok": 6}
+        store.verify()
+
+
+READ_ONLY = """
+import os, sys
+from alkd_jax.llm.store import Store
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    Store.open(sys.argv[1])
+except ValueError as error:
+    print(error)
+print(len(Store.open(sys.argv[1], readonly=True).answered()))
+"""
+
+
+def test_a_read_only_file_is_refused_in_one_line_and_may_be_looked_at():
+    """Fault 20; as another user where root, whom no mode stops, runs the tests."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        run(folder, num=2)
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        path = folder / "store.sqlite"
+        told = subprocess.run([sys.executable, "-c", READ_ONLY, str(path)], capture_output=True, text=True)
+        folder.chmod(0o755)
+    assert told.stderr == ""
+    refused, number = told.stdout.splitlines()
+    assert refused.startswith(f"{path}: ")
+    assert "Permission denied" in refused
+    assert number == "2"
+
+
+QUOTA = """
+import os, resource, signal, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
+from llm_world import client, questions
+from alkd_jax.llm.collection import collect_sync
+from alkd_jax.llm.store import Store
+with Store.open(sys.argv[3]) as store:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
+    account = collect_sync(client(sys.argv[2], store, limits={"in_flight": (1, 2, 2)}), questions(60), pilot=0)
+    print(account.statuses["ok"], account.stopped)
+"""
+
+
+def test_a_quota_stops_before_the_next_request_and_keeps_what_is_there(tmp_path):
+    """Fault 20: no file of the process may grow beyond a bound."""
+    here = str(pathlib.Path(__file__).resolve().parent)
+    with FaultServer() as server:
+        line = [sys.executable, "-c", QUOTA, here, server.url, str(tmp_path / "s")]
+        told = subprocess.run(line, capture_output=True, text=True)
+        assert told.stderr == ""
+        kept, why = told.stdout.split(" ", 1)
+        sent = len(server.calls)
+        assert "cannot be written" in why
+        assert 0 < int(kept) <= sent <= int(kept) + 2 < 60
+        with Store.open(tmp_path / "s") as store:
+            store.verify()
+            # Of the last ones the answer may be there and its reading not.
+            stored = len(store.answered())
+            assert int(kept) <= stored <= sent
+            assert collect_sync(client(server, store), questions(60), pilot=0).statuses == {"ok": 60}
+            assert len(server.calls) == 60 + sent - stored
+            assert server.cost <= store.ledger.confirmed + store.ledger.possible
+            store.verify()
 
 
 def test_exported_answers_replay_and_fill_another_store(tmp_path):

@@ -35,15 +35,17 @@ class Database:
         self.path = pathlib.Path(path)
         if readonly and not self.path.exists():
             raise FileNotFoundError(f"{path}: no such store")
-        self._lock = None if readonly else _take_lock(self.path)
+        self._lock: int | None = None
         self._mutex, self._owner = threading.Lock(), os.getpid()
         try:
+            if not readonly:
+                self._lock = _take_lock(self.path)
             is_new = not self.path.exists() or self.path.stat().st_size == 0
             if not is_new:
                 is_new = _check_file(self.path)
             elif not readonly:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            target = f"{self.path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
+            target = _look_only(self.path) if readonly else f"{self.path.resolve().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(
                 target, uri=True, timeout=30, isolation_level=None, check_same_thread=False
             )
@@ -55,7 +57,7 @@ class Database:
                     self._connection.executescript(f"BEGIN IMMEDIATE; {tables} {marks} COMMIT;")
         except (sqlite3.Error, OSError, ValueError) as error:
             self._unlock()
-            if isinstance(error, ValueError):
+            if isinstance(error, ValueError | FileNotFoundError):
                 raise
             raise ValueError(f"{path}: {error}; the file is left as it was") from error
 
@@ -110,6 +112,13 @@ def _take_lock(path: pathlib.Path) -> int:
     return lock
 
 
+def _look_only(path: pathlib.Path) -> str:
+    """Address of a file that is only looked at."""
+    # Beside a file in WAL mode SQLite writes even to read it, unless told that nobody else can write.
+    still = "" if os.access(path.resolve().parent, os.W_OK) else "&immutable=1"
+    return f"{path.resolve().as_uri()}?mode=ro{still}"
+
+
 def _check_file(path: pathlib.Path) -> bool:
     """Raises ValueError unless the file is a store of this version; True for one that has no tables yet."""
     with open(path, "rb") as file:
@@ -117,7 +126,7 @@ def _check_file(path: pathlib.Path) -> bool:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{path}: no store; the file is left as it was")
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(_look_only(path), uri=True)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]

@@ -194,7 +194,8 @@ class Connection:
         transport = openai.DefaultAsyncHttpxClient(
             follow_redirects=False, trust_env=not endpoint.is_local, verify=endpoint.base_url.startswith("https")
         )
-        timeout = openai.Timeout(limits.read_s, connect=limits.connect_s)
+        # Waiting for a connection of the pool is no failure: the deadline of the whole request bounds it.
+        timeout = openai.Timeout(limits.read_s, connect=limits.connect_s, pool=None)
         self.sdk = openai.AsyncOpenAI(
             api_key=self._key, base_url=endpoint.base_url, max_retries=0, timeout=timeout, http_client=transport
         )
