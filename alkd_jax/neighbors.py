@@ -231,9 +231,21 @@ def top_k_lists(
     Raises:
         ValueError: k is below 1, or as in :func:`mean_ranks`.
     """
+    listed, _ = top_k(score_function, counts, sessions, k, batch_size=batch_size)
+    return Rankings(session_id=np.asarray(sessions.session_id), items=listed, mask=listed != PAD)
+
+
+def top_k(
+    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = 512
+) -> tuple[Int[np.ndarray, "N K"], Float[np.ndarray, "N K"]]:
+    """The k best items of :func:`top_k_lists`, 0 where fewer remain, and their scores, 0 there.
+
+    Raises:
+        ValueError: as in :func:`top_k_lists`.
+    """
     if k < 1:
         raise ValueError(f"k is {k}; expected at least 1")
-    listed = np.full((len(sessions), k), PAD, np.int32)
+    listed, found = np.full((len(sessions), k), PAD, np.int32), np.zeros((len(sessions), k))
     cut = min(k, counts.num_items)
     nothing = np.full(len(sessions), PAD)
     for rows, batch in _allowed_scores(score_function, counts, sessions, nothing, batch_size):
@@ -241,8 +253,8 @@ def top_k_lists(
             least = np.partition(scores, -cut)[-cut]
             candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
             best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
-            listed[row, : best.size] = best
-    return Rankings(session_id=np.asarray(sessions.session_id), items=listed, mask=listed != PAD)
+            listed[row, : best.size], found[row, : best.size] = best, scores[best]
+    return listed, found
 
 
 def held_out_lists(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from alkd_jax import losses
+from alkd_jax import losses, scoring
 from alkd_jax.examples import Batch
 from alkd_jax.models import Encoder, Params
 from alkd_jax.samplers import Sampler
@@ -26,7 +26,7 @@ class Loss(Protocol):
         ...
 
 
-def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B D"]:
+def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B *L D"]:
     """Encodes a batch with dropout on.
 
     Args:
@@ -73,7 +73,7 @@ def in_batch_softmax(model: Encoder) -> Loss:
         vectors = encode(model, params, batch, key)
         targets = model.apply(params, method="item_embeddings")[batch.target]
         log_chance = jnp.asarray(batch.aside["log_frequency"])[batch.target]
-        scores = vectors @ targets.T
+        scores = scoring.pooled(vectors @ targets.T)
         differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])
         return losses.sampled_softmax(
             jnp.diagonal(scores),
@@ -99,11 +99,47 @@ def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        if chunk_size is None:
-            return losses.full_softmax(vectors, table, batch.target, weight=batch.weight)
-        return losses.chunked_softmax(vectors, table, batch.target, weight=batch.weight, chunk_size=chunk_size)
+        own = scoring.listed_scores(vectors, table[batch.target][:, None])[:, 0]
+        return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - own, batch.weight)
 
     return loss
+
+
+@functools.lru_cache(maxsize=64)
+def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
+    """:func:`full_softmax` towards the target and a teacher's list together.
+
+    ``L = mean_b [log Z_b − (1 − λ) s_b,target − λ Σ_k g_bk s_bk / Σ_k g_bk]``, λ in ``batch.aside["list_share"]``, the
+    lists as in :func:`listwise_loss`. A row without gain learns its target alone.
+
+    Args:
+        model: a backbone.
+        chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
+
+    Reference:
+        Hinton et al., Distilling the knowledge in a neural network, 2015, with soft labels cut to a list.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        vectors = encode(model, params, batch, key)
+        table = model.apply(params, method="item_embeddings")
+        listed = jnp.asarray(batch.aside["list_items"])[batch.row]
+        gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
+        total = gain.sum(-1)
+        taught = (gain * scoring.listed_scores(vectors, table[listed])).sum(-1) / jnp.where(total > 0, total, 1.0)
+        own = scoring.listed_scores(vectors, table[batch.target][:, None])[:, 0]
+        share = jnp.where(total > 0, batch.aside["list_share"], 0.0)
+        wanted = (1 - share) * own + share * taught
+        return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - wanted, batch.weight)
+
+    return loss
+
+
+def _log_partition(vectors: Float[Array, "B *L D"], table: Float[Array, "V D"], chunk_size: int | None) -> Array:
+    """``log Σ_{v ≥ 1} exp(score(b, v))``; of several vectors, the soft maximum of theirs, since sums commute."""
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    log_z = losses.log_partition(rows, table, min(chunk_size or table.shape[0], table.shape[0]))
+    return log_z if vectors.ndim == 2 else jax.nn.logsumexp(log_z.reshape(vectors.shape[:-1]), axis=1)
 
 
 @functools.lru_cache(maxsize=64)
@@ -138,8 +174,8 @@ def sampled_loss(model: Encoder, kind: str, *, num_negatives: int = 1) -> Loss:
         table = model.apply(params, method="item_embeddings")
         drawn = sampler.draw(draw_key, (batch.target.shape[0], num_negatives))
         fresh = (drawn != batch.target[:, None]) & (drawn[:, :, None] != batch.items[:, None, :]).all(-1)
-        positive = (vectors * table[batch.target]).sum(-1)
-        negative = jnp.einsum("bd,bcd->bc", vectors, table[drawn])
+        positive = scoring.listed_scores(vectors, table[batch.target][:, None])[:, 0]
+        negative = scoring.listed_scores(vectors, table[drawn])
         if kind == "softmax":
             return losses.sampled_softmax(
                 positive,
@@ -171,7 +207,7 @@ def listwise_loss(model: Encoder) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.asarray(batch.aside["list_gain"])[batch.row]
         table = model.apply(params, method="item_embeddings")
-        scores = jnp.einsum("bd,bkd->bk", vectors, table[listed])
+        scores = scoring.listed_scores(vectors, table[listed])
         return losses.listwise_softmax(scores, gain, where=listed > 0, weight=batch.weight)
 
     return loss

@@ -1,8 +1,9 @@
 """Losses: Bayesian personalised ranking, binary cross-entropy, and softmax over catalogue, sample or list."""
 
 from alkd_jax.losses.bpr import fused_in_batch_bpr, in_batch_bpr, sampled_bpr
+from alkd_jax.losses.mean import weighted_mean
 from alkd_jax.losses.pointwise import binary_cross_entropy
-from alkd_jax.losses.softmax import chunked_softmax, full_softmax, listwise_softmax, sampled_softmax
+from alkd_jax.losses.softmax import chunked_softmax, full_softmax, listwise_softmax, log_partition, sampled_softmax
 
 __all__ = [
     "binary_cross_entropy",
@@ -11,6 +12,8 @@ __all__ = [
     "fused_in_batch_bpr",
     "in_batch_bpr",
     "listwise_softmax",
+    "log_partition",
     "sampled_bpr",
     "sampled_softmax",
+    "weighted_mean",
 ]

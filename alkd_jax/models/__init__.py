@@ -10,6 +10,7 @@ import numpy as np
 from alkd_jax.models.attmix import AttMix
 from alkd_jax.models.encoder import Encoder, Params, init_params
 from alkd_jax.models.fpmc import FPMC
+from alkd_jax.models.late import Late
 from alkd_jax.models.stamp import STAMP
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "STAMP",
     "AttMix",
     "Encoder",
+    "Late",
     "Params",
     "create",
     "init_params",
@@ -25,7 +27,7 @@ __all__ = [
     "released_form",
 ]
 
-BACKBONES: Mapping[str, type] = {"fpmc": FPMC, "stamp": STAMP, "attmix": AttMix}
+BACKBONES: Mapping[str, type] = {"fpmc": FPMC, "stamp": STAMP, "attmix": AttMix, "late": Late}
 
 
 def create(backbone: str, *, num_items: int, dim: int, **options: Any) -> Encoder:

@@ -12,7 +12,8 @@ Params: TypeAlias = Any
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A session encoder: the score of item v for session s is ``u_s · Y_v``.
+    """A session encoder: the score of item v for session s is ``u_s · Y_v``, or ``log Σ_l exp(u_sl · Y_v)`` where a
+    session has several vectors.
 
     Backbones are Linen modules with the fields below. ``apply(params, items, mask)`` encodes and
     ``apply(params, method="item_embeddings")`` gives Y.
@@ -35,7 +36,7 @@ class Encoder(Protocol):
 
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
-    ) -> Float[Array, "B D"]:
+    ) -> Float[Array, "B *L D"]:
         """Encodes sessions; ``train`` turns dropout on where the backbone has any."""
         ...
 
