@@ -1,44 +1,80 @@
-"""Evaluation throughput: the exact rank of the target by counting against a full sort of the catalogue.
+"""Evaluation: ranks by counting chunk by chunk, against PyTorch's top k and count, and against a sort of everything.
 
 python -m benchmarks.evaluation --json FILE
+
+A sample encodes and ranks a whole test split of the released size.
 """
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import tyro
 
 import alkd_jax as alkd
-from alkd_jax import scoring
+from alkd_jax import evaluation, scoring
+from benchmarks import peers_torch, worlds
 from benchmarks.harness import Bench, compare
-from benchmarks.training import random_sessions
+
+BATCH = 512
 
 
-@jax.jit
-def ranks_by_sorting(all_scores: jax.Array, target: jax.Array, exclude: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def whole_matrix(model: alkd.models.Encoder, params: Any, items: Any, mask: Any, target: Any) -> jax.Array:
+    """Ranks by counting in the whole score matrix."""
+    table = model.apply(params, method="item_embeddings")
+    return scoring.target_rank(scoring.scores(model.apply(params, items, mask), table), target, exclude=items)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def by_sorting(model: alkd.models.Encoder, params: Any, items: Any, mask: Any, target: Any) -> jax.Array:
     """The textbook way: mask what was seen, sort everything, look the target up."""
-    rows = jnp.arange(all_scores.shape[0])[:, None]
-    allowed = all_scores.at[rows, exclude].set(-jnp.inf).at[:, alkd.PAD].set(-jnp.inf)
+    all_scores = scoring.scores(model.apply(params, items, mask), model.apply(params, method="item_embeddings"))
+    rows = jnp.arange(len(items))[:, None]
+    allowed = all_scores.at[rows, items].set(-jnp.inf).at[:, alkd.PAD].set(-jnp.inf)
     return jnp.argmax(jnp.argsort(-allowed, axis=1) == target[:, None], axis=1) + 1
 
 
-ranks_by_counting = jax.jit(scoring.target_rank)
+def in_batches(rank: Callable[..., jax.Array], params: Any, sessions: alkd.Sessions) -> list[jax.Array]:
+    """Ranks whole batches; the odd sessions at the end are left out, to the advantage of these candidates."""
+    arrays = [jnp.asarray(array) for array in (sessions.items, sessions.mask, sessions.target)]
+    size = min(BATCH, len(sessions))
+    starts = range(0, len(sessions) - size + 1, size)
+    return [rank(params, *(array[start : start + size] for array in arrays)) for start in starts]
+
+
+def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
+    """One cell: us, our slower ways, and PyTorch where it is there."""
+    num_train, num_test, num_items = (worlds.SIZES | worlds.SMOKE)[data]
+    train = worlds.random_sessions(num_train, num_items)
+    test = worlds.random_sessions(num_test, num_items, seed=1)
+    model = alkd.models.create(backbone, num_items=num_items, dim=dim)
+    params = alkd.models.init_params(jax.random.key(0), model)
+    candidates: dict[str, Callable[[], Any]] = {
+        "alkd_jax": lambda: evaluation.evaluate(model, params, test, batch_size=BATCH).ranks,
+        "whole matrix": lambda: in_batches(functools.partial(whole_matrix, model), params, test),
+    }
+    if backbone == "fpmc":
+        candidates["sort"] = lambda: in_batches(functools.partial(by_sorting, model), params, test)
+    if peers_torch.ABSENT is None:
+        peer = peers_torch.Peer(backbone, params, train)
+        candidates["torch top-k"] = lambda: peer.recall(test, 25, batch_size=BATCH)
+        candidates["torch count"] = lambda: peer.recall(test, 25, how="count", batch_size=BATCH)
+    about = {"backbone": backbone, "data": data, "items": num_items, "dim": dim, "batch": BATCH}
+    flop = num_test * worlds.rank_flop(backbone, dim, num_items)
+    peers = {"torch": peers_torch.ABSENT or peers_torch.version()}
+    compare("evaluation", candidates, bench, sessions_a_call=num_test, flop=flop, peers=peers, **about)
 
 
 def main(bench: Bench) -> None:
-    """Measures 512 sessions over catalogues of the released sizes."""
-    for num_items in (200,) if bench.toy else (8_475, 26_138):
-        sessions = random_sessions(32 if bench.toy else 512, num_items)
-        model = alkd.models.create("fpmc", num_items=num_items, dim=10)
-        params = alkd.models.init_params(jax.random.key(0), model)
-        items, mask, target = (jnp.asarray(a) for a in (sessions.items, sessions.mask, sessions.target))
-        vectors, table = model.apply(params, items, mask), model.apply(params, method="item_embeddings")
-        all_scores = scoring.scores(vectors, table)
-        candidates = {
-            "sort": lambda s=all_scores, t=target, e=items: ranks_by_sorting(s, t, e),
-            "count": lambda s=all_scores, t=target, e=items: ranks_by_counting(s, t, exclude=e),
-            "top 50": lambda v=vectors, y=table, e=items: scoring.top_k(v, y, 50, exclude=e),
-        }
-        compare("evaluation", candidates, bench, items=num_items, sessions=len(sessions))
+    """Measures every cell."""
+    sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
+    for dim in widths:
+        for data in sizes:
+            for backbone in worlds.BACKBONES:
+                measure_cell(backbone, data, dim, bench)
 
 
 if __name__ == "__main__":

@@ -63,12 +63,12 @@ def power_law(num: int, exponent: float) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def main(bench: Bench) -> None:
     """Measures the paper's setting, re-solving draws, proportional gains beside a sort, and general gains by passes."""
-    num = 300 if bench.toy else 12_054
+    num = 300 if bench.smoke else 12_054
     num_effective, num_similar, _ = selection.class_counts(num)
     # HiGHS cannot tell rank^-10 at this size from zero; it gets an exponent of 1, the same program otherwise.
     mild, steep = power_law(num, 1.0), power_law(num, 10.0)
     game = maxmin.RankedGame(np.arange(1, num + 1), policy="closed_form", drop_last=True)
-    key, num_asked = jax.random.key(0), 20 if bench.toy else 500
+    key, num_asked = jax.random.key(0), 20 if bench.smoke else 500
 
     def solve(*gains: np.ndarray | jax.Array) -> maxmin.Solution:
         return maxmin.solve(*gains, num_effective=num_effective, num_similar=num_similar, log_gains=True)
@@ -83,7 +83,7 @@ def main(bench: Bench) -> None:
     }
     compare("selection", candidates, bench, what="the paper's setting", sessions=num, draws=num_asked)
 
-    num = 2_000 if bench.toy else 10**7
+    num = 2_000 if bench.smoke else 10**7
     num_effective, num_similar, _ = selection.class_counts(num)
     shuffled = jnp.asarray(np.random.default_rng(0).permutation(power_law(num, 10.0)[0]))
     shuffled_half = shuffled + np.float32(np.log(0.5))
@@ -93,7 +93,7 @@ def main(bench: Bench) -> None:
     }
     compare("selection", proportional, bench, what="proportional gains", sessions=num)
 
-    num = 2_000 if bench.toy else 10**6
+    num = 2_000 if bench.smoke else 10**6
     rng = np.random.default_rng(0)
     effective = rng.gamma(0.7, size=num).astype(np.float32) + np.float32(1e-3)
     similar = effective * rng.uniform(0.05, 0.95, num).astype(np.float32)
@@ -113,7 +113,7 @@ def main(bench: Bench) -> None:
         "solve": solve_general,
     }
     gap = float((solution.upper - solution.lower) / abs(solution.value))
-    about = {"what": "general gains", "sessions": num, "passes": int(solution.num_passes), "gap": gap}
+    about: dict[str, Any] = {"what": "general gains", "sessions": num, "passes": int(solution.num_passes), "gap": gap}
     compare("selection", both, bench, **about)
 
 

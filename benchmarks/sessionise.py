@@ -17,11 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tyro
 
-from benchmarks.harness import Bench, compare, machine
+from benchmarks.harness import Bench, compare, machine, tell
 
 _A_DAY = 1_000_000
 _MILLISECONDS = 86_400_000
@@ -97,7 +98,7 @@ def report(which: str, path: str) -> None:
 
 def main(bench: Bench) -> None:
     """Makes the log, runs the candidates."""
-    rows = 20_000 if bench.toy else getattr(bench, "interactions", 1_000_000)
+    rows = 20_000 if bench.smoke else getattr(bench, "interactions", 1_000_000)
     pandas = getattr(bench, "pandas", True) and importlib.util.find_spec("pandas") is not None
     told: dict[str, dict[str, float]] = {}
 
@@ -107,7 +108,7 @@ def main(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "log.csv"
         write_log(path, rows)
-        about = {"interactions": rows, "file_gib": path.stat().st_size / 2**30, "runs": told}
+        about: dict[str, Any] = {"interactions": rows, "file_gib": path.stat().st_size / 2**30, "runs": told}
         candidates = {which: runner(which, path) for which in ("alkd_jax", *(["pandas"] if pandas else []))}
         if bench.rounds:
             compare("sessionise", candidates, bench, **about)
@@ -115,11 +116,7 @@ def main(bench: Bench) -> None:
         # a log so long that once is enough
         for work in candidates.values():
             work()
-    measurement = {"name": "sessionise", **about, **machine()}
-    print(json.dumps(measurement), flush=True)
-    if bench.json is not None:
-        with bench.json.open("a") as lines:
-            lines.write(json.dumps(measurement) + "\n")
+    tell({"name": "sessionise", **about, **machine()}, bench)
 
 
 if __name__ == "__main__":

@@ -1,47 +1,129 @@
-"""Training throughput: seeds in one program against seeds one after the other, for FPMC at both widths.
+"""Training: our compiled interval against a careful eager PyTorch loop, and five seeds in one program against one.
 
 python -m benchmarks.training --json FILE
+
+Three backbones, two catalogue sizes, widths 10 and 100; the same parameters, loss, Adam and batches of 1,024.
 """
 
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 import tyro
 
 import alkd_jax as alkd
-from alkd_jax import training
+from alkd_jax import examples, training
+from alkd_jax.training import program as programs
+from benchmarks import peers_torch, worlds
 from benchmarks.harness import Bench, compare
 
+ADAM = optax.adam(1e-3)
 
-def random_sessions(num_sessions: int, num_items: int, *, seed: int = 0, length: int = 10) -> alkd.Sessions:
-    """Sessions of 4 to `length` items whose popularity falls off as one over the rank, as real ones do."""
-    rng = np.random.default_rng(seed)
-    share = 1 / np.arange(1, num_items + 1)
-    drawn = rng.choice(num_items, (num_sessions, length + 1), p=share / share.sum()).astype(np.int32) + 1
-    mask = np.arange(length) < rng.integers(4, length + 1, num_sessions)[:, None]
-    items = np.where(mask, drawn[:, :length], alkd.PAD)
-    return alkd.Sessions(items, mask, drawn[:, length], np.arange(num_sessions, dtype=np.int32))
+
+@dataclasses.dataclass(frozen=True)
+class Cells(Bench):
+    """What is asked of this benchmark.
+
+    Attributes:
+        only: cells to measure, as backbone,data,width; all where none is named.
+        steps: a sample is so many.
+        seeds: trained in one program against one.
+    """
+
+    only: tuple[str, ...] = ()
+    steps: int = 20
+    seeds: int = 5
+
+
+def interval(
+    model: alkd.models.Encoder, params: Any, train: alkd.Sessions, *, steps: int, batch_size: int, seeds: int = 1
+) -> Callable[[], Any]:
+    """Our interval of so many steps; it validates on eight sessions, which is next to nothing."""
+    few = jax.tree.map(lambda array: array[:8], train)
+    program = programs.Program(
+        model=model,
+        loss=training.in_batch_loss(model),
+        optimizer=ADAM,
+        batch_size=batch_size,
+        steps=steps,
+        patience=10**9,
+        recall_at=25,
+        validation_batch=8,
+    )
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), params)
+    material = jax.device_put(programs.Material(examples.last_item_examples(train), train, few, None))
+    state = programs.start(program, jax.tree.map(jnp.copy, stacked), stacked, few)
+    keys, taken = training.seed_keys(jax.random.key(1), seeds), 0
+
+    def run() -> Any:
+        nonlocal state, taken
+        state, seen = programs.interval(program, state, keys, material, jnp.int32(taken))
+        taken += steps
+        return seen
+
+    return run
+
+
+def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int, batch_size: int) -> None:
+    """One cell: us, and PyTorch where it is there."""
+    num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
+    train = worlds.random_sessions(num_sessions, num_items)
+    model = alkd.models.create(backbone, num_items=num_items, dim=dim)
+    params = alkd.models.init_params(jax.random.key(0), model)
+    run = interval(model, params, train, steps=steps, batch_size=batch_size)
+    candidates: dict[str, Callable[[], Any]] = {"alkd_jax": run}
+    if peers_torch.ABSENT is None:
+        peer = peers_torch.Peer(backbone, params, train)
+        candidates["torch"] = functools.partial(peer.train_steps, steps, batch_size)
+    about: dict[str, Any] = {
+        "backbone": backbone,
+        "data": data,
+        "items": num_items,
+        "dim": dim,
+        "batch": batch_size,
+        "steps": steps,
+    }
+    flop = steps * worlds.step_flop(backbone, dim, batch_size)
+    peers = {"torch": peers_torch.ABSENT or peers_torch.version()}
+    compare("training", candidates, bench, sessions_a_call=steps * batch_size, flop=flop, peers=peers, **about)
+
+
+def measure_seeds(data: str, bench: Bench, *, steps: int, batch_size: int, seeds: int) -> None:
+    """One seed, and several in one program, for the smallest student."""
+    num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
+    train = worlds.random_sessions(num_sessions, num_items)
+    model = alkd.models.create("fpmc", num_items=num_items, dim=10)
+    params = alkd.models.init_params(jax.random.key(0), model)
+    candidates = {
+        f"{number} seeds": interval(model, params, train, steps=steps, batch_size=batch_size, seeds=number)
+        for number in (1, seeds)
+    }
+    about: dict[str, Any] = {
+        "what": "seeds in one program",
+        "backbone": "fpmc",
+        "data": data,
+        "dim": 10,
+        "steps": steps,
+    }
+    compare("training", candidates, bench, **about)
 
 
 def main(bench: Bench) -> None:
-    """Measures 40 steps of training with 2 validations, compiled before."""
-    num_sessions, num_items, seeds = (300, 200, 2) if bench.toy else (7_393, 8_475, 5)
-    train = random_sessions(num_sessions, num_items)
-    validation = random_sessions(num_sessions // 3, num_items, seed=1)
-    optimizer = optax.adam(1e-3)
-    for dim in (10, 100):
-        model = alkd.models.create("fpmc", num_items=num_items, dim=dim)
-
-        def fit(numbers: list[int], model: alkd.models.Encoder = model) -> alkd.models.Params:
-            options = {"steps_per_validation": 20, "max_steps": 40, "optimizer": optimizer}
-            return training.fit(jax.random.key(0), model, train, validation, seeds=numbers, **options).params
-
-        candidates = {
-            "one by one": lambda fit=fit: [fit([seed]) for seed in range(seeds)],
-            "one program": lambda fit=fit: fit(list(range(seeds))),
-        }
-        compare("training", candidates, bench, backbone="fpmc", dim=dim, seeds=seeds, items=num_items)
+    """Measures every cell, and the seeds."""
+    asked = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
+    steps, batch_size, seeds = (2, 64, 2) if bench.smoke else (asked.steps, 1024, asked.seeds)
+    sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
+    cells = [(backbone, data, dim) for dim in widths for data in sizes for backbone in worlds.BACKBONES]
+    for backbone, data, dim in cells:
+        if not asked.only or f"{backbone},{data},{dim}" in asked.only:
+            measure_cell(backbone, data, dim, bench, steps=steps, batch_size=batch_size)
+    if not asked.only or "seeds" in asked.only:
+        measure_seeds(next(iter(sizes)), bench, steps=steps, batch_size=batch_size, seeds=seeds)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    main(tyro.cli(Cells, description=__doc__))

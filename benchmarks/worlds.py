@@ -1,0 +1,40 @@
+"""Made-up sessions of the released sizes, and what a step of training or a session's rank must at least compute."""
+
+import numpy as np
+
+import alkd_jax as alkd
+
+SIZES = {"ML": (7_393, 2_465, 8_475), "Games": (12_054, 4_018, 26_138)}
+"""Training sessions, test sessions and items of the released data."""
+SMOKE = {"smoke": (300, 70, 200)}
+BACKBONES = ("fpmc", "stamp", "attmix")
+
+
+def random_sessions(num_sessions: int, num_items: int, *, seed: int = 0, length: int = 10) -> alkd.Sessions:
+    """Sessions of 4 to `length` items whose popularity falls off as one over the rank, as real ones do."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(1, num_items + 1)
+    drawn = rng.choice(num_items, (num_sessions, length + 1), p=share / share.sum()).astype(np.int32) + 1
+    mask = np.arange(length) < rng.integers(4, length + 1, num_sessions)[:, None]
+    items = np.where(mask, drawn[:, :length], alkd.PAD)
+    return alkd.Sessions(items, mask, drawn[:, length], np.arange(num_sessions, dtype=np.int32))
+
+
+def encoder_flop(backbone: str, dim: int, *, length: int = 10, levels: int = 10) -> float:
+    """Of the products that encode one session."""
+    if backbone == "stamp":
+        return 2.0 * (length + 2) * dim**2
+    if backbone == "attmix":
+        maps = levels * (levels + 1) / 2 + levels + 2 * length + 2
+        return 2.0 * maps * dim**2 + 2.0 * levels * length * dim
+    return 0.0
+
+
+def step_flop(backbone: str, dim: int, batch: int) -> float:
+    """Of the products of one step: scores within the batch, encoder, and twice as much again for the gradient."""
+    return 3 * (2.0 * batch * batch * dim + batch * encoder_flop(backbone, dim))
+
+
+def rank_flop(backbone: str, dim: int, num_items: int) -> float:
+    """Of the products that rank one session's target."""
+    return 2.0 * num_items * dim + encoder_flop(backbone, dim)
