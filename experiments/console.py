@@ -12,6 +12,7 @@ from alkd_jax import training
 from alkd_jax.llm.account import Account
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
+from experiments import compile_cache
 
 console = Console(emoji=False, width=None if sys.stdout.isatty() else 120)
 
@@ -77,7 +78,11 @@ def asking_bar(total: int) -> Iterator[Callable[[Account, Ledger], None]]:
 
 @contextlib.contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Ends the command with one line for what the user can mend, and says how to go on after Ctrl-C."""
+    """Ends the command with one line for what the user can mend, and says how to go on after Ctrl-C.
+
+    Turns the compile cache on first, if this process is a command.
+    """
+    compile_cache.turn_on()
     try:
         yield
     except KeyboardInterrupt:
