@@ -98,14 +98,17 @@ def test_an_estimate_is_ordered_and_measured_answers_go_before_guesses():
 
 OFFLINE = """
 import socket, sys
+if sys.argv[1] == "not installed":
+    sys.modules["tiktoken"] = None
 def refuse(*_): raise AssertionError("a connection was tried")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from alkd_jax.llm import pricing
 print(pricing.token_counter("gpt-4o-mini"), pricing.token_counter("no such model"))
+print(pricing.estimate([(9000, None)], pricing.PRICES["gpt-4o-mini"], max_output_tokens=256).basis)
 """
 
 
-@pytest.mark.parametrize("state", ["absent", "damaged"])
+@pytest.mark.parametrize("state", ["not installed", "absent", "damaged"])
 def test_without_its_file_tiktoken_is_left_alone_and_so_is_a_damaged_file(tmp_path, state):
     """Fault 31."""
     for name, _ in pricing._ENCODINGS.values():
@@ -113,9 +116,9 @@ def test_without_its_file_tiktoken_is_left_alone_and_so_is_a_damaged_file(tmp_pa
             (tmp_path / name).write_bytes(b"rubbish")
     environment = os.environ | {"TIKTOKEN_CACHE_DIR": str(tmp_path)}
     told = subprocess.run(
-        [sys.executable, "-c", OFFLINE], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60
+        [sys.executable, "-c", OFFLINE, state], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60
     )
-    assert told.stdout.split() == ["None", "None"], told.stderr
+    assert told.stdout.splitlines() == ["None None", "0.40 tokens a byte"], told.stderr
     if state == "damaged":
         assert all((tmp_path / name).read_bytes() == b"rubbish" for name, _ in pricing._ENCODINGS.values())
 
