@@ -171,3 +171,16 @@ def test_no_gradient_passes_through_the_weights(world):
     scores = jax.random.normal(jax.random.key(0), (2, 5))
     grown = jax.grad(lambda s: dllm2rec.importance_weights(s > 0, position=s.sum()).max())(scores)
     np.testing.assert_array_equal(grown, 0.0)
+
+
+def test_the_robust_loss_joins_the_base_loss(world):
+    train, rankings, model, params = world
+    lists, _ = dllm2rec.labelled_lists(rankings, train, 5)
+    base = pointwise(model)
+    batch = batch_of(train, lists, [2, 0, 3]).replace(weight=jnp.array([1.0, 0.0, 1.0]))
+    guide = batch.aside["distillation"]
+    scores = model.apply(params, batch.items, batch.mask) @ model.apply(params, method="item_embeddings").T
+    worst = dllm2rec.robust_loss(scores, batch.target[:, None], guide["popularity"], beta=guide["beta"])[:, 0]
+    expected = base(params, batch, jax.random.key(0)) + 0.5 * (worst[0] + worst[2]) / 2
+    found = dllm2rec.robust_base(model, base)(params, batch, jax.random.key(0))
+    assert found == pytest.approx(float(expected), rel=1e-5)

@@ -13,6 +13,7 @@ from alkd_jax.distillation.guidance import counted_rows, fit_guided, noise_key, 
 from alkd_jax.examples import Batch
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
+from alkd_jax.training.fit import ExtraParams
 from alkd_jax.types import Sessions
 
 
@@ -54,11 +55,21 @@ def expert_term(model: Encoder) -> Loss:
     return term
 
 
-def two_sets(key: jax.Array, *, num: int, student_dim: int, teacher_dim: int) -> Params:
-    """Experts for sessions and others for items, as a collection beside the student's parameters."""
-    keys = jax.random.split(key)
-    widths = {"num_experts": num, "student_dim": student_dim, "teacher_dim": teacher_dim}
-    return {"experts": {kind: init_experts(k, **widths) for k, kind in zip(keys, ("session", "item"), strict=True)}}
+@functools.lru_cache(maxsize=64)
+def two_sets(num: int, teacher_dim: int) -> ExtraParams:
+    """Draws experts for sessions and others for items, as a collection beside the student's parameters.
+
+    Args:
+        num: E, of either.
+        teacher_dim: the teacher's width.
+    """
+
+    def extra(key: jax.Array, student: Encoder) -> Params:
+        keys = zip(("session", "item"), jax.random.split(key), strict=True)
+        widths = {"num_experts": num, "student_dim": student.dim, "teacher_dim": teacher_dim}
+        return {"experts": {kind: init_experts(k, **widths) for kind, k in keys}}
+
+    return extra
 
 
 def distil(
@@ -107,9 +118,7 @@ def distil(
         "total": max_steps,
     }
 
-    def extra(key: jax.Array, student: Encoder) -> Params:
-        return two_sets(key, num=num_experts, student_dim=student.dim, teacher_dim=teacher_model.dim)
-
+    extra = two_sets(num_experts, teacher_model.dim)
     return fit_guided(
         key, model, train, validation, expert_term(model), guide, extra=extra, max_steps=max_steps, **options
     )

@@ -190,6 +190,17 @@ def _optimizer(
     return dynamic_sparse(inner, total=total, every=every, initial_ratio=initial_ratio, accumulate=accumulate)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _thin(model: Encoder, density: float, length: int, keys: jax.Array) -> Params:
+    """The initial values of a plain training with these seeds' keys, thinned."""
+
+    def of_seed(key: jax.Array) -> Params:
+        init_key, _ = jax.random.split(key)
+        return sparsify(jax.random.fold_in(init_key, _MASK), init_params(init_key, model, length=length), density)
+
+    return jax.vmap(of_seed)(keys)
+
+
 def num_active(params: Params) -> int:
     """How many entries are not 0, in all: what a sparse model has to store."""
     return sum(int(jnp.count_nonzero(leaf)) for leaf in jax.tree.leaves(params))
@@ -243,14 +254,11 @@ def distil(
     if every < 1:
         raise ValueError(f"every is {every}; expected at least 1")
     _check_density(density)
-    # Initial values are those of a plain training with this key, before thinning.
-    init_keys = jax.vmap(jax.random.split)(training.seed_keys(key, seeds))[:, 0]
-    initial = jax.vmap(lambda k: init_params(k, model, length=train.items.shape[1]))(init_keys)
-    mask_keys = jax.vmap(lambda k: jax.random.fold_in(k, _MASK))(init_keys)
-    initial = jax.vmap(lambda k, p: sparsify(k, p, density))(mask_keys, initial)
+    initial, optimizer = None, None
     # At density 1 there is nowhere to move: every pruned entry would come back.
-    sparse = density < 1.0
-    optimizer = _optimizer(learning_rate, max_steps, every, initial_ratio, accumulate) if sparse else None
+    if density < 1.0:
+        initial = _thin(model, density, train.items.shape[1], training.seed_keys(key, seeds))
+        optimizer = _optimizer(learning_rate, max_steps, every, initial_ratio, accumulate)
     return training.fit(
         key,
         model,

@@ -234,9 +234,7 @@ def distil(
         "total": max_steps,
     }
 
-    def extra(key: jax.Array, student: Encoder) -> Params:
-        return two_sets(key, num=num_groups, student_dim=student.dim, teacher_dim=teacher_model.dim)
-
+    extra = two_sets(num_groups, teacher_model.dim)
     term = hierarchy_term(model, level=level, positive_only=positive_only)
     return fit_guided(key, model, train, validation, term, guide, extra=extra, max_steps=max_steps, **options)
 
