@@ -50,6 +50,10 @@ def in_batch_loss(model: Encoder, *, released: bool = False) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         targets = model.apply(params, method="item_embeddings")[batch.target]
+        if vectors.ndim > 2:
+            scores = scoring.pooled(vectors @ targets.T)
+            apart = batch.session[:, None] != batch.session[None, :]
+            return losses.in_batch_bpr(scores, batch.target, weight=batch.weight, negatives=apart, released=released)
         return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, released)
 
     return loss

@@ -57,5 +57,6 @@ def counted_labels(
 
 def inputs(examples: Positions, sequences: Sequences, rows: Int[np.ndarray, " B"]) -> Sessions:
     """The inputs and targets of these examples as sessions, on the host."""
-    batch = jax.device_get(examples.take(jnp.asarray(rows), sequences))
-    return Sessions(items=batch.items, mask=batch.mask, target=batch.target, session_id=np.asarray(rows, np.int32))
+    batch = examples.take(jnp.asarray(rows), sequences)
+    items, mask, target = jax.device_get((batch.items, batch.mask, batch.target))
+    return Sessions(items=items, mask=mask, target=target, session_id=np.asarray(rows, np.int32))
