@@ -1,4 +1,4 @@
-"""Evaluation: ranks by counting chunk by chunk, against PyTorch's top k and count, and against a sort of everything.
+"""Evaluation: ranks by counting chunk by chunk, against the whole score matrix, and PyTorch's top k and count.
 
 python -m benchmarks.evaluation --json FILE
 
@@ -28,15 +28,6 @@ def whole_matrix(model: alkd.models.Encoder, params: Any, items: Any, mask: Any,
     return scoring.target_rank(scoring.scores(model.apply(params, items, mask), table), target, exclude=items)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def by_sorting(model: alkd.models.Encoder, params: Any, items: Any, mask: Any, target: Any) -> jax.Array:
-    """The textbook way: mask what was seen, sort everything, look the target up."""
-    all_scores = scoring.scores(model.apply(params, items, mask), model.apply(params, method="item_embeddings"))
-    rows = jnp.arange(len(items))[:, None]
-    allowed = all_scores.at[rows, items].set(-jnp.inf).at[:, alkd.PAD].set(-jnp.inf)
-    return jnp.argmax(jnp.argsort(-allowed, axis=1) == target[:, None], axis=1) + 1
-
-
 def in_batches(rank: Callable[..., jax.Array], params: Any, sessions: alkd.Sessions) -> list[jax.Array]:
     """Ranks whole batches; the odd sessions at the end are left out, to the advantage of these candidates."""
     arrays = [jnp.asarray(array) for array in (sessions.items, sessions.mask, sessions.target)]
@@ -56,8 +47,6 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
         "alkd_jax": lambda: evaluation.evaluate(model, params, test, batch_size=BATCH).ranks,
         "whole matrix": lambda: in_batches(functools.partial(whole_matrix, model), params, test),
     }
-    if backbone == "fpmc":
-        candidates["sort"] = lambda: in_batches(functools.partial(by_sorting, model), params, test)
     if peers_torch.ABSENT is None:
         peer = peers_torch.Peer(backbone, params, train)
         candidates["torch top-k"] = lambda: peer.recall(test, 25, batch_size=BATCH)
