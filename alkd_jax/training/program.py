@@ -67,7 +67,7 @@ class Seen(NamedTuple):
 def validation_recall(
     model: Encoder, params: Params, validation: Sessions, k: int, batch_size: int
 ) -> Float[Array, ""]:
-    """Recall at k on the validation sessions, a batch of score rows in memory at a time."""
+    """Recall at k on the validation sessions, a batch of sessions and a chunk of items at a time."""
     table = model.apply(params, method="item_embeddings")
     num_sessions = len(validation)
     batch_size = min(batch_size, num_sessions)
@@ -79,9 +79,9 @@ def validation_recall(
         number, start = batch
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=batch_size)
         items, mask, target = take(validation.items), take(validation.mask), take(validation.target)
-        all_scores = scoring.scores(model.apply(params, items, mask), table)
+        ranks = scoring.catalogue_rank(model.apply(params, items, mask), table, target, exclude=items)
         fresh = start + jnp.arange(batch_size) >= number * batch_size
-        return (metrics.recall(scoring.target_rank(all_scores, target, exclude=items), k) * fresh).sum()
+        return (metrics.recall(ranks, k) * fresh).sum()
 
     return jax.lax.map(hits, (jnp.arange(num_batches), starts)).sum() / num_sessions
 
