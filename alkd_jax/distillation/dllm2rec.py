@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import scoring, training
 from alkd_jax.distillation.alkd import list_examples
-from alkd_jax.distillation.guidance import check_weight, fit_guided, noise_key
+from alkd_jax.distillation.guidance import as_arrays, check_weight, fit_guided, noise_key
 from alkd_jax.distillation.popularity import item_counts
 from alkd_jax.examples import Batch, Examples, sequences_of
 from alkd_jax.losses.mean import weighted_mean
@@ -132,8 +132,8 @@ def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, r
 
     With the lists as rows of a batch weighted by w, that is the base loss's own weighted mean.
     ``batch.aside["distillation"]`` holds "lists": "items" ``[M, L]``, "mask", "session" ``[M]`` and "listed" ``[M, K]``
-    (0 after the last); "position" and "consistency", see :func:`importance_weights`; with ``robust`` also "robust" (α),
-    "beta" and "popularity".
+    (0 after the last); "position" and "consistency", see :func:`importance_weights`. With ``robust``,
+    ``batch.aside["robust"]`` holds "weight" (α), "beta" and "popularity".
 
     Args:
         model: the student's backbone.
@@ -183,8 +183,8 @@ def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, r
         )
         value = base(params, pairs, base_key)
         if robust:
-            worst = robust_loss(all_scores, listed, guide["popularity"], beta=guide["beta"])
-            value += guide["robust"] * weighted_mean((weights * worst).sum(1), counted)
+            worst = _worst(batch, all_scores, listed)
+            value += batch.aside["robust"]["weight"] * weighted_mean((weights * worst).sum(1), counted)
         return value
 
     return loss
@@ -195,13 +195,16 @@ def robust_base(model: Encoder, base: Loss) -> Loss:
     """``L_base + α mean_b l^D(b, y_b)``; what it needs as in :func:`ranking_loss`."""
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.aside["distillation"]
         table = model.apply(params, method="item_embeddings")
-        all_scores = scoring.scores(encode(model, params, batch, key), table)
-        worst = robust_loss(all_scores, batch.target[:, None], guide["popularity"], beta=guide["beta"])
-        return base(params, batch, key) + guide["robust"] * weighted_mean(worst[:, 0], batch.weight)
+        worst = _worst(batch, scoring.scores(encode(model, params, batch, key), table), batch.target[:, None])
+        return base(params, batch, key) + batch.aside["robust"]["weight"] * weighted_mean(worst[:, 0], batch.weight)
 
     return loss
+
+
+def _worst(batch: Batch, all_scores: Float[Array, "B V"], target: Int[Array, "B K"]) -> Float[Array, "B K"]:
+    robust = batch.aside["robust"]
+    return robust_loss(all_scores, target, robust["popularity"], beta=robust["beta"])
 
 
 def labelled_lists(rankings: Rankings, train: Sessions, length: int) -> tuple[dict[str, np.ndarray], Examples]:
@@ -290,11 +293,13 @@ def distil(
     base, is_robust = in_batch_loss(model) if base is None else base, robust > 0
     if is_robust:
         counts = item_counts(sequences_of(train) if sequences is None else sequences, model.num_items)
-        guide |= {"robust": robust, "beta": beta, "popularity": robust_popularity(jnp.asarray(counts))}
+        popularity = robust_popularity(jnp.asarray(counts))
+        aside = {**(aside or {}), "robust": as_arrays({"weight": robust, "beta": beta, "popularity": popularity})}
     if student is not None:
-        alone = ranking_loss(model, base, robust=is_robust)  # type: ignore[arg-type]
-        options |= {"initial": student, "examples": examples}
-        return fit_guided(key, model, train, validation, None, guide, base=alone, aside=aside, **options)
+        loss = ranking_loss(model, base, robust=is_robust)  # type: ignore[arg-type]
+        aside = {**(aside or {}), "distillation": as_arrays(guide)}
+        options |= {"initial": student, "examples": examples, "loss": loss, "aside": aside}
+        return training.fit(key, model, train, validation, **options)
     term = ranking_loss(model, base, list_batch=min(list_batch, len(lists["session"])), robust=is_robust)  # type: ignore[arg-type]
     base = robust_base(model, base) if is_robust else base  # type: ignore[arg-type]
     return fit_guided(key, model, train, validation, term, guide, base=base, aside=aside, **options)

@@ -19,6 +19,7 @@ from alkd_jax import scoring, training
 from alkd_jax.examples import Batch, sequences_of
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, in_batch_loss
+from alkd_jax.training.fit import ExtraParams
 from alkd_jax.types import PAD, Sequences, Sessions
 
 _NOISE = 0x6B64
@@ -130,11 +131,12 @@ def fit_guided(
     model: Encoder,
     train: Sessions,
     validation: Sessions,
-    term: Loss | None,
+    term: Loss,
     guide: Mapping[str, Any],
     *,
     base: Loss | None = None,
     aside: Mapping[str, Any] | None = None,
+    extra: ExtraParams | None = None,
     **options: Any,
 ) -> training.Fitted:
     """Trains a student by its own loss and a distillation term.
@@ -144,10 +146,11 @@ def fit_guided(
         model: the student's backbone.
         train: the training sessions.
         validation: sessions that decide when to stop.
-        term: the distillation loss; None leaves all to the base loss.
+        term: the distillation loss.
         guide: what the term finds in ``batch.aside["distillation"]``, the "weight" among it.
         base: the student's own loss; default in-batch BPR.
         aside: what the base loss finds in ``batch.aside``.
+        extra: parameters of the term.
         **options: of :func:`alkd_jax.training.fit`.
 
     Raises:
@@ -157,16 +160,18 @@ def fit_guided(
     if options.get("targets", "last") != "last":
         raise ValueError(f"targets is {options['targets']!r}; a teacher of whole sessions guides 'last' only")
     check_weight(guide["weight"])
-    arrays = jax.tree.map(lambda leaf: jnp.float32(leaf) if isinstance(leaf, int | float) else leaf, dict(guide))
     loss = in_batch_loss(model) if base is None else base
     if guide["weight"] == 0:
         # A compiler may round a sum with a term of 0 otherwise than the sum without.
-        term, options = None, options | {"extra": None}
-    if term is not None:
-        loss = guided_loss(loss, term)  # type: ignore[arg-type]
-    return training.fit(
-        key, model, train, validation, loss=loss, aside={**(aside or {}), "distillation": arrays}, **options
-    )
+        return training.fit(key, model, train, validation, loss=loss, aside=aside, **options)
+    loss = guided_loss(loss, term)  # type: ignore[arg-type]
+    aside = {**(aside or {}), "distillation": as_arrays(guide)}
+    return training.fit(key, model, train, validation, loss=loss, aside=aside, extra=extra, **options)
+
+
+def as_arrays(guide: Mapping[str, Any]) -> dict[str, Any]:
+    """The guide with its numbers as arrays, so that other numbers are no other program."""
+    return jax.tree.map(lambda leaf: jnp.float32(leaf) if isinstance(leaf, int | float) else leaf, dict(guide))
 
 
 def check_weight(weight: float) -> None:
