@@ -29,7 +29,10 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
     run = Run.open(settings)
     run.hops_to_candidates()
     if settings.ranker == "openai" and settings.model is not None:
-        query_llm.ask(asking.Asking(settings.out, settings.model, settings.base_url, settings.budget_usd))
+        asked = asking.Asking(
+            settings.out, settings.model, settings.base_url, settings.budget_usd, min_valid=settings.min_valid
+        )
+        query_llm.ask(asked)
     run.hops_from_rankings()
     numbers = results.collect(run)
     write_json(run.folder.path / "metrics.json", numbers)

@@ -37,6 +37,7 @@ class Settings:
         model: that "openai" asks; without it the run stops before the paid hop and says how to ask.
         base_url: of any OpenAI-compatible server.
         budget_usd: dollars the run may spend on asking.
+        min_valid: entries from which a list that falls short is used.
         accept_missing: goes on though the model was not asked about all sessions.
         accuracy: share of sessions that the simulated LLM answers faithfully.
         seed: of everything random.
@@ -61,6 +62,7 @@ class Settings:
     model: str | None = None
     base_url: str = "https://api.openai.com/v1"
     budget_usd: str | None = None
+    min_valid: int = 20
     accept_missing: bool = False
     accuracy: float = 0.9
     seed: int = 0
@@ -108,6 +110,7 @@ class Settings:
             ("student-dim", self.student_dim),
             ("teacher-dim", self.teacher_dim),
             ("max-steps", self.max_steps),
+            ("min-valid", self.min_valid),
         ):
             if number < 1:
                 raise ValueError(f"--{name} is {number}; expected at least 1")

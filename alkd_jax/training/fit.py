@@ -137,14 +137,10 @@ def fit(
     )
     keys = seed_keys(key, seeds)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    if initial is None:
-        initial = _draw(init_params, model, init_keys, length=train.items.shape[1])
-    more = {} if extra is None else _draw(extra, model, jax.vmap(lambda k: jax.random.fold_in(k, _EXTRA))(init_keys))
-    if clash := initial.keys() & more.keys():
-        raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
+    own, more = _first_params(init_keys, model, train.items.shape[1], initial, extra)
     material = jax.device_put(Material(examples, source, validation, aside))
     # The state is donated from step to step; the caller's arrays must not be.
-    state = programs.start(program, jax.tree.map(jnp.copy, {**initial, **more}), initial, material.validation)
+    state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
     if checkpoints is None:
         return _run(program, run_keys, state, material, max_steps, progress, None)
     with kept_training(checkpoints, identity(program, keys, state, material), state) as kept:
@@ -155,6 +151,17 @@ def fit(
 def _draw(draw: Callable[..., Params], model: Encoder, keys: jax.Array, **options: int) -> Params:
     """Parameters of every seed, in one program rather than one an array."""
     return jax.vmap(lambda key: draw(key, model, **options))(keys)
+
+
+def _first_params(
+    keys: jax.Array, model: Encoder, length: int, initial: Params | None, extra: ExtraParams | None
+) -> tuple[Params, Params]:
+    """The model's parameters and the further ones of every seed."""
+    own = _draw(init_params, model, keys, length=length) if initial is None else initial
+    more = {} if extra is None else _draw(extra, model, jax.vmap(lambda k: jax.random.fold_in(k, _EXTRA))(keys))
+    if clash := own.keys() & more.keys():
+        raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
+    return own, more
 
 
 def _what_to_learn(
