@@ -5,6 +5,7 @@ parameters; the host only reads a few numbers between intervals. Seed s of a run
 runs alone or beside others.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -86,12 +87,11 @@ def fit(
         train: sessions to learn from.
         validation: sessions that decide when to stop and which parameters are kept.
         seeds: how many seeds, 0 … seeds − 1, or their numbers.
-        targets: "last" learns the held-out item of every session, as the paper; "all" every item but the first, given
-            what came before; "cloze" every item, given the others.
+        targets: "last" learns the held-out items, as the paper; "all" every item, given those before; "cloze" every
+            item, given the others.
         sequences: whole training sessions for "all" and "cloze"; by default as much of them as ``train`` holds.
         examples: what to learn, in place of ``targets``. With a seed axis, each seed its own.
-        loss: default :func:`alkd_jax.objectives.in_batch_loss` of the model. Pass the same function object to reuse a
-            compilation.
+        loss: default :func:`alkd_jax.objectives.in_batch_loss`. The same function object reuses a compilation.
         aside: arrays the loss finds in ``batch.aside``, the same for all seeds.
         initial: parameters to start from, with a leading seed axis; drawn afresh if not given.
         extra: draws further collections that are trained along and dropped at the end.
@@ -141,9 +141,11 @@ def fit(
     material = jax.device_put(Material(examples, source, validation, aside))
     # The state is donated from step to step; the caller's arrays must not be.
     state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
-    if checkpoints is None:
-        return _run(program, run_keys, state, material, max_steps, progress, None)
-    with kept_training(checkpoints, identity(program, keys, state, material), state) as kept:
+    with (
+        contextlib.nullcontext()
+        if checkpoints is None
+        else kept_training(checkpoints, identity(program, keys, state, material), state) as kept
+    ):
         return _run(program, run_keys, state, material, max_steps, progress, kept)
 
 
