@@ -141,11 +141,7 @@ def fit(
     material = jax.device_put(Material(examples, source, validation, aside))
     # The state is donated from step to step; the caller's arrays must not be.
     state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
-    with (
-        contextlib.nullcontext()
-        if checkpoints is None
-        else kept_training(checkpoints, identity(program, keys, state, material), state) as kept
-    ):
+    with _kept(checkpoints, program, keys, state, material) as kept:
         return _run(program, run_keys, state, material, max_steps, progress, kept)
 
 
@@ -153,6 +149,19 @@ def fit(
 def _draw(draw: Callable[..., Params], model: Encoder, keys: jax.Array, **options: int) -> Params:
     """Parameters of every seed, in one program rather than one an array."""
     return jax.vmap(lambda key: draw(key, model, **options))(keys)
+
+
+def _kept(
+    checkpoints: TrainingFolder | None,
+    program: Program,
+    keys: jax.Array,
+    state: programs.TrainState,
+    material: Material,
+) -> contextlib.AbstractContextManager[KeptTraining | None]:
+    """The open folder of checkpoints, where there is one."""
+    if checkpoints is None:
+        return contextlib.nullcontext()
+    return kept_training(checkpoints, identity(program, keys, state, material), state)
 
 
 def _first_params(
