@@ -60,6 +60,8 @@ def from_scratch(run: OpenRun, method: str, options: dict[str, Any]) -> training
         return dsl.distil(key, model, *data, **options)
     if method == "DLLM2Rec":
         return dllm2rec.distil(key, model, lists_of(run, method), *data, **options)
+    if method in ("unKD", "RD"):
+        options |= {"sequences": run.dataset.train_sequences}
     teacher = run.model("teacher"), first_seed(run.params("teacher"))
     return _GUIDED[method].distil(key, model, *teacher, *data, **options)
 
