@@ -1,34 +1,45 @@
-"""Active LLM-based knowledge distillation for session-based recommendation, in JAX."""
+"""Active LLM-based knowledge distillation for session-based recommendation, in JAX.
 
-from alkd_jax import (
-    data,
-    distillation,
-    evaluation,
-    examples,
-    llm,
-    losses,
-    maxmin,
-    metrics,
-    models,
-    neighbors,
-    objectives,
-    samplers,
-    scoring,
-    selection,
-    training,
-)
-from alkd_jax.types import PAD, Dataset, Rankings, Sequences, Sessions
+What it offers is loaded when it is first asked for: `alkd_jax.recommender` serves a shipped student without JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alkd_jax import (
+        data,
+        distillation,
+        evaluation,
+        examples,
+        export,
+        llm,
+        losses,
+        maxmin,
+        metrics,
+        models,
+        neighbors,
+        objectives,
+        samplers,
+        scoring,
+        selection,
+        training,
+    )
+    from alkd_jax.recommender import Recommender
+    from alkd_jax.types import PAD, Dataset, Rankings, Sequences, Sessions
 
 __all__ = [
     "PAD",
     "Dataset",
     "Rankings",
+    "Recommender",
     "Sequences",
     "Sessions",
     "data",
     "distillation",
     "evaluation",
     "examples",
+    "export",
     "llm",
     "losses",
     "maxmin",
@@ -43,3 +54,19 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {name: "types" for name in ("PAD", "Dataset", "Rankings", "Sequences", "Sessions")} | {
+    "Recommender": "recommender"
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"alkd_jax.{_HOMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"alkd_jax.{name}")
+    raise AttributeError(f"module 'alkd_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,11 +15,11 @@ import alkd_jax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"types"},
-    {"models", "losses", "metrics", "maxmin"},
+    {"types", "shipping"},
+    {"models", "losses", "metrics", "maxmin", "recommender"},
     {"data", "examples", "samplers", "scoring", "llm"},
     {"neighbors", "selection", "objectives", "checkpoints"},
-    {"training", "evaluation", "significance"},
+    {"training", "evaluation", "significance", "export"},
     {"distillation"},
 ]
 """Rooms of the library from the ground up; a room imports from the layers below it, or from itself."""
@@ -79,6 +79,12 @@ def test_llm_imports_no_jax():
 
 def test_importing_the_library_is_light():
     code = f"import sys, alkd_jax; print([m for m in {HEAVY} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
+
+
+def test_serving_a_student_needs_no_jax():
+    code = "import sys, alkd_jax.recommender; print([m for m in ('jax', 'flax', 'scipy', 'onnx') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 

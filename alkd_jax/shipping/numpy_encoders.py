@@ -1,0 +1,195 @@
+"""The backbones' forward pass in plain NumPy, for machines without JAX: the formulas and parameter names of
+`alkd_jax.models`, in float32.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Arrays: TypeAlias = Mapping[str, Float[np.ndarray, "..."]]
+Options: TypeAlias = Mapping[str, Any]
+
+OPTIONS: Mapping[str, Options] = {
+    "fpmc": {},
+    "stamp": {"variant": "alkdrec", "sum_padding": False},
+    "attmix": {"levels": 10, "heads": 2},
+    "late": {},
+}
+"""Backbones and those of their options that matter after training, with the default of each."""
+
+STAMP_VARIANTS = ("alkdrec", "original")
+ABSENT = -1e9
+"""Late interaction: added to the score of a position without an item."""
+LAYER_NORM_EPSILON = 1e-8
+SMALLEST_NORM = 1e-12
+
+_MOST_LEVELS = 1000
+
+
+def check_options(backbone: str, options: Options, *, dim: int) -> None:
+    """Checks a backbone's name and options.
+
+    Raises:
+        ValueError: the backbone is unknown, or an option is unknown, missing or impossible.
+    """
+    if backbone not in OPTIONS:
+        raise ValueError(f"backbone is {backbone!r}; expected one of {', '.join(OPTIONS)}")
+    known = OPTIONS[backbone]
+    if options.keys() != known.keys():
+        raise ValueError(f"{backbone} has options {sorted(options)}; expected {sorted(known)}")
+    for name, default in known.items():
+        if type(options[name]) is not type(default):
+            raise ValueError(f"{backbone}: {name} is {options[name]!r}; expected such as {default!r}")
+    if backbone == "stamp" and options["variant"] not in STAMP_VARIANTS:
+        raise ValueError(f"stamp: variant is {options['variant']!r}; expected {' or '.join(STAMP_VARIANTS)}")
+    if backbone == "attmix":
+        levels, heads = options["levels"], options["heads"]
+        if not 1 <= levels <= _MOST_LEVELS:
+            raise ValueError(f"attmix: levels is {levels}; expected 1..{_MOST_LEVELS}")
+        if heads < 1 or dim % heads:
+            raise ValueError(f"attmix: heads is {heads}; expected a divisor of the width {dim}")
+
+
+def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter, by name."""
+    table, square = (num_items + 1, dim), (dim, dim)
+    shapes: dict[str, tuple[int, ...]] = {"input_embedding": table, "output_embedding": table}
+    if backbone == "stamp":
+        shapes |= {f"attention_{part}_kernel": square for part in ("item", "last", "mean")}
+        shapes |= {"attention_bias": (dim,), "attention_out_kernel": (dim, 1)}
+        if options["variant"] == "original":
+            shapes |= {"session_kernel": square, "session_bias": (dim,), "last_kernel": square, "last_bias": (dim,)}
+            del shapes["output_embedding"]
+    elif backbone == "attmix":
+        rows = {f"level_{i}": i * dim for i in range(1, options["levels"] + 1)}
+        rows |= {"level_query": dim, "item_key": dim, "item_value": dim, "merge": 2 * dim}
+        for name, inputs in rows.items():
+            shapes |= {f"{name}_kernel": (inputs, dim), f"{name}_bias": (dim,)}
+        shapes |= {"layer_norm_scale": (dim,), "layer_norm_bias": (dim,)}
+    elif backbone == "late":
+        shapes |= {"input_bias": table[:1], "output_bias": table[:1]}
+    return shapes
+
+
+def encode(backbone: str, options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"]) -> Float[np.ndarray, "..."]:
+    """Encodes sessions.
+
+    Args:
+        backbone: one of :data:`OPTIONS`.
+        options: all of that backbone's.
+        arrays: its parameters, float32.
+        items: left-aligned, 0 after the last.
+
+    Returns:
+        ``[B, D]``, or ``[B, L, D + 2]`` for late interaction.
+    """
+    return _ENCODERS[backbone](options, arrays, items, items > 0)
+
+
+def item_embeddings(backbone: str, options: Options, arrays: Arrays) -> Float[np.ndarray, "V D"]:
+    """Returns the table Y that scores items; row 0 is padding."""
+    if backbone == "late":
+        bias = arrays["output_bias"][:, None]
+        return np.concatenate([arrays["output_embedding"], np.ones_like(bias), bias], axis=1)
+    return arrays["input_embedding" if options.get("variant") == "original" else "output_embedding"]
+
+
+def scores(vectors: Float[np.ndarray, "..."], table: Float[np.ndarray, "V D"]) -> Float[np.ndarray, "B V"]:
+    """``u_b · Y_v``, or ``log Σ_l exp(u_bl · Y_v)`` of sessions with several vectors."""
+    products = vectors @ table.T
+    if products.ndim == 2:
+        return products
+    highest = products.max(1, keepdims=True)
+    return np.log(np.exp(products - highest).sum(1)) + highest[:, 0]
+
+
+def _fpmc(
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+) -> Float[np.ndarray, "B D"]:
+    x = arrays["input_embedding"][items] * mask[..., None]
+    return x.sum(1) / _count(mask)
+
+
+def _stamp(
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+) -> Float[np.ndarray, "B D"]:
+    gathered = arrays["input_embedding"][items]
+    x = gathered * mask[..., None]
+    read = gathered if options["sum_padding"] else x
+    mean = read.sum(1) / _count(mask)
+    last = read[np.arange(len(items)), np.maximum(mask.sum(1) - 1, 0)]
+    steering = last @ arrays["attention_last_kernel"] + mean @ arrays["attention_mean_kernel"]
+    hidden = x @ arrays["attention_item_kernel"] + (steering + arrays["attention_bias"])[:, None]
+    energy = _sigmoid(hidden) @ arrays["attention_out_kernel"]
+    vector = (energy * x).sum(1) + mean
+    if options["variant"] == "original":
+        long = np.tanh(vector @ arrays["session_kernel"] + arrays["session_bias"])
+        vector = long * np.tanh(last @ arrays["last_kernel"] + arrays["last_bias"])
+    return vector
+
+
+def _attmix(
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+) -> Float[np.ndarray, "B D"]:
+    x = _l2_normalise(arrays["input_embedding"][items] * mask[..., None], axis=-1)
+    batch, length, dim = x.shape
+    levels, heads = options["levels"], options["heads"]
+    place = mask.sum(1, keepdims=True) - 1 - np.arange(levels)
+    recent = np.take_along_axis(x, np.maximum(place, 0)[..., None], axis=1) * (place >= 0)[..., None]
+    flat = recent.reshape(batch, levels * dim)
+    level_queries = [_affine(flat[:, : i * dim], arrays, f"level_{i}") for i in range(1, levels + 1)]
+    queries = _affine(_l2_normalise(np.stack(level_queries, axis=1), axis=1), arrays, "level_query")
+
+    # Cut into heads by a plain reshape, as the backbone does.
+    part = dim // heads
+    keys = _affine(x, arrays, "item_key").reshape(batch, heads, length, part)
+    energy = queries.reshape(batch, heads, levels, part) @ keys.transpose(0, 1, 3, 2)
+    weights = _softmax(2 * _sigmoid(energy)).sum(2)
+    weights = _softmax(np.where(mask[:, None], 2 * weights, np.float32(-1e30))) * mask[:, None]
+    values = _affine(x, arrays, "item_value").reshape(batch, length, heads, part).transpose(0, 2, 1, 3)
+    attended = (weights[:, :, None] @ values).reshape(batch, dim)
+
+    centred = attended - attended.mean(-1, keepdims=True)
+    normal = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(LAYER_NORM_EPSILON))
+    attended = normal * arrays["layer_norm_scale"] + arrays["layer_norm_bias"]
+    return _l2_normalise(_affine(np.concatenate([attended, recent[:, 0]], axis=-1), arrays, "merge"), axis=-1)
+
+
+def _late(
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+) -> Float[np.ndarray, "B L D"]:
+    x = arrays["input_embedding"][items] * mask[..., None]
+    bias = np.where(mask, arrays["input_bias"][items], np.float32(ABSENT))[..., None]
+    return np.concatenate([x, bias, np.ones_like(bias)], axis=-1)
+
+
+_ENCODERS: Mapping[str, Callable[[Options, Arrays, np.ndarray, np.ndarray], np.ndarray]] = {
+    "fpmc": _fpmc,
+    "stamp": _stamp,
+    "attmix": _attmix,
+    "late": _late,
+}
+
+
+def _count(mask: Bool[np.ndarray, "B L"]) -> Float[np.ndarray, "B 1"]:
+    return np.maximum(mask.sum(1, keepdims=True), 1).astype(np.float32)
+
+
+def _affine(x: Float[np.ndarray, "..."], arrays: Arrays, name: str) -> Float[np.ndarray, "..."]:
+    return x @ arrays[f"{name}_kernel"] + arrays[f"{name}_bias"]
+
+
+def _l2_normalise(x: Float[np.ndarray, "..."], *, axis: int) -> Float[np.ndarray, "..."]:
+    return x / np.maximum(np.sqrt((x * x).sum(axis, keepdims=True)), np.float32(SMALLEST_NORM))
+
+
+def _sigmoid(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    # By tanh, which does not overflow.
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+def _softmax(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    weight = np.exp(x - x.max(-1, keepdims=True))
+    return weight / weight.sum(-1, keepdims=True)
