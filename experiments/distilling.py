@@ -50,12 +50,21 @@ def distilled(run: OpenRun, method: str, **options: Any) -> training.Fitted:
     )
 
 
-def from_scratch(run: OpenRun, method: str, options: dict[str, Any]) -> training.Fitted:
-    """Trains a student anew under one of the baselines; the key is the plain student's."""
+def from_scratch(
+    run: OpenRun, method: str, options: dict[str, Any], *, tuned: Mapping[str, Any] | None = None
+) -> training.Fitted:
+    """Trains a student anew under one of the baselines; the key is the plain student's.
+
+    Args:
+        run: with a teacher, and rankings for DLLM2Rec.
+        method: the baseline.
+        options: of :func:`alkd_jax.training.fit`.
+        tuned: the baseline's own; by default those that were chosen for the run.
+    """
     key, data = run.key(1), (run.split("train"), run.split("validation"))
     model = run.model(role_of(method))
     base, aside = run.objective(model)
-    options |= {"base": base, "aside": aside, **run.tuned(method)}
+    options |= {"base": base, "aside": aside, **(run.tuned(method) if tuned is None else tuned)}
     if method == "DSL":
         return dsl.distil(key, model, *data, **options)
     if method == "DLLM2Rec":
