@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         samplers,
         scoring,
         selection,
+        significance,
         training,
     )
     from alkd_jax.recommender import Recommender
@@ -50,6 +51,7 @@ __all__ = [
     "samplers",
     "scoring",
     "selection",
+    "significance",
     "training",
 ]
 

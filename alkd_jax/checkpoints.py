@@ -191,4 +191,5 @@ def _claim(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
         if name not in left_out and theirs.get(name) != value
     ]
     if differ:
-        raise ValueError(f"{path} is the folder of another training, which differs in {', '.join(differ)}")
+        told = f"{path} is the folder of another training, which differs in {', '.join(differ)}"
+        raise ValueError(f"{told}; name another folder, or remove this one to begin anew")
