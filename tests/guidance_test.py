@@ -6,29 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training_test import NUM_ITEMS, chain_sessions
 
 from alkd_jax import models, objectives, samplers, training
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
 from alkd_jax.training import program as programs
-from alkd_jax.types import Rankings, Sessions
-
-NUM_ITEMS = 40
-
-
-def chain_sessions(num, offset, seed):
-    """Sessions that walk through the catalogue one item at a time, so the next item can be learned."""
-    rng = np.random.default_rng(seed)
-    length = rng.integers(2, 6, num)
-    start = rng.integers(0, NUM_ITEMS, num)
-    items = (start[:, None] + np.arange(5)) % NUM_ITEMS + 1
-    mask = np.arange(5) < length[:, None]
-    return Sessions(
-        items=np.where(mask, items, 0).astype(np.int32),
-        mask=mask,
-        target=((start + length) % NUM_ITEMS + 1).astype(np.int32),
-        session_id=np.arange(offset, offset + num, dtype=np.int32),
-    )
-
+from alkd_jax.types import Rankings
 
 TRAIN, VALIDATION = chain_sessions(300, 0, 0), chain_sessions(90, 300, 1)
 STUDENT = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
@@ -85,7 +68,9 @@ def test_without_weight_a_method_is_the_plain_student_bit_for_bit(name, teacher,
     assert_same_course(methods(teacher, rankings)[name](weight=0.0, seeds=2, max_steps=8, **FEW), plain)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["FTD", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "FTD")]
+)
 def test_what_a_method_draws_leaves_the_students_draws_alone_and_one_program_serves_all_weights(
     name, teacher, rankings, plain
 ):
