@@ -194,6 +194,8 @@ class Recommender:
 
 def _best(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:
     """Places of the k largest, ties to the lower place; fewer where fewer are above −inf (a NaN is not)."""
+    if np.isnan(scores.max()):
+        scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
     if k < len(scores):
         # The k-th largest first: whoever equals it is a candidate, wherever a partition would have put it.
         least = np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -33,7 +33,7 @@ class Graph:
     nodes: list[Any] = dataclasses.field(default_factory=list)
     constants: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def add(self, operator: str, *inputs: str | float | list[int] | np.ndarray, **attributes: Any) -> str:
+    def add(self, operator: str, *inputs: str | int | float | list[int] | np.ndarray, **attributes: Any) -> str:
         """Adds an operator and says what its result is called; numbers, and lists and arrays of them, are constants."""
         from onnx import helper
 

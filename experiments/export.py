@@ -1,0 +1,89 @@
+"""Ships one student of a finished run as a folder, ready for `experiments.serve`.
+
+    python -m experiments.export --run runs/ml-fpmc --method ALKDRec --out student
+
+Of the run's seeds, the one that was best on validation is taken.
+"""
+
+import dataclasses
+import pathlib
+import warnings
+
+import jax
+import tyro
+
+from alkd_jax import export
+from experiments.console import console, told_in_one_line
+from experiments.distilling import role_of
+from experiments.methods import trained_methods
+from experiments.run import OpenRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipping:
+    """What is shipped.
+
+    Attributes:
+        run: folder of a finished run in clean mode.
+        out: folder to write; must not be there yet.
+        method: whose student: Student, Teacher, or a method that the run distilled.
+        seed_index: which of the run's seeds, from 0; default the best on validation.
+        dtype: how the weights are stored: float32, or float16 for half the size.
+        list_length: how many items the compiled forms return.
+    """
+
+    run: pathlib.Path
+    out: pathlib.Path
+    method: str = "ALKDRec"
+    seed_index: int | None = None
+    dtype: str = "float32"
+    list_length: int = 100
+
+
+def ship(asked: Shipping) -> None:
+    """Writes the folder.
+
+    Raises:
+        ValueError: the run is not one of a clean mode that holds this method and seed, or the folder exists.
+    """
+    if asked.out.exists():
+        raise ValueError(f"{asked.out} exists; expected a new folder")
+    run = OpenRun.reopen(asked.run)
+    if run.released:
+        raise ValueError(
+            f"{asked.run} is a run in released mode, whose students read item 1 as padding; ship a clean one"
+        )
+    made = trained_methods(run.settings.asked_methods)
+    if asked.method not in made:
+        raise ValueError(f"--method is {asked.method!r}; this run made {', '.join(made)}")
+    place = made[asked.method]
+    best = run.array(f"{place}.history.npz", "best_metric")
+    index = int(best.argmax()) if asked.seed_index is None else asked.seed_index
+    if not 0 <= index < len(best):
+        raise ValueError(f"--seed-index is {index}; expected 0..{len(best) - 1}")
+    params = jax.tree.map(lambda leaf: leaf[index], run.params(place))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        export.save(
+            asked.out,
+            run.model(role_of(asked.method)),
+            params,
+            run.dataset,
+            dtype=asked.dtype,
+            list_length=asked.list_length,
+        )
+    for warning in caught:
+        console.print(str(warning.message), style="yellow", markup=False, highlight=False)
+    told = f"{asked.method}, seed {index} (validation recall {best[index]:.4f})"
+    console.print(f"{told} in {asked.out}; serve it with", markup=False, highlight=False)
+    console.print(f"python -m experiments.serve --model {asked.out} --port 8000", markup=False, highlight=False)
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        ship(tyro.cli(Shipping, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()
