@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from alkd_jax.types import Rankings, Sessions
-from experiments import distilling, methods, tables
+from experiments import distilling, methods, sweeps, tables, tune
+from experiments.settings import Settings
 
 
 def spread(*values):
@@ -97,3 +98,33 @@ def test_correction_puts_the_next_item_first_where_it_was_missing():
     some = distilling.corrected(LISTS, TRAIN, 0.67, seed=0)
     assert (some.items != LISTS.items).any(1).sum() == 2
     assert LISTS.items[1].tolist() == [4, 5, 0], "the lists given are left alone"
+
+
+def test_every_baseline_gets_the_same_number_of_distinct_trials_with_the_defaults_first():
+    assert set(tune.GRIDS) == set(methods.BASELINES)
+    for grid in tune.GRIDS.values():
+        tried = tune.draws(grid, 8, seed=3)
+        assert tried[0] == {name: values[0] for name, values in grid.items()}
+        assert len({tuple(options.items()) for options in tried}) == 8
+        assert tried == tune.draws(grid, 8, seed=3)
+    with pytest.raises(ValueError, match="--trials is 0"):
+        tune.draws(tune.GRIDS["RD"], 0, seed=0)
+
+
+def test_a_sweep_takes_over_what_its_setting_does_not_touch(tmp_path, monkeypatch):
+    asked = []
+
+    def pipeline(settings):
+        taken_over = (settings.out / "teacher").exists()
+        settings.out.mkdir(exist_ok=True)
+        (settings.out / "teacher").write_text("trained once")
+        asked.append((settings.out.name, settings.budget, taken_over))
+        return run_of("ML", "fpmc", "Student", "ALKDRec")
+
+    monkeypatch.setattr(sweeps, "run_pipeline", pipeline)
+    base = Settings(data="synthetic", backbone="fpmc", out=tmp_path, selection="own")
+    numbers = sweeps.sweep(base, {"50": {"budget": 50}, "100": {"budget": 100}})
+    assert asked == [("50", 50, False), ("100", 100, True)]
+    sweeps.write(tmp_path, "figure", numbers, along="budget", methods=("Student", "ALKDRec"))
+    assert "0.0150 ± 0.0071" in (tmp_path / "figure.md").read_text()
+    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
