@@ -212,7 +212,8 @@ def exported_program(model: Encoder, stored: dict[str, np.ndarray], length: int,
 def load_program(folder: str | os.PathLike[str]) -> Program:
     """Reads the compiled program of a shipped student with its weights.
 
-    It runs on a JAX at least as new as the one that wrote it, on CPU, CUDA and TPU.
+    It runs on a JAX at least as new as the one that wrote it, on CPU, CUDA and TPU. Unlike the weights and the
+    catalogue, which are only read, it is compiled and run: take it from whom you trust.
 
     Returns:
         A function of items ``[B, L]`` int32, left-aligned, 0 after the last, and of items to leave out ``[B, M]``

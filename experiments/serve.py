@@ -112,6 +112,9 @@ def application(recommender: Recommender) -> Starlette:
             raise
         except ClientDisconnect:
             return Response()
+        except Exception:
+            metrics.statuses[500] += 1
+            raise
         metrics.seconds.append(time.perf_counter() - began)
         metrics.statuses[200] += 1
         metrics.counts.update(items=known + unknown, unknown=unknown)

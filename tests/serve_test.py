@@ -118,6 +118,7 @@ def test_a_fault_of_ours_says_nothing_of_our_insides(port, monkeypatch):
 
     monkeypatch.setattr(serve, "answered", broken)
     assert ask(port, {"session": ["id-1"]}) == (500, {"error": "internal error"})
+    assert json.loads(call(port, "GET", "/metrics")[1])["statuses"]["500"] == 1
     monkeypatch.undo()
     assert ask(port, {"session": ["id-1"]})[0] == 200
 
