@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import comparisons, teaching
+from experiments import cases, comparisons, teaching
 from experiments.methods import trained_methods
 from experiments.pipeline import Run
 from experiments.results import COLUMNS, cell
@@ -47,7 +47,7 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         band=markupsafe.Markup(draw_band(run)),
         band_note=band_note(run),
         account=teaching.account_rows(account),
-        cases=cases(run),
+        cases=cases.cases(run),
         hops=[(name, record["seconds"]) for name, record in kept.items()],
         versions=versions(),
     )
@@ -109,24 +109,6 @@ def band_note(run: Run) -> str:
         return f"{note}; the sessions are the authors' own choice, the difficulty is this run's."
     recorded = parse_source(run.settings.data).kind == "released"
     return f"{note}, drawn among those with a recorded list." if recorded else f"{note}."
-
-
-def cases(run: Run) -> list[dict[str, list[str]]]:
-    """Three ranked sessions in titles: the history and the first five of the list."""
-    lists = run.rankings()
-    train, titles = run.dataset.train, run.dataset.titles
-    row = {session: n for n, session in enumerate(np.asarray(train.session_id).tolist())}
-
-    def named(items: np.ndarray, mask: np.ndarray) -> list[str]:
-        return [titles[item] for item in items[mask].tolist()]
-
-    shown = []
-    for n in range(min(3, len(lists))):
-        session = row[int(lists.session_id[n])]
-        history = named(np.asarray(train.items)[session], np.asarray(train.mask)[session])
-        listed = named(np.asarray(lists.items)[n, :5], np.asarray(lists.mask)[n, :5])
-        shown.append({"history": history, "listed": listed})
-    return shown
 
 
 def svg(figure: Figure) -> str:
