@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alkd_jax import (
+        checkpoints,
         data,
         distillation,
         evaluation,
@@ -36,6 +37,7 @@ __all__ = [
     "Recommender",
     "Sequences",
     "Sessions",
+    "checkpoints",
     "data",
     "distillation",
     "evaluation",
