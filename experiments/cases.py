@@ -35,7 +35,7 @@ class Case:
 
 
 def cases(run: Run) -> list[Case]:
-    """The first sessions that ALKDRec, or the run's first selection, drew and had answered; models of the first seed."""
+    """The first answered sessions that ALKDRec, or the run's first selection, drew; models of the first seed."""
     lists = run.rankings()
     answered = {int(session): n for n, session in enumerate(np.asarray(lists.session_id))}
     choices = chosen_by(run.settings.asked_methods)
