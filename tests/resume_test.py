@@ -14,6 +14,7 @@ from training_test import NUM_ITEMS, OPTIONS, chain_sessions
 
 from alkd_jax import models, training
 from alkd_jax.checkpoints import TrainingFolder
+from alkd_jax.training.fit import _as_lists
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRAINER = """
@@ -74,6 +75,14 @@ def test_finished_training_is_not_done_again(tmp_path, unbroken):
     trained(tmp_path)
     again = trained(tmp_path, progress=lambda now: pytest.fail("a step was taken"))
     assert_same(again, unbroken)
+
+
+def test_what_is_handed_to_the_background_does_not_grow_afterwards():
+    steps, rows = [0, 5], [np.zeros(2), np.ones(2)]
+    handed = _as_lists(steps, rows, rows)
+    steps.append(10)
+    rows.append(np.zeros(2))
+    assert [len(curve) for curve in handed] == [2, 2, 2]
 
 
 def test_stopped_training_can_be_given_more_steps(tmp_path, unbroken):

@@ -279,7 +279,8 @@ def _run(
 
 
 def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarray]) -> tuple[list[Any], ...]:
-    return steps, [row.tolist() for row in losses], [row.tolist() for row in recalls]
+    # A copy of each: they are written in the background while the originals grow.
+    return list(steps), [row.tolist() for row in losses], [row.tolist() for row in recalls]
 
 
 def _check_finite(seen: programs.Seen, active: np.ndarray, step: int) -> None:
