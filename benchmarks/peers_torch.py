@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     # Only named: a process of this peer's own is not to pay for importing JAX.
     import alkd_jax as alkd
 
-ABSENT = None if importlib.util.find_spec("torch") else "PyTorch is not installed (extra `bench`)"
+ABSENT = None if importlib.util.find_spec("torch") else "PyTorch is not installed (extra `peers`)"
 """Why there is no peer; None where there is one."""
 
 

@@ -139,7 +139,9 @@ def test_every_backbone_trains_with_every_loss_on_every_kind_of_target(world, ba
         assert takes_steps(world, batch, backbone, name, targets), name
 
 
-@pytest.mark.parametrize("name", ["bpr", "softmax", "in-batch softmax", "full softmax"])
+@pytest.mark.parametrize(
+    "name", ["bpr", "in-batch softmax", *(pytest.param(n, marks=pytest.mark.slow) for n in ("softmax", "full softmax"))]
+)
 def test_every_loss_learns_the_chain(world, batch, name):
     train, validation, model = world
     loss = make_losses(model)[name]
