@@ -3,14 +3,10 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-import alkd_jax as alkd
-from alkd_jax import scoring
 from experiments.methods import chosen_by
 from experiments.pipeline import Run
-from experiments.run import first_seed
 from experiments.run_folder import read_json
 
 NUMBER = 10
@@ -47,10 +43,10 @@ def cases(run: Run) -> list[Case]:
     listed = {
         "teacher": run.candidates(shown, num=SHOWN),
         "language model": np.asarray(lists.items)[[answered[session] for session in drawn], :SHOWN],
-        "student before": run.candidates(shown, num=SHOWN, role="student"),
+        "student before": run.candidates(shown, num=SHOWN, name="student"),
     }
     if by in run.settings.asked_methods:
-        listed[f"student after ({by})"] = top(run, f"distilled/{by}", shown)
+        listed[f"student after ({by})"] = run.candidates(shown, num=SHOWN, name=f"distilled/{by}")
     why = reasons(run, rows)
     return [
         Case(
@@ -61,14 +57,6 @@ def cases(run: Run) -> list[Case]:
         )
         for n in range(len(drawn))
     ]
-
-
-def top(run: Run, place: str, sessions: alkd.Sessions) -> np.ndarray:
-    """The first items by the parameters in a place of the run's folder."""
-    model, params = run.model("student"), first_seed(run.params(place))
-    items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
-    table = model.apply(params, method="item_embeddings")
-    return np.asarray(scoring.top_k(model.apply(params, items, mask), table, SHOWN, exclude=items)[1])
 
 
 def named(run: Run, items: np.ndarray, *, mark: int = -1) -> list[str]:

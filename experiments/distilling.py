@@ -1,7 +1,7 @@
 """How each method makes its student, from what the run's earlier hops have left."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,11 +13,10 @@ from alkd_jax.distillation import alkd as lists_distillation
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
 from alkd_jax.examples import last_item_examples
 from alkd_jax.llm import replay
-from experiments.methods import BASELINES, DISTILLATION_RATE, DISTILLED, SELECTIONS
+from experiments.methods import BASELINES, DISTILLATION_RATE, DISTILLED, SELECTIONS, role_of
 from experiments.run import OpenRun, first_seed
 from experiments.run_folder import read_json
 
-Onlooker = Callable[[training.Progress], None]
 _GUIDED: Mapping[str, Any] = {"DE": de, "FTD": ftd, "HTD": htd, "unKD": unkd, "RD": rd}
 
 
@@ -136,15 +135,10 @@ def as_rankings(sessions: alkd.Sessions, items: np.ndarray) -> alkd.Rankings:
 
 def learned_from(run: OpenRun, method: str) -> str:
     """A digest of the lists a method learns from; empty for one that needs none."""
-    if method == "Longer training" or method in ("DE", "FTD", "HTD", "unKD", "DSL", "RD"):
+    if method == "Longer training" or (method in BASELINES and method != "DLLM2Rec"):
         return ""
     lists = lists_of(run, method)
     return hashlib.sha256(np.asarray(lists.session_id).tobytes() + np.asarray(lists.items).tobytes()).hexdigest()
-
-
-def role_of(method: str) -> str:
-    """Whose width a method's model has: "student", or "teacher" for DSL, which thins out a wide one."""
-    return "teacher" if method in ("Teacher", "DSL") else "student"
 
 
 def method_key(run: OpenRun, method: str) -> jax.Array:

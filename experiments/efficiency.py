@@ -20,8 +20,7 @@ import tyro
 from alkd_jax import scoring
 from alkd_jax.llm.pricing import PRICES
 from experiments.console import console, told_in_one_line
-from experiments.distilling import role_of
-from experiments.methods import trained_methods
+from experiments.methods import role_of, trained_methods
 from experiments.pipeline import Run
 from experiments.run import first_seed
 from experiments.run_folder import write_json

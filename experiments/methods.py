@@ -55,6 +55,11 @@ def trained_methods(asked: tuple[str, ...]) -> dict[str, str]:
     return {"Student": "student", "Teacher": "teacher"} | {method: f"distilled/{method}" for method in asked}
 
 
+def role_of(method: str) -> str:
+    """Whose width a method's model has: "student", or "teacher" for DSL, which thins out a wide one."""
+    return "teacher" if method in ("Teacher", "DSL") else "student"
+
+
 def chosen_by(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The selections whose sessions an LLM has to rank for these methods; ALKDRec's where they need none."""
     needed = set(asked) & set(SELECTIONS)

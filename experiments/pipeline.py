@@ -17,7 +17,7 @@ from alkd_jax import checkpoints, evaluation, maxmin, neighbors, selection, trai
 from alkd_jax.llm import replay
 from experiments import asking, choosing, distilling, rankers
 from experiments.console import training_bar
-from experiments.methods import chosen_by, trained_methods
+from experiments.methods import chosen_by, role_of, trained_methods
 from experiments.run import OpenRun, first_seed
 from experiments.run_folder import write_json
 
@@ -217,7 +217,7 @@ class Run(OpenRun):
             ranks: dict[str, np.ndarray] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
             for method, place in trained_methods(self.settings.asked_methods).items():
-                model = self.model(distilling.role_of(method))
+                model = self.model(role_of(method))
                 outs = evaluation.evaluate_seeds(
                     model, self.params(place), self.dataset.test, protocol=self.settings.mode
                 )

@@ -15,7 +15,7 @@ from alkd_jax.llm import replay
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
 from experiments.console import console
-from experiments.methods import chosen_by
+from experiments.methods import chosen_by, role_of
 from experiments.run_folder import RunFolder, read_json, write_json
 from experiments.settings import Settings
 from experiments.sources import parse_source
@@ -99,8 +99,11 @@ class OpenRun:
 
     def params(self, name: str) -> Params:
         """Stored parameters with a seed axis: "teacher", "student" or "distilled/METHOD"."""
-        role = "teacher" if name in ("teacher", "distilled/DSL") else "student"
-        return checkpoints.restore_params(self.folder.path / name, self.model(role), seeds=self.settings.seeds)
+        return checkpoints.restore_params(self.folder.path / name, self.model_at(name), seeds=self.settings.seeds)
+
+    def model_at(self, name: str) -> Encoder:
+        """The backbone whose parameters lie at "teacher", "student" or "distilled/METHOD"."""
+        return self.model(name if name in ("teacher", "student") else role_of(name.removeprefix("distilled/")))
 
     def array(self, file: str, name: str) -> np.ndarray:
         """One array of an npz file of the run."""
@@ -114,9 +117,9 @@ class OpenRun:
         asked = np.unique(np.concatenate([np.asarray(chosen[name], np.int32) for name in needed]))
         return jax.tree.map(lambda array: array[np.isin(self.dataset.train.session_id, asked)], self.dataset.train)
 
-    def candidates(self, sessions: alkd.Sessions, *, num: int = 50, role: str = "teacher") -> np.ndarray:
-        """The top items of each session by the first seed's teacher (or student); 0 fills a short list."""
-        model, params = self.model(role), first_seed(self.params(role))
+    def candidates(self, sessions: alkd.Sessions, *, num: int = 50, name: str = "teacher") -> np.ndarray:
+        """The top items of each session by the first seed's parameters of that name; 0 fills a short list."""
+        model, params = self.model_at(name), first_seed(self.params(name))
         items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
         table = model.apply(params, method="item_embeddings")
         _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)

@@ -39,7 +39,7 @@ def teacher_account(run: Run, *, k: int = 25) -> dict[str, Any]:
     )
     target = np.asarray(shown.target)
     taught = holds(np.asarray(lists.items)[:, :k], target)
-    known = holds(run.candidates(shown, num=k, role="student"), target)
+    known = holds(run.candidates(shown, num=k, name="student"), target)
     sizes = np.maximum((candidates[rows] > 0).sum(axis=1), 1)
     chance = holds(candidates[rows], target) * np.minimum(k / sizes, 1)
     return {

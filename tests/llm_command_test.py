@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
     done = {"digest": "d", "outputs": [], "seconds": 0.0}
     write_json(made.folder.path / "hops.json", {"teacher": done, "selection": done})
 
-    def drawn(run, sessions, *, num=50, role="teacher"):
+    def drawn(run, sessions, *, num=50, name="teacher"):
         rows = [np.setdiff1d(np.arange(1, run.dataset.num_items + 1), row)[:num] for row in np.asarray(sessions.items)]
         return np.stack(rows).astype(np.int32)
 
