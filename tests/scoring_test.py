@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alkd_jax import scoring
+from alkd_jax.scoring import ranks
 
 catalogue_rank = jax.jit(scoring.catalogue_rank, static_argnames=("ties", "chunk_size"))
 
@@ -100,10 +101,10 @@ def test_rank_by_chunks_holds_no_score_matrix():
 
 
 def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypatch):
-    assert scoring._chunk_size(512) == 1024
+    assert ranks._chunk_size(512) == 1024
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert 4 * 512 * scoring._chunk_size(512) == 2**28
-    assert scoring._chunk_size(2**30) == 1
+    assert 4 * 512 * ranks._chunk_size(512) == 2**28
+    assert ranks._chunk_size(2**30) == 1
 
 
 @settings(deadline=None, max_examples=30)
