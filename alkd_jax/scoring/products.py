@@ -8,13 +8,18 @@ from jaxtyping import Array, Float
 def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array, "V D"]) -> Float[Array, "B V"]:
     """``u_b · Y_v`` for every item, in full float32 precision, since rankings are defined by it.
 
-    A session of several vectors scores by their soft maximum, ``log Σ_l exp(u_bl · Y_v)``.
+    A session of several vectors scores by their soft maximum, ``log Σ_l exp(u_bl · Y_v)``. Where vectors and table are
+    stored in bfloat16, products are still added up in float32.
 
     Args:
         session_vectors: u; one vector a session, or one a position.
         item_embeddings: Y, row 0 the padding.
     """
-    return pooled(jnp.dot(session_vectors, item_embeddings.T, precision=jax.lax.Precision.HIGHEST))
+    kept = jnp.promote_types(jnp.result_type(session_vectors, item_embeddings), jnp.float32)
+    products = jnp.dot(
+        session_vectors, item_embeddings.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=kept
+    )
+    return pooled(products)
 
 
 def listed_scores(session_vectors: Float[Array, "B *L D"], listed: Float[Array, "B K D"]) -> Float[Array, "B K"]:

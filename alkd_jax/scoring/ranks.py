@@ -85,11 +85,13 @@ def catalogue_rank(
 
     def count(carry: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], None]:
         own, ahead = carry
+        # Tied to the step, so that a CPU does not turn all of a bfloat16 table into float32 before the first.
+        rows_here, step = jax.lax.optimization_barrier((item_embeddings, step))
         first = (step - num_own) * chunk
         # The last chunk starts early enough to be whole; what it repeats is not counted again.
         start = jnp.clip(first, 0, rows - chunk)
         own_rows = jax.lax.dynamic_slice_in_dim(own_table, jnp.minimum(step, num_own - 1) * chunk, chunk)
-        piece = jnp.where(step < num_own, own_rows, jax.lax.dynamic_slice_in_dim(item_embeddings, start, chunk))
+        piece = jnp.where(step < num_own, own_rows, jax.lax.dynamic_slice_in_dim(rows_here, start, chunk))
         found = scores(session_vectors, piece)
 
         place = jnp.arange(batch)[:, None] - step * chunk
@@ -103,7 +105,8 @@ def catalogue_rank(
         more = (_ahead(found, own, ties) * fresh).sum(1) - (_ahead(theirs, own, ties) * here).sum(1)
         return (own, ahead + jnp.where(step < num_own, 0, more)), None
 
-    nothing = (jnp.zeros((batch, 1), session_vectors.dtype), jnp.zeros(batch, jnp.int32))
+    dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
+    nothing = (jnp.zeros((batch, 1), dtype), jnp.zeros(batch, jnp.int32))
     (_, ahead), _ = jax.lax.scan(count, nothing, jnp.arange(num_own + num_chunks))
     return _rank(ahead, ties)
 
