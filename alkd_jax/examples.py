@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax.shuffling import shuffled
 from alkd_jax.types import PAD, Sequences, Sessions
 
 
@@ -184,9 +185,9 @@ def batch_rows(
         num_examples: E.
     """
     per_epoch = num_examples // batch_size
-    first_epoch = step // per_epoch
-    num_epochs = (steps - 2) // per_epoch + 2
-    epochs = first_epoch + jnp.arange(num_epochs)
-    shuffled = jax.vmap(lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), num_examples))(epochs)
-    rows = shuffled[:, : per_epoch * batch_size].reshape(num_epochs * per_epoch, batch_size)
-    return jax.lax.dynamic_slice_in_dim(rows, step - first_epoch * per_epoch, steps)
+
+    def batch(step: Int[Array, ""]) -> Int[Array, " B"]:
+        place = step % per_epoch * batch_size + jnp.arange(batch_size)
+        return shuffled(jax.random.fold_in(key, step // per_epoch), place, num_examples)
+
+    return jax.vmap(batch)(step + jnp.arange(steps))

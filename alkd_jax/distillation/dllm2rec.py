@@ -17,6 +17,7 @@ from alkd_jax.examples import Batch, Examples, sequences_of
 from alkd_jax.losses.mean import weighted_mean
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode, in_batch_loss
+from alkd_jax.shuffling import shuffled
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _LEAST = 1e-8
@@ -148,7 +149,8 @@ def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, r
         if list_batch is None:
             rows, counted = batch.row, (batch.weight > 0).astype(batch.weight.dtype)
         else:
-            rows = jax.random.permutation(draw_key, guide["lists"]["session"].shape[0])[:list_batch]
+            num_lists = guide["lists"]["session"].shape[0]
+            rows = shuffled(draw_key, jnp.arange(min(list_batch, num_lists)), num_lists)
             counted = jnp.ones(rows.shape[0])
         lists = jax.tree.map(lambda leaf: leaf[rows], guide["lists"])
         listed = lists["listed"]

@@ -100,7 +100,9 @@ def fused_in_batch_bpr(
         As :func:`in_batch_bpr`.
     """
     negatives = session[:, None] != session[None, :]
-    scores = vectors @ target_vectors.T
+    # In one piece, XLA may fuse what made the vectors into the product, and make them again for every column.
+    tiles = _tiles(vectors, _tile_size(vectors.shape[0]))
+    scores = jax.lax.map(lambda tile: tile @ target_vectors.T, tiles).reshape(-1, target.shape[0])[: target.shape[0]]
     return in_batch_bpr(scores, target, weight=weight, negatives=negatives, released=released)
 
 
@@ -110,8 +112,7 @@ def _forward(
     """The loss, and its gradient in ``vectors`` and ``target_vectors``."""
     value = fused_in_batch_bpr(vectors, target_vectors, target, session, weight, released)
     rows, dim = vectors.shape
-    tile = min(rows, _TILE) if jax.default_backend() == "cpu" else rows
-    num_tiles = -(-rows // tile)
+    tile = _tile_size(rows)
     own = (vectors * target_vectors).sum(1)
     counted = weight > 0
     # With the transposed tables at hand every product below runs along rows; left alone, XLA would undo it.
@@ -131,11 +132,7 @@ def _forward(
         sideways = jax.lax.optimization_barrier(vector.T)
         return carry + sideways @ slope, (slope @ target_vectors, slope.sum(1), row_weight * allowed.sum(1))
 
-    def tiles(array: Array) -> Array:
-        padding = [(0, num_tiles * tile - rows)] + [(0, 0)] * (array.ndim - 1)
-        return jnp.pad(array, padding).reshape(num_tiles, tile, *array.shape[1:])
-
-    pieces = tuple(map(tiles, (vectors, own, target, session, weight)))
+    pieces = tuple(_tiles(array, tile) for array in (vectors, own, target, session, weight))
     side, (pulled, slopes, pairs) = jax.lax.scan(gradient_of_tile, jnp.zeros_like(transposed), pieces)
     slopes = slopes.reshape(-1)[:rows, None]
     total = pairs.sum()
@@ -143,6 +140,17 @@ def _forward(
     to_vectors = scale * (pulled.reshape(-1, dim)[:rows] - slopes * target_vectors)
     to_targets = scale * (jax.lax.optimization_barrier(side).T - slopes * vectors)
     return value, (to_vectors, to_targets)
+
+
+def _tile_size(rows: int) -> int:
+    return min(rows, _TILE) if jax.default_backend() == "cpu" else rows
+
+
+def _tiles(array: Array, tile: int) -> Array:
+    """The rows cut into tiles, the last one filled up with zeros."""
+    num_tiles = -(-array.shape[0] // tile)
+    padding = [(0, num_tiles * tile - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, padding).reshape(num_tiles, tile, *array.shape[1:])
 
 
 def _backward(released: bool, gradients: tuple[Array, Array], cotangent: Array) -> tuple[Any, ...]:
