@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         scoring,
         selection,
         significance,
+        sparse_rows,
         training,
     )
     from alkd_jax.recommender import Recommender
@@ -54,6 +55,7 @@ __all__ = [
     "scoring",
     "selection",
     "significance",
+    "sparse_rows",
     "training",
 ]
 

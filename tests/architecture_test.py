@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 LAYERS = [
     {"types", "shipping"},
-    {"models", "losses", "metrics", "maxmin", "recommender", "shuffling"},
+    {"models", "losses", "metrics", "maxmin", "recommender", "shuffling", "sparse_rows"},
     {"data", "examples", "samplers", "scoring", "llm"},
     {"neighbors", "selection", "objectives", "checkpoints"},
     {"training", "evaluation", "significance", "export"},
