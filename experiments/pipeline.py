@@ -28,6 +28,8 @@ NEIGHBORS: Mapping[str, neighbors.Scorer] = {
     "Item-kNN": neighbors.item_knn,
     "Item-kNN (recency)": functools.partial(neighbors.item_knn, recency=0.8),
     "Session-kNN": neighbors.session_knn,
+    "Sequential rules": neighbors.sequential_rules,
+    "Sequential rules (both ways)": functools.partial(neighbors.sequential_rules, backward=0.5),
 }
 
 

@@ -31,6 +31,7 @@ KINDS = {
     "stamp as published": ("stamp", {"variant": "original"}),
     "attmix": ("attmix", {"levels": 3, "heads": 2}),
     "late": ("late", {}),
+    "late, shared": ("late", {"shared": True, "recency": 0.6}),
 }
 
 

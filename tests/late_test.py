@@ -13,17 +13,18 @@ from alkd_jax.types import Sequences, Sessions
 NUM_ITEMS = 30
 
 
-@pytest.fixture(scope="module")
-def model():
-    return models.create("late", num_items=NUM_ITEMS, dim=4)
+@pytest.fixture(scope="module", params=["plain", "shared"])
+def model(request):
+    options = {"shared": True, "recency": 0.6} if request.param == "shared" else {}
+    return models.create("late", num_items=NUM_ITEMS, dim=4, **options)
 
 
 @pytest.fixture(scope="module")
 def params(model):
     drawn = models.init_params(jax.random.key(0), model)
-    keys = jax.random.split(jax.random.key(1), 4)
+    keys = jax.random.split(jax.random.key(1), len(drawn["params"]))
     grown = {
-        name: 3 * leaf if leaf.ndim == 2 else jax.random.normal(key, leaf.shape)
+        name: 3 * leaf if name.endswith("_embedding") else jax.random.normal(key, leaf.shape)
         for key, (name, leaf) in zip(keys, drawn["params"].items(), strict=True)
     }
     return {"params": grown}
@@ -40,12 +41,17 @@ def sessions():
 
 
 @pytest.fixture
-def by_hand(params, sessions):
+def by_hand(model, params, sessions):
     own = {name: np.asarray(leaf, np.float64) for name, leaf in params["params"].items()}
+    left, right = own["input_embedding"], own["output_embedding"]
+    if model.shared:
+        right = np.concatenate([left, right], axis=1)
+        left = right @ own["meeting_kernel"]
     scores = np.zeros((20, NUM_ITEMS + 1))
     for s, (items, mask) in enumerate(zip(sessions.items, sessions.mask, strict=True)):
-        each = [own["input_embedding"][x] @ own["output_embedding"].T + own["input_bias"][x] for x in items[mask]]
-        scores[s] = np.log(np.exp(each).sum(0)) + own["output_bias"]
+        weight = model.recency ** np.arange(mask.sum())[::-1]
+        each = [w * np.exp(left[x] @ right.T + own["input_bias"][x]) for w, x in zip(weight, items[mask], strict=True)]
+        scores[s] = np.log(np.sum(each, 0)) + own["output_bias"]
     return scores
 
 
@@ -109,7 +115,10 @@ def test_gradients_reach_real_items_and_no_others(model, params, sessions, key):
     seen = np.unique(sessions.items[sessions.mask])
     unseen = np.setdiff1d(np.arange(NUM_ITEMS + 1), seen)
     assert (np.abs(gradient["input_embedding"][seen]).sum(1) > 0).all()
-    assert (np.asarray(gradient["input_embedding"])[unseen] == 0).all()
+    if model.shared:
+        assert (np.asarray(gradient["input_embedding"])[0] == 0).all()
+    else:
+        assert (np.asarray(gradient["input_embedding"])[unseen] == 0).all()
     assert (np.asarray(gradient["input_bias"])[unseen] == 0).all()
     assert (np.asarray(gradient["output_embedding"])[0] == 0).all()
 
@@ -131,6 +140,12 @@ def test_it_trains(model, sessions):
     )
     out = training.fit(jax.random.key(0), model, sessions, sessions, loss=loss, recall_at=5, **more)
     assert (out.best_metric > out.history.recall[:, 0] + 0.3).all()
+
+
+@pytest.mark.parametrize("recency", [0.0, 1.5])
+def test_an_impossible_recency_is_refused(recency):
+    with pytest.raises(ValueError, match=f"recency is {recency}"):
+        models.init_params(jax.random.key(0), models.create("late", num_items=3, dim=2, recency=recency))
 
 
 SEQUENCES = Sequences(items=np.array([1, 2, 3, 1, 2, 4, 7, 8], np.int32), offsets=np.array([0, 3, 6, 8], np.int32))

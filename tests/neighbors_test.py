@@ -17,6 +17,8 @@ METHODS = {
     "item-kNN": neighbors.item_knn,
     "item-kNN, recency": functools.partial(neighbors.item_knn, recency=0.8),
     "session-kNN": functools.partial(neighbors.session_knn, neighbors=4),
+    "sequential rules": functools.partial(neighbors.sequential_rules, recency=0.7, backward=0.4, damping=0.5),
+    "sequential rules, plain": functools.partial(neighbors.sequential_rules, recency=1.0, damping=0.0),
 }
 
 
@@ -49,6 +51,13 @@ def reference_scores(name: str, train: list[list[int]], num_items: int, query: l
     def similarity(row: list[int]) -> float:
         return len(set(query) & set(row)) / math.sqrt(len(set(row))) if row else 0.0
 
+    def follows(x: int, v: int) -> float:
+        pairs = [(row, i, j) for row in train for i in range(len(row)) for j in range(i + 1, len(row))]
+        return sum(0.9 ** (j - i - 1) for row, i, j in pairs if (row[i], row[j]) == (x, v))
+
+    def both_ways(x: int, v: int) -> float:
+        return (follows(x, v) + 0.4 * follows(v, x)) / math.sqrt(max(pop[x], 1))
+
     nearest = sorted(train, key=lambda row: round(-similarity(row), 9))[:4]
     rules = {
         "popularity": lambda v: pop[v],
@@ -57,6 +66,8 @@ def reference_scores(name: str, train: list[list[int]], num_items: int, query: l
         "item-kNN": lambda v: sum(cosine(x, v) for x in query),
         "item-kNN, recency": lambda v: sum(0.8**j * cosine(x, v) for j, x in enumerate(reversed(query))),
         "session-kNN": lambda v: sum(similarity(row) for row in nearest if v in row),
+        "sequential rules": lambda v: sum(0.7**j * both_ways(x, v) for j, x in enumerate(reversed(query))),
+        "sequential rules, plain": lambda v: sum(follows(x, v) for x in query),
     }
     return [0.0] + [rules[name](v) for v in range(1, num_items + 1)]
 
@@ -100,6 +111,13 @@ def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
         assert rank == np.mean(places)
         assert items[mask].tolist() == order[:7]
         assert not items[~mask].any()
+
+
+def test_followers_too_far_apart_to_count_are_left_out():
+    counts = neighbors.count(sequences_of([1, 2, 3, 4]), 4, decay=0.02)
+    assert counts.followers[1, 2] == 1
+    assert counts.followers[1, 3] == pytest.approx(0.02)
+    assert counts.followers[1, 4] == 0
 
 
 def test_recency_one_half_halves_the_weight_with_every_step_from_the_last_real_item():
@@ -349,3 +367,12 @@ def test_figures_on_the_released_test_sessions(release, name):
             gain = 1 / np.log2(1 + mean)
             found = (np.mean(ranks <= 5), np.mean(gain * (ranks <= 5)), np.mean(gain * (ranks <= 10)))
             assert found == pytest.approx(OTHER_METRICS[name][method], abs=5e-4), method
+
+
+def test_impossible_options_of_sequential_rules_are_refused():
+    counts = neighbors.count(sequences_of([1, 2]), 2)
+    for options, told in (({"recency": 0.0}, "recency is 0.0"), ({"backward": -1.0}, "backward is -1.0")):
+        with pytest.raises(ValueError, match=told):
+            score(functools.partial(neighbors.sequential_rules, **options), counts, [1])
+    with pytest.raises(ValueError, match=r"decay is 1.0"):
+        neighbors.count(sequences_of([1, 2]), 2, decay=1.0)

@@ -15,7 +15,7 @@ OPTIONS: Mapping[str, Options] = {
     "fpmc": {},
     "stamp": {"variant": "alkdrec", "sum_padding": False},
     "attmix": {"levels": 10, "heads": 2},
-    "late": {},
+    "late": {"shared": False, "recency": 1.0},
 }
 """Backbones and those of their options that matter after training, with the default of each."""
 
@@ -50,6 +50,8 @@ def check_options(backbone: str, options: Options, *, dim: int) -> None:
             raise ValueError(f"attmix: levels is {levels}; expected 1..{_MOST_LEVELS}")
         if heads < 1 or dim % heads:
             raise ValueError(f"attmix: heads is {heads}; expected a divisor of the width {dim}")
+    if backbone == "late" and not 0.0 < options["recency"] <= 1.0:
+        raise ValueError(f"late: recency is {options['recency']}; expected in (0, 1]")
 
 
 def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: int) -> dict[str, tuple[int, ...]]:
@@ -70,6 +72,7 @@ def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: in
         shapes |= {"layer_norm_scale": (dim,), "layer_norm_bias": (dim,)}
     elif backbone == "late":
         shapes |= {"input_bias": table[:1], "output_bias": table[:1]}
+        shapes |= {"meeting_kernel": (2 * dim, 2 * dim)} if options["shared"] else {}
     return shapes
 
 
@@ -83,7 +86,7 @@ def encode(backbone: str, options: Options, arrays: Arrays, items: Int[np.ndarra
         items: left-aligned, 0 after the last.
 
     Returns:
-        ``[B, D]``, or ``[B, L, D + 2]`` for late interaction.
+        ``[B, D]``, or ``[B, L, D + 2]`` for late interaction (``[B, L, 2 D + 2]`` with shared tables).
     """
     return _ENCODERS[backbone](options, arrays, items, items > 0)
 
@@ -92,7 +95,7 @@ def item_embeddings(backbone: str, options: Options, arrays: Arrays) -> Float[np
     """Returns the table Y that scores items; row 0 is padding."""
     if backbone == "late":
         bias = arrays["output_bias"][:, None]
-        return np.concatenate([arrays["output_embedding"], np.ones_like(bias), bias], axis=1)
+        return np.concatenate([_late_table(options, arrays), np.ones_like(bias), bias], axis=1)
     return arrays["input_embedding" if options.get("variant") == "original" else "output_embedding"]
 
 
@@ -160,9 +163,19 @@ def _attmix(
 def _late(
     options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
 ) -> Float[np.ndarray, "B L D"]:
-    x = arrays["input_embedding"][items] * mask[..., None]
-    bias = np.where(mask, arrays["input_bias"][items], np.float32(ABSENT))[..., None]
-    return np.concatenate([x, bias, np.ones_like(bias)], axis=-1)
+    x = arrays["input_embedding"][items]
+    if options["shared"]:
+        x = _late_table(options, arrays)[items] @ arrays["meeting_kernel"]
+    steps_to_end = mask.sum(1, keepdims=True) - np.cumsum(mask, axis=1)
+    weight = arrays["input_bias"][items] + np.float32(np.log(options["recency"])) * steps_to_end.astype(np.float32)
+    bias = np.where(mask, weight, np.float32(ABSENT))[..., None]
+    return np.concatenate([x * mask[..., None], bias, np.ones_like(bias)], axis=-1)
+
+
+def _late_table(options: Options, arrays: Arrays) -> Float[np.ndarray, "V D"]:
+    """What describes an item to be scored: one table, or both."""
+    own = arrays["output_embedding"]
+    return np.concatenate([arrays["input_embedding"], own], axis=1) if options["shared"] else own
 
 
 _ENCODERS: Mapping[str, Callable[[Options, Arrays, np.ndarray, np.ndarray], np.ndarray]] = {

@@ -222,10 +222,17 @@ def _attmix(graph: Graph, options: Options, read: Read) -> str:
 
 
 def _late(graph: Graph, options: Options, read: Read) -> str:
+    x = read.x
+    if options["shared"]:
+        own = graph.add("Gather", graph.weight("output_embedding"), read.items, axis=0)
+        both = graph.add("Concat", read.gathered, own, axis=-1)
+        x = graph.add("Mul", graph.add("MatMul", both, graph.weight("meeting_kernel")), read.real)
+    steps_to_end = graph.add("Sub", graph.add("Sub", read.size, 1.0), np.arange(read.length)[None] * 1.0)
     bias = graph.add("Gather", graph.weight("input_bias"), read.items, axis=0)
+    bias = graph.add("Add", bias, graph.add("Mul", steps_to_end, float(np.log(options["recency"]))))
     bias = graph.add("Unsqueeze", graph.add("Where", read.mask, bias, numpy_encoders.ABSENT), [2])
     ones = graph.add("Add", graph.add("Mul", read.real, 0.0), 1.0)
-    return graph.add("Concat", read.x, bias, ones, axis=-1)
+    return graph.add("Concat", x, bias, ones, axis=-1)
 
 
 def _soft_maximum(graph: Graph, products: str) -> str:
