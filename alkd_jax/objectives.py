@@ -139,6 +139,38 @@ def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     return loss
 
 
+@functools.lru_cache(maxsize=64)
+def measure_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
+    """Full softmax towards a teacher's list, with the sum of all scores drawn to a given mass.
+
+    ``L = mean_b [log Z_b − Σ_k g_bk s_bk + (a_b + stop(log Z_b − a_b) − log m_b)²]``, for inputs of one item, whose
+    bias a adds to all its scores alike. The softmax cannot see a; the square makes exp(score) a measure of mass m, so
+    that a session's scores mix its items' in proportion to what each has to say.
+
+    Lists as in :func:`listwise_loss`, with gains that sum to 1; log m in ``batch.aside["log_mass"]``, ``[E]``.
+
+    Args:
+        model: late interaction.
+        chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
+
+    Reference:
+        Devlin et al., Fast and robust neural network joint models, ACL 2014, self-normalisation.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        vectors = encode(model, params, batch, key)
+        table = model.apply(params, method="item_embeddings")
+        listed = jnp.asarray(batch.aside["list_items"])[batch.row]
+        gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
+        log_z = _log_partition(vectors, table, chunk_size)
+        taught = log_z * gain.sum(-1) - (gain * scoring.listed_scores(vectors, table[listed])).sum(-1)
+        bias = vectors[:, 0, -2]
+        excess = bias + jax.lax.stop_gradient(log_z - bias) - jnp.asarray(batch.aside["log_mass"])[batch.row]
+        return losses.weighted_mean(taught + excess**2, batch.weight)
+
+    return loss
+
+
 def _log_partition(vectors: Float[Array, "B *L D"], table: Float[Array, "V D"], chunk_size: int | None) -> Array:
     """``log Σ_{v ≥ 1} exp(score(b, v))``; of several vectors, the soft maximum of theirs, since sums commute."""
     rows = vectors.reshape(-1, vectors.shape[-1])

@@ -1,0 +1,174 @@
+"""Rules from item to item, and the lessons a student learns from them: for each item, what should come next.
+
+A rule matrix is sparse ``[V + 1, V + 1]``: the weight with which the row's item speaks for the column's. It may come
+from counting, from titles, or from a teacher's lists; sums of rule matrices are rule matrices.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import csr_array, diags_array
+
+from alkd_jax.neighbors import Counts
+from alkd_jax.types import PAD, Rankings, Sessions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lessons:
+    """For each of R items that say anything: what follows it, and how much it has to say.
+
+    Attributes:
+        item: ``[R]`` int32, items in ``1..V``.
+        listed: ``[R, K]`` int32, what follows, strongest first, 0 where fewer.
+        gain: ``[R, K]`` float32, with which share; rows sum to 1.
+        mass: ``[R]`` float32, sum of all the item's rules.
+    """
+
+    item: Int[np.ndarray, " R"]
+    listed: Int[np.ndarray, "R K"]
+    gain: Float[np.ndarray, "R K"]
+    mass: Float[np.ndarray, " R"]
+
+
+def follow_rules(counts: Counts, *, backward: float = 0.0) -> csr_array:
+    """``F + β Fᵀ``: which item comes after which in training sessions, nearer counting more, and before it with β.
+
+    Args:
+        counts: of the training sessions.
+        backward: β ≥ 0.
+
+    Raises:
+        ValueError: backward is negative.
+    """
+    if backward < 0:
+        raise ValueError(f"backward is {backward}; expected at least 0")
+    rules = counts.followers + backward * counts.followers.T if backward else counts.followers
+    return without_self(rules)
+
+
+def title_rules(titles: Sequence[str], *, least: float = 0.25) -> csr_array:
+    """Squared cosine of two titles' words, each weighted by its rarity (tf-idf).
+
+    Needs scikit-learn, the extra "titles".
+
+    Args:
+        titles: V + 1 of them, the first empty.
+        least: cosines below are left out, in (0, 1].
+
+    Raises:
+        ValueError: least is out of range, or no title has a word.
+    """
+    if not 0.0 < least <= 1.0:
+        raise ValueError(f"least is {least}; expected in (0, 1]")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = csr_array(TfidfVectorizer(token_pattern=r"(?u)\w+").fit_transform(titles))
+    rows = []
+    for start in range(0, words.shape[0], _BLOCK):
+        near = csr_array(words[start : start + _BLOCK] @ words.T)
+        near.data = np.where(near.data < least, 0.0, near.data**2)
+        near.eliminate_zeros()
+        rows.append(near)
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.indptr) for part in rows]))])
+    data, indices = (np.concatenate([getattr(part, name) for part in rows]) for name in ("data", "indices"))
+    return without_self(csr_array((data, indices, indptr), shape=(len(titles), len(titles))))
+
+
+_BLOCK = 2048
+"""Titles compared with all others at a time, to bound memory."""
+
+
+def list_rules(
+    rankings: Rankings, sessions: Sessions, num_items: int, *, recency: float = 0.65, weights: Sequence[int | float]
+) -> csr_array:
+    """What a teacher's lists say, laid to the items of the sessions they are for: ``Σ_s λʲ w_k / Σ w``, v_k for x_j.
+
+    Args:
+        rankings: lists for some of the sessions.
+        sessions: among them all that are ranked.
+        num_items: V.
+        recency: λ in (0, 1], for each step before the session's end.
+        weights: w, one a place of the list, at least 0.
+
+    Raises:
+        ValueError: a ranked session is not there, there are fewer weights than places, or an id is out of range.
+    """
+    listed, on = np.asarray(rankings.items), np.asarray(rankings.mask)
+    if len(weights) < listed.shape[1]:
+        raise ValueError(f"{len(weights)} weights for lists of {listed.shape[1]}; expected one a place")
+    if on.any() and not 1 <= listed[on].min() <= listed[on].max() <= num_items:
+        raise ValueError(f"listed items span {listed[on].min()}..{listed[on].max()}; expected 1..{num_items}")
+    place = {session: row for row, session in enumerate(np.asarray(sessions.session_id).tolist())}
+    unknown = [session for session in np.asarray(rankings.session_id).tolist() if session not in place]
+    if unknown:
+        raise ValueError(f"{len(unknown)} ranked sessions are not among the sessions, the first is {unknown[0]}")
+    rows = np.array([place[session] for session in np.asarray(rankings.session_id).tolist()], int)
+    items, mask = np.asarray(sessions.items)[rows], np.asarray(sessions.mask)[rows]
+    says = recency ** (mask.sum(1, keepdims=True) - np.cumsum(mask, 1)) * mask
+    share = np.where(on, np.asarray(weights, float)[None, : listed.shape[1]], 0.0)
+    share /= np.maximum(share.sum(1, keepdims=True), 1e-12)
+    weight = says[:, :, None] * share[:, None, :]
+    left, right = (np.broadcast_to(part, weight.shape).ravel() for part in (items[:, :, None], listed[:, None, :]))
+    kept = weight.ravel() > 0
+    shape = (num_items + 1, num_items + 1)
+    return without_self(csr_array((weight.ravel()[kept], (left[kept], right[kept])), shape=shape))
+
+
+def blend(rules: csr_array, more: csr_array, share: float, *, least: float = 1.0) -> csr_array:
+    """Adds rules to rules, for each item in proportion to what it says already.
+
+    ``R_x + α max(Σ_v R_xv, m) · M_x / Σ_v M_xv``
+
+    Args:
+        rules: R.
+        more: M; a row of zeros adds nothing.
+        share: α ≥ 0.
+        least: m, what an item of which R says little counts as saying.
+
+    Raises:
+        ValueError: share or least is negative.
+    """
+    if share < 0 or least < 0:
+        raise ValueError(f"share is {share} and least {least}; expected at least 0")
+    says, adds = (np.asarray(part.sum(1)).ravel() for part in (rules, more))
+    factor = np.divide(share * np.maximum(says, least), adds, out=np.zeros(len(adds)), where=adds > 0)
+    return (rules + diags_array(factor) @ more).tocsr()
+
+
+def lessons(rules: csr_array, *, k: int = 64, power: float = 1.5) -> Lessons:
+    """Each item's k strongest rules, sharpened: ``g_k ∝ R_xkᵖ``.
+
+    Args:
+        rules: R, at least 0.
+        k: list length.
+        power: p > 0; above 1 the strong rules count for more, which a narrow student is better at.
+
+    Raises:
+        ValueError: k is below 1, the power not positive, or no item says anything.
+    """
+    if k < 1 or not power > 0:
+        raise ValueError(f"k is {k} and power {power}; expected at least 1 and above 0")
+    rules = rules.tocsr()
+    mass = np.asarray(rules.sum(1)).ravel()
+    item = np.flatnonzero(mass > 0)
+    item = item[item != PAD]
+    if item.size == 0:
+        raise ValueError("no item has a rule; there is nothing to learn")
+    listed, gain = np.zeros((item.size, k), np.int32), np.zeros((item.size, k), np.float32)
+    for row, x in enumerate(item):
+        found = slice(rules.indptr[x], rules.indptr[x + 1])
+        order = np.argsort(-rules.data[found], kind="stable")[:k]
+        strength = (rules.data[found][order] / rules.data[found][order[0]]) ** power
+        listed[row, : order.size] = rules.indices[found][order]
+        gain[row, : order.size] = strength / strength.sum()
+    return Lessons(item.astype(np.int32), listed, gain, mass[item].astype(np.float32))
+
+
+def without_self(rules: csr_array) -> csr_array:
+    """Leaves out what an item says of itself, and of or for the padding."""
+    pairs = rules.tocoo()
+    row, column = pairs.coords
+    kept = (row != column) & (row != PAD) & (column != PAD) & (pairs.data != 0)
+    return csr_array((pairs.data[kept], (row[kept], column[kept])), shape=rules.shape)

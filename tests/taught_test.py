@@ -1,0 +1,93 @@
+"""A student taught item by item repeats the rules it was taught, in the proportions it was taught."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from alkd_jax import models, neighbors, objectives, rules, scoring
+from alkd_jax.distillation import taught
+from alkd_jax.examples import Batch
+from alkd_jax.types import Sequences, Sessions
+
+NUM_ITEMS = 24
+
+
+@pytest.fixture(scope="module")
+def ring() -> csr_array:
+    """Item v speaks for the two that come after it on a ring, odd items with twice the mass of even ones."""
+    item = np.arange(1, NUM_ITEMS + 1)
+    mass = np.where(item % 2, 2.0, 1.0)
+    following = [1 + (item - 1 + step) % NUM_ITEMS for step in (1, 2)]
+    weight = np.concatenate([0.7 * mass, 0.3 * mass])
+    return csr_array((weight, (np.tile(item, 2), np.concatenate(following))), shape=(NUM_ITEMS + 1,) * 2)
+
+
+@pytest.fixture(scope="module")
+def validation() -> Sessions:
+    items = np.arange(1, NUM_ITEMS + 1, dtype=np.int32)[:, None]
+    return Sessions(items, np.ones_like(items, bool), 1 + items[:, 0] % NUM_ITEMS, items[:, 0])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_student_repeats_its_lessons(ring, validation, shared):
+    model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=shared, recency=0.5)
+    learned = rules.lessons(ring, k=4, power=1.0)
+    steps = dict(max_steps=400, steps_per_validation=400)
+    out = taught.teach(jax.random.key(0), model, learned, validation, damping=0.5, seeds=2, recall_at=1, **steps)
+    assert (out.best_metric == 1).all()
+    params = jax.tree.map(lambda leaf: leaf[0], out.params)
+    items = jnp.asarray(learned.item)[:, None]
+    vectors, table = model.apply(params, items, items > 0), model.apply(params, method="item_embeddings")
+    measure = np.exp(np.asarray(scoring.scores(vectors, table))[:, 1:])
+    np.testing.assert_allclose(measure.sum(1), learned.mass**0.5, rtol=0.1)
+    share = measure / measure.sum(1, keepdims=True)
+    np.testing.assert_allclose(share[np.arange(NUM_ITEMS), learned.listed[:, 0] - 1], 0.7, atol=0.05)
+
+
+def test_the_loss_is_its_definition():
+    model = models.create("late", num_items=5, dim=2)
+    params = models.init_params(jax.random.key(0), model)
+    own = {name: leaf + 0.5 for name, leaf in params["params"].items()}
+    items = jnp.array([[2], [4]])
+    batch = Batch(
+        items=items,
+        mask=items > 0,
+        session=jnp.arange(2),
+        target=jnp.array([1, 1]),
+        weight=jnp.array([1.0, 3.0]),
+        row=jnp.arange(2),
+        aside={
+            "list_items": jnp.array([[3, 1], [5, 0]]),
+            "list_gain": jnp.array([[0.75, 0.25], [1.0, 0.0]]),
+            "log_mass": jnp.array([0.3, -1.0]),
+        },
+    )
+    each = np.asarray(own["input_embedding"])[[2, 4]] @ np.asarray(own["output_embedding"])[1:].T + 1.0
+    log_z = np.log(np.exp(each).sum(1))
+    taught_part = log_z - np.array([0.75 * each[0, 2] + 0.25 * each[0, 0], each[1, 4]])
+    wanted = np.average(taught_part + (log_z - [0.3, -1.0]) ** 2, weights=[1, 3])
+    loss = objectives.measure_softmax(model)
+    found, gradient = jax.value_and_grad(loss)({"params": own}, batch, jax.random.key(1))
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    # The mass is the input bias's business alone: another mass leaves every other gradient as it was.
+    other = batch.replace(aside=batch.aside | {"log_mass": jnp.array([3.0, 2.0])})
+    changed = jax.grad(loss)({"params": own}, other, jax.random.key(1))
+    for name, leaf in gradient["params"].items():
+        same = np.allclose(leaf, changed["params"][name], atol=1e-6)
+        assert same == (name != "input_bias"), name
+
+
+def test_impossible_damping_is_refused(ring, validation):
+    model = models.create("late", num_items=NUM_ITEMS, dim=2)
+    with pytest.raises(ValueError, match="damping is 2"):
+        taught.teach(jax.random.key(0), model, rules.lessons(ring), validation, damping=2.0)
+
+
+def test_rules_of_real_counts_can_be_taught(validation):
+    sequences = Sequences(np.arange(1, NUM_ITEMS + 1, dtype=np.int32), np.arange(0, NUM_ITEMS + 1, 6))
+    counted = rules.follow_rules(neighbors.count(sequences, NUM_ITEMS))
+    model = models.create("late", num_items=NUM_ITEMS, dim=3)
+    out = taught.teach(jax.random.key(0), model, rules.lessons(counted), validation, max_steps=20)
+    assert np.isfinite(out.history.loss[:, 1:]).all()
