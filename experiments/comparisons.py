@@ -31,10 +31,22 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 def compare_all(
     ranks: Mapping[str, np.ndarray], *, seed: int, sign_patterns: int = SIGN_PATTERNS
 ) -> list[dict[str, Any]]:
-    """Tests every pair on every metric.
+    """:func:`compare_pairs` of all :func:`pairs`."""
+    return compare_pairs(ranks, pairs(list(ranks)), seed=seed, sign_patterns=sign_patterns)
+
+
+def compare_pairs(
+    ranks: Mapping[str, np.ndarray],
+    compared: Sequence[tuple[str, str]],
+    *,
+    seed: int,
+    sign_patterns: int = SIGN_PATTERNS,
+) -> list[dict[str, Any]]:
+    """Tests pairs of methods on every metric.
 
     Args:
         ranks: method → ``[S, N]``; a training-free method has one row, and is compared over sessions only.
+        compared: which method against which.
         seed: of the resampling, the same sessions in every test.
         sign_patterns: drawn for the randomisation; many, since the correction multiplies the least p.
 
@@ -44,11 +56,11 @@ def compare_all(
         a number could not be had.
     """
     found = []
-    for method, against in pairs(list(ranks)):
+    for method, against in compared:
         for metric in METRICS:
             rng, sides = np.random.default_rng(seed), (ranks[method], ranks[against])
-            compared = significance.compare(rng, *sides, metric=metric, sign_patterns=sign_patterns)
-            found.append({"method": method, "against": against} | dataclasses.asdict(compared))
+            outcome = significance.compare(rng, *sides, metric=metric, sign_patterns=sign_patterns)
+            found.append({"method": method, "against": against} | dataclasses.asdict(outcome))
     for name in ("p_randomisation", "p_seeds"):
         for test, adjusted in zip(found, significance.holm([test[name] for test in found]).tolist(), strict=True):
             test[f"{name}_holm"] = adjusted

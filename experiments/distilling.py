@@ -137,7 +137,11 @@ def learned_from(run: OpenRun, method: str) -> str:
     """A digest of the lists a method learns from; empty for one that needs none."""
     if method == "Longer training" or (method in BASELINES and method != "DLLM2Rec"):
         return ""
-    lists = lists_of(run, method)
+    return digest(lists_of(run, method))
+
+
+def digest(lists: alkd.Rankings) -> str:
+    """The same for the same lists of the same sessions."""
     return hashlib.sha256(np.asarray(lists.session_id).tobytes() + np.asarray(lists.items).tobytes()).hexdigest()
 
 

@@ -19,6 +19,7 @@ import tyro
 
 from alkd_jax import scoring
 from alkd_jax.llm.pricing import PRICES
+from alkd_jax.types import Sessions
 from experiments.console import console, told_in_one_line
 from experiments.methods import role_of, trained_methods
 from experiments.pipeline import Run
@@ -68,7 +69,7 @@ def account(asked: Efficiency) -> dict[str, Any]:
             "width": model.dim,
             "parameters": sum(leaf.size for leaf in leaves),
             "bytes": sum(leaf.nbytes for leaf in leaves),
-            "us_per_session": 1e6 * time_to_recommend(run, model, params, asked.rounds),
+            "us_per_session": 1e6 * time_to_recommend(run.split("test"), model, params, asked.rounds),
             "train_s": seconds[hop],
         }
     price = PRICES[asked.model]
@@ -77,11 +78,10 @@ def account(asked: Efficiency) -> dict[str, Any]:
     return {"models": models, "language_model": asked.model, "dollars_for_sessions": bill}
 
 
-def time_to_recommend(run: Run, model: Any, params: Any, rounds: int) -> float:
+def time_to_recommend(sessions: Sessions, model: Any, params: Any, rounds: int) -> float:
     """Seconds a session for the ten best items, 256 sessions at a time, compiled before."""
-    test = run.split("test")
-    rows = jnp.arange(min(256, len(test)))
-    items, mask = jnp.asarray(test.items)[rows], jnp.asarray(test.mask)[rows]
+    rows = jnp.arange(min(256, len(sessions)))
+    items, mask = jnp.asarray(sessions.items)[rows], jnp.asarray(sessions.mask)[rows]
 
     @jax.jit
     def recommend(params: Any) -> jax.Array:

@@ -29,9 +29,8 @@ def collect(run: Run) -> dict[str, Any]:
     released = read_json(run.folder.path / "released_ndcg.json")
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():
-        values = [metrics.from_ranks(one) for one in per_seed]
-        columns = {metric: [row[metric] for row in values] for metric in values[0]} | released.get(name, {})
-        methods[name] = {metric: spread(column) for metric, column in columns.items()}
+        more = {metric: spread(column) for metric, column in released.get(name, {}).items()}
+        methods[name] = averaged(per_seed) | more
     settings = run.settings
     about = {"dataset": run.dataset.name, "backbone": settings.backbone, "mode": settings.mode, "seeds": settings.seeds}
     return about | {"methods": methods, "tests": tested(run, ranks)}
@@ -46,6 +45,12 @@ def tested(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     inputs = {"metrics": comparisons.METRICS, "sign_patterns": comparisons.SIGN_PATTERNS}
     run.folder.hop("tests", inputs, ["tests.json"], work, after=["ranks"])
     return read_json(run.folder.path / "tests.json")
+
+
+def averaged(ranks: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Every metric of ranks ``[S, N]``, its mean and spread over seeds."""
+    values = [metrics.from_ranks(one) for one in ranks]
+    return {metric: spread([row[metric] for row in values]) for metric in values[0]}
 
 
 def spread(values: list[float]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ LAYERS = [
 ]
 """Rooms of the library from the ground up; a room imports from the layers below it, or from itself."""
 
-HEAVY = ["openai", "tiktoken", "pandas", "polars", "matplotlib", "orbax"]
+HEAVY = ["openai", "tiktoken", "pandas", "polars", "matplotlib", "orbax", "sklearn"]
 
 
 def layer_of(room):

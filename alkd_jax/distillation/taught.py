@@ -9,14 +9,14 @@ import optax
 
 from alkd_jax import objectives, training
 from alkd_jax.examples import Examples
-from alkd_jax.models import Late, Params, init_params
+from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.rules import Lessons
 from alkd_jax.types import Sessions
 
 
 def teach(
     key: jax.Array,
-    model: Late,
+    model: Encoder,
     lessons: Lessons,
     validation: Sessions,
     *,
@@ -40,7 +40,7 @@ def teach(
 
     Args:
         key: consumed.
-        model: the student.
+        model: the student, :class:`alkd_jax.models.Late`.
         lessons: what it is to learn.
         validation: decides which parameters are kept.
         damping: δ in [0, 1], how much less a frequent item says.
@@ -94,7 +94,7 @@ def teach(
     )
 
 
-def _initial(key: jax.Array, model: Late, scale: float) -> Params:
+def _initial(key: jax.Array, model: Encoder, scale: float) -> Params:
     """Tables wide enough apart to tell items from the first step on; items say as much as the catalogue is large."""
     own = init_params(key, model)["params"]
     first, second = jax.random.split(jax.random.fold_in(key, 1))

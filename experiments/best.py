@@ -1,0 +1,163 @@
+"""The strongest student of width 10: trained by its preset, taken apart, and asked what a language model's lists add.
+
+    python -m experiments.best --data released:PATH:ML --seeds 5 --out runs/best-ml
+
+Rows of the ablation are compared on the validation sessions, where the recipe was found; the finished recipe, its
+widths and the rows that ask about lists are reported on test. Every row is kept, and is not trained again.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tabulate
+import tyro
+
+import alkd_jax as alkd
+from alkd_jax import checkpoints, evaluation
+from alkd_jax.distillation import best
+from alkd_jax.distillation.best import Recipe
+from experiments import best_rows, comparisons
+from experiments.console import console, told_in_one_line, training_bar
+from experiments.results import COLUMNS, averaged, cell
+from experiments.run_folder import RunFolder, write_json
+from experiments.sources import parse_source
+
+NAME = "Best student (width 10)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """What is asked.
+
+    Attributes:
+        data: a data set, see `experiments.sources`.
+        out: folder.
+        seeds: students of every row.
+        rows: "student", or more: "ablation", "widths", "lists", "backbones"; "all".
+        preset: of the recipe.
+        max_steps: of every row that trains item by item; default the recipe's.
+        seed: of all random numbers.
+    """
+
+    data: str
+    out: pathlib.Path
+    seeds: int = 5
+    rows: tuple[str, ...] = ("student",)
+    preset: str = "best"
+    max_steps: int | None = None
+    seed: int = 0
+
+
+def open_folder(asked: Best, dataset: alkd.Dataset) -> RunFolder:
+    """Makes the folder, or takes it up."""
+    folder = RunFolder(asked.out, announce=functools.partial(console.print, highlight=False, markup=False))
+    folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "seed": asked.seed, "what": "best student"})
+    return folder
+
+
+def make_row(asked: Best, dataset: alkd.Dataset, folder: RunFolder, row: best_rows.Row) -> None:
+    """Trains a row's students and ranks the targets of validation and, where the row may, of test."""
+
+    def work(place: pathlib.Path) -> None:
+        key = jax.random.fold_in(jax.random.key(asked.seed), 1)
+        with training_bar(f"{row.name} ({asked.seeds} seeds)") as bar:
+            model, fitted = row.train(key, dataset, seeds=asked.seeds, progress=bar)
+        splits = {"validation": dataset.validation} | ({"test": dataset.test} if row.test else {})
+        ranks = {
+            name: np.stack([out.ranks for out in evaluation.evaluate_seeds(model, fitted.params, split)])
+            for name, split in splits.items()
+        }
+        count = sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // asked.seeds
+        np.savez(place / f"{row.slug}.npz", allow_pickle=False, parameters=count, **ranks)
+        checkpoints.save_params(place / f"{row.slug}.params", fitted.params)
+
+    inputs = {"row": row.identity, "seeds": asked.seeds, "test": row.test}
+    folder.hop(row.slug, inputs, [f"{row.slug}.npz", f"{row.slug}.params"], work)
+
+
+def account(asked: Best) -> dict[str, Any]:
+    """Makes what is not made yet, and gathers it.
+
+    Returns:
+        ``{"dataset", "seeds", "recipe", "rows": {NAME: {"parameters", "validation": {METRIC: …}, "test": …}},
+        "tests"}``; the tests compare rows on test, corrected for their number.
+    """
+    if asked.seeds < 1:
+        raise ValueError(f"--seeds is {asked.seeds}; expected at least 1")
+    dataset = parse_source(asked.data).load()
+    recipe = best.recipe(asked.preset, dataset.name)
+    if asked.max_steps is not None:
+        recipe = dataclasses.replace(recipe, max_steps=asked.max_steps)
+    folder = open_folder(asked, dataset)
+    rows = best_rows.rows(asked.rows, asked.data, dataset, recipe)
+    for row in rows:
+        make_row(asked, dataset, folder, row)
+    return gathered(asked, dataset, folder, rows, recipe)
+
+
+def gathered(
+    asked: Best, dataset: alkd.Dataset, folder: RunFolder, rows: list[best_rows.Row], recipe: Recipe
+) -> dict[str, Any]:
+    """The numbers of all rows, from their stored ranks."""
+    told: dict[str, dict[str, Any]] = {}
+    on_test: dict[str, np.ndarray] = {}
+    for row in rows:
+        with np.load(folder.path / f"{row.slug}.npz") as kept:
+            told[row.name] = {"parameters": int(kept["parameters"])}
+            for split in ("validation", "test"):
+                if split in kept:
+                    told[row.name][split] = averaged(kept[split])
+            if "test" in kept and row.compared:
+                on_test[row.name] = kept["test"]
+    yardstick = rows[0].name
+    pairs = [(name, yardstick) for name in on_test if name != yardstick]
+    lists = best_rows.LISTED
+    pairs += [(lists, name) for name in on_test if name not in (yardstick, lists) and lists in on_test]
+    tests = comparisons.compare_pairs(on_test, pairs, seed=asked.seed)
+    about = {"dataset": dataset.name, "seeds": asked.seeds, "recipe": dataclasses.asdict(recipe)}
+    return about | {"rows": told, "tests": tests}
+
+
+def as_markdown(numbers: Mapping[str, Any]) -> str:
+    """All rows, and the differences tested on test."""
+    rows = [
+        [name, f"{row['parameters']:,}"]
+        + [cell(row[split][metric]) if split in row else "" for split in ("validation", "test") for metric in SHOWN]
+        for name, row in numbers["rows"].items()
+    ]
+    headings = ["student", "parameters", *(f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN)]
+    table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+    if not numbers["tests"]:
+        return table
+    tests = [
+        [f"{test['method']} − {test['against']}", test["metric"], comparisons.marked(test)]
+        + [f"[{test['interval'][0]:+.4f}, {test['interval'][1]:+.4f}]"]
+        + ["" if p is None else f"{p:.3f}" for p in (test["p_randomisation_holm"], test["p_seeds_holm"])]
+        for test in numbers["tests"]
+    ]
+    headings = ["difference on test", "metric", "", "95 %", "p over sessions (Holm)", "p over seeds (Holm)"]
+    return f"{table}\n\n{tabulate.tabulate(tests, headings, tablefmt='github', disable_numparse=True)}"
+
+
+SHOWN = [column for column in COLUMNS if column.endswith("@10")]
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        asked = tyro.cli(Best, description=__doc__)
+        numbers = account(asked)
+        write_json(asked.out / "best.json", numbers)
+        text = as_markdown(numbers)
+        (asked.out / "best.md").write_text(text + "\n", encoding="utf-8")
+        console.print(text, highlight=False, markup=False)
+        console.print(f"{asked.out}/best.json, best.md", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The strongest student's recipe and its experiments: what is read, what is written, what is kept."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import alkd_jax as alkd
+from alkd_jax import evaluation, neighbors, rules
+from alkd_jax.distillation import best
+from experiments import best as command
+from experiments import best_rows, leaderboard
+
+RELEASE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "alkdrec-release"
+
+
+@pytest.fixture(scope="module")
+def world() -> alkd.Dataset:
+    return alkd.data.synthetic(num_items=300, num_sessions=900, seed=0)
+
+
+def test_the_student_beats_the_count_it_was_taught_by_far_less_than_it_beats_popularity(world):
+    model, fitted = best.train(jax.random.key(0), world, preset=best.Recipe(max_steps=200), batch_size=300)
+    student = evaluation.evaluate(model, jax.tree.map(lambda leaf: leaf[0], fitted.params), world.validation)
+    counts = neighbors.count(world.train_sequences, world.num_items)
+    counted = {
+        name: np.mean(neighbors.rank_targets(method, counts, world.validation) <= 10)
+        for name, method in (("popularity", neighbors.popularity), ("rules", neighbors.sequential_rules))
+    }
+    assert student.metrics["recall@10"] > 2 * counted["popularity"]
+    assert student.metrics["recall@10"] > 0.7 * counted["rules"]
+
+
+def test_rules_hold_what_the_recipe_names(world):
+    plain = best.Recipe(decay=0.9, backward=0.0)
+    counts = neighbors.count(world.train_sequences, world.num_items)
+    followed = rules.follow_rules(counts)
+    assert abs(best.rules_for(world, plain) - followed).max() == 0
+    titled = best.rules_for(world, dataclasses.replace(plain, titles=0.5))
+    assert titled.sum() > followed.sum()
+    lists = alkd.Rankings(
+        session_id=np.asarray(world.train.session_id)[:3],
+        items=np.full((3, 1), world.num_items, np.int32),
+        mask=np.ones((3, 1), bool),
+    )
+    listed = best.rules_for(world, dataclasses.replace(plain, lists=2.0), lists)
+    assert (listed - followed).sum() > 0
+    np.testing.assert_array_equal(np.unique((listed - followed).tocoo().coords[1]), [world.num_items])
+    with pytest.raises(ValueError, match="expected rankings"):
+        best.rules_for(world, dataclasses.replace(plain, lists=2.0))
+
+
+def test_presets_are_by_data_set_and_others_are_refused():
+    assert best.recipe("best", "ML") == best.PRESETS["best"]["ML"]
+    assert best.recipe("best", "own") == best.Recipe()
+    assert best.recipe(best.Recipe(power=3.0), "ML").power == 3.0
+    with pytest.raises(ValueError, match="preset is 'worst'"):
+        best.recipe("worst", "ML")
+
+
+def test_a_backbone_learns_every_prefix(world):
+    model, fitted = best.train_backbone(jax.random.key(0), world, "fpmc", dim=4, max_steps=100, learning_rate=0.03)
+    assert (fitted.best_metric > 2 * 25 / world.num_items).all()
+    assert model.dim == 4
+
+
+def test_rows_are_kept_and_the_recipe_alone_is_tested(tmp_path, capsys):
+    asked = command.Best("synthetic", tmp_path / "best", seeds=2, rows=("student",), max_steps=20)
+    numbers = command.account(asked)
+    row = numbers["rows"]["recipe"]
+    assert numbers["dataset"] == "synthetic"
+    assert len(row["test"]["recall@10"]["values"]) == len(row["validation"]["ndcg@10"]["values"]) == 2
+    assert row["parameters"] == 2 * 2001 * 11 + 400
+    assert json.loads(json.dumps(numbers)) == numbers
+    assert "recipe" in command.as_markdown(numbers)
+    capsys.readouterr()
+    again = command.account(asked)
+    assert "kept from an earlier run" in capsys.readouterr().out
+    assert again == numbers
+
+
+def test_every_row_differs_from_the_recipe_in_what_decides_it(world):
+    recipe = best.recipe("best", "ML")
+    made = best_rows.rows(("ablation", "widths", "backbones"), "synthetic", world, recipe)
+    assert len({row.slug for row in made}) == len(made)
+    assert len({json.dumps(row.identity) for row in made}) == len(made)
+    # The recipe was chosen on validation: only it, its widths and other trainings are ever shown the test.
+    assert not [row.name for row in made if row.test and row.identity.get("dim") == 10 and row.name != "recipe"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"), [(("wrong",), "expected some of student"), (("lists",), "needs --data released")]
+)
+def test_wrong_rows_are_refused(world, rows, told):
+    with pytest.raises(ValueError, match=told):
+        best_rows.rows(rows, "synthetic", world, best.Recipe())
+
+
+@pytest.mark.skipif(not RELEASE.exists(), reason="the authors' released files are not beside the project")
+def test_list_rows_ask_about_the_same_500_sessions():
+    dataset = alkd.data.load_released(RELEASE, "ML")
+    made = {row.name: row for row in best_rows.list_rows(f"released:{RELEASE}:ML", dataset, best.Recipe())}
+    llm, shuffled, counted = (
+        made[f"with 500 {kind}"].train.keywords["rankings"]
+        for kind in ("LLM lists", "shuffled LLM lists", "co-occurrence lists")
+    )
+    for other in (shuffled, counted):
+        assert set(other.session_id.tolist()) == set(llm.session_id.tolist())
+    assert len(llm) == 500
+    assert (shuffled.items[:, 0] != llm.items[:, 0]).mean() > 0.9
+    assert sorted(map(tuple, shuffled.items.tolist())) == sorted(map(tuple, llm.items.tolist()))
+    assert made["with 500 LLM lists"].train.keywords["preset"].lists > 0
+
+
+@pytest.mark.slow
+def test_the_leaderboard_holds_everyone(tmp_path):
+    file = tmp_path / "board.json"
+    asked = leaderboard.Leaderboard("synthetic", file, tmp_path / "runs", seeds=2, max_steps=20)
+    numbers = leaderboard.board(asked)
+    assert {command.NAME, "Popularity", "Sequential rules", "Teacher, FPMC", "Student, FPMC", "ALKDRec, FPMC"} <= set(
+        numbers["methods"]
+    )
+    ours = numbers["methods"][command.NAME]
+    assert len(ours["recall@10"]["values"]) == 2
+    assert ours["bytes"] == 4 * ours["parameters"]
+    assert ours["us_per_session"] > 0
+    assert numbers["methods"]["ALKDRec, FPMC"]["llm_usd"] > 8 > 0 == numbers["methods"]["Student, FPMC"]["llm_usd"]
+    against = {test["against"] for test in numbers["tests"]}
+    assert against == set(numbers["methods"]) - {command.NAME}
+    text = leaderboard.as_markdown(numbers)
+    assert f"**{command.NAME}**" in text
+    assert text.index(command.NAME) < text.index("| Popularity")
+
+
+def test_published_numbers_are_shown_as_published():
+    found = leaderboard.of_paper("ML")
+    assert found["ALKDRec, FPMC (published)"]["recall@10"] > found["Student, FPMC (published)"]["recall@10"]
