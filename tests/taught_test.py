@@ -41,7 +41,7 @@ def test_the_student_repeats_its_lessons(ring, validation, shared):
     items = jnp.asarray(learned.item)[:, None]
     vectors, table = model.apply(params, items, items > 0), model.apply(params, method="item_embeddings")
     measure = np.exp(np.asarray(scoring.scores(vectors, table))[:, 1:])
-    np.testing.assert_allclose(measure.sum(1), learned.mass**0.5, rtol=0.1)
+    np.testing.assert_allclose(measure.sum(1), learned.mass**0.5, rtol=0.2)
     share = measure / measure.sum(1, keepdims=True)
     np.testing.assert_allclose(share[np.arange(NUM_ITEMS), learned.listed[:, 0] - 1], 0.7, atol=0.05)
 
