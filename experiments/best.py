@@ -4,6 +4,7 @@
 
 Rows of the ablation are compared on the validation sessions, where the recipe was found; the finished recipe, its
 widths and the rows that ask about lists are reported on test. Every row is kept, and is not trained again.
+`--ship FOLDER` writes the recipe's best student for `experiments.serve`.
 """
 
 import dataclasses
@@ -18,11 +19,12 @@ import tabulate
 import tyro
 
 import alkd_jax as alkd
-from alkd_jax import checkpoints, evaluation
+from alkd_jax import checkpoints, evaluation, metrics
 from alkd_jax.distillation import best
 from alkd_jax.distillation.best import Recipe
 from experiments import best_rows, comparisons
 from experiments.console import console, told_in_one_line, training_bar
+from experiments.export import write_student
 from experiments.results import COLUMNS, averaged, cell
 from experiments.run_folder import RunFolder, write_json
 from experiments.sources import parse_source
@@ -41,6 +43,8 @@ class Best:
         rows: "student", or more: "ablation", "widths", "lists", "backbones"; "all".
         preset: of the recipe.
         max_steps: of every row that trains item by item; default the recipe's.
+        ship: folder for the recipe's student of the best seed on validation; must not be there yet.
+        dtype: how its weights are stored: float32, or float16 for half the size.
         seed: of all random numbers.
     """
 
@@ -50,6 +54,8 @@ class Best:
     rows: tuple[str, ...] = ("student",)
     preset: str = "best"
     max_steps: int | None = None
+    ship: pathlib.Path | None = None
+    dtype: str = "float32"
     seed: int = 0
 
 
@@ -123,6 +129,18 @@ def gathered(
     return about | {"rows": told, "tests": tests}
 
 
+def ship(asked: Best, out: pathlib.Path) -> None:
+    """Writes the recipe's student, of the seed with the best NDCG@10 on validation."""
+    dataset = parse_source(asked.data).load()
+    model = best.student(best.recipe(asked.preset, dataset.name), num_items=dataset.num_items)
+    with np.load(asked.out / "recipe.npz") as kept:
+        quality = [metrics.from_ranks(ranks)["ndcg@10"] for ranks in kept["validation"]]
+    seed = int(np.argmax(quality))
+    params = checkpoints.restore_params(asked.out / "recipe.params", model, seeds=asked.seeds)
+    told = f"{NAME}, seed {seed} (validation ndcg@10 {quality[seed]:.4f})"
+    write_student(out, told, model, jax.tree.map(lambda leaf: leaf[seed], params), dataset, dtype=asked.dtype)
+
+
 def as_markdown(numbers: Mapping[str, Any]) -> str:
     """All rows, and the differences tested on test."""
     rows = [
@@ -151,12 +169,16 @@ def main() -> None:
     """Entry point."""
     with told_in_one_line():
         asked = tyro.cli(Best, description=__doc__)
+        if asked.ship is not None and asked.ship.exists():
+            raise ValueError(f"{asked.ship} exists; expected a new folder")
         numbers = account(asked)
         write_json(asked.out / "best.json", numbers)
         text = as_markdown(numbers)
         (asked.out / "best.md").write_text(text + "\n", encoding="utf-8")
         console.print(text, highlight=False, markup=False)
         console.print(f"{asked.out}/best.json, best.md", highlight=False, markup=False)
+        if asked.ship is not None:
+            ship(asked, asked.ship)
 
 
 if __name__ == "__main__":

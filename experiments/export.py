@@ -8,6 +8,7 @@ Of the run's seeds, the one that was best on validation is taken.
 import dataclasses
 import pathlib
 import warnings
+from typing import Any
 
 import jax
 import tyro
@@ -62,21 +63,20 @@ def ship(asked: Shipping) -> None:
     if not 0 <= index < len(best):
         raise ValueError(f"--seed-index is {index}; expected 0..{len(best) - 1}")
     params = jax.tree.map(lambda leaf: leaf[index], run.params(place))
+    told = f"{asked.method}, seed {index} (validation recall {best[index]:.4f})"
+    model = run.model(role_of(asked.method))
+    write_student(asked.out, told, model, params, run.dataset, dtype=asked.dtype, list_length=asked.list_length)
+
+
+def write_student(out: pathlib.Path, told: str, *student: Any, **options: Any) -> None:
+    """Writes the folder, and says what is in it and how to serve it; arguments as of `alkd.export.save`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        export.save(
-            asked.out,
-            run.model(role_of(asked.method)),
-            params,
-            run.dataset,
-            dtype=asked.dtype,
-            list_length=asked.list_length,
-        )
+        export.save(out, *student, **options)
     for warning in caught:
         console.print(str(warning.message), style="yellow", markup=False, highlight=False)
-    told = f"{asked.method}, seed {index} (validation recall {best[index]:.4f})"
-    console.print(f"{told} in {asked.out}; serve it with", markup=False, highlight=False)
-    console.print(f"python -m experiments.serve --model {asked.out} --port 8000", markup=False, highlight=False)
+    console.print(f"{told} in {out}; serve it with", markup=False, highlight=False)
+    console.print(f"python -m experiments.serve --model {out} --port 8000", markup=False, highlight=False)
 
 
 def main() -> None:

@@ -81,6 +81,21 @@ def test_rows_are_kept_and_the_recipe_alone_is_tested(tmp_path, capsys):
     assert "kept from an earlier run" in capsys.readouterr().out
     assert again == numbers
 
+    command.ship(asked, tmp_path / "shipped")
+    assert "serve it with" in capsys.readouterr().out
+    dataset = alkd.data.synthetic(seed=0)
+    found = alkd.Recommender.load(tmp_path / "shipped").recommend(list(dataset.item_ids[1:4]), k=5)
+    assert len(found) == 5
+    with np.load(tmp_path / "best" / "recipe.npz") as kept:
+        quality = [alkd.metrics.from_ranks(ranks)["ndcg@10"] for ranks in kept["validation"]]
+    model = best.student(best.recipe("best", "synthetic"), num_items=dataset.num_items)
+    params = alkd.checkpoints.restore_params(tmp_path / "best" / "recipe.params", model, seeds=2)
+    chosen = jax.tree.map(lambda leaf: leaf[int(np.argmax(quality))], params)
+    items = jax.numpy.array([[1, 2, 3]], np.int32)
+    table = model.apply(chosen, method="item_embeddings")
+    _, listed = alkd.scoring.top_k(model.apply(chosen, items, items > 0), table, 5, exclude=items)
+    assert [raw for raw, _, _ in found] == [dataset.item_ids[item] for item in listed[0].tolist()]
+
 
 def test_every_row_differs_from_the_recipe_in_what_decides_it(world):
     recipe = best.recipe("best", "ML")
