@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -13,6 +13,8 @@ import alkd_jax as alkd
 from alkd_jax import neighbors, objectives, samplers
 from alkd_jax.distillation import best
 from alkd_jax.distillation.best import Recipe
+from alkd_jax.distillation.counted import counted_labels
+from alkd_jax.examples import every_prefix
 from alkd_jax.llm import replay
 from experiments import distilling
 from experiments.sources import parse_source
@@ -69,7 +71,7 @@ def rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe
     if "lists" in wanted:
         found += list_rows(data, dataset, recipe)
     if "backbones" in wanted:
-        found += backbones(dataset)
+        found += backbones()
     return found
 
 
@@ -127,12 +129,20 @@ def list_rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
     with_lists = dataclasses.replace(recipe, lists=recipe.lists or LIST_WEIGHT)
     kinds = {LISTED: llm, "with 500 shuffled LLM lists": shuffled, "with 500 co-occurrence lists": same}
     found = [taught(name, with_lists, rankings=lists, test=True, compared=True) for name, lists in kinds.items()]
+    target = dict(zip(dataset.train.session_id.tolist(), dataset.train.target.tolist(), strict=True))
+    hit = np.array([target[session] in row for session, row in zip(llm.session_id.tolist(), llm.items, strict=True)])
+    drawn = np.random.default_rng(1).permutation(len(recorded))
+    parts = {
+        "with the LLM lists that hold the next item": jax.tree.map(lambda leaf: leaf[hit], llm),
+        **{f"with {n:,} LLM lists": jax.tree.map(lambda leaf, n=n: leaf[drawn[:n]], recorded) for n in (50, 1500)},
+        "with every recorded LLM list": recorded,
+    }
+    found += [taught(name, with_lists, rankings=lists) for name, lists in parts.items()]
     more = {f"{LISTED}, weight {weight:g}": weight for weight in (1.0, 10.0) if weight != with_lists.lists}
-    found += [taught(n, dataclasses.replace(recipe, lists=w), rankings=llm) for n, w in more.items()]
-    return [*found, taught("with every recorded LLM list", with_lists, rankings=recorded)]
+    return found + [taught(n, dataclasses.replace(recipe, lists=w), rankings=llm) for n, w in more.items()]
 
 
-def backbones(dataset: alkd.Dataset) -> list[Row]:
+def backbones() -> list[Row]:
     """The paper's backbones trained well, and late interaction trained end to end."""
 
     def whole(name: str, backbone: str, **options: Any) -> Row:
@@ -143,21 +153,38 @@ def backbones(dataset: alkd.Dataset) -> list[Row]:
         whole("FPMC, every prefix, in-batch softmax", "fpmc"),
         whole("FPMC, every prefix, in-batch BPR", "fpmc", loss="bpr"),
         whole("FPMC, every prefix, sampled softmax", "fpmc", loss="sampled"),
+        whole("FPMC, every prefix, full softmax", "fpmc", loss="full"),
+        whole("FPMC, every prefix, half the loss on rules' lists", "fpmc", loss="taught"),
+        whole("FPMC, every prefix, weight decay", "fpmc", weight_decay=0.01),
         whole("FPMC, cloze, in-batch softmax", "fpmc", targets="cloze"),
         whole("STAMP, every prefix, in-batch softmax", "stamp"),
         whole("late, every prefix, in-batch softmax", "late"),
+        whole("late, every prefix, items dropped", "late", model={"item_dropout": 0.2}),
     ]
 
 
 def by_sessions(
-    key: jax.Array, dataset: alkd.Dataset, *, backbone: str, loss: str = "softmax", **options: Any
+    key: jax.Array,
+    dataset: alkd.Dataset,
+    *,
+    backbone: str,
+    loss: str = "softmax",
+    model: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> tuple[Any, Any]:
     """A backbone trained on the sessions themselves."""
-    model = alkd.models.create(backbone, num_items=dataset.num_items, dim=10)
+    made = alkd.models.create(backbone, num_items=dataset.num_items, dim=10, **(model or {}))
+    sequences = dataset.train_sequences
     if loss == "bpr":
-        options["loss"] = objectives.in_batch_loss(model)
+        options["loss"] = objectives.in_batch_loss(made)
+    if loss == "full":
+        options["loss"] = objectives.full_softmax(made)
     if loss == "sampled":
-        options["loss"] = objectives.sampled_loss(model, "softmax", num_negatives=256)
-        items = np.asarray(dataset.train_sequences.items)
-        options["aside"] = {"sampler": samplers.by_popularity(items, dataset.num_items)}
-    return best.train_backbone(key, dataset, backbone, **options)
+        options["loss"] = objectives.sampled_loss(made, "softmax", num_negatives=256)
+        options["aside"] = {"sampler": samplers.by_popularity(np.asarray(sequences.items), dataset.num_items)}
+    if loss == "taught":
+        examples = every_prefix(sequences)
+        items, gain = counted_labels(neighbors.sequential_rules, sequences, dataset.num_items, examples)
+        options["loss"] = objectives.taught_softmax(made)
+        options["aside"] = {"list_items": items, "list_gain": gain, "list_share": 0.5}
+    return made, best.train_backbone(key, dataset, made, **options)

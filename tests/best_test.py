@@ -61,10 +61,13 @@ def test_presets_are_by_data_set_and_others_are_refused():
         best.recipe("worst", "ML")
 
 
-def test_a_backbone_learns_every_prefix(world):
-    model, fitted = best.train_backbone(jax.random.key(0), world, "fpmc", dim=4, max_steps=100, learning_rate=0.03)
+@pytest.mark.parametrize(
+    "loss", ["softmax", "full", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bpr", "sampled", "taught"))]
+)
+def test_a_backbone_learns_every_prefix(world, loss):
+    options = dict(max_steps=100, steps_per_validation=50, learning_rate=0.03)
+    _, fitted = best_rows.by_sessions(jax.random.key(0), world, backbone="fpmc", loss=loss, **options)
     assert (fitted.best_metric > 2 * 25 / world.num_items).all()
-    assert model.dim == 4
 
 
 def test_rows_are_kept_and_the_recipe_alone_is_tested(tmp_path, capsys):

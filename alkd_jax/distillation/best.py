@@ -156,25 +156,22 @@ def train(
 def train_backbone(
     key: jax.Array,
     dataset: Dataset,
-    backbone: str,
+    model: Encoder,
     *,
-    dim: int = 10,
     seeds: int | Sequence[int] = 1,
     learning_rate: float = 5e-3,
     **options: Any,
-) -> tuple[Encoder, training.Fitted]:
-    """Makes the strongest student of one of the paper's backbones: every prefix, in-batch softmax with logQ correction.
+) -> training.Fitted:
+    """Trains one of the paper's backbones as well as we can: every prefix, in-batch softmax with logQ correction.
 
     Args:
         key: consumed.
         dataset: learned from; its validation sessions decide when to stop.
-        backbone: as in :func:`alkd_jax.models.create`.
-        dim: width D.
+        model: the student.
         seeds: as in :func:`alkd_jax.training.fit`.
         learning_rate: as in :func:`alkd_jax.training.fit`.
-        **options: further options of :func:`alkd_jax.training.fit`.
+        **options: further options of :func:`alkd_jax.training.fit`, or others in place of these.
     """
-    model = create(backbone, num_items=dataset.num_items, dim=dim)
     sequences = dataset.train_sequences
     settings: dict[str, Any] = {
         "targets": "all",
@@ -183,5 +180,4 @@ def train_backbone(
         "aside": {"log_frequency": samplers.log_frequency(np.asarray(sequences.items), dataset.num_items)},
         "learning_rate": learning_rate,
     }
-    fitted = training.fit(key, model, dataset.train, dataset.validation, seeds=seeds, **{**settings, **options})
-    return model, fitted
+    return training.fit(key, model, dataset.train, dataset.validation, seeds=seeds, **{**settings, **options})
