@@ -51,6 +51,7 @@ __all__ = [
     "models",
     "neighbors",
     "objectives",
+    "rules",
     "samplers",
     "scoring",
     "selection",

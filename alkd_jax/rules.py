@@ -15,6 +15,10 @@ from alkd_jax.neighbors import Counts
 from alkd_jax.types import PAD, Rankings, Sessions
 
 
+_BLOCK = 2048
+"""Titles compared with all others at a time, to bound memory."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lessons:
     """For each of R items that say anything: what follows it, and how much it has to say.
@@ -74,10 +78,6 @@ def title_rules(titles: Sequence[str], *, least: float = 0.25) -> csr_array:
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.indptr) for part in rows]))])
     data, indices = (np.concatenate([getattr(part, name) for part in rows]) for name in ("data", "indices"))
     return without_self(csr_array((data, indices, indptr), shape=(len(titles), len(titles))))
-
-
-_BLOCK = 2048
-"""Titles compared with all others at a time, to bound memory."""
 
 
 def list_rules(
