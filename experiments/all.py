@@ -5,11 +5,12 @@
 What was finished before is not run again, so the command may be stopped and given once more at any time.
 """
 
+import dataclasses
+
 import tyro
 
 from experiments import fig2_correction, fig2_width, fig3_ratios, fig4_budget, tables
 from experiments.console import console, told_in_one_line
-from experiments.settings import Settings
 from experiments.sources import parse_source
 
 FIGURES = (fig2_width, fig2_correction, fig3_ratios, fig4_budget)
@@ -24,9 +25,10 @@ def main() -> None:
             console.print(tables.shown(rows), highlight=False, markup=False)
         for data in asked.data:
             for figure in FIGURES:
+                table = asked.setting(data, "fpmc", "all")
                 out = asked.out / f"{figure.NAME}-{parse_source(data).name}"
-                base = Settings(data=data, backbone="fpmc", out=out, seeds=asked.seeds, mode=asked.mode)
-                figure.draw(base)
+                start = table.out if table.out.exists() else None
+                figure.draw(dataclasses.replace(table, out=out), start=start)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
 from experiments import compile_cache
 
+SECONDS_BETWEEN_LINES = 60
+"""Between two lines of one training run where no bar is shown, as in a log."""
+
 console = Console(emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -31,7 +34,7 @@ def told_bar() -> Progress:
 
 @contextlib.contextmanager
 def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
-    """Shows one training run as a bar of steps with loss, validation recall and speed.
+    """Shows one training run as a bar of steps with loss, validation recall and speed; a line a minute elsewhere.
 
     Args:
         title: what is being trained.
@@ -39,12 +42,17 @@ def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
     Yields:
         What :func:`alkd_jax.training.fit` takes as ``progress``.
     """
+    told_at = time.monotonic()
     with told_bar() as bar:
         task = bar.add_task(title, total=None, told="compiling")
 
         def show(now: training.Progress) -> None:
+            nonlocal told_at
             told = f"loss {now.loss:.4f}  recall {now.recall:.4f}  {now.speed:,.0f} sessions/s  {now.active} seeds on"
             bar.update(task, completed=now.step, total=now.max_steps, told=told)
+            if not console.is_terminal and time.monotonic() - told_at > SECONDS_BETWEEN_LINES:
+                told_at = time.monotonic()
+                console.print(f"{title}: step {now.step:,}  {told}", highlight=False, markup=False)
 
         yield show
 

@@ -13,73 +13,98 @@ from alkd_jax.distillation import alkd as lists_distillation
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
 from alkd_jax.examples import last_item_examples
 from alkd_jax.llm import replay
-from experiments.methods import BASELINES, DISTILLATION_RATE, DISTILLED, SELECTIONS, role_of
+from experiments.methods import BASELINES, DISTILLATION_RATE, DISTILLED, SELECTIONS, TUNED, role_of
 from experiments.run import OpenRun, first_seed
 from experiments.run_folder import read_json
 
 _GUIDED: Mapping[str, Any] = {"DE": de, "FTD": ftd, "HTD": htd, "unKD": unkd, "RD": rd}
 
 
-def distilled(run: OpenRun, method: str, **options: Any) -> training.Fitted:
+def distilled(run: OpenRun, method: str, lists: alkd.Rankings | None, **options: Any) -> training.Fitted:
     """Makes the student of a method, every seed in one program.
 
     Args:
-        run: with teacher, student, selections and rankings.
+        run: with teacher and student.
         method: one of `DISTILLED`.
+        lists: what it learns from, as :func:`lists_of` gives them.
         **options: of :func:`alkd_jax.training.fit`: progress, checkpoints.
     """
     common = {"seeds": run.settings.seeds, "max_steps": run.settings.max_steps} | options
-    if method in BASELINES:
-        return from_scratch(run, method, common)
-    common |= {
-        "patience": 20,
-        "recall_at": lists_distillation.RECALL_AT[run.settings.backbone],
-        "learning_rate": DISTILLATION_RATE[run.settings.backbone],
-    }
-    model, student, key = run.model("student"), run.params("student"), method_key(run, method)
-    data = run.split("train"), run.split("validation")
+    train = from_scratch if method in BASELINES else fine_tuned
+    return train(run, method, lists, common, tuned=run.tuned(method))
+
+
+def fine_tuned(
+    run: OpenRun,
+    method: str,
+    lists: alkd.Rankings | None,
+    options: Mapping[str, Any],
+    *,
+    tuned: Mapping[str, Any],
+) -> training.Fitted:
+    """Trains the run's students on.
+
+    Args:
+        run: with a student.
+        method: a selection, TR, or a control.
+        lists: to learn; without, its own labels.
+        options: of :func:`alkd_jax.training.fit`, the number of seeds among them.
+        tuned: "rate", times the backbone's learning rate, and "bounds" of :func:`alkd_jax.distillation.alkd.distil`.
+    """
+    rate = DISTILLATION_RATE[run.settings.backbone] * tuned.get("rate", 1.0)
+    recall_at = lists_distillation.RECALL_AT[run.settings.backbone]
+    options = {"patience": 20, "recall_at": recall_at, "learning_rate": rate, **options}
+    model, data = run.model("student"), (run.split("train"), run.split("validation"))
+    student = jax.tree.map(lambda leaf: leaf[: options["seeds"]], run.params("student"))
     loss, aside = run.objective(model)
-    if method == "Longer training":
-        examples = last_item_examples(data[0])
-        return training.fit(key, model, *data, initial=student, examples=examples, loss=loss, aside=aside, **common)
-    lists = lists_of(run, method)
-    bounds = (lists.items.shape[1],) if method == "TR" else None
-    return lists_distillation.distil(
-        key, model, student, *data, lists, released=run.released, bounds=bounds, loss=loss, aside=aside, **common
-    )
+    options |= {"loss": loss, "aside": aside}
+    key = method_key(run, method)
+    if lists is None:
+        return training.fit(key, model, *data, initial=student, examples=last_item_examples(data[0]), **options)
+    bounds = (lists.items.shape[1],) if method == "TR" else tuned.get("bounds")
+    return lists_distillation.distil(key, model, student, *data, lists, released=run.released, bounds=bounds, **options)
 
 
 def from_scratch(
-    run: OpenRun, method: str, options: dict[str, Any], *, tuned: Mapping[str, Any] | None = None
+    run: OpenRun,
+    method: str,
+    lists: alkd.Rankings | None,
+    options: Mapping[str, Any],
+    *,
+    tuned: Mapping[str, Any],
 ) -> training.Fitted:
     """Trains a student anew under one of the baselines; the key is the plain student's.
 
     Args:
-        run: with a teacher, and rankings for DLLM2Rec.
+        run: with a teacher.
         method: the baseline.
+        lists: that DLLM2Rec learns from; the others need none.
         options: of :func:`alkd_jax.training.fit`.
-        tuned: the baseline's own; by default those that were chosen for the run.
+        tuned: options of the baseline's own.
     """
     key, data = run.key(1), (run.split("train"), run.split("validation"))
     model = run.model(role_of(method))
     base, aside = run.objective(model)
-    options |= {"base": base, "aside": aside, **(run.tuned(method) if tuned is None else tuned)}
+    options = {**options, "base": base, "aside": aside, **tuned}
     if method == "DSL":
         return dsl.distil(key, model, *data, **options)
-    if method == "DLLM2Rec":
-        return dllm2rec.distil(key, model, lists_of(run, method), *data, **options)
+    if lists is not None:
+        return dllm2rec.distil(key, model, lists, *data, **options)
     if method in ("unKD", "RD"):
         options |= {"sequences": run.dataset.train_sequences}
     teacher = run.model("teacher"), first_seed(run.params("teacher"))
     return _GUIDED[method].distil(key, model, *teacher, *data, **options)
 
 
-def lists_of(run: OpenRun, method: str) -> alkd.Rankings:
-    """The lists a method learns from.
+def lists_of(run: OpenRun, method: str) -> alkd.Rankings | None:
+    """The lists a method learns from; None for one that needs none.
 
-    Raises:
-        ValueError: the method learns from none.
+    Args:
+        run: with teacher, selections and rankings.
+        method: one of `DISTILLED`.
     """
+    if method == "Longer training" or (method in BASELINES and method != "DLLM2Rec"):
+        return None
     if method == "TR":
         train = run.dataset.train
         return as_rankings(train, run.candidates(train, num=50))
@@ -87,6 +112,8 @@ def lists_of(run: OpenRun, method: str) -> alkd.Rankings:
     if method in SELECTIONS or method == "DLLM2Rec":
         return recorded_lists(run, chosen["Random" if method == "DLLM2Rec" else method])
     lists = recorded_lists(run, chosen["ALKDRec"])
+    if method == TUNED:
+        return lists
     if method == "Shuffled lists":
         order = np.random.default_rng(run.settings.seed).permutation(len(lists))
         return alkd.Rankings(lists.session_id, lists.items[order], lists.mask[order])
@@ -96,13 +123,9 @@ def lists_of(run: OpenRun, method: str) -> alkd.Rankings:
         return as_rankings(asked, np.asarray(asked.target)[:, None])
     if method == "Teacher lists":
         return as_rankings(asked, run.candidates(asked, num=25))
-    counted = {"Popularity lists": neighbors.popularity, "Co-occurrence lists": neighbors.co_occurrence}
-    if method in counted:
-        everyone = neighbors.held_out_lists(
-            counted[method], run.dataset.train_sequences, run.dataset.num_items, train, 25
-        )
-        return jax.tree.map(lambda leaf: leaf[np.isin(everyone.session_id, lists.session_id)], everyone)
-    raise ValueError(f"{method} learns from no lists")
+    counted = neighbors.popularity if method == "Popularity lists" else neighbors.co_occurrence
+    everyone = neighbors.held_out_lists(counted, run.dataset.train_sequences, run.dataset.num_items, train, 25)
+    return jax.tree.map(lambda leaf: leaf[np.isin(everyone.session_id, lists.session_id)], everyone)
 
 
 def recorded_lists(run: OpenRun, session_id: list[int]) -> alkd.Rankings:
@@ -133,18 +156,11 @@ def as_rankings(sessions: alkd.Sessions, items: np.ndarray) -> alkd.Rankings:
     return alkd.Rankings(np.asarray(sessions.session_id), items, items != alkd.PAD)
 
 
-def learned_from(run: OpenRun, method: str) -> str:
-    """A digest of the lists a method learns from; empty for one that needs none."""
-    if method == "Longer training" or (method in BASELINES and method != "DLLM2Rec"):
-        return ""
-    return digest(lists_of(run, method))
-
-
 def digest(lists: alkd.Rankings) -> str:
     """The same for the same lists of the same sessions."""
     return hashlib.sha256(np.asarray(lists.session_id).tobytes() + np.asarray(lists.items).tobytes()).hexdigest()
 
 
 def method_key(run: OpenRun, method: str) -> jax.Array:
-    """The random key of a method's distillation."""
-    return run.key(20 + DISTILLED.index(method))
+    """The random key of a method's distillation; tuning changes options and no draw."""
+    return run.key(20 + DISTILLED.index("ALKDRec" if method == TUNED else method))

@@ -26,7 +26,7 @@ from experiments.pipeline import Run
 from experiments.run import first_seed
 from experiments.run_folder import write_json
 
-HEADINGS = ("model", "width", "parameters", "bytes", "µs a session", "seconds to train")
+HEADINGS = ("model", "width", "parameters", "not 0", "bytes", "µs a session", "seconds to train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,7 @@ def account(asked: Efficiency) -> dict[str, Any]:
         models[method] = {
             "width": model.dim,
             "parameters": sum(leaf.size for leaf in leaves),
+            "nonzero": sum(int(jnp.count_nonzero(leaf)) for leaf in leaves),
             "bytes": sum(leaf.nbytes for leaf in leaves),
             "us_per_session": 1e6 * time_to_recommend(run.split("test"), model, params, asked.rounds),
             "train_s": seconds[hop],
@@ -104,7 +105,13 @@ def main() -> None:
         counted = account(asked)
         write_json(asked.run / "efficiency.json", counted)
         rows = [
-            [name, m["width"], f"{m['parameters']:,}", f"{m['bytes']:,}", f"{m['us_per_session']:.1f}", m["train_s"]]
+            [
+                name,
+                m["width"],
+                *(f"{m[count]:,}" for count in ("parameters", "nonzero", "bytes")),
+                f"{m['us_per_session']:.1f}",
+                m["train_s"],
+            ]
             for name, m in counted["models"].items()
         ]
         console.print(tabulate.tabulate(rows, HEADINGS, disable_numparse=True), highlight=False, markup=False)

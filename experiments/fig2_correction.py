@@ -6,6 +6,7 @@ Takes the options of `experiments.reproduce`; what a point shares with the first
 """
 
 import dataclasses
+import pathlib
 
 import tyro
 
@@ -18,9 +19,9 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 POINTS = {f"{share:.0%}": {"correction": share} for share in SHARES}
 
 
-def draw(base: Settings) -> None:
-    """Runs all points and writes the figure into the base's folder."""
-    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec,RAD-BC"), POINTS)
+def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
+    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec,RAD-BC"), POINTS, start=start)
     sweeps.write(
         base.out, NAME, numbers, along="share of missing lists corrected", methods=("Student", "RAD-BC", "ALKDRec")
     )

@@ -6,6 +6,7 @@ Takes the options of `experiments.reproduce`; what a point shares with the first
 """
 
 import dataclasses
+import pathlib
 
 import tyro
 
@@ -18,9 +19,9 @@ WIDTHS = (10, 20, 40, 60, 80, 100)
 POINTS = {str(width): {"student_dim": width} for width in WIDTHS}
 
 
-def draw(base: Settings) -> None:
-    """Runs all points and writes the figure into the base's folder."""
-    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec"), POINTS)
+def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
+    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec"), POINTS, start=start)
     sweeps.write(base.out, NAME, numbers, along="width of the student", methods=("Teacher", "Student", "ALKDRec"))
 
 

@@ -6,6 +6,7 @@ Takes the options of `experiments.reproduce`; what a point shares with the first
 """
 
 import dataclasses
+import pathlib
 
 import tyro
 
@@ -18,9 +19,9 @@ RATIOS = ((1, 5, 4), (1, 3, 6), (1, 7, 2), (2, 5, 3), (3, 5, 2), (1, 1, 8), (4, 
 POINTS = {":".join(map(str, ratios)): {"ratios": ratios} for ratios in RATIOS}
 
 
-def draw(base: Settings) -> None:
-    """Runs all points and writes the figure into the base's folder."""
-    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec", selection="own"), POINTS)
+def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
+    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec", selection="own"), POINTS, start=start)
     sweeps.write(base.out, NAME, numbers, along="effective : similar : incorrect", methods=("Student", "ALKDRec"))
 
 

@@ -6,6 +6,7 @@ Takes the options of `experiments.reproduce`; what a point shares with the first
 """
 
 import dataclasses
+import pathlib
 
 import tyro
 
@@ -18,9 +19,9 @@ BUDGETS = (50, 100, 250, 500, 750, 1000, 2000)
 POINTS = {str(budget): {"budget": budget} for budget in BUDGETS}
 
 
-def draw(base: Settings) -> None:
-    """Runs all points and writes the figure into the base's folder."""
-    numbers = sweeps.sweep(dataclasses.replace(base, methods="short", selection="own"), POINTS)
+def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
+    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    numbers = sweeps.sweep(dataclasses.replace(base, methods="short", selection="own"), POINTS, start=start)
     sweeps.write(base.out, NAME, numbers, along="sessions asked about", methods=("Student", "Random", "ALKDRec"))
 
 

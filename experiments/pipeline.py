@@ -196,18 +196,41 @@ class Run(OpenRun):
         outputs = ["rankings.jsonl", "rankings.report.json"]
         self.folder.hop("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
 
+    def hop_lists(self) -> None:
+        """Puts together what every method learns from; small next to training, so all anew where one is new."""
+        methods = self.settings.asked_methods
+
+        def work(folder: pathlib.Path) -> None:
+            arrays: dict[str, np.ndarray] = {}
+            for method in methods:
+                if (lists := distilling.lists_of(self, method)) is not None:
+                    arrays |= {f"{method}/{name}": np.asarray(array) for name, array in vars(lists).items()}
+            np.savez(folder / "lists.npz", allow_pickle=False, **arrays)
+
+        inputs = {"methods": list(methods), "correction": self.settings.correction}
+        self.folder.hop("lists", inputs, ["lists.npz"], work, after=["teacher", "selection", "rankings"])
+
+    def lists(self, method: str) -> alkd.Rankings | None:
+        """What a method learns from; None where it needs no lists."""
+        with np.load(self.folder.path / "lists.npz") as archive:
+            if f"{method}/items" not in archive:
+                return None
+            return alkd.Rankings(*(archive[f"{method}/{name}"] for name in ("session_id", "items", "mask")))
+
     def hop_distil(self, method: str) -> None:
         """Makes every seed's student of a method."""
-        settings = self.settings
+        settings, lists = self.settings, self.lists(method)
 
         def work(folder: pathlib.Path) -> None:
             title = f"{method} ({settings.backbone}, {settings.seeds} seeds)"
             with self.watched(f"distilled/{method}", title) as watching:
-                fitted = distilling.distilled(self, method, **watching)
+                fitted = distilling.distilled(self, method, lists, **watching)
             (folder / "distilled").mkdir()
             save_fitted(folder / "distilled", method, fitted)
 
-        inputs = {"max_steps": settings.max_steps, "lists": distilling.learned_from(self, method)}
+        # The lists themselves and not their hop: it is run again when another method joins.
+        learned = "" if lists is None else distilling.digest(lists)
+        inputs = {"max_steps": settings.max_steps, "lists": learned}
         outputs = [f"distilled/{method}", f"distilled/{method}.history.npz"]
         after = ["student"] if method == "DSL" else ["student", "teacher"]
         self.folder.hop(f"distil-{method}", inputs | self.tuned(method), outputs, work, after=after)
@@ -249,6 +272,7 @@ class Run(OpenRun):
     def hops_from_rankings(self) -> None:
         """Runs what is not done yet of all that comes after."""
         self.hop_rankings()
+        self.hop_lists()
         for method in self.settings.asked_methods:
             self.hop_distil(method)
         self.hop_ranks()

@@ -13,14 +13,23 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from alkd_jax.distillation.alkd import RECALL_AT
 from experiments import cases, comparisons, teaching
-from experiments.methods import trained_methods
-from experiments.pipeline import Run
-from experiments.results import COLUMNS, cell
+from experiments.methods import BASELINES, CONTROLS, SELECTIONS, TUNED, trained_methods
+from experiments.pipeline import NEIGHBORS, Run
+from experiments.results import COLUMNS, cell, search_lines
 from experiments.run_folder import read_json, write_json
 from experiments.sources import parse_source
 
 COLOURS = {"Teacher": "#3b6fb6", "Student": "#8a97a4", "Random": "#d58a2d", "ALKDRec": "#b1323f"}
+
+KINDS = {
+    "no distillation": ("#3b6fb6", "s", ("Student", "Teacher")),
+    "an LLM's lists": ("#b1323f", "o", (*SELECTIONS, TUNED, "DLLM2Rec")),
+    "the teacher": ("#d58a2d", "^", ("TR", *(name for name in BASELINES if name not in ("DLLM2Rec", "DSL")))),
+    "something else in the lists' place": ("#7a5195", "v", (*CONTROLS, "DSL")),
+}
+"""What a student learned from → colour, marker, methods; all others are training-free."""
 
 
 def write_report(run: Run, results: Mapping[str, Any]) -> None:
@@ -39,6 +48,10 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         ),
         columns=COLUMNS,
         rows=[(name, [cell(values[c]) for c in COLUMNS]) for name, values in results["methods"].items()],
+        controls=set(CONTROLS),
+        free=set(NEIGHBORS),
+        tuned=search_lines(results),
+        overview=markupsafe.Markup(draw_methods(results["methods"])),
         headings=headings,
         differences=differences,
         difference_note=comparisons.note(results["tests"]),
@@ -56,6 +69,28 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
     os.replace(partial, run.folder.path / "report.html")
 
 
+def draw_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "recall@10") -> str:
+    """Every method's metric, a faint mark a seed and a strong one their mean, as SVG."""
+    names = sorted(methods, key=lambda name: methods[name][metric]["mean"])
+    kind_of = {name: kind for kind, (*_, members) in KINDS.items() for name in members}
+    figure = Figure(figsize=(9, 1.1 + 0.23 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        kind = kind_of.get(name, "training-free")
+        colour, marker = KINDS[kind][:2] if kind in KINDS else ("#1c2733", "D")
+        values = methods[name][metric]["values"]
+        axes.plot(values, [place] * len(values), marker, color=colour, ms=5, alpha=0.25, mew=0)
+        axes.plot(methods[name][metric]["mean"], place, marker, color=colour, ms=7, label=kind)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=f"test {metric}", xlim=(0, None))
+    axes.grid(axis="y", color="#e6ebef")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    once = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(once.values(), once.keys(), frameon=False, loc="lower right", title="learned from")
+    return svg(figure)
+
+
 def draw_curves(run: Run) -> str:
     """Validation recall over steps for every training run, as SVG."""
     everything = trained_methods(run.settings.asked_methods)
@@ -69,7 +104,9 @@ def draw_curves(run: Run) -> str:
                 label = name if seed == 0 else None
                 axes.plot(history["step"], curve, color=COLOURS[name], lw=1, alpha=0.8, label=label)
             axes.plot(history["best_step"], history["best_metric"], "o", color=COLOURS[name], ms=4)
-    for axes, title in zip(panels, ("teacher and student (recall@25)", "distillation"), strict=True):
+    distilled_at = RECALL_AT[run.settings.backbone]
+    titles = "teacher and student (recall@25)", f"distillation (recall@{distilled_at})"
+    for axes, title in zip(panels, titles, strict=True):
         axes.set(title=title, xlabel="step", ylabel="validation recall")
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)

@@ -20,9 +20,10 @@ def collect(run: Run) -> dict[str, Any]:
     """Computes every method's metrics.
 
     Returns:
-        ``{"dataset", "backbone", "mode", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}}}, "tests"}``;
-        ``std`` is over seeds (n − 1), 0 for the training-free methods, which have none; "tests" as
-        :func:`experiments.comparisons.compare_all` gives them.
+        ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "methods": {NAME: {METRIC: {"mean", "std",
+        "values"}}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"}}, "tests"}``;
+        ``std`` is over seeds (n − 1), 0 for the training-free methods, which have none; "tuned" holds validation
+        recall; "tests" as :func:`experiments.comparisons.compare_all` gives them.
     """
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
@@ -33,7 +34,35 @@ def collect(run: Run) -> dict[str, Any]:
         methods[name] = averaged(per_seed) | more
     settings = run.settings
     about = {"dataset": run.dataset.name, "backbone": settings.backbone, "mode": settings.mode, "seeds": settings.seeds}
-    return about | {"methods": methods, "tests": tested(run, ranks)}
+    about |= {"budget": settings.num_asked, "selection": settings.selection}
+    return about | {"methods": methods, "tuned": tuned(run), "tests": tested(run, ranks)}
+
+
+def tuned(run: Run) -> dict[str, Any]:
+    """The searches for the options of the run's methods, each in a line's worth of numbers."""
+    told = {}
+    for method, search in run.searches().items():
+        if method in run.settings.asked_methods:
+            reached = [trial["recall@10"] for trial in search["trials"]]
+            told[method] = {
+                "chosen": search["chosen"],
+                "recall@10": max(reached),
+                "recall@10, defaults": reached[0],
+                "trials": len(reached),
+                "seeds": search["seeds"],
+            }
+    return told
+
+
+def search_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for every search: what was chosen, and what it was worth on validation."""
+    lines = []
+    for method, search in results.get("tuned", {}).items():
+        chosen = ", ".join(f"{name} {value}" for name, value in search["chosen"].items())
+        reached = f"{search['recall@10']:.4f}, with the defaults {search['recall@10, defaults']:.4f}"
+        size = f"{search['trials']} trials, seeds: {search['seeds']}"
+        lines.append(f"{method}: {chosen}; validation recall@10 {reached} ({size})")
+    return lines
 
 
 def tested(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -88,10 +88,14 @@ class OpenRun:
             return objectives.sampled_loss(model, "bce"), {"sampler": samplers.uniform(self.dataset.num_items)}
         return objectives.in_batch_loss(model, released=self.released), {}
 
-    def tuned(self, method: str) -> dict[str, Any]:
-        """Options of a baseline that a search has chosen for this run, `tuning.json`; its own defaults otherwise."""
+    def searches(self) -> dict[str, Any]:
+        """Every search for options, by method: what was tried and chosen, `tuning.json`."""
         file = self.folder.path / "tuning.json"
-        return dict(read_json(file).get(method, {}).get("chosen", {})) if file.exists() else {}
+        return read_json(file) if file.exists() else {}
+
+    def tuned(self, method: str) -> dict[str, Any]:
+        """Options that a search has chosen for a method of this run; none where it keeps its defaults."""
+        return dict(self.searches().get(method, {}).get("chosen", {}))
 
     def key(self, purpose: int) -> jax.Array:
         """A random key of its own for every purpose."""

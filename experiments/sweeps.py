@@ -24,28 +24,32 @@ COLOURS = {
 }
 
 
-def sweep(base: Settings, points: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def sweep(
+    base: Settings, points: Mapping[str, Mapping[str, Any]], *, start: pathlib.Path | None = None
+) -> dict[str, dict[str, Any]]:
     """Runs the pipeline at every point.
 
     Args:
         base: what all points share; its folder gets a run's folder a point.
         points: name → the settings that differ there.
+        start: a run on the same data and backbone, whose models are taken over where the settings agree.
 
     Returns:
         Name → what `metrics.json` of that run holds.
     """
     numbers: dict[str, dict[str, Any]] = {}
-    first: pathlib.Path | None = None
+    first = start
     for name, changes in points.items():
         out = base.out / name
         if first is not None and not out.exists():
             # What the change does not touch is taken over; the hops' records tell which that is.
             partial = base.out / f".{name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
+            base.out.mkdir(parents=True, exist_ok=True)
             shutil.copytree(first, partial)
             partial.rename(out)
         numbers[name] = run_pipeline(dataclasses.replace(base, out=out, **changes))
-        first = out if first is None else first
+        first = first or out
     return numbers
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import tabulate
 
+from experiments import tune
 from experiments.comparisons import LEVEL
 from experiments.methods import CONTROLS
+from experiments.pipeline import Run
 from experiments.reproduce import run_pipeline
-from experiments.results import cell
+from experiments.results import cell, search_lines
 from experiments.run_folder import read_json, write_json
 from experiments.settings import Settings
 from experiments.sources import parse_source
@@ -32,7 +34,7 @@ NOTE = (
     "Mean ± standard deviation over seeds; NDCG by rank. The difference from the student has its interval from "
     "resampled sessions, and p from signs turned at random, corrected by Holm over all tests of the run. Published "
     "NDCGs are of the iteration order of a hash set: compare them with the hash-order columns (released mode). "
-    "† the published number cannot be what it is called: its recall fits the other dataset's test size, or its NDCG "
+    "‡ the published number cannot be what it is called: its recall fits the other dataset's test size, or its NDCG "
     "falls as the list grows longer."
 )
 
@@ -51,6 +53,7 @@ class Tables:
         max_steps: training steps at most, teacher, student and distillation each.
         teacher_dim: width of the teacher.
         budget: sessions asked about; default the paper's.
+        trials: option sets tried for every method that has options, see `experiments.tune`; 0 takes the defaults.
     """
 
     data: tuple[str, ...]
@@ -62,29 +65,34 @@ class Tables:
     max_steps: int = 10_000
     teacher_dim: int = 100
     budget: int | None = None
+    trials: int = 4
+
+    def run_of(self, data: str, backbone: str) -> pathlib.Path:
+        """The folder of one run."""
+        return self.out / f"{parse_source(data).name}-{backbone}-{self.mode}"
 
     def settings(self, methods: str) -> list[Settings]:
         """The runs that the table needs."""
-        return [
-            Settings(
-                data=data,
-                backbone=backbone,
-                out=self.out / f"{parse_source(data).name}-{backbone}-{self.mode}",
-                seeds=self.seeds,
-                mode=self.mode,
-                selection=self.selection,
-                methods=methods,
-                max_steps=self.max_steps,
-                teacher_dim=self.teacher_dim,
-                budget=self.budget,
-            )
-            for data in self.data
-            for backbone in self.backbones
-        ]
+        return [self.setting(data, backbone, methods) for data in self.data for backbone in self.backbones]
+
+    def setting(self, data: str, backbone: str, methods: str) -> Settings:
+        """One of them."""
+        return Settings(
+            data=data,
+            backbone=backbone,
+            out=self.run_of(data, backbone),
+            seeds=self.seeds,
+            mode=self.mode,
+            selection=self.selection,
+            methods=methods,
+            max_steps=self.max_steps,
+            teacher_dim=self.teacher_dim,
+            budget=self.budget,
+        )
 
 
 def make(tables: Tables, name: str, methods: str) -> list[list[str]]:
-    """Runs what is missing, and writes NAME.md, NAME.csv, NAME.tex and NAME.json.
+    """Searches and runs what is missing, and writes NAME.md, NAME.csv, NAME.tex and NAME.json.
 
     Args:
         tables: data, backbones and the like.
@@ -97,17 +105,32 @@ def make(tables: Tables, name: str, methods: str) -> list[list[str]]:
     every = tables.settings(methods)
     for settings in every:
         settings.check()
-    numbers = [run_pipeline(settings) for settings in every]
+    numbers = [run_pipeline(searched(settings, tables.trials)) for settings in every]
     rows = [row for run in numbers for row in rows_of(run, published(name))]
     tables.out.mkdir(parents=True, exist_ok=True)
     write_json(tables.out / f"{name}.json", numbers)
     markdown = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    (tables.out / f"{name}.md").write_text(f"{markdown}\n\n{NOTE}\n", encoding="utf-8")
+    searches = [
+        f"- {run['dataset']} {PAPER_NAMES[run['backbone']]} {line}" for run in numbers for line in search_lines(run)
+    ]
+    told = "\n".join([markdown, "", NOTE, "", *searches])
+    (tables.out / f"{name}.md").write_text(told + "\n", encoding="utf-8")
     latex = tabulate.tabulate(rows, HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
     (tables.out / f"{name}.tex").write_text(latex + "\n", encoding="utf-8")
     with (tables.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADINGS, *rows])
     return [list(HEADINGS), *rows]
+
+
+def searched(settings: Settings, trials: int) -> Settings:
+    """The same settings, after the search for options of which their run's folder is to hold the outcome."""
+    if trials and set(settings.asked_methods) & set(tune.GRIDS):
+        run = Run.open(settings)
+        run.hops_to_candidates()
+        run.hop_rankings()
+        asked = tune.Tuning(run=settings.out, methods=settings.methods, trials=trials)
+        tune.tune(dataclasses.replace(asked, max_steps=min(asked.max_steps, settings.max_steps)))
+    return settings
 
 
 def published(table: str) -> Mapping[str, Any]:
@@ -149,7 +172,7 @@ def printed(numbers: Mapping[str, float], metric: str, *, unfits: bool) -> str:
     if metric not in numbers:
         return ""
     falls = metric.startswith("ndcg") and numbers["ndcg@10"] < numbers.get("ndcg@5", 0.0)
-    return f"{numbers[metric]:.5f}{' †' if falls or unfits else ''}"
+    return f"{numbers[metric]:.5f}{' ‡' if falls or unfits else ''}"
 
 
 def shown(rows: Sequence[Sequence[str]], columns: int = 9) -> str:

@@ -1,10 +1,10 @@
-"""Chooses the baselines' options for a run, every method with the same number of trials, on validation recall@10.
+"""Chooses the methods' options for a run, every method with the same number of trials, on validation recall@10.
 
     python -m experiments.tune --run runs/ml-fpmc --methods table1 --trials 8
 
 Options are drawn from the grids below without repeats, in an order that the run's seed decides; the authors' defaults
 are tried first. What is chosen goes into the run's `tuning.json` with every trial, and `experiments.reproduce` trains
-with it. A tuned method is not tuned again.
+with it. A tuned method is not tuned again. `experiments.table1 --trials 8` does all of this for every run of a table.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import tyro
 
 from experiments import distilling
 from experiments.console import console, told_in_one_line, training_bar
-from experiments.methods import BASELINES, parse_methods
+from experiments.methods import BASELINES, TUNED, parse_methods
 from experiments.pipeline import Run
 from experiments.run_folder import read_json, write_json
 
@@ -30,8 +30,9 @@ GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "DSL": {"density": (0.1,), "every": (100, 50, 200), "initial_ratio": (0.5, 0.3, 0.7)},
     "DLLM2Rec": {"weight": (0.8, 0.1, 0.3, 2.0), "length": (10, 25)},
     "RD": {"weight": (1.0, 0.1, 0.3, 3.0), "length": (10, 25)},
+    TUNED: {"rate": (1.0, 0.3, 3.0), "bounds": ((5, 15, 25), (10, 25), (25,))},
 }
-"""Option → values, the default first."""
+"""Option → values, the default first; `distilling.fine_tuned` tells ALKDRec's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,29 +76,29 @@ def tune(asked: Tuning) -> dict[str, Any]:
     run = Run.reopen(asked.run)
     file = asked.run / "tuning.json"
     found: dict[str, Any] = read_json(file) if file.exists() else {}
-    for method in (m for m in parse_methods(asked.methods) if m in BASELINES and m not in found):
-        trials = []
-        for number, options in enumerate(draws(GRIDS[method], asked.trials, seed=run.settings.seed)):
-            with training_bar(f"{method}, trial {number + 1}: {options}") as bar:
-                fitted = distilling.from_scratch(
-                    run,
-                    method,
-                    {"seeds": asked.seeds, "max_steps": asked.max_steps, "recall_at": 10, "progress": bar},
-                    tuned=options,
-                )
-            trials.append({"options": options, "recall@10": float(np.mean(fitted.best_metric))})
-        best = max(trials, key=lambda trial: (trial["recall@10"], -trials.index(trial)))
-        found[method] = {
-            "chosen": best["options"],
-            "trials": trials,
-            "seeds": asked.seeds,
-            "max_steps": asked.max_steps,
-        }
-        write_json(file, found)
-        reached = f"{best['recall@10']:.4f} (defaults {trials[0]['recall@10']:.4f})"
-        told = f"{method}: {best['options']}, validation recall@10 {reached}"
+    for method in (name for name in parse_methods(asked.methods) if name in GRIDS):
+        if method not in found:
+            found[method] = searched(run, asked, method)
+            write_json(file, found)
+        trials = found[method]["trials"]
+        reached = f"{max(trial['recall@10'] for trial in trials):.4f} (defaults {trials[0]['recall@10']:.4f})"
+        told = f"{method}: {found[method]['chosen']}, validation recall@10 {reached}, {len(trials)} trials"
         console.print(told, highlight=False, markup=False)
     return found
+
+
+def searched(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
+    """Tries a method's option sets; the first of the best is chosen."""
+    lists = distilling.lists_of(run, method)
+    train = distilling.from_scratch if method in BASELINES else distilling.fine_tuned
+    fixed = {"seeds": min(asked.seeds, run.settings.seeds), "max_steps": asked.max_steps, "recall_at": 10}
+    trials: list[dict[str, Any]] = []
+    for number, options in enumerate(draws(GRIDS[method], asked.trials, seed=run.settings.seed)):
+        with training_bar(f"{method}, trial {number + 1}: {options}") as bar:
+            fitted = train(run, method, lists, fixed | {"progress": bar}, tuned=options)
+        trials.append({"options": options, "recall@10": float(np.mean(fitted.best_metric))})
+    best = max(trials, key=lambda trial: trial["recall@10"])
+    return {"chosen": best["options"], "trials": trials, "seeds": fixed["seeds"], "max_steps": asked.max_steps}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments import console, pipeline, quickstart, reproduce
+from experiments import console, distilling, efficiency, pipeline, quickstart, reproduce, tables
 from experiments.methods import DISTILLED, SELECTIONS
 from experiments.settings import Settings
 from experiments.sources import parse_source
@@ -72,7 +72,7 @@ def test_a_run_is_a_folder_of_named_files(finished):
 
 def test_the_report_stands_alone(finished):
     page = (finished[0] / "report.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert not [tag for tag in ("<script src", "<link", 'src="http', "@import") if tag in page]
     assert "ALKDRec" in page
 
@@ -96,6 +96,35 @@ def test_another_budget_draws_and_distils_again_but_does_not_train_again(finishe
     changed = {hop for hop in before if before[hop] != after[hop]}
     assert changed >= {"selection", "rankings", "distil-Random", "distil-ALKDRec", "ranks"}
     assert not changed & {"teacher", "student", "neighbors", "difficulty", "policy"}
+
+
+def test_a_methods_lists_are_put_together_once_and_not_for_a_run_that_is_kept(finished, tmp_path, monkeypatch):
+    asked, lists_of = [], distilling.lists_of
+
+    def counted(run, method):
+        asked.append(method)
+        return lists_of(run, method)
+
+    monkeypatch.setattr(distilling, "lists_of", counted)
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    reproduce.run_pipeline(settings(out))
+    assert asked == []
+    reproduce.run_pipeline(settings(out, methods="ALKDRec,Popularity lists"))
+    assert asked == ["ALKDRec", "Popularity lists"]
+    before, after = (json.loads((folder / "hops.json").read_text()) for folder in (finished[0], out))
+    assert before["distil-ALKDRec"] == after["distil-ALKDRec"], "its lists are the same as before"
+
+
+def test_what_a_run_costs_is_counted(finished):
+    counted = efficiency.account(efficiency.Efficiency(run=finished[0], rounds=1))
+    student, teacher = counted["models"]["Student"], counted["models"]["Teacher"]
+    assert teacher["parameters"] * student["width"] == student["parameters"] * teacher["width"]
+    assert student["bytes"] == 4 * student["parameters"] == counted["models"]["ALKDRec"]["bytes"]
+    assert 0.9 * student["parameters"] < student["nonzero"] <= student["parameters"]
+    # 1,270 tokens to read at 10 dollars a million and 150 to write at 30.
+    assert float(counted["dollars_for_sessions"]["40"]) == pytest.approx(40 * 0.0172)
+    assert len(counted["dollars_for_sessions"]) == 2
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_done(tmp_path, monkeypatch):
@@ -160,6 +189,24 @@ def test_the_authors_rules_run_on_the_authors_data(release, tmp_path):
     numbers = reproduce.run_pipeline(asked)
     assert {"Student", "ALKDRec", "TR", "True labels", "Shuffled lists"} <= numbers["methods"].keys()
     assert "ndcg_released@10" in numbers["methods"]["ALKDRec"]
+
+
+@pytest.mark.slow
+def test_a_table_is_searched_for_trained_and_taken_up_again(tmp_path, monkeypatch):
+    small = {"seeds": 1, "max_steps": 20, "teacher_dim": 12, "budget": 40, "selection": "own", "trials": 2}
+    asked = tables.Tables(data=("synthetic",), out=tmp_path, backbones=("fpmc",), **small)
+    rows = tables.make(asked, "table1", "FTD,ALKDRec,Tuned ALKDRec")
+    held = json.loads((tmp_path / "table1.json").read_text())[0]
+    assert {name: search["trials"] for name, search in held["tuned"].items()} == {"FTD": 2, "Tuned ALKDRec": 2}
+    told = (tmp_path / "table1.md").read_text()
+    assert "synthetic FPMC Tuned ALKDRec: rate" in told
+    assert "synthetic FPMC FTD: weight" in told
+
+    def refuse(*args, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(pipeline.training, "fit", refuse)
+    assert tables.make(asked, "table1", "FTD,ALKDRec,Tuned ALKDRec") == rows
 
 
 @pytest.mark.slow

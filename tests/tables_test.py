@@ -1,10 +1,13 @@
 """Tables and method names: what stands in a row, which published numbers are marked, what a name asks for."""
 
+import types
+
 import numpy as np
 import pytest
 
+from alkd_jax import training
 from alkd_jax.types import Rankings, Sessions
-from experiments import distilling, methods, sweeps, tables, tune
+from experiments import console, distilling, methods, sweeps, tables, tune
 from experiments.settings import Settings
 
 
@@ -48,11 +51,11 @@ def test_a_row_sets_ours_beside_the_published_number():
 
 def test_numbers_that_cannot_be_what_they_are_called_are_marked():
     games = run_of("Games", "attmix", "Student", "FTD", "DE")
-    assert row("table1", games, "FTD")["published recall@10"].endswith("†"), "fits the other dataset's test size"
+    assert row("table1", games, "FTD")["published recall@10"].endswith("‡"), "fits the other dataset's test size"
     student = row("table1", games, "Student")
-    assert student["published ndcg@10"].endswith("†"), "smaller than its ndcg@5"
-    assert not student["published recall@10"].endswith("†")
-    assert not row("table1", games, "DE")["published recall@10"].endswith("†")
+    assert student["published ndcg@10"].endswith("‡"), "smaller than its ndcg@5"
+    assert not student["published recall@10"].endswith("‡")
+    assert not row("table1", games, "DE")["published recall@10"].endswith("‡")
 
 
 def test_methods_the_paper_does_not_have_stand_without_a_published_number():
@@ -68,6 +71,26 @@ def test_names_ask_for_methods_once_and_in_one_order():
     for text in ("", "table3", "short,Best"):
         with pytest.raises(ValueError, match="--methods"):
             methods.parse_methods(text)
+
+
+def test_tuned_alkdrec_learns_the_same_lists_by_the_same_draws():
+    assert methods.chosen_by(("Tuned ALKDRec",)) == ("ALKDRec",)
+    run = types.SimpleNamespace(key=lambda purpose: purpose)
+    assert distilling.method_key(run, "Tuned ALKDRec") == distilling.method_key(run, "ALKDRec")
+    assert len({distilling.method_key(run, method) for method in methods.DISTILLED}) == len(methods.DISTILLED) - 1
+
+
+def test_where_no_bar_is_shown_training_tells_a_line_now_and_then(capsys, monkeypatch):
+    now = training.Progress(40, 100, np.array([0.5, np.nan]), np.array([0.25, np.nan]), 1000.0, 1)
+    with console.training_bar("teacher") as show:
+        show(now)
+    assert capsys.readouterr().out == "", "not so soon"
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1)
+    with console.training_bar("teacher") as show:
+        show(now)
+    assert capsys.readouterr().out.startswith(
+        "teacher: step 40  loss 0.5000  recall 0.2500  1,000 sessions/s  1 seeds on"
+    )
 
 
 def test_only_sessions_that_a_method_needs_are_asked_about():
@@ -101,7 +124,7 @@ def test_correction_puts_the_next_item_first_where_it_was_missing():
 
 
 def test_every_baseline_gets_the_same_number_of_distinct_trials_with_the_defaults_first():
-    assert set(tune.GRIDS) == set(methods.BASELINES)
+    assert set(tune.GRIDS) == {*methods.BASELINES, methods.TUNED}
     for grid in tune.GRIDS.values():
         tried = tune.draws(grid, 8, seed=3)
         assert tried[0] == {name: values[0] for name, values in grid.items()}
@@ -125,6 +148,9 @@ def test_a_sweep_takes_over_what_its_setting_does_not_touch(tmp_path, monkeypatc
     base = Settings(data="synthetic", backbone="fpmc", out=tmp_path, selection="own")
     numbers = sweeps.sweep(base, {"50": {"budget": 50}, "100": {"budget": 100}})
     assert asked == [("50", 50, False), ("100", 100, True)]
+    elsewhere = Settings(data="synthetic", backbone="fpmc", out=tmp_path / "other", selection="own")
+    sweeps.sweep(elsewhere, {"75": {"budget": 75}, "80": {"budget": 80}}, start=tmp_path / "50")
+    assert asked[2:] == [("75", 75, True), ("80", 80, True)], "from a run that was there before"
     sweeps.write(tmp_path, "figure", numbers, along="budget", methods=("Student", "ALKDRec"))
     assert "0.0150 ± 0.0071" in (tmp_path / "figure.md").read_text()
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")

@@ -173,7 +173,14 @@ def interval(
 
     own_examples = material.examples.weight.ndim == 2
     if jax.default_backend() == "cpu":
-        # A core works through the seeds faster one by one than through arrays with one more axis.
+        # A core works through the seeds faster one by one than through arrays with one more axis, and may pass over
+        # those that have stopped: nothing of them is read again but what is kept.
         per_seed = (state, keys, material.examples) if own_examples else (state, keys)
-        return jax.lax.map(lambda seed: one(*seed, *(() if own_examples else (material.examples,))), per_seed)
+
+        def unless_stopped(seed: tuple[Any, ...]) -> tuple[TrainState, Seen]:
+            unchanged = Seen(jnp.zeros(()), jnp.zeros(()), jnp.ones(program.steps, bool))
+            arguments = seed if own_examples else (*seed, material.examples)
+            return jax.lax.cond(seed[0].stopped, lambda *given: (given[0], unchanged), one, *arguments)
+
+        return jax.lax.map(unless_stopped, per_seed)
     return jax.vmap(one, in_axes=(0, 0, 0 if own_examples else None))(state, keys, material.examples)

@@ -1,0 +1,143 @@
+"""Keeps finished runs' numbers as small files beside the code, and writes the README's tables from them.
+
+    python -m experiments.record --runs runs/paper/ML-fpmc-clean runs/paper/Games-fpmc-clean --out experiments/results
+
+A file a run: every metric of every method, seed by seed, the differences and their p, the searches for options, and the
+seconds of every hop. No sessions, items or lists. Without `--runs` only the tables are written anew, `README.md` there.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tabulate
+import tyro
+
+from experiments import comparisons, report, tables
+from experiments.console import console, told_in_one_line
+from experiments.methods import CONTROLS
+from experiments.results import cell, search_lines, spread
+from experiments.run_folder import read_json
+
+METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+KEPT_OF_A_TEST = ("method", "against", "metric", "difference", "interval", "p_randomisation_holm", "p_seeds_holm")
+NOTE = (
+    "Mean ± standard deviation over seeds, NDCG by rank. Against the student: * over sessions, † over seeds, p < 0.05 "
+    "after Holm's correction over all tests of the run. Controls are slanted. Published NDCGs follow the iteration "
+    "order of a hash set and are lower than NDCG by rank; ‡ a number that cannot be what it is called."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is kept, and where.
+
+    Attributes:
+        runs: folders of finished runs.
+        out: folder of the kept numbers.
+    """
+
+    runs: tuple[pathlib.Path, ...] = ()
+    out: pathlib.Path = pathlib.Path("experiments/results")
+
+
+def condensed(run: pathlib.Path) -> dict[str, Any]:
+    """The numbers of a run that are worth keeping.
+
+    Raises:
+        ValueError: the run is not finished.
+    """
+    if not (run / "metrics.json").exists():
+        raise ValueError(f"{run} has no metrics.json; expected the folder of a finished run")
+    numbers = read_json(run / "metrics.json")
+    hops = read_json(run / "hops.json")
+    return numbers | {
+        "methods": {
+            name: {metric: [round(value, 6) for value in column["values"]] for metric, column in columns.items()}
+            for name, columns in numbers["methods"].items()
+        },
+        "tests": [{name: rounded(test[name]) for name in KEPT_OF_A_TEST} for test in numbers["tests"]],
+        "seconds": {name: round(hop["seconds"], 1) for name, hop in hops.items()},
+        "versions": report.versions(),
+    }
+
+
+def rounded(value: Any) -> Any:
+    """The value with six digits where it is a fraction."""
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def as_text(numbers: Mapping[str, Any]) -> str:
+    """The numbers as JSON of a line a part, so that a file stays short."""
+    lines = [f"{json.dumps(name)}: {json.dumps(part)}" for name, part in numbers.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def kept(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The kept runs, in the order of their names."""
+    return [read_json(file) for file in sorted(folder.glob("*.json"))]
+
+
+def title(run: Mapping[str, Any]) -> str:
+    """Which run it is, in words."""
+    backbone = tables.PAPER_NAMES[run["backbone"]]
+    asked = f"{run['budget']} sessions asked about, {run['selection']} selection"
+    return f"{run['dataset']}, {backbone}, {run['mode']} mode: {run['seeds']} seeds, {asked}"
+
+
+def table(run: Mapping[str, Any]) -> str:
+    """A kept run as a Markdown table: ours, the difference from the student, and what was published."""
+    backbone = tables.PAPER_NAMES[run["backbone"]]
+    theirs = known(run["dataset"], backbone)
+    unfitting = tables.published("table1")["unfitting"].get(run["dataset"], {}).get(backbone, [])
+    tests = {
+        test["method"]: test for test in run["tests"] if (test["against"], test["metric"]) == ("Student", "recall@10")
+    }
+    rows = []
+    for name, columns in run["methods"].items():
+        numbers = theirs.get(name, {})
+        rows.append(
+            [f"*{name}*" if name in CONTROLS else name]
+            + [cell(spread(columns[metric])) for metric in METRICS]
+            + [comparisons.marked(tests.get(name)).strip()]
+            + [tables.printed(numbers, metric, unfits=name in unfitting) for metric in ("recall@10", "ndcg@10")]
+        )
+    headings = ["method", *METRICS, "recall@10 − Student", "published recall@10", "published ndcg@10"]
+    return tabulate.tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=["left"] + ["right"] * 7)
+
+
+def known(dataset: str, backbone: str) -> dict[str, Any]:
+    """The published numbers of both tables, by method."""
+    both = (tables.published(name).get(dataset, {}).get(backbone, {}) for name in ("table2", "table1"))
+    return {method: numbers for one in both for method, numbers in one.items()}
+
+
+def page(runs: Sequence[Mapping[str, Any]]) -> str:
+    """All kept runs as one page of Markdown."""
+    parts = ["# Results", "Written by `python -m experiments.record`.", NOTE]
+    for run in runs:
+        minutes = sum(run["seconds"].values()) / 60
+        parts += [f"## {title(run)}", table(run), f"{minutes:.0f} minutes. {run['versions']}"]
+        if lines := search_lines(run):
+            parts.append("\n".join(["Options chosen on validation:", "", *(f"- {line}" for line in lines)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Entry point."""
+    with told_in_one_line():
+        asked = tyro.cli(Record, description=__doc__)
+        every = {run.name: condensed(run) for run in asked.runs}
+        asked.out.mkdir(parents=True, exist_ok=True)
+        for name, numbers in every.items():
+            (asked.out / f"{name}.json").write_text(as_text(numbers), encoding="utf-8")
+        (asked.out / "README.md").write_text(page(kept(asked.out)), encoding="utf-8")
+        console.print(f"{asked.out}/README.md", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()
