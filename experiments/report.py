@@ -87,7 +87,8 @@ def draw_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "rec
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     once = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(once.values(), once.keys(), frameon=False, loc="lower right", title="learned from")
+    kinds = [kind for kind in (*KINDS, "training-free") if kind in once]
+    axes.legend([once[kind] for kind in kinds], kinds, frameon=False, loc="lower right", title="learned from")
     return svg(figure)
 
 

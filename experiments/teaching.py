@@ -87,6 +87,8 @@ def account_rows(account: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("money", report["cost"]),
             ("wall time", f"{report['seconds']:,.1f} s"),
         ]
+    else:
+        rows.append(("money", "none: nobody was asked anew"))
     chance = account["chance@25"]
     hits = " / ".join(f"{account[f'hits@{k}']:.1%}" for k in (1, 5, 25))
     rows += [
