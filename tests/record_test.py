@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import record, tables
+from experiments import record
 from experiments.results import spread
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -103,13 +103,3 @@ def test_the_command_keeps_a_file_a_run_and_writes_the_page(run, tmp_path, monke
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"no metrics\.json"):
         record.condensed(tmp_path)
-
-
-def test_the_tables_of_the_readme_are_those_of_the_kept_numbers():
-    held = record.kept(ROOT / "experiments" / "results")
-    assert held, "the project keeps its results"
-    assert (ROOT / "experiments" / "results" / "README.md").read_text() == record.page(held)
-    readme = (ROOT / "README.md").read_text()
-    shown = [run for run in held if record.table(run) in readme]
-    assert {run["dataset"] for run in shown} == {"ML", "Games"}
-    assert tables.PAPER_NAMES["fpmc"] in {tables.PAPER_NAMES[run["backbone"]] for run in shown}
