@@ -32,7 +32,8 @@ class Sampler:
             int32 items in ``1..V``.
         """
         words = jax.random.bits(key, shape, jnp.uint32)
-        return (1 + jnp.searchsorted(self.upper[1:], words)).astype(jnp.int32)
+        # Of the whole array rather than without its first number, which would take a copy at every draw.
+        return jnp.maximum(1, jnp.searchsorted(self.upper, words)).astype(jnp.int32)
 
 
 def uniform(num_items: int) -> Sampler:

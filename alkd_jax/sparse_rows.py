@@ -5,8 +5,11 @@ the table's size, if the caller donates table and slots to the compiled step. *L
 sees: nothing. SGD and Adagrad without momentum are the same lazy or dense. Adam is not: its moments of a row decay only
 when the row is touched, and a row that is not touched does not move, while dense Adam moves it on. Rows touched at
 every step are those of dense Adam.
+
+Equal arguments give the same functions, so that a second training reuses the first one's compilation.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -57,6 +60,7 @@ class AdamSlots(NamedTuple):
     second: Array
 
 
+@functools.lru_cache(maxsize=64)
 def sgd(learning_rate: Rate) -> RowOptimizer:
     """``Y_v ← Y_v − η g_v``; equal to dense SGD.
 
@@ -75,6 +79,7 @@ def sgd(learning_rate: Rate) -> RowOptimizer:
     return RowOptimizer(init, update)
 
 
+@functools.lru_cache(maxsize=64)
 def adagrad(
     learning_rate: Rate,
     *,
@@ -116,6 +121,7 @@ def adagrad(
     return RowOptimizer(init, update)
 
 
+@functools.lru_cache(maxsize=64)
 def adam(
     learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, dtype: Any = jnp.float32
 ) -> RowOptimizer:

@@ -3,6 +3,7 @@
 from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.training.curves import curve_log
 from alkd_jax.training.fit import fit, seed_keys
+from alkd_jax.training.large import fit_large
 from alkd_jax.training.program import TrainState
 from alkd_jax.training.records import Fitted, History, Progress
 
@@ -14,6 +15,7 @@ __all__ = [
     "TrainState",
     "curve_log",
     "fit",
+    "fit_large",
     "in_batch_loss",
     "seed_keys",
 ]

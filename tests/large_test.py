@@ -1,0 +1,217 @@
+"""Training by rows equals dense training, and needs no memory of the catalogue's size."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alkd_jax import evaluation, examples, models, objectives, samplers, sparse_rows, training
+from alkd_jax.training import program as programs
+from alkd_jax.training import rows
+from alkd_jax.types import Sessions
+
+NUM_ITEMS = 60
+
+
+def sessions(num, seed):
+    rng = np.random.default_rng(seed)
+    mask = np.arange(5) < rng.integers(2, 6, num)[:, None]
+    start = rng.integers(0, NUM_ITEMS, num)
+    items = (start[:, None] + np.arange(5)) % NUM_ITEMS + 1
+    target = (start + mask.sum(1)) % NUM_ITEMS + 1
+    return Sessions(
+        np.where(mask, items, 0).astype(np.int32), mask, target.astype(np.int32), np.arange(num, dtype=np.int32)
+    )
+
+
+TRAIN, VALIDATION = sessions(200, 0), sessions(50, 1)
+SAMPLED = {"sampler": samplers.by_popularity(TRAIN.target, NUM_ITEMS)}
+FREQUENT = {"log_frequency": samplers.log_frequency(TRAIN.target, NUM_ITEMS)}
+PAIRS = {
+    "sgd": (sparse_rows.sgd(0.5), optax.sgd(0.5)),
+    "adagrad": (sparse_rows.adagrad(0.1), optax.adagrad(0.1)),
+}
+
+
+def dense_params(model, loss, aside, optimizer, *, steps):
+    """What ``fit`` makes of the first seed in so many steps, better or not."""
+    program = programs.Program(model, loss, optimizer, 32, steps, 10, 5, 50)
+    init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(training.seed_keys(jax.random.key(0), 1)), 1, 0)
+    first = jax.vmap(lambda key: models.init_params(key, model, length=5))(init_keys)
+    material = jax.device_put(programs.Material(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, aside))
+    state = programs.start(program, jax.tree.map(jnp.copy, first), first, material.validation)
+    state, seen = programs.interval(program, state, run_keys, material, jnp.int32(0))
+    return jax.tree.map(lambda leaf: leaf[0], state.params), seen
+
+
+@pytest.mark.parametrize(
+    ("backbone", "loss_of", "aside", "name"),
+    [
+        ("fpmc", objectives.in_batch_loss, None, "adagrad"),
+        ("fpmc", functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3), SAMPLED, "adagrad"),
+        pytest.param(
+            "stamp",
+            functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2),
+            SAMPLED,
+            "sgd",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("late", objectives.in_batch_softmax, FREQUENT, "adagrad", marks=pytest.mark.slow),
+        pytest.param("attmix", objectives.in_batch_loss, None, "sgd", marks=pytest.mark.slow),
+    ],
+)
+def test_training_by_rows_equals_dense_training(backbone, loss_of, aside, name):
+    model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
+    by_rows, dense = PAIRS[name]
+    expected, seen = dense_params(model, loss_of(model), aside, dense, steps=7)
+    fitted = training.fit_large(
+        jax.random.key(0),
+        model,
+        TRAIN,
+        VALIDATION,
+        loss_of=loss_of,
+        aside=aside,
+        row_optimizer=by_rows,
+        optimizer=dense,
+        batch_size=32,
+        max_steps=7,
+        recall_at=5,
+        keep_best=False,
+    )
+    assert fitted.params["params"].keys() == expected["params"].keys()
+    for leaf, value in expected["params"].items():
+        np.testing.assert_allclose(fitted.params["params"][leaf], value, atol=2e-5, err_msg=leaf)
+    assert fitted.history.loss[0, -1] == pytest.approx(float(seen.loss[0]), abs=1e-5)
+    assert fitted.history.recall[0, -1] == pytest.approx(float(seen.recall[0]), abs=1e-6)
+
+
+@functools.lru_cache
+def learned(keep_best=True, dtype=jnp.float32):
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=8)
+    options = dict(batch_size=64, steps_per_validation=20, recall_at=5, validation_sessions=40, table_dtype=dtype)
+    told = []
+    fitted = training.fit_large(
+        jax.random.key(0),
+        model,
+        TRAIN,
+        VALIDATION,
+        max_steps=400,
+        patience=4,
+        keep_best=keep_best,
+        row_optimizer=sparse_rows.adagrad(0.3, rowwise=True),
+        progress=told.append,
+        **options,
+    )
+    return model, fitted, told
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+def test_it_learns_in_either_type(dtype):
+    model, fitted, told = learned(dtype=dtype)
+    untrained = evaluation.evaluate(model, models.init_params(jax.random.key(3), model), VALIDATION)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), fitted.params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fitted.params)} == {jnp.dtype(dtype)}
+    after = evaluation.evaluate(model, params, VALIDATION)
+    assert after.metrics["recall@5"] > untrained.metrics["recall@5"] + 0.2
+    assert fitted.best_metric[0] == max(now.recall for now in told)
+    assert told[-1].step == fitted.history.step[-1]
+
+
+@pytest.mark.slow
+def test_the_best_parameters_are_kept_unless_the_last_are_asked_for():
+    _, best, _ = learned()
+    model, last, _ = learned(keep_best=False)
+    np.testing.assert_array_equal(best.history.recall, last.history.recall)
+    assert last.best_step[0] == last.history.step[-1] > best.best_step[0]
+    again = training.fit_large(
+        jax.random.key(0),
+        model,
+        TRAIN,
+        VALIDATION,
+        batch_size=64,
+        steps_per_validation=20,
+        recall_at=5,
+        validation_sessions=40,
+        max_steps=int(best.best_step[0]),
+        row_optimizer=sparse_rows.adagrad(0.3, rowwise=True),
+        keep_best=False,
+    )
+    for ours, theirs in zip(jax.tree.leaves(best.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_padding_stays_zero_and_items_never_seen_stay_as_they_were():
+    model = models.create("fpmc", num_items=NUM_ITEMS + 9, dim=4)
+    first = models.init_params(jax.random.key(7), model, length=5)
+    kept = jax.tree.map(np.array, first)
+    fitted = training.fit_large(
+        jax.random.key(0), model, TRAIN, VALIDATION, initial=first, batch_size=64, max_steps=5, keep_best=False
+    )
+    for name, table in fitted.params["params"].items():
+        np.testing.assert_array_equal(table[0], np.zeros(4))
+        np.testing.assert_array_equal(table[-9:], kept["params"][name][-9:])
+        assert not np.array_equal(table, kept["params"][name])
+        np.testing.assert_array_equal(first["params"][name], kept["params"][name])
+
+
+@pytest.mark.slow
+def test_a_step_is_made_in_place_and_needs_no_memory_of_the_catalogues_size():
+    def memory(num_items):
+        model = models.create("fpmc", num_items=num_items, dim=8)
+        loss_of = functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2)
+        program = rows.RowProgram(model, loss_of, sparse_rows.adam(0.1), optax.adam(0.1), (), 32, 3, 5, 16)
+        shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model, length=5))
+        state = program.start(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
+        aside = {"sampler": samplers.uniform(num_items)}
+        material = jax.device_put(programs.Material(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, aside))
+        (changed, shape), (read, other) = jax.tree.flatten(state), jax.tree.flatten(material)
+
+        def run(changed, read, key, step):
+            state, material = shape.unflatten(changed), other.unflatten(read)
+            return jax.tree.leaves(program.interval(state, key, material, step))
+
+        lowered = jax.jit(run, donate_argnums=0).lower(changed, read, jax.random.key(0), jnp.int32(0))
+        compiled = lowered.compile()
+        held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.tables, state.slots)))
+        return compiled.memory_analysis(), held
+
+    (small, _), (large, held) = memory(50_000), memory(400_000)
+    assert large.alias_size_in_bytes >= held
+    assert large.temp_size_in_bytes < small.temp_size_in_bytes + 4096
+
+
+def test_item_tables_are_those_that_grow_with_the_catalogue():
+    assert set(rows.item_tables(models.create("stamp", num_items=4, dim=5))) == {"input_embedding", "output_embedding"}
+    assert len(rows.item_tables(models.create("late", num_items=4, dim=5))) == 4
+
+
+def test_what_cannot_be_trained_by_rows_is_refused():
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
+    refused = functools.partial(training.fit_large, jax.random.key(0), model, TRAIN, VALIDATION)
+    with pytest.raises(ValueError, match="reads the whole catalogue"):
+        refused(loss_of=functools.partial(objectives.full_softmax, chunk_size=8))
+    with pytest.raises(ValueError, match="no lists of items"):
+        refused(aside={"list_items": np.zeros((3, 2))})
+    with pytest.raises(ValueError, match="log_frequency has 5 rows; expected 61"):
+        refused(aside={"log_frequency": np.zeros(5)})
+    with pytest.raises(ValueError, match="aside is a list"):
+        refused(aside=[1])
+    with pytest.raises(ValueError, match="patience is 0"):
+        refused(patience=0)
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
+    with pytest.raises(FloatingPointError, match="not finite at step 4"):
+        training.fit_large(
+            jax.random.key(0),
+            model,
+            TRAIN,
+            VALIDATION,
+            row_optimizer=sparse_rows.sgd(np.inf),
+            max_steps=4,
+            batch_size=32,
+        )
