@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from alkd_jax import losses, scoring
+from alkd_jax import losses, scoring, sharding
 from alkd_jax.examples import Batch
 from alkd_jax.models import Encoder, Params
 from alkd_jax.samplers import Sampler
@@ -49,7 +49,7 @@ def in_batch_loss(model: Encoder, *, released: bool = False) -> Loss:
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
-        targets = model.apply(params, method="item_embeddings")[batch.target]
+        targets = sharding.rows(model.apply(params, method="item_embeddings"), batch.target)
         if vectors.ndim > 2:
             scores = scoring.pooled(vectors @ targets.T)
             apart = batch.session[:, None] != batch.session[None, :]
@@ -75,7 +75,7 @@ def in_batch_softmax(model: Encoder) -> Loss:
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
-        targets = model.apply(params, method="item_embeddings")[batch.target]
+        targets = sharding.rows(model.apply(params, method="item_embeddings"), batch.target)
         log_chance = jnp.asarray(batch.aside["log_frequency"])[batch.target]
         scores = scoring.pooled(vectors @ targets.T)
         differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])
@@ -103,7 +103,7 @@ def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        own = scoring.listed_scores(vectors, table[batch.target][:, None])[:, 0]
+        own = scoring.listed_scores(vectors, sharding.rows(table, batch.target)[:, None])[:, 0]
         return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - own, batch.weight)
 
     return loss
@@ -130,8 +130,9 @@ def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
         total = gain.sum(-1)
-        taught = (gain * scoring.listed_scores(vectors, table[listed])).sum(-1) / jnp.where(total > 0, total, 1.0)
-        own = scoring.listed_scores(vectors, table[batch.target][:, None])[:, 0]
+        of_listed = scoring.listed_scores(vectors, sharding.rows(table, listed))
+        taught = (gain * of_listed).sum(-1) / jnp.where(total > 0, total, 1.0)
+        own = scoring.listed_scores(vectors, sharding.rows(table, batch.target)[:, None])[:, 0]
         share = jnp.where(total > 0, batch.aside["list_share"], 0.0)
         wanted = (1 - share) * own + share * taught
         return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - wanted, batch.weight)
@@ -163,7 +164,7 @@ def measure_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
         log_z = _log_partition(vectors, table, chunk_size)
-        taught = log_z * gain.sum(-1) - (gain * scoring.listed_scores(vectors, table[listed])).sum(-1)
+        taught = log_z * gain.sum(-1) - (gain * scoring.listed_scores(vectors, sharding.rows(table, listed))).sum(-1)
         bias = vectors[:, 0, -2]
         excess = bias + jax.lax.stop_gradient(log_z - bias) - jnp.asarray(batch.aside["log_mass"])[batch.row]
         return losses.weighted_mean(taught + excess**2, batch.weight)
@@ -173,8 +174,8 @@ def measure_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
 
 def _log_partition(vectors: Float[Array, "B *L D"], table: Float[Array, "V D"], chunk_size: int | None) -> Array:
     """``log Σ_{v ≥ 1} exp(score(b, v))``; of several vectors, the soft maximum of theirs, since sums commute."""
-    rows = vectors.reshape(-1, vectors.shape[-1])
-    log_z = losses.log_partition(rows, table, min(chunk_size or table.shape[0], table.shape[0]))
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    log_z = losses.log_partition(flat, table, min(chunk_size or table.shape[0], table.shape[0]))
     return log_z if vectors.ndim == 2 else jax.nn.logsumexp(log_z.reshape(vectors.shape[:-1]), axis=1)
 
 
@@ -210,8 +211,8 @@ def sampled_loss(model: Encoder, kind: str, *, num_negatives: int = 1) -> Loss:
         table = model.apply(params, method="item_embeddings")
         drawn = sampler.draw(draw_key, (batch.target.shape[0], num_negatives))
         fresh = (drawn != batch.target[:, None]) & (drawn[:, :, None] != batch.items[:, None, :]).all(-1)
-        positive = scoring.listed_scores(vectors, table[batch.target][:, None])[:, 0]
-        negative = scoring.listed_scores(vectors, table[drawn])
+        positive = scoring.listed_scores(vectors, sharding.rows(table, batch.target)[:, None])[:, 0]
+        negative = scoring.listed_scores(vectors, sharding.rows(table, drawn))
         if kind == "softmax":
             return losses.sampled_softmax(
                 positive,
@@ -243,7 +244,7 @@ def listwise_loss(model: Encoder) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.asarray(batch.aside["list_gain"])[batch.row]
         table = model.apply(params, method="item_embeddings")
-        scores = scoring.listed_scores(vectors, table[listed])
+        scores = scoring.listed_scores(vectors, sharding.rows(table, listed))
         return losses.listwise_softmax(scores, gain, where=listed > 0, weight=batch.weight)
 
     return loss

@@ -2,8 +2,9 @@
 
 from alkd_jax.losses.bpr import fused_in_batch_bpr, in_batch_bpr, sampled_bpr
 from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.losses.partition import log_partition
 from alkd_jax.losses.pointwise import binary_cross_entropy
-from alkd_jax.losses.softmax import chunked_softmax, full_softmax, listwise_softmax, log_partition, sampled_softmax
+from alkd_jax.losses.softmax import chunked_softmax, full_softmax, listwise_softmax, sampled_softmax
 
 __all__ = [
     "binary_cross_entropy",

@@ -1,12 +1,11 @@
 """Softmax cross-entropy over the catalogue, over a sample of it, and over a teacher's list."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.losses.partition import log_partition
 from alkd_jax.types import PAD
 
 
@@ -56,48 +55,6 @@ def chunked_softmax(
         raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
     own = (vectors * table[target]).sum(-1)
     return weighted_mean(log_partition(vectors, table, min(chunk_size, table.shape[0])) - own, weight)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def log_partition(vectors: Float[Array, "B D"], table: Float[Array, "V D"], chunk_size: int) -> Float[Array, " B"]:
-    """``log Σ_{v ≥ 1} exp(u_b · Y_v)``, a chunk of items at a time."""
-    return _log_partition_forward(vectors, table, chunk_size)[0]
-
-
-def _chunks(table: Array, chunk_size: int) -> tuple[Array, Array]:
-    """The table in chunks, the last one filled up, and which of their rows are items."""
-    rows, dim = table.shape
-    num_chunks = -(-rows // chunk_size)
-    padded = jnp.pad(table, ((0, num_chunks * chunk_size - rows), (0, 0)))
-    number = jnp.arange(num_chunks * chunk_size)
-    is_item = (number != PAD) & (number < rows)
-    return padded.reshape(num_chunks, chunk_size, dim), is_item.reshape(num_chunks, chunk_size)
-
-
-def _log_partition_forward(vectors: Array, table: Array, chunk_size: int) -> tuple[Array, tuple[Array, Array, Array]]:
-    def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
-        rows, is_item = chunk
-        scores = jnp.where(is_item[None], vectors @ rows.T, -jnp.inf)
-        return jnp.logaddexp(total, jax.nn.logsumexp(scores, axis=1)), None
-
-    start = jnp.full(vectors.shape[0], -jnp.inf, vectors.dtype)
-    total, _ = jax.lax.scan(add, start, _chunks(table, chunk_size))
-    return total, (vectors, table, total)
-
-
-def _log_partition_backward(chunk_size: int, kept: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    vectors, table, total = kept
-
-    def pull(carry: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
-        rows, is_item = chunk
-        share = jnp.where(is_item[None], jnp.exp(vectors @ rows.T - total[:, None]), 0.0) * cotangent[:, None]
-        return carry + share @ rows, share.T @ vectors
-
-    to_vectors, to_chunks = jax.lax.scan(pull, jnp.zeros_like(vectors), _chunks(table, chunk_size))
-    return to_vectors, to_chunks.reshape(-1, table.shape[1])[: table.shape[0]]
-
-
-log_partition.defvjp(_log_partition_forward, _log_partition_backward)
 
 
 def sampled_softmax(

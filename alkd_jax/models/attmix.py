@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
 
 _LAYER_NORM_EPSILON = 1e-8
@@ -78,7 +79,7 @@ class AttMix(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, of length 1. With ``train``, dropout draws from the random stream "dropout"."""
-        x = l2_normalise(jnp.where(mask[..., None], self.input_embedding[items], 0.0))
+        x = l2_normalise(jnp.where(mask[..., None], sharding.rows(self.input_embedding, items), 0.0))
         x = self.drop(x) if train and self.dropout else x
         recent = most_recent_first(x, mask, self.levels)
         queries = affine(self.level_queries(recent), self.level_query)
@@ -120,9 +121,9 @@ class AttMix(nn.Module):
         products = []
         for first in range(0, levels, _LEVELS_A_PRODUCT):
             kernels = [kernel for kernel, _ in self.level_maps[first : first + _LEVELS_A_PRODUCT]]
-            rows = kernels[-1].shape[0]
-            block = jnp.concatenate([jnp.pad(k, ((0, rows - k.shape[0]), (0, 0))) for k in kernels], axis=1)
-            products.append((flat[:, :rows] @ block).reshape(batch, len(kernels), dim))
+            height = kernels[-1].shape[0]
+            block = jnp.concatenate([jnp.pad(k, ((0, height - k.shape[0]), (0, 0))) for k in kernels], axis=1)
+            products.append((flat[:, :height] @ block).reshape(batch, len(kernels), dim))
         queries = jnp.concatenate(products, axis=1) + jnp.stack([bias for _, bias in self.level_maps])[None]
         return l2_normalise(queries, axis=1)
 

@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
 
 
 def xavier_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
     """N(0, 2 / (rows + width)) over the real items, 0 in the padding row."""
-    rows, dim = shape
-    return zero_padding_row(jax.random.normal(key, shape) * (2.0 / (rows - 1 + dim)) ** 0.5)
+    num_rows, dim = shape
+    return zero_padding_row(jax.random.normal(key, shape) * (2.0 / (num_rows - 1 + dim)) ** 0.5)
 
 
 class FPMC(nn.Module):
@@ -40,7 +41,7 @@ class FPMC(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
-        vectors = jnp.where(mask[..., None], self.input_embedding[items], 0.0)
+        vectors = jnp.where(mask[..., None], sharding.rows(self.input_embedding, items), 0.0)
         return vectors.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)
 
     def item_embeddings(self) -> Float[Array, "V D"]:

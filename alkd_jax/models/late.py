@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.models.fpmc import xavier_normal_table
 
@@ -60,12 +61,12 @@ class Late(nn.Module):
         if train and self.item_dropout > 0:
             kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.item_dropout, mask.shape)
             mask = mask & (kept | (steps_to_end == 0))
-        vectors = self.input_embedding[items]
+        vectors = sharding.rows(self.input_embedding, items)
         if self.shared:
-            both = jnp.concatenate([vectors, self.output_embedding[items]], axis=-1)
+            both = jnp.concatenate([vectors, sharding.rows(self.output_embedding, items)], axis=-1)
             vectors = (both.reshape(-1, 2 * self.dim) @ self.meeting_kernel).reshape(both.shape)
         vectors = jnp.where(mask[..., None], vectors, 0.0)
-        weight = self.input_bias[items] + math.log(self.recency) * steps_to_end
+        weight = sharding.rows(self.input_bias, items) + math.log(self.recency) * steps_to_end
         bias = jnp.where(mask, weight, _ABSENT)
         return jnp.concatenate([vectors, bias[..., None], jnp.ones_like(bias)[..., None]], axis=-1)
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
 
 
@@ -67,7 +68,7 @@ class STAMP(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, in the original variant h_s ∘ h_t; zero for an empty session. Has no dropout."""
-        gathered = self.input_embedding[items]
+        gathered = sharding.rows(self.input_embedding, items)
         x = jnp.where(mask[..., None], gathered, 0.0)
         length = mask.sum(1, keepdims=True)
         read = gathered if self.sum_padding else x

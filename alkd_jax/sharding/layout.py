@@ -1,0 +1,118 @@
+"""How the parameters of a model lie on a mesh: item tables by rows, filled up to equal parts, the rest on every device."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from alkd_jax.sharding.mesh import MODEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which arrays of a parameter tree are item tables, and how many rows they have on the mesh.
+
+    Attributes:
+        mesh: of devices.
+        num_rows: rows of an item table, V + 1.
+        tables: paths of the item tables.
+        lead: axes before the rows: 1 where there is a seed axis.
+    """
+
+    mesh: Mesh
+    num_rows: int
+    tables: frozenset[str]
+    lead: int = 0
+
+    @property
+    def rows_held(self) -> int:
+        """Rows of a table on the mesh: V + 1, filled up to equal parts."""
+        return self.num_rows + -self.num_rows % self.mesh.shape[MODEL]
+
+    @property
+    def whole(self) -> NamedSharding:
+        """Where what is the same on every device lies."""
+        return NamedSharding(self.mesh, P())
+
+    @property
+    def by_rows(self) -> NamedSharding:
+        """Where a table's parts lie."""
+        return NamedSharding(self.mesh, P(*[None] * self.lead, MODEL))
+
+    def place(self, params: Any) -> Any:
+        """Puts parameters on the mesh, from wherever they are."""
+
+        def one(path: Any, leaf: Array) -> Array:
+            is_table = _name(path) in self.tables
+            return jax.device_put(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+    def fill(self, params: Any) -> Any:
+        """:meth:`place` inside a program."""
+
+        def one(path: Any, leaf: Array) -> Array:
+            return self._filled(leaf) if _name(path) in self.tables else leaf
+
+        return self.settle(jax.tree_util.tree_map_with_path(one, params))
+
+    def settle(self, tree: Any) -> Any:
+        """Keeps what has been filled, a table's moments among it, in its parts, and all else whole, inside a program."""
+
+        def one(leaf: Array) -> Array:
+            is_table = leaf.ndim > self.lead and leaf.shape[self.lead] == self.rows_held
+            return jax.lax.with_sharding_constraint(leaf, self.by_rows if is_table else self.whole)
+
+        return jax.tree.map(one, tree)
+
+    def cut(self, params: Any) -> Any:
+        """Returns filled parameters in the model's own shapes, inside a program."""
+
+        def one(path: Any, leaf: Array) -> Array:
+            if _name(path) not in self.tables:
+                return leaf
+            return jax.lax.slice_in_dim(leaf, 0, self.num_rows, axis=self.lead)
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+    def give_back(self, params: Any) -> Any:
+        """Returns parameters in the model's own shapes: tables stay in parts if their rows allow it, else lie whole."""
+        is_even = self.rows_held == self.num_rows
+        paths = jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in self.tables, params)
+        placed = jax.tree.map(lambda is_table: self.by_rows if is_table and is_even else self.whole, paths)
+        return jax.jit(self.cut, out_shardings=placed)(params)
+
+    def _filled(self, leaf: Any) -> Any:
+        missing = self.rows_held - self.num_rows
+        if missing == 0:
+            return leaf
+        widths = [(0, missing if axis == self.lead else 0) for axis in range(leaf.ndim)]
+        return (np.pad if isinstance(leaf, np.ndarray) else jnp.pad)(leaf, widths)
+
+
+def layout_of(params: Any, num_rows: int, mesh: Mesh | None, *, lead: int = 0) -> Layout | None:
+    """Finds the item tables of a parameter tree: all arrays with as many rows as there are items and a padding.
+
+    Args:
+        params: the tree, or the shapes of one.
+        num_rows: V + 1.
+        mesh: where the parameters are to lie; None gives None.
+        lead: axes before the rows.
+    """
+    if mesh is None:
+        return None
+    found = [
+        _name(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if leaf.ndim > lead and leaf.shape[lead] == num_rows
+    ]
+    return Layout(mesh, num_rows, frozenset(found), lead)
+
+
+_name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")

@@ -1,0 +1,74 @@
+"""The mesh of devices, and which one holds where a program is traced."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA, MODEL = "data", "model"
+"""The axis that batches are cut along, and the axis that item tables are cut along, by rows."""
+
+
+def parse(text: str) -> dict[str, int]:
+    """Reads the sizes of a mesh from a text such as ``data=2,model=4``; an axis that is not named has size 1.
+
+    Raises:
+        ValueError: an axis is unknown, named twice or no positive number.
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, size = part.strip().partition("=")
+        if name not in (DATA, MODEL) or name in sizes or not size.isdecimal() or int(size) < 1:
+            raise ValueError(f"mesh is {text!r}; expected numbers from 1, as in 'data=2,model=4'")
+        sizes[name] = int(size)
+    return {axis: sizes.get(axis, 1) for axis in (DATA, MODEL)}
+
+
+def make(sizes: str | Mapping[str, int]) -> Mesh:
+    """Makes a mesh of the first devices there are.
+
+    Args:
+        sizes: of its axes, or a text that :func:`parse` reads.
+
+    Raises:
+        ValueError: it needs more devices than there are, or the text is none.
+    """
+    sizes = parse(sizes) if isinstance(sizes, str) else sizes
+    data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
+    devices = jax.devices()
+    if data * model > len(devices):
+        told = f"the mesh data={data},model={model} needs {data * model} devices"
+        raise ValueError(f"{told}; there are {len(devices)} ({devices[0].platform})")
+    chosen = devices[: data * model]
+    return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=chosen)
+
+
+def using(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Lets what is traced inside know the mesh; nothing where there is none."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def active() -> Any:
+    """Returns the abstract mesh that holds here, or None: outside a mesh, and where one device's share is at hand."""
+    mesh = jax.sharding.get_abstract_mesh()
+    is_ours = DATA in mesh.axis_names and MODEL in mesh.axis_names
+    return mesh if is_ours and all(kind == AxisType.Auto for kind in mesh.axis_types) else None
+
+
+def batch_axis(mesh: Any, *sizes: int) -> str | None:
+    """Returns the axis that batches of these sizes are cut along; None where one cannot be cut evenly."""
+    return DATA if all(size % mesh.shape[DATA] == 0 for size in sizes) else None
+
+
+def over_data(tree: Any, mesh: Mesh | None) -> Any:
+    """Cuts every array of a tree along the data axis, inside a program; one that cannot be cut evenly is left whole."""
+    if mesh is None:
+        return tree
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        spec = PartitionSpec(batch_axis(mesh, leaf.shape[0]))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(cut, tree)
