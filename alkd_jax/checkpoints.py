@@ -160,7 +160,9 @@ def kept_training(folder: TrainingFolder, identity: Mapping[str, Any], template:
         if newest is not None:
             named = by_path(template)
             target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in named.items()}
-            both = ocp.args.Composite(state=ocp.args.StandardRestore(target), curves=ocp.args.JsonRestore())
+            # Not strict: a table saved on another mesh may be filled up to another number of rows.
+            own = ocp.args.StandardRestore(target, strict=False)
+            both = ocp.args.Composite(state=own, curves=ocp.args.JsonRestore())
             restored = manager.restore(newest, args=both)
             leaves = [restored["state"][name] for name in named]
             found = jax.tree.unflatten(jax.tree.structure(template), leaves), restored["curves"]["curves"]
@@ -176,9 +178,10 @@ def _claim(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{path} holds checkpoints but no identity.json; expected a folder of training, or a new one"
             )
-        partial = path / ".identity.json.partial"
-        partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
-        os.replace(partial, file)
+        if jax.process_index() == 0:
+            partial = path / ".identity.json.partial"
+            partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+            os.replace(partial, file)
         return
     try:
         theirs = dict(json.loads(file.read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from alkd_jax import metrics, scoring
+from alkd_jax import metrics, scoring, sharding
 from alkd_jax.models import Encoder, Params, released_form
 from alkd_jax.types import PAD, Sessions
 
@@ -40,6 +40,7 @@ def evaluate(
     ties: str = "average",
     batch_size: int = 512,
     chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Evaluation:
     """Ranks the target of every session among the whole catalogue.
 
@@ -54,6 +55,7 @@ def evaluate(
         ties: see :func:`alkd_jax.scoring.target_rank`.
         batch_size: sessions scored at a time; one compilation however many are left for the last batch.
         chunk_size: items scored at a time, see :func:`alkd_jax.scoring.catalogue_rank`.
+        mesh: devices to rank on, see :func:`alkd_jax.sharding.make`; by default the first.
 
     Raises:
         ValueError: there are no sessions, an id or a size is out of range, or the protocol is unknown.
@@ -65,21 +67,20 @@ def evaluate(
     _check(model, sessions)
     padding_is_item = protocol == "released"
     model = released_form(model) if padding_is_item else model
+    layout = sharding.layout_of(params, model.num_items + 1, mesh)
+    params = params if layout is None else layout.place(params)
     options = {"ties": ties, "padding_is_item": padding_is_item, "chunk_size": chunk_size}
-    ranks = np.concatenate(
-        [
-            np.asarray(_ranks(model, params, *batch, **options))[:valid]
-            for batch, valid in _batches(sessions, batch_size)
-        ]
-    )
+    batches = _batches(sessions, batch_size)
+    with sharding.using(mesh):
+        ranks = np.concatenate(
+            [np.asarray(_ranks(model, layout, params, *batch, **options))[:valid] for batch, valid in batches]
+        )
     averages = metrics.from_ranks(ranks, ks)
     if padding_is_item:
-        lists = np.concatenate(
-            [
-                np.asarray(_lists(model, params, *batch[:2], k=max(ks)))[:valid]
-                for batch, valid in _batches(sessions, batch_size)
-            ]
-        )
+        with sharding.using(mesh):
+            lists = np.concatenate(
+                [np.asarray(_lists(model, layout, params, *batch[:2], k=max(ks)))[:valid] for batch, valid in batches]
+            )
         for k in ks:
             averages[f"ndcg_released@{k}"] = hash_order_ndcg(lists[:, :k] - 1, np.asarray(sessions.target) - 1)
     return Evaluation(ranks, averages)
@@ -147,9 +148,10 @@ def _released_input(items: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> tuple
     return jnp.where(real, items, PAD), real, jnp.concatenate([items, extra[:, None]], axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "ties", "padding_is_item", "chunk_size"))
+@functools.partial(jax.jit, static_argnames=("model", "layout", "ties", "padding_is_item", "chunk_size"))
 def _ranks(
     model: Encoder,
+    layout: sharding.Layout | None,
     params: Params,
     items: Int[Array, "B L"],
     mask: Bool[Array, "B L"],
@@ -159,6 +161,7 @@ def _ranks(
     padding_is_item: bool,
     chunk_size: int | None,
 ) -> Int[Array, " B"]:
+    params = params if layout is None else layout.cut(params)
     exclude = items
     if padding_is_item:
         items, mask, exclude = _released_input(items, mask)
@@ -167,14 +170,22 @@ def _ranks(
     if padding_is_item:
         unreachable = (exclude == target[:, None]).any(1)
         ranks = jnp.where(unreachable, model.num_items, ranks)
-    return ranks
+    return ranks if layout is None else sharding.everywhere(ranks, layout.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "k"))
+@functools.partial(jax.jit, static_argnames=("model", "layout", "k"))
 def _lists(
-    model: Encoder, params: Params, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, k: int
+    model: Encoder,
+    layout: sharding.Layout | None,
+    params: Params,
+    items: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    *,
+    k: int,
 ) -> Int[Array, "B K"]:
     """The released protocol's top k."""
+    params = params if layout is None else layout.cut(params)
     items, mask, exclude = _released_input(items, mask)
     table = model.apply(params, method="item_embeddings")
-    return scoring.top_k(model.apply(params, items, mask), table, k, exclude=exclude)[1]
+    lists = scoring.top_k(model.apply(params, items, mask), table, k, exclude=exclude)[1]
+    return lists if layout is None else sharding.everywhere(lists, layout.mesh)

@@ -15,7 +15,7 @@ import alkd_jax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"types", "shipping"},
+    {"types", "sharding", "shipping"},
     {"models", "losses", "metrics", "maxmin", "recommender", "shuffling", "sparse_rows"},
     {"data", "examples", "samplers", "scoring", "llm"},
     {"neighbors", "selection", "objectives", "checkpoints"},

@@ -13,17 +13,17 @@ from alkd_jax.types import Sessions
 NUM_ITEMS = 40
 
 
-def chain_sessions(num, offset, seed):
+def chain_sessions(num, offset, seed, num_items=NUM_ITEMS):
     """Sessions that walk through the catalogue one item at a time, so the next item can be learned."""
     rng = np.random.default_rng(seed)
     length = rng.integers(2, 6, num)
-    start = rng.integers(0, NUM_ITEMS, num)
-    items = (start[:, None] + np.arange(5)) % NUM_ITEMS + 1
+    start = rng.integers(0, num_items, num)
+    items = (start[:, None] + np.arange(5)) % num_items + 1
     mask = np.arange(5) < length[:, None]
     return Sessions(
         items=np.where(mask, items, 0).astype(np.int32),
         mask=mask,
-        target=((start + length) % NUM_ITEMS + 1).astype(np.int32),
+        target=((start + length) % num_items + 1).astype(np.int32),
         session_id=np.arange(offset, offset + num, dtype=np.int32),
     )
 

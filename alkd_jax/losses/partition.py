@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.sharding import DATA, MODEL, active
-from alkd_jax.sharding.lookup import filled
-from alkd_jax.sharding.mesh import batch_axis
+from alkd_jax.sharding import DATA, MODEL, active, batch_axis, filled, in_parts
 from alkd_jax.types import PAD
 
 
@@ -48,9 +46,7 @@ def _forward(
             return largest + jnp.log(jax.lax.psum(jnp.exp(own - largest), MODEL))
 
         batch = batch_axis(mesh, vectors.shape[0])
-        # The sum starts alike on all devices and ends differently, which the checker would have to be told of.
-        specs = {"in_specs": (P(batch), P(MODEL)), "out_specs": P(batch), "check_vma": False}
-        total = jax.shard_map(of_part, mesh=mesh, **specs)(vectors, table)
+        total = in_parts(of_part, mesh, (P(batch), P(MODEL)), P(batch))(vectors, table)
     return total, (vectors, table, total)
 
 
@@ -65,16 +61,15 @@ def _backward(
     def of_part(vectors: Array, part: Array, total: Array, cotangent: Array) -> tuple[Array, Array]:
         mine, size = (vectors, total, cotangent), vectors.shape[0]
         if batch is not None:
-            mine = tuple(jax.lax.all_gather(rows, DATA, tiled=True) for rows in mine)  # type: ignore[assignment]
+            mine = tuple(jax.lax.all_gather(rows, DATA, tiled=True) for rows in mine)
         first = jax.lax.axis_index(MODEL) * part.shape[0]
         to_vectors, to_part = _pull(mine[0], part, *mine[1:], first, num_rows, chunk_size)
         if batch is not None:
             to_vectors = jax.lax.dynamic_slice_in_dim(to_vectors, jax.lax.axis_index(DATA) * size, size)
         return jax.lax.psum(to_vectors, MODEL), to_part
 
-    # All of a data axis add up the same numbers for their part, which the checker cannot see.
-    specs = {"in_specs": (P(batch), P(MODEL), P(batch), P(batch)), "out_specs": (P(batch), P(MODEL))}
-    return jax.shard_map(of_part, mesh=mesh, check_vma=False, **specs)(vectors, table, total, cotangent)
+    takes = P(batch), P(MODEL), P(batch), P(batch)
+    return in_parts(of_part, mesh, takes, (P(batch), P(MODEL)))(vectors, table, total, cotangent)
 
 
 _log_partition.defvjp(_forward, _backward)

@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.scoring.largest import largest
+from alkd_jax.scoring.parts import Span, top_k_of_parts
 from alkd_jax.scoring.products import scores
+from alkd_jax.sharding import active
 from alkd_jax.types import PAD
 
 _BIN = 64
@@ -31,6 +34,7 @@ def top_k(
     *,
     exclude: Int[Array, "B L"],
     chunk_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The k best items of the whole catalogue, exactly; never more scores in memory than fit.
 
@@ -45,6 +49,7 @@ def top_k(
         exclude: items never returned, 0 where there are fewer.
         chunk_size: items scored at a time, at most; default by memory: all of a small catalogue, else what stays in
             cache on a CPU, and a thirty-second of the memory elsewhere.
+        mesh: devices whose model axis the table is cut along; default the one that holds here, if any.
 
     Returns:
         Scores, best first, ties to the lower id; and item ids. Where fewer than k items remain, −inf and −1. NaN counts
@@ -57,8 +62,15 @@ def top_k(
         raise ValueError(f"k is {k}; expected at least 1")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
-    tile, chunk = _sizes(session_vectors.shape, item_embeddings.shape[0], k, chunk_size)
-    return _top_k(session_vectors, item_embeddings, exclude, k=k, tile=tile, chunk=chunk)
+
+    def of_table(vectors: Array, table: Array, exclude: Array, items: Span) -> tuple[Array, Array]:
+        tile, chunk = _sizes(vectors.shape, table.shape[0], k, chunk_size)
+        return _top_k(vectors, table, exclude, items, k=k, tile=tile, chunk=chunk)
+
+    mesh = active() if mesh is None else mesh
+    if mesh is not None:
+        return top_k_of_parts(mesh, of_table, session_vectors, item_embeddings, k, exclude)
+    return of_table(session_vectors, item_embeddings, exclude, (PAD + 1, item_embeddings.shape[0]))
 
 
 def _sizes(vectors: tuple[Any, ...], rows: int, k: int, chunk_size: int | None) -> tuple[int | None, int]:
@@ -85,15 +97,15 @@ def _device_scores() -> int:
 
 @functools.partial(jax.jit, static_argnames=("k", "tile", "chunk"))
 def _top_k(
-    vectors: Array, table: Array, exclude: Array, *, k: int, tile: int | None, chunk: int
+    vectors: Array, table: Array, exclude: Array, items: Span, *, k: int, tile: int | None, chunk: int
 ) -> tuple[Array, Array]:
-    """Tiles of sessions one after the other, each through all chunks."""
+    """Tiles of sessions one after the other, each through all chunks; other rows than ``items`` are never listed."""
     batch, rows = vectors.shape[0], table.shape[0]
     binned = chunk >= _BINS_PAY * _BIN * k
     if binned and chunk % _BIN:
         chunk += -chunk % _BIN
         table = jnp.pad(table, ((0, chunk - rows), (0, 0)))
-    one_tile = functools.partial(_top_k_of_tile, table=table, k=k, rows=rows, chunk=chunk, binned=binned)
+    one_tile = functools.partial(_top_k_of_tile, table=table, items=items, k=k, chunk=chunk, binned=binned)
     if tile is None or batch <= tile:
         return one_tile((vectors, exclude))
     num_tiles = -(-batch // tile)
@@ -108,9 +120,9 @@ def _top_k(
 
 
 def _top_k_of_tile(
-    sessions: tuple[Array, Array], *, table: Array, k: int, rows: int, chunk: int, binned: bool
+    sessions: tuple[Array, Array], *, table: Array, items: Span, k: int, chunk: int, binned: bool
 ) -> tuple[Array, Array]:
-    """The best so far, carried through all chunks; ``rows`` of the table are the catalogue's."""
+    """The best so far, carried through all chunks."""
     vectors, exclude = sessions
     batch, width = vectors.shape[0], table.shape[0]
     row = jnp.arange(batch)[:, None]
@@ -122,7 +134,7 @@ def _top_k_of_tile(
         # The last chunk starts early enough to be whole; what it repeats is no candidate again.
         start = jnp.minimum(first, width - chunk)
         item = start + jnp.arange(chunk)
-        real = (item >= first) & (item != PAD) & (item < rows)
+        real = (item >= first) & (item >= items[0]) & (item < items[1])
         # What is no candidate is marked in the table's few columns, not in the many scores: NaN is never listed.
         piece = jnp.where(real[:, None], jax.lax.dynamic_slice_in_dim(rows_here, start, chunk), jnp.nan)
         local = exclude - start

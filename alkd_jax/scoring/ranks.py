@@ -1,10 +1,14 @@
 """The exact rank of the target in the whole catalogue, with seen items and padding left out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.scoring.products import scores
+from alkd_jax.sharding import MODEL, active, batch_axis, filled, in_parts, local_rows
 from alkd_jax.types import PAD
 
 TIES = ("average", "optimistic", "pessimistic")
@@ -61,6 +65,7 @@ def catalogue_rank(
     The target's score is read from a product of the same shape as everyone's, so it is rounded as theirs are. Chunks
     that stay in a CPU's cache make this several times as fast as going through all scores. Against those it may rank
     two items that are equal up to rounding the other way round, where the product rounds differently at another shape.
+    On a mesh every device counts in its part of the table, and only the counts travel.
 
     Args:
         session_vectors: u.
@@ -77,11 +82,52 @@ def catalogue_rank(
         ValueError: the tie mode is unknown, or chunk_size is below 1.
     """
     _check(ties, chunk_size)
+    left_out, counts = _left_out(target, exclude)
+    count = functools.partial(_count_ahead, ties=ties, chunk_size=chunk_size)
+    mesh, num_rows = active(), item_embeddings.shape[0]
+    if mesh is None:
+        targets = item_embeddings[target]
+        return _rank(count(session_vectors, item_embeddings, targets, left_out, counts, num_rows), ties)
+
+    def in_part(vectors: Array, part: Array, target: Array, left_out: Array, counts: Array) -> Array:
+        first = jax.lax.axis_index(MODEL) * part.shape[0]
+        targets = local_rows(part, target)
+        ahead = count(vectors, part, targets, left_out - first, counts, num_rows - first)
+        return jax.lax.psum(ahead, MODEL)
+
+    batch = P(batch_axis(mesh, target.shape[0]))
+    table = filled(item_embeddings, mesh.shape[MODEL])
+    counting = in_parts(in_part, mesh, (batch, P(MODEL), batch, batch, batch), batch)
+    return _rank(counting(session_vectors, table, target, left_out, counts), ties)
+
+
+def _count_ahead(
+    session_vectors: Float[Array, "B *L D"],
+    item_embeddings: Float[Array, "V D"],
+    targets: Float[Array, "B D"],
+    left_out: Int[Array, "B M"],
+    counts: Bool[Array, "B M"],
+    num_rows: Int[Array, ""] | int,
+    *,
+    ties: str,
+    chunk_size: int | None,
+) -> Int[Array, " B"]:
+    """What the items of a table, or of a part of one, put each target back by.
+
+    Args:
+        session_vectors: u.
+        item_embeddings: the part.
+        targets: the targets' rows, wherever these are from.
+        left_out: rows of the part that do not count; those elsewhere are harmless.
+        counts: which of them to take off.
+        num_rows: rows from here on are no items.
+        ties: as in :func:`target_rank`.
+        chunk_size: items scored at a time.
+    """
     (rows, dim), batch = item_embeddings.shape, session_vectors.shape[0]
     chunk = min(_chunk_size(batch) if chunk_size is None else chunk_size, rows)
-    left_out, counts = _left_out(target, exclude)
     num_own, num_chunks = -(-batch // chunk), -(-rows // chunk)
-    own_table = jnp.zeros((num_own * chunk, dim), item_embeddings.dtype).at[:batch].set(item_embeddings[target])
+    own_table = jnp.zeros((num_own * chunk, dim), item_embeddings.dtype).at[:batch].set(targets)
 
     def count(carry: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], None]:
         own, ahead = carry
@@ -101,14 +147,15 @@ def catalogue_rank(
         local = left_out - start
         here = counts & (local >= 0) & (local < chunk) & (left_out >= first)
         theirs = jnp.take_along_axis(found, jnp.clip(local, 0, chunk - 1), axis=1)
-        fresh = (start + jnp.arange(chunk) >= first)[None]
+        place = start + jnp.arange(chunk)
+        fresh = ((place >= first) & (place < num_rows))[None]
         more = (_ahead(found, own, ties) * fresh).sum(1) - (_ahead(theirs, own, ties) * here).sum(1)
         return (own, ahead + jnp.where(step < num_own, 0, more)), None
 
     dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
     nothing = (jnp.zeros((batch, 1), dtype), jnp.zeros(batch, jnp.int32))
     (_, ahead), _ = jax.lax.scan(count, nothing, jnp.arange(num_own + num_chunks))
-    return _rank(ahead, ties)
+    return ahead
 
 
 def _check(ties: str, chunk_size: int | None) -> None:

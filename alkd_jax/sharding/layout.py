@@ -1,4 +1,4 @@
-"""How the parameters of a model lie on a mesh: item tables by rows, filled up to equal parts, the rest on every device."""
+"""How parameters lie on a mesh: item tables by rows, filled up to equal parts, the rest on every device."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
@@ -45,6 +46,11 @@ class Layout:
         """Where a table's parts lie."""
         return NamedSharding(self.mesh, P(*[None] * self.lead, MODEL))
 
+    @property
+    def stacked(self) -> "Layout":
+        """The same with a seed axis before the rows."""
+        return dataclasses.replace(self, lead=1)
+
     def place(self, params: Any) -> Any:
         """Puts parameters on the mesh, from wherever they are."""
 
@@ -63,7 +69,7 @@ class Layout:
         return self.settle(jax.tree_util.tree_map_with_path(one, params))
 
     def settle(self, tree: Any) -> Any:
-        """Keeps what has been filled, a table's moments among it, in its parts, and all else whole, inside a program."""
+        """Keeps what has been filled, a table's moments too, in its parts, and all else whole, inside a program."""
 
         def one(leaf: Array) -> Array:
             is_table = leaf.ndim > self.lead and leaf.shape[self.lead] == self.rows_held
@@ -87,6 +93,17 @@ class Layout:
         paths = jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in self.tables, params)
         placed = jax.tree.map(lambda is_table: self.by_rows if is_table and is_even else self.whole, paths)
         return jax.jit(self.cut, out_shardings=placed)(params)
+
+    def fetch(self, params: Any) -> Any:
+        """Copies parameters to the host, to that of every process, in the model's own shapes."""
+
+        def one(path: Any, leaf: Array) -> np.ndarray:
+            if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+                leaf = multihost_utils.process_allgather(leaf, tiled=True)
+            array = np.asarray(leaf)
+            return np.split(array, [self.num_rows], axis=self.lead)[0] if _name(path) in self.tables else array
+
+        return jax.tree_util.tree_map_with_path(one, params)
 
     def _filled(self, leaf: Any) -> Any:
         missing = self.rows_held - self.num_rows

@@ -13,15 +13,16 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.sharding.mesh import DATA, MODEL, active, batch_axis
+from alkd_jax.sharding.mesh import DATA, MODEL, active, batch_axis, in_parts
+from alkd_jax.types import IntArray
 
 
-def rows(table: Float[Array, "V *D"], ids: Int[Array, "*batch"]) -> Float[Array, "*batch *D"]:
+def rows(table: Float[Array, "V ..."], ids: IntArray) -> Float[Array, "..."]:
     """``table[ids]``, on whatever mesh holds: the same numbers and the same gradient.
 
     Args:
         table: an item table.
-        ids: rows of it, in ``0..V-1``; on a mesh the first axis is the batch.
+        ids: rows of it, in ``0..V-1``, of any shape; on a mesh the first axis is the batch.
     """
     mesh = active()
     if mesh is None or ids.ndim == 0:
@@ -29,20 +30,20 @@ def rows(table: Float[Array, "V *D"], ids: Int[Array, "*batch"]) -> Float[Array,
     return _rows(mesh, filled(table, mesh.shape[MODEL]), ids)
 
 
-def filled(table: Float[Array, "V *D"], parts: int) -> Float[Array, "R *D"]:
+def filled(table: Float[Array, "V ..."], parts: int) -> Float[Array, "R ..."]:
     """The table with rows of zeros after its last, so that it falls into equal parts."""
     return jnp.pad(table, [(0, -table.shape[0] % parts), *[(0, 0)] * (table.ndim - 1)])
 
 
 def local_place(ids: Int[Array, "*batch"], size: int) -> tuple[Array, Array]:
-    """Where rows stand in this device's part of a table, ``size`` where they are elsewhere; and whether they are here."""
+    """Where rows stand in this device's part of a table, ``size`` where it lacks them; and whether they are here."""
     place = ids - jax.lax.axis_index(MODEL) * size
     here = (place >= 0) & (place < size)
     # Not a negative number, which would count from the end.
     return jnp.where(here, place, size), here
 
 
-def local_rows(part: Float[Array, "R *D"], ids: Int[Array, "*batch"]) -> Float[Array, "*batch *D"]:
+def local_rows(part: Float[Array, "R ..."], ids: Int[Array, "..."]) -> Float[Array, "..."]:
     """:func:`rows` from one device's part of the table, under ``shard_map``."""
     place, here = local_place(ids, part.shape[0])
     found = part[jnp.minimum(place, part.shape[0] - 1)]
@@ -53,7 +54,7 @@ def local_rows(part: Float[Array, "R *D"], ids: Int[Array, "*batch"]) -> Float[A
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rows(mesh: Any, table: Array, ids: Array) -> Array:
     batch = batch_axis(mesh, ids.shape[0])
-    return jax.shard_map(local_rows, mesh=mesh, in_specs=(P(MODEL), P(batch)), out_specs=P(batch))(table, ids)
+    return in_parts(local_rows, mesh, (P(MODEL), P(batch)), P(batch))(table, ids)
 
 
 def _forward(mesh: Any, table: Array, ids: Array) -> tuple[Array, tuple[Array, int]]:
@@ -71,9 +72,7 @@ def _backward(mesh: Any, kept: tuple[Array, int], cotangent: Array) -> tuple[Arr
         nothing = jnp.zeros((size, *cotangent.shape[ids.ndim :]), cotangent.dtype)
         return nothing.at[place].add(cotangent, mode="drop")
 
-    # All of a data axis add up the same numbers, which the checker cannot see.
-    specs = {"in_specs": (P(batch), P(batch)), "out_specs": P(MODEL), "check_vma": False}
-    return jax.shard_map(add_up, mesh=mesh, **specs)(ids, cotangent), None
+    return in_parts(add_up, mesh, (P(batch), P(batch)), P(MODEL))(ids, cotangent), None
 
 
 _rows.defvjp(_forward, _backward)

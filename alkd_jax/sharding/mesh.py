@@ -1,7 +1,7 @@
 """The mesh of devices, and which one holds where a program is traced."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -57,17 +57,37 @@ def active() -> Any:
     return mesh if is_ours and all(kind == AxisType.Auto for kind in mesh.axis_types) else None
 
 
+def in_parts(work: Callable[..., Any], mesh: Any, takes: tuple[PartitionSpec, ...], gives: Any) -> Callable[..., Any]:
+    """``shard_map`` that takes our word for what is the same along an axis: sums that start alike and end differently,
+    and results that every device works out for itself, would else be refused.
+
+    Args:
+        work: on one device's share.
+        mesh: of devices.
+        takes: how each argument is cut.
+        gives: how the results are put together.
+    """
+    return jax.shard_map(work, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+
+
 def batch_axis(mesh: Any, *sizes: int) -> str | None:
     """Returns the axis that batches of these sizes are cut along; None where one cannot be cut evenly."""
     return DATA if all(size % mesh.shape[DATA] == 0 for size in sizes) else None
 
 
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Puts every array of a tree whole on every device, inside a program."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
 def over_data(tree: Any, mesh: Mesh | None) -> Any:
-    """Cuts every array of a tree along the data axis, inside a program; one that cannot be cut evenly is left whole."""
+    """Cuts every array of a tree along the data axis, inside a program; one that cannot be cut evenly stays whole."""
     if mesh is None:
         return tree
 
-    def cut(leaf: jax.Array) -> jax.Array:
+    def cut(leaf: jax.Array | int) -> jax.Array | int:
+        if not isinstance(leaf, jax.Array) or leaf.ndim == 0:
+            return leaf
         spec = PartitionSpec(batch_axis(mesh, leaf.shape[0]))
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
 

@@ -6,6 +6,7 @@ runs alone or beside others.
 """
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from alkd_jax import sharding
 from alkd_jax.checkpoints import KeptTraining, TrainingFolder, kept_training
 from alkd_jax.examples import (
     AnyExamples,
@@ -78,6 +80,7 @@ def fit(
     validation_batch: int = 512,
     progress: Callable[[Progress], None] | None = None,
     checkpoints: TrainingFolder | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Fitted:
     """Trains a backbone, every seed in the same program, each stopping when its validation recall stops rising.
 
@@ -106,6 +109,9 @@ def fit(
         validation_batch: sessions whose scores are in memory at a time, per seed.
         progress: called after each validation.
         checkpoints: where the state is kept while training; the same call goes on from there, to the same result.
+        mesh: devices to train on, see :func:`alkd_jax.sharding.make`; by default the first. Item tables and what the
+            optimizer keeps of them lie in parts, batches are cut where the data axis divides them. Results are those
+            of one device but for the order of sums, and training may go on under another mesh.
 
     Returns:
         The best parameters of each seed and the learning curves.
@@ -125,6 +131,9 @@ def fit(
     _check(model, train, validation, sizes)
     examples, source = _what_to_learn(train, targets, sequences, examples)
     _check_examples(model, source, examples)
+    keys = seed_keys(key, seeds)
+    init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    first, layout = _first_params(init_keys, model, train.items.shape[1], initial, extra, mesh)
     program = Program(
         model=model,
         loss=in_batch_loss(model) if loss is None else loss,
@@ -134,21 +143,25 @@ def fit(
         patience=patience,
         recall_at=recall_at,
         validation_batch=validation_batch,
+        layout=layout,
     )
-    keys = seed_keys(key, seeds)
-    init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    own, more = _first_params(init_keys, model, train.items.shape[1], initial, extra)
-    material = jax.device_put(Material(examples, source, validation, aside))
+    material = Material(examples, source, validation, aside)
+    material, run_keys = jax.device_put((material, run_keys), None if layout is None else layout.whole)
+    own, more = first
     # The state is donated from step to step; the caller's arrays must not be.
-    state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
+    with sharding.using(mesh):
+        state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
     with _kept(checkpoints, program, keys, state, material) as kept:
         return _run(program, run_keys, state, material, max_steps, progress, kept)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="length")
-def _draw(draw: Callable[..., Params], model: Encoder, keys: jax.Array, **options: int) -> Params:
-    """Parameters of every seed, in one program rather than one an array."""
-    return jax.vmap(lambda key: draw(key, model, **options))(keys)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="length")
+def _draw(
+    draw: Callable[..., Params], model: Encoder, layout: sharding.Layout | None, keys: jax.Array, **options: int
+) -> Params:
+    """Parameters of every seed, in one program rather than one an array; on a mesh each device draws its own part."""
+    params = jax.vmap(lambda key: draw(key, model, **options))(keys)
+    return params if layout is None else layout.stacked.fill(params)
 
 
 def _kept(
@@ -161,18 +174,45 @@ def _kept(
     """The open folder of checkpoints, where there is one."""
     if checkpoints is None:
         return contextlib.nullcontext()
-    return kept_training(checkpoints, identity(program, keys, state, material), state)
+    described = state
+    if program.layout is not None:
+        # Told in the model's own shapes and for one device: the mesh is no part of what a training is.
+        params = program.layout.stacked.fetch(state.params)
+        opt_state = jax.eval_shape(jax.vmap(program.optimizer.init), params)
+        own = {name: params[name] for name in state.best_params}
+        described = dataclasses.replace(state, params=params, opt_state=opt_state, best_params=own)
+        program = dataclasses.replace(program, layout=None)
+    return kept_training(checkpoints, identity(program, keys, described, material), state)
 
 
 def _first_params(
-    keys: jax.Array, model: Encoder, length: int, initial: Params | None, extra: ExtraParams | None
-) -> tuple[Params, Params]:
-    """The model's parameters and the further ones of every seed."""
-    own = _draw(init_params, model, keys, length=length) if initial is None else initial
-    more = {} if extra is None else _draw(extra, model, jax.vmap(lambda k: jax.random.fold_in(k, _EXTRA))(keys))
-    if clash := own.keys() & more.keys():
+    keys: jax.Array,
+    model: Encoder,
+    length: int,
+    initial: Params | None,
+    extra: ExtraParams | None,
+    mesh: jax.sharding.Mesh | None,
+) -> tuple[tuple[Params, Params], sharding.Layout | None]:
+    """The model's parameters and the further ones of every seed, and how they lie on the mesh."""
+    more_keys = jax.vmap(lambda key: jax.random.fold_in(key, _EXTRA))(keys)
+
+    def draw(layout: sharding.Layout | None, keys: jax.Array, more_keys: jax.Array) -> tuple[Params, Params]:
+        own = _draw(init_params, model, layout, keys, length=length) if initial is None else {}
+        return own, {} if extra is None else _draw(extra, model, layout, more_keys)
+
+    shapes = jax.eval_shape(functools.partial(draw, None), keys, more_keys)
+    own_shapes = shapes[0] if initial is None else initial
+    if clash := own_shapes.keys() & shapes[1].keys():
         raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
-    return own, more
+    layout = sharding.layout_of({**own_shapes, **shapes[1]}, model.num_items + 1, mesh, lead=1)
+    if layout is not None:
+        keys, more_keys = jax.device_put((keys, more_keys), layout.whole)
+        layout = dataclasses.replace(layout, lead=0)
+    with sharding.using(mesh):
+        own, more = draw(layout, keys, more_keys)
+    if initial is not None:
+        own = initial if layout is None else layout.stacked.place(initial)
+    return (own, more), layout
 
 
 def _what_to_learn(
@@ -242,7 +282,7 @@ def _run(
     kept: KeptTraining | None,
 ) -> Fitted:
     """Runs intervals until every seed has stopped or the steps are spent."""
-    num_seeds = keys.shape[0]
+    num_seeds, layout = keys.shape[0], program.layout
     steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [np.asarray(state.best_metric)]
     if kept is not None and kept.found is not None:
         state, curves = kept.found
@@ -256,7 +296,8 @@ def _run(
         if not active.any():
             break
         began = time.perf_counter()
-        state, seen = programs.interval(program, state, keys, material, jnp.int32(step))
+        with sharding.using(None if layout is None else layout.mesh):
+            state, seen = programs.interval(program, state, keys, material, np.int32(step))
         seen, stopped = jax.device_get((seen, state.stopped))
         if step > began_at:
             seconds += time.perf_counter() - began
@@ -275,7 +316,8 @@ def _run(
     history = History(np.asarray(steps), np.stack(losses, 1), np.stack(recalls, 1))
     best_step, best_metric = jax.device_get((state.best_step, state.best_metric))
     speed = timed_examples / seconds if seconds else float("nan")
-    return Fitted(state.best_params, history, best_step, best_metric, speed)
+    best = state.best_params if layout is None else layout.stacked.give_back(state.best_params)
+    return Fitted(best, history, best_step, best_metric, speed)
 
 
 def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarray]) -> tuple[list[Any], ...]:

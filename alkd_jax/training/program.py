@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import metrics, scoring
+from alkd_jax import metrics, scoring, sharding
 from alkd_jax.examples import AnyExamples, Batch, batch_rows
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
@@ -98,6 +98,7 @@ class Program:
     patience: int
     recall_at: int
     validation_batch: int
+    layout: sharding.Layout | None = None
 
     def start(self, params: Params, own: Params, validation: Sessions) -> TrainState:
         """The state before the first step; the parameters given are the ones to beat.
@@ -107,14 +108,28 @@ class Program:
             own: of these, the model's.
             validation: decides how good they are.
         """
-        recall = validation_recall(self.model, own, validation, self.recall_at, self.validation_batch)
+        recall = self.recall(own, validation)
         zero = jnp.zeros((), jnp.int32)
         copy = jax.tree.map(jnp.array, own)
         return TrainState(params, self.optimizer.init(params), copy, recall, zero, zero, jnp.zeros((), bool))
 
+    def shaped(self, params: Params) -> Params:
+        """The parameters in the model's own shapes."""
+        return params if self.layout is None else self.layout.cut(params)
+
+    def settled(self, state: TrainState) -> TrainState:
+        """The state of every seed, lying as it does when it goes in again."""
+        return state if self.layout is None else self.layout.stacked.settle(state)
+
+    def recall(self, own: Params, validation: Sessions) -> Float[Array, ""]:
+        """Validation recall of the model's parameters."""
+        return validation_recall(self.model, self.shaped(own), validation, self.recall_at, self.validation_batch)
+
     def batch(self, material: Material, rows: Array, step: Array) -> Batch:
-        """Gathers the examples of a step."""
+        """Gathers the examples of a step, over the data axis where there is one."""
         batch = material.examples.take(rows, material.source)  # type: ignore[arg-type]
+        if self.layout is not None:
+            batch = sharding.over_data(batch, self.layout.mesh)
         return batch.replace(step=step, aside=material.aside)  # type: ignore[attr-defined]
 
     def interval(self, state: TrainState, key: jax.Array, material: Material, step: Array) -> tuple[TrainState, Seen]:
@@ -124,24 +139,28 @@ class Program:
         rows = batch_rows(order_key, step, self.steps, self.batch_size, num_examples)
         optimizer = optax.with_extra_args_support(self.optimizer)
 
+        def loss_of(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+            return self.loss(self.shaped(params), batch, key)
+
         def take_step(carry: tuple[Params, optax.OptState], now: tuple[Array, Array]) -> tuple[Any, Array]:
             params, opt_state = carry
             chosen, number = now
             batch = self.batch(material, chosen, number)
-            gradient = jax.grad(self.loss)(params, batch, jax.random.fold_in(loss_key, number))
+            gradient = jax.grad(loss_of)(params, batch, jax.random.fold_in(loss_key, number))
             updates, opt_state = optimizer.update(gradient, opt_state, params, step=number)
             params = optax.apply_updates(params, updates)
             # A loss that is not finite leaves its mark on the vectors of the items it was about.
-            sound = jnp.isfinite(self.model.apply(params, method="item_embeddings")[batch.target]).all()
+            table = self.model.apply(self.shaped(params), method="item_embeddings")
+            sound = jnp.isfinite(sharding.rows(table, batch.target)).all()
             return (params, opt_state), sound
 
         numbers = step + jnp.arange(self.steps)
         (params, opt_state), sound = jax.lax.scan(take_step, (state.params, state.opt_state), (rows, numbers))
         # A loss at every step would cost as much as its gradient; one an interval tells as much.
         last = self.batch(material, rows[-1], numbers[-1])
-        loss = self.loss(params, last, jax.random.fold_in(loss_key, numbers[-1]))
+        loss = loss_of(params, last, jax.random.fold_in(loss_key, numbers[-1]))
         own = {name: params[name] for name in state.best_params}
-        recall = validation_recall(self.model, own, material.validation, self.recall_at, self.validation_batch)
+        recall = self.recall(own, material.validation)
         better = (recall > state.best_metric) & ~state.stopped
         stale = jnp.where(better, 0, state.stale + 1)
         new_state = TrainState(
@@ -159,7 +178,7 @@ class Program:
 @functools.partial(jax.jit, static_argnums=0)
 def start(program: Program, params: Params, own: Params, validation: Sessions) -> TrainState:
     """The first state of every seed."""
-    return jax.vmap(program.start, in_axes=(0, 0, None))(params, own, validation)
+    return program.settled(jax.vmap(program.start, in_axes=(0, 0, None))(params, own, validation))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -182,5 +201,8 @@ def interval(
             arguments = seed if own_examples else (*seed, material.examples)
             return jax.lax.cond(seed[0].stopped, lambda *given: (given[0], unchanged), one, *arguments)
 
-        return jax.lax.map(unless_stopped, per_seed)
-    return jax.vmap(one, in_axes=(0, 0, 0 if own_examples else None))(state, keys, material.examples)
+        out = jax.lax.map(unless_stopped, per_seed)
+    else:
+        out = jax.vmap(one, in_axes=(0, 0, 0 if own_examples else None))(state, keys, material.examples)
+    state, seen = out
+    return program.settled(state), seen if program.layout is None else sharding.everywhere(seen, program.layout.mesh)
