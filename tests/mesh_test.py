@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
+import two_processes
 
 from alkd_jax import sharding
 
@@ -44,3 +47,34 @@ def test_eight_devices():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "on_eight_devices.py"]
     done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_two_processes(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "two_processes.py"), str(number), port, str(tmp_path)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    told = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(told)[-6000:]
+    alone = two_processes.work(None, None, max_steps=10)
+    for number in range(2):
+        with np.load(tmp_path / f"process_{number}.npz") as found:
+            for name, expected in alone.items():
+                if name in ("ranks", "drawn"):
+                    np.testing.assert_array_equal(found[name], expected)
+                else:
+                    np.testing.assert_allclose(found[name], expected, atol=2e-5, err_msg=name)
+    # What two processes have kept is the finished training of one.
+    taken_up = two_processes.work(None, tmp_path / "training", max_steps=10)
+    for name, expected in taken_up.items():
+        np.testing.assert_allclose(expected, alone[name], atol=2e-5, err_msg=name)

@@ -13,9 +13,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from training_test import chain_sessions
 
-from alkd_jax import evaluation, losses, models, objectives, samplers, scoring, sharding, training
+from alkd_jax import evaluation, losses, models, objectives, samplers, scoring, selection, sharding, training
 from alkd_jax.checkpoints import TrainingFolder
 from alkd_jax.examples import last_item_examples
+from alkd_jax.selection import draws, threshold
 from alkd_jax.training import program as programs
 
 MESHES = ["data=8", "model=8", "data=2,model=4"]
@@ -75,11 +76,11 @@ def test_the_partition_function_and_its_gradient(mesh, key):
     def found(vectors, table):
         return jax.value_and_grad(lambda *a: losses.log_partition(*a, 2).sum(), (0, 1))(vectors, table)
 
-    total, (to_vectors, to_table) = found(vectors, table)
+    _, (to_vectors, to_table) = found(vectors, table)
     with sharding.using(mesh):
-        total_here, gradient = found(vectors, table)
+        total, gradient = found(vectors, table)
     scores = np.asarray(vectors, np.float64) @ np.asarray(table, np.float64)[1:].T
-    assert float(total_here) == pytest.approx(np.log(np.exp(scores).sum(1)).sum(), rel=1e-6)
+    assert float(total) == pytest.approx(np.log(np.exp(scores).sum(1)).sum(), rel=1e-6)
     np.testing.assert_allclose(gradient[0], to_vectors, atol=2e-6)
     np.testing.assert_allclose(gradient[1], to_table, atol=2e-6)
     assert not np.asarray(gradient[1][0]).any()
@@ -129,6 +130,41 @@ def test_only_the_lists_of_the_parts_travel(key):
         compiled = listing.lower(vectors, table, exclude).compile()
     assert_nothing_large_travels(compiled, num_rows, 4)
     assert [8, 4 * k] in collectives(compiled)
+
+
+# selection ------------------------------------------------------------------------------------------------------------
+
+
+def test_draws_and_difficulty_are_those_of_one_device(mesh, key, monkeypatch):
+    monkeypatch.setattr(draws, "RANDOM_BLOCK", 64)
+    jax.clear_caches()
+    policy = np.where(np.arange(900) % 7 == 0, -np.inf, np.round(np.linspace(-4, 0, 900))).astype(np.float32)
+    for num in (1, 50, 771):
+        expected = selection.select(key, policy, num=num)
+        np.testing.assert_array_equal(selection.select(key, policy, num=num, mesh=mesh), expected)
+    jax.clear_caches()
+    model, sessions = models.create("fpmc", num_items=40, dim=6), chain_sessions(90, 0, 0)
+    params = models.init_params(key, model)
+    expected = selection.session_difficulty(model, params, sessions.items, sessions.mask, batch_size=32)
+    found = selection.session_difficulty(model, params, sessions.items, sessions.mask, batch_size=32, mesh=mesh)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_equal_numbers_are_taken_from_the_first_devices_first(mesh):
+    bits = jnp.asarray(np.random.default_rng(0).integers(0, 3, 160), jnp.uint32)
+    axes = ("data", "model")
+    for k in (1, 30, 111, 160):
+        work = functools.partial(threshold.k_largest, k=k, axes=axes)
+        found = jax.jit(sharding.in_parts(work, mesh, (P(axes),), (P(), P())))(bits)
+        np.testing.assert_array_equal(found[1], np.argsort(-np.asarray(bits, np.int64), kind="stable")[:k])
+
+
+def test_no_more_than_what_is_drawn_travels():
+    mesh, num = sharding.make("data=2,model=4"), 50
+    blocks = jax.device_put(jnp.zeros((8, 1000)), NamedSharding(mesh, P(("data", "model"))))
+    lowered = draws._select_in_parts.lower(jax.random.key(0), blocks, num=num, mesh=mesh)
+    travels = collectives(lowered.compile())
+    assert max(np.prod(shape) for shape in travels) <= num
 
 
 # training -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.scoring.largest import largest
-from alkd_jax.sharding import MODEL, batch_axis, filled, in_parts
+from alkd_jax.sharding import MODEL, batch_axis, filled, in_parts, put
 from alkd_jax.types import PAD
 
 Span: TypeAlias = tuple[Int[Array, ""] | int, Int[Array, ""] | int]
@@ -50,5 +50,5 @@ def top_k_of_parts(
     arrays = session_vectors, table, exclude
     if not isinstance(table, jax.core.Tracer):
         places = (P(), P(MODEL), P())
-        arrays = tuple(jax.device_put(a, NamedSharding(mesh, at)) for a, at in zip(arrays, places, strict=True))
+        arrays = tuple(put(array, NamedSharding(mesh, at)) for array, at in zip(arrays, places, strict=True))
     return in_parts(of_part, mesh, (batch, P(MODEL), batch), (batch, batch))(*arrays)

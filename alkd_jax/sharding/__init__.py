@@ -2,7 +2,19 @@
 
 from alkd_jax.sharding.layout import Layout, layout_of
 from alkd_jax.sharding.lookup import filled, local_rows, rows
-from alkd_jax.sharding.mesh import DATA, MODEL, active, batch_axis, everywhere, in_parts, make, over_data, parse, using
+from alkd_jax.sharding.mesh import (
+    DATA,
+    MODEL,
+    active,
+    batch_axis,
+    everywhere,
+    in_parts,
+    make,
+    over_data,
+    parse,
+    put,
+    using,
+)
 
 __all__ = [
     "DATA",
@@ -18,6 +30,7 @@ __all__ = [
     "make",
     "over_data",
     "parse",
+    "put",
     "rows",
     "using",
 ]

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from alkd_jax.sharding.mesh import MODEL
+from alkd_jax.sharding.mesh import MODEL, put
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Layout:
 
         def one(path: Any, leaf: Array) -> Array:
             is_table = _name(path) in self.tables
-            return jax.device_put(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
+            return put(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
 
         return jax.tree_util.tree_map_with_path(one, params)
 

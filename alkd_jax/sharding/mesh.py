@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, MODEL = "data", "model"
@@ -73,6 +74,22 @@ def in_parts(work: Callable[..., Any], mesh: Any, takes: tuple[PartitionSpec, ..
 def batch_axis(mesh: Any, *sizes: int) -> str | None:
     """Returns the axis that batches of these sizes are cut along; None where one cannot be cut evenly."""
     return DATA if all(size % mesh.shape[DATA] == 0 for size in sizes) else None
+
+
+def put(tree: Any, place: NamedSharding) -> Any:
+    """Puts arrays on a mesh, outside a program; where it spans processes, each must have the same arrays to hand."""
+    if place.is_fully_addressable:
+        return jax.device_put(tree, place)
+
+    def one(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, place)
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+
+    return jax.tree.map(one, tree)
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:

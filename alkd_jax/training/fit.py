@@ -146,7 +146,8 @@ def fit(
         layout=layout,
     )
     material = Material(examples, source, validation, aside)
-    material, run_keys = jax.device_put((material, run_keys), None if layout is None else layout.whole)
+    both = material, run_keys
+    material, run_keys = jax.device_put(both) if layout is None else sharding.put(both, layout.whole)
     own, more = first
     # The state is donated from step to step; the caller's arrays must not be.
     with sharding.using(mesh):
@@ -206,7 +207,7 @@ def _first_params(
         raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
     layout = sharding.layout_of({**own_shapes, **shapes[1]}, model.num_items + 1, mesh, lead=1)
     if layout is not None:
-        keys, more_keys = jax.device_put((keys, more_keys), layout.whole)
+        keys, more_keys = sharding.put((keys, more_keys), layout.whole)
         layout = dataclasses.replace(layout, lead=0)
     with sharding.using(mesh):
         own, more = draw(layout, keys, more_keys)

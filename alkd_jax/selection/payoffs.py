@@ -1,0 +1,98 @@
+"""What is at stake in the selection game: gains by rank of difficulty, and how many sessions of each class."""
+
+import fractions
+import math
+from collections.abc import Sequence
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from alkd_jax.maxmin.game import IntArray, refuse_where
+
+
+@flax.struct.dataclass
+class LogGains:
+    """Gains and losses of the selection game; the true logarithm is ``field + log_scale``.
+
+    Attributes:
+        effective: ``[N]`` log a.
+        similar: ``[N]`` log b.
+        incorrect: ``[N]`` log d.
+        log_scale: logarithm of the common factor that was left out, which moves no policy.
+    """
+
+    effective: Float[Array, "*batch N"]
+    similar: Float[Array, "*batch N"]
+    incorrect: Float[Array, "*batch N"]
+    log_scale: float = flax.struct.field(pytree_node=False)
+
+
+def gains(
+    rank: IntArray, *, exponent: float | int = 10, similar_ratio: float = 0.5, incorrect_ratio: float | int = 0.5
+) -> LogGains:
+    """The paper's gains, as logarithms: the harder the session, the larger what is won and lost.
+
+    ``a_s = rank_s^−μ``, ``b_s = similar_ratio · a_s``, ``d_s = incorrect_ratio · a_s``
+
+    Args:
+        rank: ``[N]`` from 1 (hardest) to N.
+        exponent: μ ≥ 0.
+        similar_ratio: b/a, in (0, 1).
+        incorrect_ratio: d/a > 0.
+
+    Returns:
+        Gains relative to the easiest session, ``log (rank/N)^−μ``: policies have their weight near it, and float32 is
+        finest there (for μ = 10 and N up to 10^8, the gains of the easier half have a relative error below 2e-6).
+
+    Raises:
+        ValueError: a rank is below 1, or a number is out of its range.
+
+    Reference:
+        Du et al., AAAI 2025, "Gains"; the printed rank is by ascending difficulty, the text and the released code mean
+        descending.
+    """
+    refuse_where(rank < 1, "rank", rank, "at least 1")
+    if not (exponent >= 0 and math.isfinite(exponent)):
+        raise ValueError(f"exponent is {exponent}; expected a finite number, at least 0")
+    if not 0 < similar_ratio < 1:
+        raise ValueError(f"similar_ratio is {similar_ratio}; expected a number between 0 and 1")
+    if not 0 < incorrect_ratio < math.inf:
+        raise ValueError(f"incorrect_ratio is {incorrect_ratio}; expected a positive number")
+    effective = -exponent * log_fraction(jnp.asarray(rank, jnp.int32), rank.shape[0])
+    return LogGains(
+        effective=effective,
+        similar=effective + math.log(similar_ratio),
+        incorrect=effective + math.log(incorrect_ratio),
+        log_scale=-exponent * math.log(rank.shape[0]),
+    )
+
+
+def log_fraction(rank: Int[Array, " N"], num_sessions: int) -> Float[Array, " N"]:
+    """Returns ``log(rank / num_sessions)``, precise near 0 even where ranks are beyond the integers of float32."""
+    missing = (num_sessions - rank).astype(jnp.float32) / num_sessions
+    direct = jnp.log(rank.astype(jnp.float32) / num_sessions)
+    return jnp.where(rank > num_sessions // 2, jnp.log1p(-missing), direct)
+
+
+def class_counts(num_sessions: int, ratios: Sequence[float | int] = (1, 5, 4)) -> tuple[int, int, int]:
+    """Splits N sessions into effective, similar and incorrect ones.
+
+    Args:
+        num_sessions: N.
+        ratios: effective : similar : incorrect; at least 0, in any unit.
+
+    Returns:
+        ``(k_ef, k_si, k_in)``; the first two are rounded down, the rest is incorrect.
+
+    Raises:
+        ValueError: a number is negative, or there are not three ratios with a positive sum.
+    """
+    if num_sessions < 0:
+        raise ValueError(f"num_sessions is {num_sessions}; expected at least 0")
+    if len(ratios) != 3 or not all(0 <= ratio < math.inf for ratio in ratios) or sum(ratios) == 0:
+        raise ValueError(f"ratios are {ratios}; expected three numbers, at least 0, that are not all 0")
+    # Decimal ratios such as 0.3 are meant as written, not as the binary fraction nearest to them.
+    exact = [fractions.Fraction(str(ratio)) for ratio in ratios]
+    num_effective, num_similar = (math.floor(num_sessions * ratio / sum(exact)) for ratio in exact[:2])
+    return num_effective, num_similar, num_sessions - num_effective - num_similar
