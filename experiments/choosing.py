@@ -35,9 +35,10 @@ def own_choices(run: OpenRun, can_be_asked: Bool[np.ndarray, " N"]) -> dict[str,
         "ALKDRec": jnp.asarray(run.array("policy.npz", "log_policy")),
         "RAD-BC": rad_bc_policy(run, rank),
     }
+    can_be_drawn = {name: jnp.where(jnp.asarray(can_be_asked), policy, -jnp.inf) for name, policy in policies.items()}
     chosen = {
-        method: selection.select(draw_key(run, method), jnp.where(jnp.asarray(can_be_asked), policy, -jnp.inf), num=num)
-        for method, policy in policies.items()
+        method: selection.select(draw_key(run, method), policy, num=num, mesh=run.mesh)
+        for method, policy in can_be_drawn.items()
     }
     askable = np.flatnonzero(can_be_asked)
     difficulty = jnp.asarray(run.array("difficulty.npz", "difficulty")[askable])

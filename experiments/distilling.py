@@ -29,7 +29,7 @@ def distilled(run: OpenRun, method: str, lists: alkd.Rankings | None, **options:
         lists: what it learns from, as :func:`lists_of` gives them.
         **options: of :func:`alkd_jax.training.fit`: progress, checkpoints.
     """
-    common = {"seeds": run.settings.seeds, "max_steps": run.settings.max_steps} | options
+    common = {"seeds": run.settings.seeds, "max_steps": run.settings.max_steps, "mesh": run.mesh} | options
     train = from_scratch if method in BASELINES else fine_tuned
     return train(run, method, lists, common, tuned=run.tuned(method))
 

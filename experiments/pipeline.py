@@ -68,6 +68,7 @@ class Run(OpenRun):
                     aside=aside,
                     patience=patience,
                     max_steps=settings.max_steps,
+                    mesh=self.mesh,
                     **watching,
                 )
             save_fitted(folder, role, fitted)
@@ -95,9 +96,7 @@ class Run(OpenRun):
         def work(folder: pathlib.Path) -> None:
             model, params = self.model(judge), first_seed(self.params(judge))
             train = self.split("train")
-            items, mask = jnp.asarray(train.items), jnp.asarray(train.mask)
-            vectors = model.apply(params, items, mask)
-            difficulty = selection.difficulty(vectors, model.apply(params, method="item_embeddings"), items, mask)
+            difficulty = selection.session_difficulty(model, params, train.items, train.mask, mesh=self.mesh)
             np.savez(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
 
         self.folder.hop("difficulty", {}, ["difficulty.npz"], work, after=[judge])
@@ -244,7 +243,7 @@ class Run(OpenRun):
             for method, place in trained_methods(self.settings.asked_methods).items():
                 model = self.model(role_of(method))
                 outs = evaluation.evaluate_seeds(
-                    model, self.params(place), self.dataset.test, protocol=self.settings.mode
+                    model, self.params(place), self.dataset.test, protocol=self.settings.mode, mesh=self.mesh
                 )
                 ranks[method] = np.stack([out.ranks for out in outs])
                 released_ndcg[method] = {

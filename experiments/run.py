@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import checkpoints, evaluation, objectives, samplers, scoring
+from alkd_jax import checkpoints, evaluation, objectives, samplers, scoring, sharding
 from alkd_jax.llm import replay
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
@@ -39,6 +39,8 @@ class OpenRun:
         identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         folder.open(identity | {"mode": settings.mode, "seed": settings.seed})
         asked = dataclasses.asdict(settings)
+        # Where a run is computed is no part of what it is.
+        del asked["mesh"]
         config = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in asked.items()}
         write_json(folder.path / "config.json", config)
         counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
@@ -63,6 +65,11 @@ class OpenRun:
             raise ValueError(f"{config}: settings of another version ({error})") from error
         rankings = settings.rankings
         return cls.open(dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings)))
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices to compute on; None for one."""
+        return None if self.settings.mesh is None else sharding.make(self.settings.mesh)
 
     @property
     def released(self) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+from alkd_jax import sharding
 from experiments.methods import parse_methods
 from experiments.sources import parse_source
 
@@ -41,6 +42,8 @@ class Settings:
         accept_missing: goes on though the model was not asked about all sessions.
         accuracy: share of sessions that the simulated LLM answers faithfully.
         seed: of everything random.
+        mesh: devices to compute on, as data=2,model=4: batches are cut along the first axis, item tables along the
+            second; by default one device. A run may go on with another mesh.
     """
 
     data: str
@@ -66,6 +69,7 @@ class Settings:
     accept_missing: bool = False
     accuracy: float = 0.9
     seed: int = 0
+    mesh: str | None = None
 
     @property
     def asked_methods(self) -> tuple[str, ...]:
@@ -96,6 +100,8 @@ class Settings:
             if value not in known:
                 raise ValueError(f"--{name} is {value!r}; expected {' or '.join(known)}")
         parse_methods(self.methods)
+        if self.mesh is not None:
+            sharding.make(self.mesh)
         if self.selection == "released" and parse_source(self.data).kind != "released":
             raise ValueError("--selection released needs --data released:PATH:NAME")
         if self.ranker == "replay" and self.rankings is None and parse_source(self.data).kind != "released":

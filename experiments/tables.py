@@ -53,6 +53,7 @@ class Tables:
         max_steps: training steps at most, teacher, student and distillation each.
         teacher_dim: width of the teacher.
         budget: sessions asked about; default the paper's.
+        mesh: devices to compute on, as data=2,model=4; by default one.
         trials: option sets tried for every method that has options, see `experiments.tune`; 0 takes the defaults.
     """
 
@@ -65,6 +66,7 @@ class Tables:
     max_steps: int = 10_000
     teacher_dim: int = 100
     budget: int | None = None
+    mesh: str | None = None
     trials: int = 4
 
     def run_of(self, data: str, backbone: str) -> pathlib.Path:
@@ -88,6 +90,7 @@ class Tables:
             max_steps=self.max_steps,
             teacher_dim=self.teacher_dim,
             budget=self.budget,
+            mesh=self.mesh,
         )
 
 

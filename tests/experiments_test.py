@@ -70,6 +70,17 @@ def test_a_run_is_a_folder_of_named_files(finished):
     assert not list(out.glob(".*")), "nothing half-written is left"
 
 
+def test_a_mesh_is_no_part_of_a_run_and_needs_its_devices(finished):
+    out, _ = finished
+    assert "mesh" not in json.loads((out / "config.json").read_text())
+    with pytest.raises(ValueError, match=r"the mesh data=64,model=2 needs 128 devices; there are \d+ \(cpu\)"):
+        settings(out, mesh="data=64,model=2").check()
+    with pytest.raises(ValueError, match="mesh is 'data=two'; expected numbers from 1"):
+        settings(out, mesh="data=two").check()
+    one = reproduce.run_pipeline(settings(out, mesh="data=1"))
+    assert one["methods"].keys() >= METHODS
+
+
 def test_the_report_stands_alone(finished):
     page = (finished[0] / "report.html").read_text()
     assert page.count("<svg") == 3

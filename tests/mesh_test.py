@@ -1,7 +1,9 @@
 """Many devices: what a mesh is made of, and, in processes of their own, eight devices and two processes."""
 
+import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -42,9 +44,11 @@ def test_without_a_mesh_none_holds():
     assert sharding.active() is None
 
 
-def test_eight_devices():
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_eight_devices(marked):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "on_eight_devices.py"]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
+    command = [sys.executable, "-m", "pytest", *options, "on_eight_devices.py"]
     done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
@@ -78,3 +82,23 @@ def test_two_processes(tmp_path):
     taken_up = two_processes.work(None, tmp_path / "training", max_steps=10)
     for name, expected in taken_up.items():
         np.testing.assert_allclose(expected, alone[name], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_with_another_mesh_and_comes_out_alike(tmp_path):
+    """The whole pipeline on four devices, then on one: nothing is run again, and another one on one tells the same."""
+    options = ["--data", "synthetic", "--backbone", "fpmc", "--seeds", "2", "--max-steps", "20", "--teacher-dim", "12"]
+    command = [sys.executable, "-m", "experiments.reproduce", *options, "--budget", "40", "--selection", "own"]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    common = {"cwd": HERE.parent, "env": environment, "capture_output": True, "text": True, "timeout": 1200}
+    methods = ["--methods", "DE,DLLM2Rec,ALKDRec"]
+    for out, mesh in (("many", ["--mesh", "data=2,model=2"]), ("many", []), ("one", [])):
+        done = subprocess.run([*command, "--out", str(tmp_path / out), *methods, *mesh], **common)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        taken_over = done.stdout.count("kept from an earlier run")
+        assert (taken_over == 0) == (mesh != [] or out == "one"), done.stdout
+        assert not taken_over or not re.search(r"^\S+: \d+\.\d s$", done.stdout, re.MULTILINE), done.stdout
+    many, one = (json.loads((tmp_path / out / "metrics.json").read_text())["methods"] for out in ("many", "one"))
+    for name, columns in one.items():
+        for metric, column in columns.items():
+            np.testing.assert_allclose(many[name][metric]["values"], column["values"], atol=2e-3, err_msg=name)

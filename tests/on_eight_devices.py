@@ -19,7 +19,8 @@ from alkd_jax.examples import last_item_examples
 from alkd_jax.selection import draws, threshold
 from alkd_jax.training import program as programs
 
-MESHES = ["data=8", "model=8", "data=2,model=4"]
+slow = pytest.mark.slow
+MESHES = [pytest.param("data=8", marks=slow), pytest.param("model=8", marks=slow), "data=2,model=4"]
 COLLECTIVES = "all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all"
 
 
@@ -52,7 +53,7 @@ def test_there_are_eight():
     assert len(jax.devices()) == 8
 
 
-@pytest.mark.parametrize("shape", [(16,), (16, 3), (5, 3)])
+@pytest.mark.parametrize("shape", [pytest.param((16,), marks=slow), (16, 3), (5, 3)])
 def test_rows_and_their_gradient_are_to_the_bit_those_of_one_device(mesh, key, shape):
     table = jax.random.normal(key, (21, 4))
     ids = jax.random.randint(key, shape, 0, 21)
@@ -86,7 +87,7 @@ def test_the_partition_function_and_its_gradient(mesh, key):
     assert not np.asarray(gradient[1][0]).any()
 
 
-@pytest.mark.parametrize("ties", scoring.TIES)
+@pytest.mark.parametrize("ties", ["average", *(pytest.param(ties, marks=slow) for ties in scoring.TIES[1:])])
 def test_ranks_are_those_of_one_device_ties_and_all(mesh, ties):
     rng = np.random.default_rng(0)
     table, vectors = rng.integers(-2, 3, (45, 3)).astype(np.float32), rng.integers(-2, 3, (16, 3)).astype(np.float32)
@@ -103,7 +104,7 @@ def test_ranks_are_those_of_one_device_ties_and_all(mesh, ties):
         np.testing.assert_array_equal(ranks(vectors, table, target, exclude=exclude), expected)
 
 
-@pytest.mark.parametrize("k", [1, 5, 40])
+@pytest.mark.parametrize("k", [pytest.param(1, marks=slow), 5, 40])
 def test_lists_are_those_of_one_device_ties_and_all(mesh, k):
     rng = np.random.default_rng(1)
     table, vectors = rng.integers(-2, 3, (45, 3)).astype(np.float32), rng.integers(-2, 3, (16, 3)).astype(np.float32)
@@ -178,11 +179,12 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("backbone", ["fpmc", "late"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("objective", "backbone"),
+    [("in-batch BPR", "fpmc"), *(pytest.param(name, "fpmc", marks=slow) for name in list(OBJECTIVES)[1:])]
+    + [pytest.param("full softmax", "late", marks=slow)],
+)
 def test_no_more_than_a_batch_travels_in_training_and_validation(objective, backbone):
-    if backbone == "late" and objective != "full softmax":
-        pytest.skip("one objective over several vectors a session")
     mesh, sessions = sharding.make("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 1))
@@ -242,19 +244,23 @@ def assert_close(found, expected):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("text", ["data=2", "model=4", "data=2,model=4"])
+@pytest.mark.parametrize(
+    "text", [pytest.param("data=2", marks=slow), pytest.param("model=4", marks=slow), "data=2,model=4"]
+)
 def test_training_and_ranks_are_those_of_one_device(text, on_one):
     found = fitted(sharding.make(text))
     assert on_one[0].history.recall[:, -1].min() > 0.5, "it learned"
     assert_close(found, on_one)
 
 
+@slow
 def test_one_device_in_a_mesh_gives_the_bits_of_one_without(on_one):
     found = fitted(sharding.make("data=1"))
     for one, other in zip(jax.tree.leaves(found[0].params), jax.tree.leaves(on_one[0].params), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
+@slow
 def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
     # 41 rows are filled up to 44, to 48, and not at all.
     fitted(sharding.make("data=2,model=4"), max_steps=5, checkpoints=tmp_path)
@@ -265,6 +271,7 @@ def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
     assert_close(found, on_one)
 
 
+@slow
 def test_a_batch_that_cannot_be_cut_is_worked_out_whole(on_one):
     found = fitted(sharding.make("data=8"), batch_size=60, max_steps=5)
     assert_close(found, fitted(None, batch_size=60, max_steps=5))
