@@ -15,7 +15,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
+
+from alkd_jax.sharding import DATA, MODEL, batch_axis, in_parts
+from alkd_jax.types import PAD
 
 Table: TypeAlias = Array
 """``[V, *D]``, a row an item."""
@@ -174,11 +179,56 @@ def distinct_ids(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"
     return jnp.where(unique < num_rows, unique, beyond), place.reshape(ids.shape)
 
 
+def update_parts(
+    optimizer: RowOptimizer, mesh: Mesh, table: Table, slots: Any, ids: Int[Array, " M"], gradients: Array
+) -> tuple[Table, Any]:
+    """``optimizer.update`` of a table that lies in parts: every device updates its own rows, to the same bits.
+
+    What travels is the batch's ids and gradients, where the batch is cut along the data axis.
+
+    Args:
+        optimizer: of this room.
+        mesh: whose model axis cuts the table evenly, see :func:`alkd_jax.sharding.filled`.
+        table: ``[R, *D]``, R a multiple of the model axis.
+        slots: what ``optimizer.init`` made of it.
+        ids: ``[M]`` rows, cut along the data axis if that divides M.
+        gradients: ``[M, *D]`` theirs.
+
+    Returns:
+        The table and its slots. Donate both.
+
+    Raises:
+        ValueError: the model axis does not divide the rows.
+    """
+    if table.shape[0] % mesh.shape[MODEL]:
+        raise ValueError(f"the table has {table.shape[0]} rows; expected a multiple of {mesh.shape[MODEL]}")
+    batch = batch_axis(mesh, ids.shape[0])
+
+    def of_part(table: Array, slots: Any, ids: Array, gradients: Array) -> tuple[Array, Any]:
+        if batch is not None:
+            ids, gradients = (jax.lax.all_gather(array, DATA, tiled=True) for array in (ids, gradients))
+        part = jax.lax.axis_index(MODEL)
+        # Only the first part begins with the padding.
+        first = jnp.where(part == 0, PAD + 1, 0)
+        return optimizer.update(table, slots, ids - part * table.shape[0], gradients, first=first)
+
+    by_rows = jax.tree.map(lambda leaf: P(MODEL) if leaf.ndim else P(), slots)
+    takes = P(MODEL), by_rows, P(batch), P(batch)
+    return in_parts(of_part, mesh, takes, (P(MODEL), by_rows))(table, slots, ids, gradients)
+
+
 class _Rows:
     """The rows a step is about: their ids, each once, and the sum of their gradients."""
 
     def __init__(
-        self, table: Array, ids: Array, gradients: Array, *, distinct: bool = False, key: jax.Array | None = None
+        self,
+        table: Array,
+        ids: Array,
+        gradients: Array,
+        *,
+        distinct: bool = False,
+        key: jax.Array | None = None,
+        first: Array | int = PAD + 1,
     ) -> None:
         num_rows = table.shape[0]
         if ids.ndim != 1 or gradients.shape != ids.shape + table.shape[1:]:
@@ -193,7 +243,7 @@ class _Rows:
             self.gradient = jax.ops.segment_sum(gradients, place, num_segments=ids.size)
         # A negative index would wrap around: what is to be left alone goes beyond the table, each to its own place.
         beyond = num_rows + jnp.arange(ids.size, dtype=self.ids.dtype)
-        self.ids = jnp.where((self.ids > 0) & (self.ids < num_rows), self.ids, beyond)
+        self.ids = jnp.where((self.ids >= first) & (self.ids < num_rows), self.ids, beyond)
 
     def read(self, stored: Array) -> Array:
         """The rows in float32."""

@@ -13,7 +13,18 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from training_test import chain_sessions
 
-from alkd_jax import evaluation, losses, models, objectives, samplers, scoring, selection, sharding, training
+from alkd_jax import (
+    evaluation,
+    losses,
+    models,
+    objectives,
+    samplers,
+    scoring,
+    selection,
+    sharding,
+    sparse_rows,
+    training,
+)
 from alkd_jax.checkpoints import TrainingFolder
 from alkd_jax.examples import last_item_examples
 from alkd_jax.selection import draws, threshold
@@ -133,6 +144,29 @@ def test_only_the_lists_of_the_parts_travel(key):
     assert [8, 4 * k] in collectives(compiled)
 
 
+@pytest.mark.parametrize("name", ["adam", pytest.param("sgd", marks=slow), pytest.param("rowwise", marks=slow)])
+def test_rows_in_parts_are_updated_to_the_bits_of_one_device(mesh, name):
+    optimizer = {
+        "adam": sparse_rows.adam(0.1),
+        "sgd": sparse_rows.sgd(0.1),
+        "rowwise": sparse_rows.adagrad(0.1, rowwise=True),
+    }[name]
+    rng = np.random.default_rng(0)
+    table = jnp.asarray(rng.normal(size=(40, 3)), jnp.float32)
+    one = other = (table, optimizer.init(table))
+    update = jax.jit(optimizer.update)
+    in_parts = jax.jit(functools.partial(sparse_rows.update_parts, optimizer, mesh))
+    for _ in range(3):
+        # Popular rows many times, the padding and rows at the parts' edges among them.
+        ids = jnp.asarray(rng.zipf(1.3, 16) % 40, jnp.int32).at[:4].set(jnp.array([0, 5, 10, 39]))
+        gradients = jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)
+        one, other = update(*one, ids, gradients), in_parts(*other, ids, gradients)
+        for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert (np.asarray(other[0][0]) == np.asarray(table[0])).all()
+    assert (np.asarray(other[0][10]) != np.asarray(table[10])).all()
+
+
 # selection ------------------------------------------------------------------------------------------------------------
 
 
@@ -181,8 +215,11 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize(
     ("objective", "backbone"),
-    [("in-batch BPR", "fpmc"), *(pytest.param(name, "fpmc", marks=slow) for name in list(OBJECTIVES)[1:])]
-    + [pytest.param("full softmax", "late", marks=slow)],
+    [
+        ("in-batch BPR", "fpmc"),
+        *(pytest.param(name, "fpmc", marks=slow) for name in list(OBJECTIVES)[1:]),
+        pytest.param("full softmax", "late", marks=slow),
+    ],
 )
 def test_no_more_than_a_batch_travels_in_training_and_validation(objective, backbone):
     mesh, sessions = sharding.make("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)

@@ -58,7 +58,7 @@ def active() -> Any:
     return mesh if is_ours and all(kind == AxisType.Auto for kind in mesh.axis_types) else None
 
 
-def in_parts(work: Callable[..., Any], mesh: Any, takes: tuple[PartitionSpec, ...], gives: Any) -> Callable[..., Any]:
+def in_parts(work: Callable[..., Any], mesh: Any, takes: tuple[Any, ...], gives: Any) -> Callable[..., Any]:
     """``shard_map`` that takes our word for what is the same along an axis: sums that start alike and end differently,
     and results that every device works out for itself, would else be refused.
 
