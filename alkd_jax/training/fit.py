@@ -120,35 +120,24 @@ def fit(
         ValueError: a split is empty, an id out of range, a size below 1; the checkpoints are another run's.
         FloatingPointError: the training loss is not finite; names seed and step.
     """
-    sizes = {
-        "batch_size": batch_size,
-        "max_steps": max_steps,
-        "steps_per_validation": steps_per_validation,
-        "patience": patience,
-        "recall_at": recall_at,
-        "validation_batch": validation_batch,
-    }
-    _check(model, train, validation, sizes)
+    watch = {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
+    sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
+    _check(model, train, validation, sizes | watch)
     examples, source = _what_to_learn(train, targets, sequences, examples)
     _check_examples(model, source, examples)
     keys = seed_keys(key, seeds)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    first, layout = _first_params(init_keys, model, train.items.shape[1], initial, extra, mesh)
+    (own, more), layout = _first_params(init_keys, model, train.items.shape[1], initial, extra, mesh)
     program = Program(
         model=model,
         loss=in_batch_loss(model) if loss is None else loss,
         optimizer=_default_optimizer(learning_rate, weight_decay) if optimizer is None else optimizer,
         batch_size=min(batch_size, examples.weight.shape[-1]),
         steps=min(steps_per_validation, max_steps),
-        patience=patience,
-        recall_at=recall_at,
-        validation_batch=validation_batch,
         layout=layout,
+        **watch,
     )
-    material = Material(examples, source, validation, aside)
-    both = material, run_keys
-    material, run_keys = jax.device_put(both) if layout is None else sharding.put(both, layout.whole)
-    own, more = first
+    material, run_keys = _placed((Material(examples, source, validation, aside), run_keys), layout)
     # The state is donated from step to step; the caller's arrays must not be.
     with sharding.using(mesh):
         state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
@@ -163,6 +152,11 @@ def _draw(
     """Parameters of every seed, in one program rather than one an array; on a mesh each device draws its own part."""
     params = jax.vmap(lambda key: draw(key, model, **options))(keys)
     return params if layout is None else layout.stacked.fill(params)
+
+
+def _placed(tree: Any, layout: sharding.Layout | None) -> Any:
+    """Arrays on the device, on a mesh on every one."""
+    return jax.device_put(tree) if layout is None else sharding.put(tree, layout.whole)
 
 
 def _kept(
