@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         models,
         neighbors,
         objectives,
+        rules,
         samplers,
         scoring,
         selection,

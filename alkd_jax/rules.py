@@ -14,7 +14,6 @@ from scipy.sparse import csr_array, diags_array
 from alkd_jax.neighbors import Counts
 from alkd_jax.types import PAD, Rankings, Sessions
 
-
 _BLOCK = 2048
 """Titles compared with all others at a time, to bound memory."""
 

@@ -21,10 +21,10 @@ from alkd_jax.distillation import best
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from experiments import comparisons, efficiency
-from experiments.best import NAME, Best, account
+from experiments.best import NAME, Best, account, open_folder
 from experiments.console import console, told_in_one_line
 from experiments.methods import SELECTIONS, role_of, trained_methods
-from experiments.pipeline import Run
+from experiments.pipeline import Run, rank_by_counting
 from experiments.reproduce import run_pipeline
 from experiments.results import averaged, cell
 from experiments.run import first_seed
@@ -80,6 +80,8 @@ def board(asked: Leaderboard) -> dict[str, Any]:
     place = asked.out / dataset.name
     ours = Best(asked.data, place / "best", seeds=asked.seeds, max_steps=asked.max_steps)
     account(ours)
+    counted = open_folder(ours, dataset)
+    rank_by_counting(dataset, counted)
     folders = list(asked.runs)
     for backbone in asked.backbones:
         settings = Settings(
@@ -97,6 +99,10 @@ def board(asked: Leaderboard) -> dict[str, Any]:
         if run.dataset.fingerprint != dataset.fingerprint:
             raise ValueError(f"{run.folder.path} is a run on {run.dataset.name}; expected one on the same data")
     methods, ranks = our_best(ours)
+    with np.load(counted.path / "neighbor_ranks.npz") as archive:
+        by_counting = {name: archive[name][None] for name in archive}
+    methods |= {name: averaged(of_method) for name, of_method in by_counting.items()}
+    ranks |= by_counting
     for run in runs:
         found, their_ranks = of_run(asked, run)
         methods |= found
@@ -119,23 +125,19 @@ def our_best(ours: Best) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def of_run(asked: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The rows of a run, named with their backbone where a model was trained."""
+    """The rows of a run's trained models, named with their backbone."""
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
     places = trained_methods(run.settings.asked_methods)
     backbone = PAPER_NAMES.get(run.settings.backbone, run.settings.backbone)
     price = PRICES["gpt-4-turbo-2024-04-09"]
     question = (price.input * asked.prompt_tokens + price.output * asked.answer_tokens) / 10**6
-    rows, named = {}, {}
-    for method, of_method in ranks.items():
-        name = f"{method}, {backbone}" if method in places else method
-        row: dict[str, Any] = averaged(of_method)
-        if method in places:
-            row |= cost(run.dataset.test, run.model(role_of(method)), first_seed(run.params(places[method])))
-            paid = Decimal(run.settings.num_asked) * question if method in (*SELECTIONS, "DLLM2Rec") else Decimal(0)
-            row["llm_usd"] = float(round(paid, 2))
-        rows[name], named[name] = row, of_method
-    return rows, named
+    rows = {}
+    for method, place in places.items():
+        costs = cost(run.dataset.test, run.model(role_of(method)), first_seed(run.params(place)))
+        paid = Decimal(run.settings.num_asked) * question if method in (*SELECTIONS, "DLLM2Rec") else Decimal(0)
+        rows[f"{method}, {backbone}"] = averaged(ranks[method]) | costs | {"llm_usd": float(round(paid, 2))}
+    return rows, {f"{method}, {backbone}": ranks[method] for method in places}
 
 
 def cost(test: Any, model: Encoder, params: Params) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from experiments import asking, choosing, distilling, rankers
 from experiments.console import training_bar
 from experiments.methods import chosen_by, role_of, trained_methods
 from experiments.run import OpenRun, first_seed
-from experiments.run_folder import write_json
+from experiments.run_folder import RunFolder, write_json
 
 NEIGHBORS: Mapping[str, neighbors.Scorer] = {
     "Popularity": neighbors.popularity,
@@ -39,15 +39,7 @@ class Run(OpenRun):
 
     def hop_neighbors(self) -> None:
         """Ranks the test targets by the training-free recommenders."""
-
-        def work(folder: pathlib.Path) -> None:
-            counts = neighbors.count(self.dataset.train_sequences, self.dataset.num_items)
-            ranks = {
-                name: neighbors.rank_targets(method, counts, self.dataset.test) for name, method in NEIGHBORS.items()
-            }
-            np.savez(folder / "neighbor_ranks.npz", allow_pickle=False, **ranks)
-
-        self.folder.hop("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
+        rank_by_counting(self.dataset, self.folder)
 
     def hop_train(self, role: str) -> None:
         """Trains "teacher" or "student", all seeds in one program."""
@@ -275,6 +267,17 @@ class Run(OpenRun):
         for method in self.settings.asked_methods:
             self.hop_distil(method)
         self.hop_ranks()
+
+
+def rank_by_counting(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
+    """The hop that ranks the test targets by the training-free recommenders."""
+
+    def work(folder: pathlib.Path) -> None:
+        counts = neighbors.count(dataset.train_sequences, dataset.num_items)
+        ranks = {name: neighbors.rank_targets(method, counts, dataset.test) for name, method in NEIGHBORS.items()}
+        np.savez(folder / "neighbor_ranks.npz", allow_pickle=False, **ranks)
+
+    run_folder.hop("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
 
 
 def save_fitted(folder: pathlib.Path, name: str, fitted: training.Fitted) -> None:
