@@ -175,7 +175,7 @@ def main() -> None:
         write_json(asked.out / "best.json", numbers)
         text = as_markdown(numbers)
         (asked.out / "best.md").write_text(text + "\n", encoding="utf-8")
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
         console.print(f"{asked.out}/best.json, best.md", highlight=False, markup=False)
         if asked.ship is not None:
             ship(asked, asked.ship)

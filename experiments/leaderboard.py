@@ -183,7 +183,7 @@ def main() -> None:
         asked = tyro.cli(Leaderboard, description=__doc__)
         numbers = board(asked)
         text = as_markdown(numbers)
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
         place = asked.out / numbers["dataset"]
         (place / "leaderboard.md").write_text(text + "\n", encoding="utf-8")
         write_json(place / "leaderboard.json", numbers)
