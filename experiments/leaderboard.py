@@ -177,20 +177,26 @@ def as_markdown(numbers: Mapping[str, Any]) -> str:
     return f"{table}\n\n\\* published; its NDCG is of the iteration order of a hash set and cannot be compared."
 
 
+def write(asked: Leaderboard, numbers: Mapping[str, Any]) -> None:
+    """Writes `leaderboard.md` and `.json`, and the file asked for."""
+    place = asked.out / numbers["dataset"]
+    (place / "leaderboard.md").write_text(as_markdown(numbers) + "\n", encoding="utf-8")
+    write_json(place / "leaderboard.json", numbers)
+    if asked.json is not None:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(asked.json, numbers)
+
+
 def main() -> None:
     """Entry point."""
     with told_in_one_line():
         asked = tyro.cli(Leaderboard, description=__doc__)
-        numbers = board(asked)
-        text = as_markdown(numbers)
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-        place = asked.out / numbers["dataset"]
-        (place / "leaderboard.md").write_text(text + "\n", encoding="utf-8")
-        write_json(place / "leaderboard.json", numbers)
-        if asked.json is not None:
-            asked.json.parent.mkdir(parents=True, exist_ok=True)
-            write_json(asked.json, numbers)
-            console.print(f"{asked.json}", highlight=False, markup=False)
+        # What takes minutes is written before what may take an hour.
+        for part in dict.fromkeys((dataclasses.replace(asked, backbones=(), runs=()), asked)):
+            numbers = board(part)
+            write(asked, numbers)
+        console.print(as_markdown(numbers), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{asked.json or asked.out / numbers['dataset'] / 'leaderboard.json'}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,9 @@ def test_the_leaderboard_holds_everyone(tmp_path):
     assert numbers["methods"]["ALKDRec, FPMC"]["llm_usd"] > 8 > 0 == numbers["methods"]["Student, FPMC"]["llm_usd"]
     against = {test["against"] for test in numbers["tests"]}
     assert against == set(numbers["methods"]) - {command.NAME}
-    text = leaderboard.as_markdown(numbers)
+    leaderboard.write(asked, numbers)
+    assert json.loads(file.read_text()) == json.loads(json.dumps(numbers))
+    text = (tmp_path / "runs" / "synthetic" / "leaderboard.md").read_text()
     assert f"**{command.NAME}**" in text
     assert text.index(command.NAME) < text.index("| Popularity")
 
