@@ -15,7 +15,7 @@ from benchmarks import harness, peers_torch, worlds
 NAMES = sorted(
     path.stem
     for path in (pathlib.Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "harness", "peers_torch", "worlds")
+    if path.stem not in ("__init__", "all", "harness", "peers_retrieval", "peers_torch", "worlds")
 )
 
 
@@ -34,6 +34,15 @@ def test_benchmark_runs(name, tmp_path):
         for kind in ("wall_s", "wall_middle_s", "compile_s", "peak_memory_mib"):
             assert line[kind].keys() == line["wall_s"].keys()
         assert all(time > 0 for time in line["wall_s"].values())
+
+
+@pytest.mark.slow
+def test_all_of_a_gpus_benchmarks_go_into_one_file_after_a_canary(tmp_path):
+    bench = harness.Bench(json=tmp_path / "out.jsonl", rounds=1, smoke=True)
+    importlib.import_module("benchmarks.all").main(bench)
+    names = [json.loads(line)["name"] for line in bench.json.read_text().splitlines()]
+    assert names[0] == "scatter-add canary"
+    assert set(names[1:]) == {"retrieval", "embedding_update", "large"}
 
 
 def test_ratios_are_taken_within_a_round(monkeypatch):

@@ -133,12 +133,22 @@ def _sample(key: jax.Array, validation: Sessions, num: int) -> Sessions:
     return jax.tree.map(lambda array: np.asarray(array)[chosen], validation)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def _first_params(model: Encoder, key: jax.Array, length: int, dtype: Any) -> Params:
     """Fresh parameters, the item tables in the type they are stored in."""
+    tables = rows.item_tables(model)
+    # A program a table: the random words of all of them at once would be the peak of the whole training.
+    groups = [((name,), dtype) for name in tables] + [(tables, None)]
+    drawn = [_drawn(key, model, length, names, kept) for names, kept in groups]
+    return {"params": {name: leaf for group in drawn for name, leaf in group.items()}}
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _drawn(key: jax.Array, model: Encoder, length: int, names: tuple[str, ...], dtype: Any) -> dict[str, jax.Array]:
+    """These parameters in this type; without a type, all but these."""
     params = init_params(key, model, length=length)["params"]
-    names = rows.item_tables(model)
-    return {"params": {name: leaf.astype(dtype) if name in names else leaf for name, leaf in params.items()}}
+    if dtype is None:
+        return {name: leaf for name, leaf in params.items() if name not in names}
+    return {name: params[name].astype(dtype) for name in names}
 
 
 def _start(program: rows.RowProgram, initial: Params | None, key: jax.Array, length: int, dtype: Any) -> rows.RowState:

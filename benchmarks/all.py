@@ -1,0 +1,61 @@
+"""What one session on a GPU should tell, in under ten minutes and into one file; runs on a CPU too.
+
+python -m benchmarks.all --json FILE
+
+The first line is a canary: jaxlib 0.10.2 to 0.11.0 compile float32 scatter-add on a GPU to a loop that is hundreds of
+times slower where many updates meet in few rows. A ratio above 20 there says that this jaxlib is one of them, and that
+XLA_FLAGS=--xla_backend_extra_options=-nvptx-allow-ftz-atomics is needed before the other lines mean anything.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from benchmarks import embedding_update, large, retrieval
+from benchmarks.harness import Bench, compare
+
+_ALLOWED_S = 540
+"""Seconds after which no further part is begun."""
+
+
+def canary(bench: Bench) -> None:
+    """Scatter-add of 40,960 rows of 128 into 399: spread evenly, and all into one."""
+    num, width = (400, 8) if bench.smoke else (40_960, 128)
+    add = jax.jit(lambda table, ids, rows: table.at[ids].add(rows))
+    table, rows = jnp.zeros((399, width)), jnp.ones((num, width))
+    even, same = jnp.arange(num, dtype=jnp.int32) % 399, jnp.full(num, 7, jnp.int32)
+    candidates = {"even": lambda: add(table, even, rows), "all in one row": lambda: add(table, same, rows)}
+    compare("scatter-add canary", candidates, bench, updates=num, width=width)
+
+
+def parts(bench: Bench) -> list[Callable[[], None]]:
+    """What is run, the most wanted first."""
+    on_gpu = jax.default_backend() == "gpu"
+    base = dataclasses.asdict(bench)
+    lists = [(1_000_000, 4096), (10_000_000, 4096), (100_000, 4096)] if on_gpu else [(100_000, 256), (1_000_000, 64)]
+    cells = [retrieval.Cells(**base, items=(items,), batches=(batch,)) for items, batch in lists]
+    tables = embedding_update.Cells(**base, items=(1_000_000, 10_000_000) if on_gpu else (1_000_000,))
+    runs = large.Cells(**base, items=(1_000_000, 10_000_000) if on_gpu else (100_000,))
+    return [
+        functools.partial(canary, bench),
+        *(functools.partial(retrieval.main, cell) for cell in cells),
+        functools.partial(embedding_update.main, tables),
+        functools.partial(large.main, runs),
+    ]
+
+
+def main(bench: Bench) -> None:
+    """Runs part after part while there is time."""
+    began = time.monotonic()
+    for part in parts(bench):
+        if time.monotonic() - began < _ALLOWED_S:
+            part()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Bench, description=__doc__))

@@ -1,0 +1,97 @@
+"""A training run on a large catalogue: time, examples a second and peak memory, by the number of items.
+
+python -m benchmarks.large --items 100000 1000000 10000000 --json FILE
+
+FPMC by rows with sampled negatives and row-wise Adagrad, validated in the whole catalogue. Sizes go upwards in one
+process, so that its peak so far is that of the size at hand.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import alkd_jax as alkd
+from alkd_jax import objectives, samplers, training
+from benchmarks.harness import Bench, machine, peak_mib, seconds, tell
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells(Bench):
+    """What is asked of this benchmark.
+
+    Attributes:
+        items: V, ascending.
+        dim: D.
+        sessions: to learn from.
+        steps: of 1,024 sessions each, with 64 negatives; two intervals.
+        dtype: the tables are stored in.
+    """
+
+    items: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+    dim: int = 64
+    sessions: int = 200_000
+    steps: int = 200
+    dtype: str = "float32"
+
+
+def sessions(num: int, num_items: int, *, seed: int) -> alkd.Sessions:
+    """Sessions of neighbours in the catalogue, popular regions often, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    start = np.clip(num_items ** rng.random(num), 1, num_items).astype(np.int64)
+    walk = (start[:, None] + np.cumsum(rng.integers(1, 4, (num, 11)), axis=1)) % num_items + 1
+    mask = np.arange(10) < rng.integers(4, 11, num)[:, None]
+    items = np.where(mask, walk[:, :10], alkd.PAD).astype(np.int32)
+    target = walk[np.arange(num), mask.sum(1)].astype(np.int32)
+    return alkd.Sessions(items, mask, target, np.arange(num, dtype=np.int32))
+
+
+def measure(num_items: int, bench: Cells) -> None:
+    """One catalogue."""
+    train, validation = sessions(bench.sessions, num_items, seed=0), sessions(64, num_items, seed=1)
+    model = alkd.models.create("fpmc", num_items=num_items, dim=bench.dim)
+    found: list[Any] = []
+
+    def run() -> Any:
+        fitted = training.fit_large(
+            jax.random.key(0),
+            model,
+            train,
+            validation,
+            loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64),
+            aside={"sampler": samplers.uniform(num_items)},
+            row_optimizer=alkd.sparse_rows.adagrad(0.1, rowwise=True),
+            table_dtype=bench.dtype,
+            steps_per_validation=max(1, bench.steps // 2),
+            max_steps=bench.steps,
+            keep_best=False,
+        )
+        found.append(fitted.history)
+        found.append(fitted.sessions_per_second)
+        return fitted.params
+
+    wall, cpu = seconds(run)
+    history, speed = found
+    line: dict[str, Any] = {"name": "large", "items": num_items, "dim": bench.dim, "dtype": bench.dtype}
+    line |= machine() | {"rounds": 1, "yardstick": "fit_large", "steps": bench.steps}
+    line |= {"loss": history.loss[0, 1:].tolist(), "recall@25": history.recall[0, 1:].tolist(), "sessions_per_s": speed}
+    line |= {"wall_s": {"fit_large": wall}, "cpu_s": {"fit_large": cpu}, "wall_middle_s": {"fit_large": [wall, wall]}}
+    # One cold run: what it compiled is within its time.
+    line |= {"compile_s": {"fit_large": 0.0}, "peak_memory_mib": {"fit_large": peak_mib()}}
+    tell(line, bench)
+
+
+def main(bench: Bench) -> None:
+    """Measures every catalogue."""
+    asked = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
+    if bench.smoke:
+        asked = dataclasses.replace(asked, items=(500,), dim=4, sessions=1100, steps=2)
+    for items in sorted(asked.items):
+        measure(items, asked)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Cells, description=__doc__))
