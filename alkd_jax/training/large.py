@@ -68,7 +68,7 @@ def fit_large(
         aside: a dictionary the loss finds in ``batch.aside``; "sampler" may be drawn from, "log_frequency" has a row an
             item, the rest is handed on as it is.
         initial: parameters to start from; drawn afresh if not given.
-        row_optimizer: of the item tables; default row-wise Adagrad at rate 0.05.
+        row_optimizer: of the item tables; default row-wise Adagrad at rate 0.05 from an accumulator of 0.
         optimizer: of the other parameters; default Adam at rate 1e-3.
         table_dtype: tables are stored in; bfloat16 rows are rounded at random, arithmetic is in float32.
         batch_size: examples a step.
@@ -97,7 +97,7 @@ def fit_large(
     program = rows.RowProgram(
         model=model,
         loss_of=loss_of,
-        rows=sparse_rows.adagrad(0.05, rowwise=True) if row_optimizer is None else row_optimizer,
+        rows=_default_rows() if row_optimizer is None else row_optimizer,
         optimizer=_default_optimizer(1e-3, 0.0) if optimizer is None else optimizer,
         per_item=_PER_ITEM,
         batch_size=min(batch_size, examples.weight.shape[-1]),
@@ -110,6 +110,11 @@ def fit_large(
     material = jax.device_put(Material(examples, source, sample, aside))
     state = _start(program, initial, init_key, train.items.shape[1], table_dtype)
     return _run(program, run_key, state, material, max_steps, patience, keep_best, progress)
+
+
+def _default_rows() -> RowOptimizer:
+    # A row's part of a mean over the batch is tiny: beside optax's accumulator of 0.1 or ε of 1e-7 it would not count.
+    return sparse_rows.adagrad(0.05, rowwise=True, initial_accumulator_value=0.0, eps=1e-20)
 
 
 def _check_large(loss_of: rows.LossOf, aside: Any, model: Encoder) -> None:
