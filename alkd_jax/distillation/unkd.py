@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import losses, training
+from alkd_jax import losses, sharding, training
 from alkd_jax.distillation.guidance import (
     Teacher,
     fit_guided,
@@ -169,7 +169,7 @@ def pair_term(model: Encoder, budget: tuple[int, ...], *, mu: float = MU) -> Los
         better, worse, drawn = draw_pairs(noise_key(key), lists, length, budget, mu=mu)
         table = model.apply(params, method="item_embeddings")
         vectors = encode(model, params, batch, key)
-        margin = jnp.einsum("bd,bpd->bp", vectors, table[better] - table[worse])
+        margin = jnp.einsum("bd,bpd->bp", vectors, sharding.rows(table, better) - sharding.rows(table, worse))
         return pair_loss(margin, drawn, weight=batch.weight)
 
     return term
