@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import tyro
 
+from alkd_jax import evaluation
 from experiments import distilling
 from experiments.console import console, told_in_one_line, training_bar
-from experiments.methods import BASELINES, TUNED, parse_methods
+from experiments.methods import BASELINES, TUNED, parse_methods, role_of
 from experiments.pipeline import Run
 from experiments.run_folder import read_json, write_json
 
@@ -88,15 +89,20 @@ def tune(asked: Tuning) -> dict[str, Any]:
 
 
 def searched(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
-    """Tries a method's option sets; the first of the best is chosen."""
+    """Tries a method's option sets; the first of the best is chosen.
+
+    A trial is trained as the run would train it, and stops as that does: recall@10 alone is too coarse to stop by.
+    """
     lists = distilling.lists_of(run, method)
     train = distilling.from_scratch if method in BASELINES else distilling.fine_tuned
-    fixed = {"seeds": min(asked.seeds, run.settings.seeds), "max_steps": asked.max_steps, "recall_at": 10}
+    fixed = {"seeds": min(asked.seeds, run.settings.seeds), "max_steps": asked.max_steps}
     trials: list[dict[str, Any]] = []
     for number, options in enumerate(draws(GRIDS[method], asked.trials, seed=run.settings.seed)):
         with training_bar(f"{method}, trial {number + 1}: {options}") as bar:
             fitted = train(run, method, lists, fixed | {"progress": bar}, tuned=options)
-        trials.append({"options": options, "recall@10": float(np.mean(fitted.best_metric))})
+        model, sessions = run.model(role_of(method)), run.dataset.validation
+        outs = evaluation.evaluate_seeds(model, fitted.params, sessions, protocol=run.settings.mode)
+        trials.append({"options": options, "recall@10": float(np.mean([out.metrics["recall@10"] for out in outs]))})
     best = max(trials, key=lambda trial: trial["recall@10"])
     return {"chosen": best["options"], "trials": trials, "seeds": fixed["seeds"], "max_steps": asked.max_steps}
 
