@@ -103,3 +103,12 @@ def test_the_command_keeps_a_file_a_run_and_writes_the_page(run, tmp_path, monke
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"no metrics\.json"):
         record.condensed(tmp_path)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_kept_numbers():
+    held = record.kept(ROOT / "experiments" / "results")
+    assert held, "the project keeps its results"
+    assert (ROOT / "experiments" / "results" / "README.md").read_text() == record.page(held)
+    readme = (ROOT / "README.md").read_text()
+    shown = {(run["dataset"], run["backbone"]) for run in held if record.table(run) in readme}
+    assert {("ML", "fpmc"), ("ML", "stamp"), ("Games", "fpmc")} <= shown
