@@ -101,10 +101,11 @@ def test_rank_by_chunks_holds_no_score_matrix():
 
 
 def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypatch):
-    assert ranks._chunk_size(512) == 1024
+    assert ranks._chunk_size(512, 10_240) == 1024
+    assert ranks._chunk_size(512, 8_476) == 960, "nine even chunks, rounded up"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert 4 * 512 * ranks._chunk_size(512) == 2**28
-    assert ranks._chunk_size(2**30) == 1
+    assert 4 * 512 * ranks._chunk_size(512, 10_240) == 2**28
+    assert ranks._chunk_size(2**30, 10_240) == 1
 
 
 @settings(deadline=None, max_examples=30)

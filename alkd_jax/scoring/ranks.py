@@ -15,6 +15,7 @@ TIES = ("average", "optimistic", "pessimistic")
 """How scores equal to the target's are counted."""
 
 _CPU_CHUNK = 1024
+_EVEN = 64
 _SCORE_BYTES = 2**28
 
 
@@ -125,7 +126,7 @@ def _count_ahead(
         chunk_size: items scored at a time.
     """
     (rows, dim), batch = item_embeddings.shape, session_vectors.shape[0]
-    chunk = min(_chunk_size(batch) if chunk_size is None else chunk_size, rows)
+    chunk = min(_chunk_size(batch, rows) if chunk_size is None else chunk_size, rows)
     num_own, num_chunks = -(-batch // chunk), -(-rows // chunk)
     own_table = jnp.zeros((num_own * chunk, dim), item_embeddings.dtype).at[:batch].set(targets)
 
@@ -165,9 +166,13 @@ def _check(ties: str, chunk_size: int | None) -> None:
         raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
 
 
-def _chunk_size(batch: int) -> int:
-    """Items whose scores for a batch stay in a CPU's cache, or fit the memory set aside elsewhere."""
-    return _CPU_CHUNK if jax.default_backend() == "cpu" else max(1, _SCORE_BYTES // (4 * batch))
+def _chunk_size(batch: int, rows: int) -> int:
+    """Items whose scores for a batch stay in a CPU's cache, in even chunks, or fit the memory set aside elsewhere."""
+    if jax.default_backend() != "cpu":
+        return max(1, _SCORE_BYTES // (4 * batch))
+    even = -(-rows // -(-rows // _CPU_CHUNK))
+    # Products of odd sizes are slower than those a little larger.
+    return -(-even // _EVEN) * _EVEN
 
 
 def _left_out(target: Int[Array, " B"], exclude: Int[Array, "B L"]) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
