@@ -19,7 +19,7 @@ NAMES = sorted(
 )
 
 
-SLOW = {"cold_run"}
+SLOW = {"cold_run", "scaling"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

@@ -193,6 +193,7 @@ def test_on_the_built_in_world_popularity_is_below_the_student_the_student_below
     assert 1.1 * recall["Student"] < min(recall["Random"], recall["ALKDRec"])
 
 
+@pytest.mark.slow
 def test_the_authors_rules_run_on_the_authors_data(release, tmp_path):
     options = {"seeds": 1, "max_steps": 20, "teacher_dim": 10, "budget": 40, "mode": "released"}
     methods = "ALKDRec,TR,True labels,Shuffled lists"

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -173,3 +174,17 @@ def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
     values = np.random.default_rng(0).integers(0, 50, (6, 300)).astype(np.float32)
     _, place = jax.jit(functools.partial(largest_of_rows.largest, k=20))(jnp.asarray(values))
     np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
+
+
+@pytest.mark.parametrize("k", [3, 12])
+def test_a_program_for_any_number_of_sessions_lists_the_same(k):
+    vectors, table, exclude = whole_numbers(64 * lists._BINS_PAY * k + 5)
+    listed = jax.jit(lambda u, seen: scoring.top_k(u, jnp.asarray(table), k, exclude=seen))
+    (batch,) = jax.export.symbolic_shape("b")
+    shapes = (
+        jax.ShapeDtypeStruct((batch, vectors.shape[1]), vectors.dtype),
+        jax.ShapeDtypeStruct((batch, exclude.shape[1]), exclude.dtype),
+    )
+    found = jax.export.export(listed)(*shapes).call(vectors, exclude)
+    for mine, wanted in zip(found, by_sorting(vectors @ table.T, k, exclude), strict=True):
+        np.testing.assert_array_equal(mine, wanted)

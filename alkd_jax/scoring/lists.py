@@ -170,7 +170,7 @@ def _merge_bins(best: tuple[Array, Array], bins: Float[Array, "B N W"], start: A
     def look_into(best: tuple[Array, Array], num: int) -> tuple[Array, Array]:
         # In the order of their items again, so that equal scores are met in that order.
         chosen = jnp.sort(largest(highest, num)[1], axis=1)
-        value = _listable(bins[row, chosen]).reshape(len(bins), -1)
+        value = _listable(bins[row, chosen]).reshape(bins.shape[0], -1)
         item = start + (chosen[:, :, None] * _BIN + jnp.arange(_BIN)[None, None]).reshape(value.shape)
         return _merge(best, value, item, k)
 
