@@ -23,7 +23,7 @@ from alkd_jax.models import Encoder, Params
 from experiments import comparisons, efficiency
 from experiments.best import NAME, Best, account, open_folder
 from experiments.console import console, told_in_one_line
-from experiments.methods import SELECTIONS, role_of, trained_methods
+from experiments.methods import SELECTIONS, TUNED, role_of, trained_methods
 from experiments.pipeline import Run, rank_by_counting
 from experiments.reproduce import run_pipeline
 from experiments.results import averaged, cell
@@ -34,6 +34,8 @@ from experiments.sources import parse_source
 from experiments.tables import PAPER_NAMES, published
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+PAID = (*SELECTIONS, TUNED, "DLLM2Rec", "Shuffled lists")
+"""Methods that learn from an LLM's lists."""
 HEADINGS = ("method", *METRICS, "parameters", "bytes", "µs a session", "LLM, USD")
 
 
@@ -70,7 +72,7 @@ def board(asked: Leaderboard) -> dict[str, Any]:
     Returns:
         ``{"dataset", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
         "us_per_session", "llm_usd"}}, "published": {NAME: {METRIC: value}}, "tests"}``; the tests compare our best
-        student with every other method, over the test sessions.
+        student with every other method, over the test sessions and as many seeds as all have.
 
     Raises:
         ValueError: a run is of other data.
@@ -107,6 +109,8 @@ def board(asked: Leaderboard) -> dict[str, Any]:
         found, their_ranks = of_run(asked, run)
         methods |= found
         ranks |= their_ranks
+    common = min(len(of_method) for of_method in ranks.values() if len(of_method) > 1 or ours.seeds == 1)
+    ranks = {name: of_method[:common] for name, of_method in ranks.items()}
     tests = comparisons.compare_pairs(ranks, [(NAME, other) for other in ranks if other != NAME], seed=0)
     about = {"dataset": dataset.name, "seeds": asked.seeds}
     return about | {"methods": methods, "published": of_paper(dataset.name), "tests": tests}
@@ -135,7 +139,7 @@ def of_run(asked: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.n
     rows = {}
     for method, place in places.items():
         costs = cost(run.dataset.test, run.model(role_of(method)), first_seed(run.params(place)))
-        paid = Decimal(run.settings.num_asked) * question if method in (*SELECTIONS, "DLLM2Rec") else Decimal(0)
+        paid = Decimal(run.settings.num_asked) * question if method in PAID else Decimal(0)
         rows[f"{method}, {backbone}"] = averaged(ranks[method]) | costs | {"llm_usd": float(round(paid, 2))}
     return rows, {f"{method}, {backbone}": ranks[method] for method in places}
 
