@@ -20,6 +20,7 @@ from alkd_jax import checkpoints
 from alkd_jax.distillation import best
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
+from alkd_jax.types import Dataset
 from experiments import comparisons, efficiency
 from experiments.best import NAME, Best, account, open_folder
 from experiments.console import console, told_in_one_line
@@ -100,7 +101,7 @@ def board(asked: Leaderboard) -> dict[str, Any]:
     for run in runs:
         if run.dataset.fingerprint != dataset.fingerprint:
             raise ValueError(f"{run.folder.path} is a run on {run.dataset.name}; expected one on the same data")
-    methods, ranks = our_best(ours)
+    methods, ranks = our_best(ours, dataset)
     with np.load(counted.path / "neighbor_ranks.npz") as archive:
         by_counting = {name: archive[name][None] for name in archive}
     methods |= {name: averaged(of_method) for name, of_method in by_counting.items()}
@@ -116,9 +117,8 @@ def board(asked: Leaderboard) -> dict[str, Any]:
     return about | {"methods": methods, "published": of_paper(dataset.name), "tests": tests}
 
 
-def our_best(ours: Best) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def our_best(ours: Best, dataset: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The row of our best student."""
-    dataset = parse_source(ours.data).load()
     recipe = best.recipe(ours.preset, dataset.name)
     with np.load(ours.out / "recipe.npz") as kept:
         ranks = kept["test"]
