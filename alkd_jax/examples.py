@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.shuffling import shuffled
-from alkd_jax.types import PAD, Sequences, Sessions
+from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 
 @flax.struct.dataclass
@@ -155,6 +155,27 @@ def _positions(train: Sequences, length: int, *, around: bool) -> Positions:
         raise ValueError("no training session has two items; there is nothing to predict")
     weight = jnp.ones(int(usable.sum()))
     return Positions(jnp.asarray(session[usable]), jnp.asarray(position[usable]), weight, length=length, around=around)
+
+
+def ranked_rows(rankings: Rankings, train: Sessions) -> Int[np.ndarray, " M"]:
+    """Rows of the training sessions that were ranked, in the order of the rankings.
+
+    Args:
+        rankings: lists for some of the sessions.
+        train: at least one session.
+
+    Raises:
+        ValueError: a ranked session is not there.
+    """
+    session_id = np.asarray(train.session_id)
+    order = np.argsort(session_id, kind="stable")
+    place = np.searchsorted(session_id, rankings.session_id, sorter=order)
+    row = order[np.minimum(place, len(order) - 1)]
+    unknown = session_id[row] != np.asarray(rankings.session_id)
+    if unknown.any():
+        first = np.asarray(rankings.session_id)[unknown][0]
+        raise ValueError(f"{unknown.sum()} ranked sessions are not in the training split, the first is {first}")
+    return row
 
 
 def sequences_of(train: Sessions) -> Sequences:

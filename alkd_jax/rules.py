@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array, diags_array
 
+from alkd_jax.examples import ranked_rows
 from alkd_jax.neighbors import Counts
 from alkd_jax.types import PAD, Rankings, Sessions
 
@@ -99,11 +100,7 @@ def list_rules(
         raise ValueError(f"{len(weights)} weights for lists of {listed.shape[1]}; expected one a place")
     if on.any() and not 1 <= listed[on].min() <= listed[on].max() <= num_items:
         raise ValueError(f"listed items span {listed[on].min()}..{listed[on].max()}; expected 1..{num_items}")
-    place = {session: row for row, session in enumerate(np.asarray(sessions.session_id).tolist())}
-    unknown = [session for session in np.asarray(rankings.session_id).tolist() if session not in place]
-    if unknown:
-        raise ValueError(f"{len(unknown)} ranked sessions are not among the sessions, the first is {unknown[0]}")
-    rows = np.array([place[session] for session in np.asarray(rankings.session_id).tolist()], int)
+    rows = ranked_rows(rankings, sessions)
     items, mask = np.asarray(sessions.items)[rows], np.asarray(sessions.mask)[rows]
     says = recency ** (mask.sum(1, keepdims=True) - np.cumsum(mask, 1)) * mask
     share = np.where(on, np.asarray(weights, float)[None, : listed.shape[1]], 0.0)

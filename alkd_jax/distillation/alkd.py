@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alkd_jax import training
-from alkd_jax.examples import Examples
+from alkd_jax.examples import Examples, ranked_rows
 from alkd_jax.models import Encoder, Params
 from alkd_jax.types import Rankings, Sessions
 
@@ -51,14 +51,7 @@ def list_examples(rankings: Rankings, train: Sessions, *, bounds: Sequence[int] 
     Raises:
         ValueError: a list's session is not a training session.
     """
-    session_id = np.asarray(train.session_id)
-    order = np.argsort(session_id, kind="stable")
-    place = np.searchsorted(session_id, rankings.session_id, sorter=order)
-    row = order[np.minimum(place, len(order) - 1)]
-    unknown = session_id[row] != np.asarray(rankings.session_id)
-    if unknown.any():
-        first = np.asarray(rankings.session_id)[unknown][0]
-        raise ValueError(f"{unknown.sum()} ranked sessions are not in the training split, the first is {first}")
+    row = ranked_rows(rankings, train)
     items, mask = np.asarray(rankings.items), np.asarray(rankings.mask)
     repeats = np.where(mask, position_weights(items.shape[1], bounds=bounds), 0).ravel()
     sessions = np.repeat(np.repeat(row, items.shape[1]), repeats).astype(np.int32)
