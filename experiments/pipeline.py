@@ -65,7 +65,9 @@ class Run(OpenRun):
                 )
             save_fitted(folder, role, fitted)
 
-        inputs = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
+        inputs: dict[str, Any] = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
+        if self.base_loss != "bpr":
+            inputs["loss"] = self.base_loss
         self.folder.hop(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], work)
 
     @contextlib.contextmanager

@@ -86,12 +86,14 @@ class OpenRun:
         dim = self.settings.teacher_dim if role == "teacher" else self.settings.student_dim
         return alkd.models.create(self.settings.backbone, num_items=self.dataset.num_items, dim=dim)
 
-    def objective(self, model: Encoder) -> tuple[Loss, dict[str, Any]]:
-        """The loss that a backbone is trained with, and what it finds aside.
+    @property
+    def base_loss(self) -> str:
+        """Binary cross-entropy for AttMix on ML, as the authors trained it, in-batch BPR for everything else."""
+        return "bce" if self.settings.backbone == "attmix" and self.dataset.name == "ML" else "bpr"
 
-        AttMix on ML has binary cross-entropy in the released code, everything else in-batch BPR.
-        """
-        if self.released and self.settings.backbone == "attmix" and self.dataset.name == "ML":
+    def objective(self, model: Encoder) -> tuple[Loss, dict[str, Any]]:
+        """The loss that a backbone is trained with, and what it finds aside."""
+        if self.base_loss == "bce":
             return objectives.sampled_loss(model, "bce"), {"sampler": samplers.uniform(self.dataset.num_items)}
         return objectives.in_batch_loss(model, released=self.released), {}
 
