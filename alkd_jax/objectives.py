@@ -141,22 +141,29 @@ def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
 
 
 @functools.lru_cache(maxsize=64)
-def measure_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
+def measure_softmax(model: Encoder, *, smoothing: float = 0.0, chunk_size: int | None = None) -> Loss:
     """Full softmax towards a teacher's list, with the sum of all scores drawn to a given mass.
 
-    ``L = mean_b [log Z_b − Σ_k g_bk s_bk + (a_b + stop(log Z_b − a_b) − log m_b)²]``, for inputs of one item, whose
-    bias a adds to all its scores alike. The softmax cannot see a; the square makes exp(score) a measure of mass m, so
-    that a session's scores mix its items' in proportion to what each has to say.
+    ``L = mean_b [log Z_b − (1 − ε) Σ_k g_bk s_bk − ε mean_v s_bv + (a_b + stop(log Z_b − a_b) − log m_b)²]``, for
+    inputs of one item, whose bias a adds to all its scores alike. The softmax cannot see a; the square makes exp(score)
+    a measure of mass m, so that a session's scores mix its items' in proportion to what each has to say.
 
     Lists as in :func:`listwise_loss`, with gains that sum to 1; log m in ``batch.aside["log_mass"]``, ``[E]``.
 
     Args:
         model: late interaction.
+        smoothing: ε in [0, 1), share of the label that goes to all items alike.
         chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
 
+    Raises:
+        ValueError: smoothing is out of range.
+
     Reference:
-        Devlin et al., Fast and robust neural network joint models, ACL 2014, self-normalisation.
+        Devlin et al., Fast and robust neural network joint models, ACL 2014, self-normalisation; Szegedy et al.,
+        Rethinking the Inception architecture, CVPR 2016, label smoothing.
     """
+    if not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"smoothing is {smoothing}; expected in [0, 1)")
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
@@ -164,7 +171,10 @@ def measure_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
         log_z = _log_partition(vectors, table, chunk_size)
-        taught = log_z * gain.sum(-1) - (gain * scoring.listed_scores(vectors, sharding.rows(table, listed))).sum(-1)
+        wanted = (gain * scoring.listed_scores(vectors, sharding.rows(table, listed))).sum(-1)
+        if smoothing:
+            wanted = (1 - smoothing) * wanted + smoothing * gain.sum(-1) * (vectors[:, 0] @ table[1:].mean(0))
+        taught = log_z * gain.sum(-1) - wanted
         bias = vectors[:, 0, -2]
         excess = bias + jax.lax.stop_gradient(log_z - bias) - jnp.asarray(batch.aside["log_mass"])[batch.row]
         return losses.weighted_mean(taught + excess**2, batch.weight)

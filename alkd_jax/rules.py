@@ -13,7 +13,7 @@ from scipy.sparse import csr_array, diags_array
 
 from alkd_jax.examples import ranked_rows
 from alkd_jax.neighbors import Counts
-from alkd_jax.types import PAD, Rankings, Sessions
+from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _BLOCK = 2048
 """Titles compared with all others at a time, to bound memory."""
@@ -81,9 +81,15 @@ def title_rules(titles: Sequence[str], *, least: float = 0.25) -> csr_array:
 
 
 def list_rules(
-    rankings: Rankings, sessions: Sessions, num_items: int, *, recency: float = 0.65, weights: Sequence[int | float]
+    rankings: Rankings,
+    sessions: Sessions,
+    num_items: int,
+    *,
+    recency: float = 0.65,
+    weights: Sequence[int | float],
+    confidence: Float[np.ndarray, " N"] | None = None,
 ) -> csr_array:
-    """What a teacher's lists say, laid to the items of the sessions they are for: ``Σ_s λʲ w_k / Σ w``, v_k for x_j.
+    """What a teacher's lists say, laid to the items of their sessions: ``Σ_s c_s λʲ w_k / Σ w``, v_k for x_j.
 
     Args:
         rankings: lists for some of the sessions.
@@ -91,10 +97,14 @@ def list_rules(
         num_items: V.
         recency: λ in (0, 1], for each step before the session's end.
         weights: w, one a place of the list, at least 0.
+        confidence: c, one a list, at least 0; default 1.
 
     Raises:
-        ValueError: a ranked session is not there, there are fewer weights than places, or an id is out of range.
+        ValueError: a ranked session is not there, there are fewer weights than places or another number of confidences
+            than lists, one is negative, or an id is out of range.
     """
+    if confidence is not None and (len(confidence) != len(rankings) or not np.min(confidence, initial=0) >= 0):
+        raise ValueError(f"{len(confidence)} confidences for {len(rankings)} lists; expected one a list, at least 0")
     listed, on = np.asarray(rankings.items), np.asarray(rankings.mask)
     if len(weights) < listed.shape[1]:
         raise ValueError(f"{len(weights)} weights for lists of {listed.shape[1]}; expected one a place")
@@ -105,6 +115,8 @@ def list_rules(
     says = recency ** (mask.sum(1, keepdims=True) - np.cumsum(mask, 1)) * mask
     share = np.where(on, np.asarray(weights, float)[None, : listed.shape[1]], 0.0)
     share /= np.maximum(share.sum(1, keepdims=True), 1e-12)
+    if confidence is not None:
+        share *= np.asarray(confidence)[:, None]
     weight = says[:, :, None] * share[:, None, :]
     left, right = (np.broadcast_to(part, weight.shape).ravel() for part in (items[:, :, None], listed[:, None, :]))
     kept = weight.ravel() > 0
@@ -160,6 +172,41 @@ def lessons(rules: csr_array, *, k: int = 64, power: float = 1.5) -> Lessons:
         listed[row, : order.size] = rules.indices[found][order]
         gain[row, : order.size] = strength / strength.sum()
     return Lessons(item.astype(np.int32), listed, gain, mass[item].astype(np.float32))
+
+
+def walks(
+    rng: np.random.Generator, rules: csr_array, start: Float[np.ndarray, " V"], num: int, *, length: int = 6
+) -> Sequences:
+    """Sessions that nobody had: each begins at an item drawn by ``start`` and follows the rules by their weights.
+
+    A walk ends after ``length`` items, or earlier at an item without rules; those of a single item are left out.
+
+    Args:
+        rng: consumed.
+        rules: R, at least 0.
+        start: ``[V + 1]`` weights of the first items, the padding's 0.
+        num: how many.
+        length: items, at least 2.
+
+    Raises:
+        ValueError: num or length is too small, or the padding could be drawn.
+    """
+    if num < 1 or length < 2 or start[PAD] != 0:
+        raise ValueError(f"num is {num}, length {length}, start[0] {start[PAD]}; expected 1, 2 at least, and 0")
+    rules = rules.tocsr()
+    says = np.concatenate([[0.0], np.cumsum(rules.data)])
+    at = rng.choice(len(start), num, p=start / start.sum())
+    steps = np.zeros((num, length), np.int32)
+    steps[:, 0] = at
+    for place in range(1, length):
+        low, high = says[rules.indptr[at]], says[rules.indptr[at + 1]]
+        drawn = np.searchsorted(says, low + rng.random(num) * (high - low), side="right") - 1
+        drawn = np.clip(drawn, 0, rules.indptr[at + 1] - 1)
+        at = np.where(high > low, rules.indices[np.maximum(drawn, 0)], PAD)
+        steps[:, place] = at
+    steps = steps[steps[:, 1] != PAD]
+    offsets = np.concatenate([[0], np.cumsum((steps != PAD).sum(1))]).astype(np.int32)
+    return Sequences(items=steps[steps != PAD], offsets=offsets)
 
 
 def without_self(rules: csr_array) -> csr_array:

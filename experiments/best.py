@@ -10,7 +10,7 @@ widths and the rows that ask about lists are reported on test. Every row is kept
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,8 @@ import alkd_jax as alkd
 from alkd_jax import checkpoints, evaluation, metrics
 from alkd_jax.distillation import best
 from alkd_jax.distillation.best import Recipe
-from experiments import best_rows, comparisons
+from experiments import best_lists, best_rows, best_sessions, comparisons
+from experiments.best_rows import Row
 from experiments.console import console, told_in_one_line, training_bar
 from experiments.export import write_student
 from experiments.results import COLUMNS, averaged, cell
@@ -30,6 +31,7 @@ from experiments.run_folder import RunFolder, write_json
 from experiments.sources import parse_source
 
 NAME = "Best student (width 10)"
+GROUPS = ("student", "ablation", "widths", "lists", "sessions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Best:
         data: a data set, see `experiments.sources`.
         out: folder.
         seeds: students of every row.
-        rows: "student", or more: "ablation", "widths", "lists", "backbones"; "all".
+        rows: "student", or more: "ablation", "widths", "lists", "sessions"; "all".
         preset: of the recipe.
         max_steps: of every row that trains item by item; default the recipe's.
         ship: folder for the recipe's student of the best seed on validation; must not be there yet.
@@ -59,6 +61,30 @@ class Best:
     seed: int = 0
 
 
+def rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
+    """The rows of these groups, the recipe's own first.
+
+    Raises:
+        ValueError: a group is unknown, or there are no recorded lists to ask about.
+    """
+    unknown = set(groups) - {*GROUPS, "all"}
+    if unknown:
+        raise ValueError(f"--rows has {sorted(unknown)}; expected some of {', '.join(GROUPS)}, or all")
+    wanted = set(GROUPS) if "all" in groups else set(groups)
+    if "all" in groups and parse_source(data).kind != "released":
+        wanted -= {"lists"}
+    found = [best_rows.taught("recipe", recipe, test=True, compared=True)]
+    if "ablation" in wanted:
+        found += best_rows.ablation(recipe)
+    if "widths" in wanted:
+        found += [best_rows.taught(f"recipe, width {dim}", recipe, dim=dim, test=True) for dim in (16, 32, 64, 100)]
+    if "lists" in wanted:
+        found += best_lists.rows(data, dataset, recipe)
+    if "sessions" in wanted:
+        found += best_sessions.rows(data, dataset, recipe)
+    return found
+
+
 def open_folder(asked: Best, dataset: alkd.Dataset) -> RunFolder:
     """Makes the folder, or takes it up."""
     folder = RunFolder(asked.out, announce=functools.partial(console.print, highlight=False, markup=False))
@@ -66,14 +92,15 @@ def open_folder(asked: Best, dataset: alkd.Dataset) -> RunFolder:
     return folder
 
 
-def make_row(asked: Best, dataset: alkd.Dataset, folder: RunFolder, row: best_rows.Row) -> None:
+def make_row(asked: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) -> None:
     """Trains a row's students and ranks the targets of validation and, where the row may, of test."""
 
     def work(place: pathlib.Path) -> None:
         key = jax.random.fold_in(jax.random.key(asked.seed), 1)
         with training_bar(f"{row.name} ({asked.seeds} seeds)") as bar:
             model, fitted = row.train(key, dataset, seeds=asked.seeds, progress=bar)
-        splits = {"validation": dataset.validation} | ({"test": dataset.test} if row.test else {})
+        shown = dataset if row.dataset is None else row.dataset
+        splits = {"validation": shown.validation} | ({"test": shown.test} if row.test else {})
         ranks = {
             name: np.stack([out.ranks for out in evaluation.evaluate_seeds(model, fitted.params, split)])
             for name, split in splits.items()
@@ -100,19 +127,17 @@ def account(asked: Best) -> dict[str, Any]:
     if asked.max_steps is not None:
         recipe = dataclasses.replace(recipe, max_steps=asked.max_steps)
     folder = open_folder(asked, dataset)
-    rows = best_rows.rows(asked.rows, asked.data, dataset, recipe)
-    for row in rows:
+    rows_asked = rows(asked.rows, asked.data, dataset, recipe)
+    for row in rows_asked:
         make_row(asked, dataset, folder, row)
-    return gathered(asked, dataset, folder, rows, recipe)
+    return gathered(asked, dataset, folder, rows_asked, recipe)
 
 
-def gathered(
-    asked: Best, dataset: alkd.Dataset, folder: RunFolder, rows: list[best_rows.Row], recipe: Recipe
-) -> dict[str, Any]:
+def gathered(asked: Best, dataset: alkd.Dataset, folder: RunFolder, made: list[Row], recipe: Recipe) -> dict[str, Any]:
     """The numbers of all rows, from their stored ranks."""
     told: dict[str, dict[str, Any]] = {}
     on_test: dict[str, np.ndarray] = {}
-    for row in rows:
+    for row in made:
         with np.load(folder.path / f"{row.slug}.npz") as kept:
             told[row.name] = {"parameters": int(kept["parameters"])}
             for split in ("validation", "test"):
@@ -120,9 +145,9 @@ def gathered(
                     told[row.name][split] = averaged(kept[split])
             if "test" in kept and row.compared:
                 on_test[row.name] = kept["test"]
-    yardstick = rows[0].name
+    yardstick = made[0].name
     pairs = [(name, yardstick) for name in on_test if name != yardstick]
-    lists = best_rows.LISTED
+    lists = best_lists.LISTED
     pairs += [(lists, name) for name in on_test if name not in (yardstick, lists) and lists in on_test]
     tests = comparisons.compare_pairs(on_test, pairs, seed=asked.seed)
     about = {"dataset": dataset.name, "seeds": asked.seeds, "recipe": dataclasses.asdict(recipe)}

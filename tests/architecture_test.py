@@ -19,7 +19,7 @@ LAYERS = [
     {"models", "losses", "metrics", "maxmin", "recommender", "shuffling", "sparse_rows"},
     {"data", "examples", "samplers", "scoring", "llm"},
     {"neighbors", "selection", "objectives", "checkpoints"},
-    {"training", "evaluation", "significance", "export", "rules"},
+    {"training", "evaluation", "significance", "export", "rules", "augmentation"},
     {"distillation"},
 ]
 """Rooms of the library from the ground up; a room imports from the layers below it, or from itself."""

@@ -12,7 +12,7 @@ import alkd_jax as alkd
 from alkd_jax import evaluation, neighbors, rules
 from alkd_jax.distillation import best
 from experiments import best as command
-from experiments import best_rows, leaderboard
+from experiments import best_lists, best_sessions, leaderboard
 
 RELEASE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "alkdrec-release"
 
@@ -66,7 +66,7 @@ def test_presets_are_by_data_set_and_others_are_refused():
 )
 def test_a_backbone_learns_every_prefix(world, loss):
     options = dict(max_steps=100, steps_per_validation=50, learning_rate=0.03)
-    _, fitted = best_rows.by_sessions(jax.random.key(0), world, backbone="fpmc", loss=loss, **options)
+    _, fitted = best_sessions.by_sessions(jax.random.key(0), world, backbone="fpmc", loss=loss, **options)
     assert (fitted.best_metric > 2 * 25 / world.num_items).all()
 
 
@@ -102,7 +102,7 @@ def test_rows_are_kept_and_the_recipe_alone_is_tested(tmp_path, capsys):
 
 def test_every_row_differs_from_the_recipe_in_what_decides_it(world):
     recipe = best.recipe("best", "ML")
-    made = best_rows.rows(("ablation", "widths", "backbones"), "synthetic", world, recipe)
+    made = command.rows(("ablation", "widths", "sessions"), "synthetic", world, recipe)
     assert len({row.slug for row in made}) == len(made)
     assert len({json.dumps(row.identity) for row in made}) == len(made)
     # The recipe was chosen on validation: only it, its widths and other trainings are ever shown the test.
@@ -114,13 +114,13 @@ def test_every_row_differs_from_the_recipe_in_what_decides_it(world):
 )
 def test_wrong_rows_are_refused(world, rows, told):
     with pytest.raises(ValueError, match=told):
-        best_rows.rows(rows, "synthetic", world, best.Recipe())
+        command.rows(rows, "synthetic", world, best.Recipe())
 
 
 @pytest.mark.skipif(not RELEASE.exists(), reason="the authors' released files are not beside the project")
 def test_list_rows_ask_about_the_same_500_sessions():
     dataset = alkd.data.load_released(RELEASE, "ML")
-    made = {row.name: row for row in best_rows.list_rows(f"released:{RELEASE}:ML", dataset, best.Recipe())}
+    made = {row.name: row for row in best_lists.rows(f"released:{RELEASE}:ML", dataset, best.Recipe())}
     llm, shuffled, counted = (
         made[f"with 500 {kind}"].train.keywords["rankings"]
         for kind in ("LLM lists", "shuffled LLM lists", "co-occurrence lists")

@@ -101,3 +101,31 @@ def test_lessons_are_the_strongest_rules_sharpened():
 def test_impossible_options_are_refused(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_a_list_counts_as_much_as_it_is_trusted():
+    sessions = Sessions(
+        items=np.array([[1], [3]], np.int32),
+        mask=np.ones((2, 1), bool),
+        target=np.array([4, 4], np.int32),
+        session_id=np.array([7, 9], np.int32),
+    )
+    lists = Rankings(np.array([9, 7], np.int32), np.array([[2], [2]], np.int32), np.ones((2, 1), bool))
+    found = dense(rules.list_rules(lists, sessions, 4, weights=(1,), confidence=np.array([0.5, 2.0])))
+    assert (found[3, 2], found[1, 2]) == (0.5, 2.0)
+    for wrong in ([1.0], [1.0, -1.0], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="expected one a list"):
+            rules.list_rules(lists, sessions, 4, weights=(1,), confidence=np.array(wrong))
+
+
+def test_walks_follow_the_rules_by_their_weights():
+    rule = made((1, 2, 3.0), (1, 3, 1.0), (2, 1, 5.0))
+    start = np.array([0.0, 1.0, 0.0, 0.0, 1.0])
+    found = rules.walks(np.random.default_rng(0), rule, start, 4000, length=3)
+    walks = np.split(found.items, found.offsets[1:-1])
+    # Item 4 has no rules: half the walks end where they begin and are left out.
+    assert len(walks) == pytest.approx(2000, abs=150)
+    assert {tuple(walk) for walk in walks} == {(1, 2, 1), (1, 3)}
+    assert np.mean([walk[1] == 2 for walk in walks]) == pytest.approx(0.75, abs=0.04)
+    with pytest.raises(ValueError, match=r"start\[0\] 1"):
+        rules.walks(np.random.default_rng(0), rule, np.ones(5), 5)

@@ -79,6 +79,46 @@ def test_the_loss_is_its_definition():
         assert same == (name != "input_bias"), name
 
 
+def test_smoothing_gives_all_items_a_share():
+    model = models.create("late", num_items=5, dim=2)
+    params = models.init_params(jax.random.key(0), model)
+    items = jnp.array([[2]])
+    batch = Batch(
+        items=items,
+        mask=items > 0,
+        session=jnp.arange(1),
+        target=jnp.array([1]),
+        weight=jnp.ones(1),
+        row=jnp.arange(1),
+        aside={"list_items": jnp.array([[3]]), "list_gain": jnp.ones((1, 1)), "log_mass": jnp.zeros(1)},
+    )
+    own = params["params"]
+    each = np.asarray(own["input_embedding"])[2] @ np.asarray(own["output_embedding"])[1:].T
+    plain, smooth = (
+        float(objectives.measure_softmax(model, smoothing=share)(params, batch, jax.random.key(1)))
+        for share in (0.0, 0.3)
+    )
+    assert smooth - plain == pytest.approx(0.3 * (each[2] - each.mean()), rel=1e-4)
+    with pytest.raises(ValueError, match="smoothing is 1"):
+        objectives.measure_softmax(model, smoothing=1.0)
+
+
+def test_rows_keep_their_length_and_frozen_parameters_their_values(ring, validation):
+    model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=True, recency=0.5)
+    learned = rules.lessons(ring, k=4, power=1.0)
+    steps = dict(max_steps=200, steps_per_validation=200, recall_at=1)
+    out = taught.teach(
+        jax.random.key(0), model, learned, validation, length=1.5, frozen=["input_bias", "output_bias"], **steps
+    )
+    own = jax.tree.map(lambda leaf: np.asarray(leaf[0]), out.params)["params"]
+    for name in ("input_embedding", "output_embedding"):
+        np.testing.assert_allclose(np.linalg.norm(own[name][1:], axis=1), 1.5, rtol=1e-4)
+        assert not own[name][0].any()
+    assert not own["output_bias"].any()
+    np.testing.assert_allclose(own["input_bias"], -np.log(NUM_ITEMS), rtol=1e-6)
+    assert out.best_metric[0] > 0.9
+
+
 def test_impossible_damping_is_refused(ring, validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
     with pytest.raises(ValueError, match="damping is 2"):
@@ -91,3 +131,10 @@ def test_rules_of_real_counts_can_be_taught(validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=3)
     out = taught.teach(jax.random.key(0), model, rules.lessons(counted), validation, max_steps=20)
     assert np.isfinite(out.history.loss[:, 1:]).all()
+
+
+@pytest.mark.parametrize(("options", "told"), [({"length": 0.0}, "length is 0"), ({"frozen": ["bias"]}, "frozen has")])
+def test_impossible_options_are_refused(ring, validation, options, told):
+    model = models.create("late", num_items=NUM_ITEMS, dim=2)
+    with pytest.raises(ValueError, match=told):
+        taught.teach(jax.random.key(0), model, rules.lessons(ring), validation, **options)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from scipy.sparse import csr_array
 
 from alkd_jax import neighbors, objectives, rules, samplers, training
@@ -91,13 +92,19 @@ def student(recipe: Recipe, *, num_items: int, dim: int = 10) -> Encoder:
     return create("late", num_items=num_items, dim=dim, shared=recipe.shared, recency=recipe.recency)
 
 
-def rules_for(dataset: Dataset, recipe: Recipe, rankings: Rankings | None = None) -> csr_array:
+def rules_for(
+    dataset: Dataset,
+    recipe: Recipe,
+    rankings: Rankings | None = None,
+    confidence: Float[np.ndarray, " N"] | None = None,
+) -> csr_array:
     """What the training sessions, the titles and a teacher's lists say of items together.
 
     Args:
         dataset: its training sessions and titles are read, nothing else.
         recipe: what counts how much.
         rankings: lists for some training sessions.
+        confidence: what each list counts, see :func:`alkd_jax.rules.list_rules`.
 
     Raises:
         ValueError: the recipe wants lists and there are none.
@@ -108,7 +115,12 @@ def rules_for(dataset: Dataset, recipe: Recipe, rankings: Rankings | None = None
     found = rules.follow_rules(counts, backward=recipe.backward)
     if recipe.lists and rankings is not None:
         told = rules.list_rules(
-            rankings, dataset.train, dataset.num_items, recency=recipe.recency, weights=LIST_WEIGHTS
+            rankings,
+            dataset.train,
+            dataset.num_items,
+            recency=recipe.recency,
+            weights=LIST_WEIGHTS,
+            confidence=confidence,
         )
         found = found + recipe.lists * told
     return rules.blend(found, rules.title_rules(dataset.titles), recipe.titles) if recipe.titles else found
@@ -122,6 +134,7 @@ def train(
     dim: int = 10,
     seeds: int | Sequence[int] = 1,
     rankings: Rankings | None = None,
+    confidence: Float[np.ndarray, " N"] | None = None,
     **options: Any,
 ) -> tuple[Encoder, training.Fitted]:
     """Makes the strongest student of a width.
@@ -133,6 +146,7 @@ def train(
         dim: width D of each table.
         seeds: as in :func:`alkd_jax.training.fit`.
         rankings: lists of a teacher for some training sessions, read where the recipe says so.
+        confidence: what each of them counts, at least 0; default 1.
         **options: further options of :func:`alkd_jax.distillation.taught.teach`.
 
     Returns:
@@ -143,7 +157,7 @@ def train(
     """
     how = recipe(preset, dataset.name)
     model = student(how, num_items=dataset.num_items, dim=dim)
-    lessons = rules.lessons(rules_for(dataset, how, rankings), k=how.places, power=how.power)
+    lessons = rules.lessons(rules_for(dataset, how, rankings, confidence), k=how.places, power=how.power)
     settings = {
         "damping": how.damping,
         "learning_rate": how.learning_rate,
