@@ -19,7 +19,7 @@ def seen(key, items, **chances):
     def loss(params, batch, key):
         ten = 10.0 ** jnp.arange(3, -1, -1)
         good = (batch.mask == (batch.items > 0)).all() & (batch.target == 1).all()
-        return jnp.where(good, (batch.items * ten).sum(), -1.0)
+        return jnp.where(good, (batch.items[0] * ten).sum(), -1.0)
 
     batch = Batch(items, items > 0, one - 1, one, jnp.ones(1), one - 1)
     changed = functools.partial(augmented(loss, **chances), None, batch)
