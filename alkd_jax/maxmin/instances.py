@@ -1,6 +1,8 @@
 """The gains of a game as the solver needs them: shares of a + d, and 1 / (a + d) with an exponent of any size."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -9,12 +11,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.maxmin.game import FloatArray, namespace
-from alkd_jax.maxmin.summation import accurate_sum
+from alkd_jax.maxmin.summation import Split, accurate_sum, split_sum
 
 LOG_2 = (0.693359375, -2.121944400546905827679e-4)
 """log 2 in two parts; the first has so few bits that its product with an exponent is exact in float32."""
 
 LARGEST_EXPONENT = 60
+
+_CPU_BLOCK, _DEVICE_BLOCK = 2**16, 2**22
+"""Instances that a pass takes at a time: what stays in a CPU's cache, and what keeps another device busy."""
 
 
 @flax.struct.dataclass
@@ -56,6 +61,11 @@ class Instances:
 
 def from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray, *, log_gains: bool) -> Instances:
     """Takes gains, or their logarithms, apart; on the host if they are there, to keep float64 until the last step."""
+    on_host = namespace(effective, similar, incorrect) is np
+    return (_from_gains if on_host else _from_gains_in_one)(effective, similar, incorrect, log_gains=log_gains)
+
+
+def _from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray, *, log_gains: bool) -> Instances:
     xp = namespace(effective, similar, incorrect)
     top, least = xp.maximum(effective, incorrect), incorrect.min(keepdims=True)
     if log_gains:
@@ -80,6 +90,10 @@ def from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray
         least_loss=jnp.asarray(least_loss, float)[0],
         least_exponent=jnp.asarray(least_exponent, jnp.int32)[0],
     )
+
+
+_from_gains_in_one = jax.jit(_from_gains, static_argnames="log_gains")
+"""One program: step by step, what is worked out on the way would take as much memory again as the game."""
 
 
 def split_exponential(logarithm: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -145,7 +159,77 @@ def look(
     num_effective: Int[Array, ""],
     num_similar: Int[Array, ""],
 ) -> Totals:
-    """Passes once over the instances, for f and its slopes at (λ, Γ)."""
+    """Passes once over the instances, a block of them at a time, for f and its slopes at (λ, Γ)."""
+    shares = in_blocks(functools.partial(_look, ratio=ratio, value=value), instances)
+    ones = jnp.sum(shares.ones, dtype=jnp.int32) - num_effective
+    ratios = jnp.sum(shares.ratios, dtype=jnp.int32) - num_similar
+    excess = sum(split_sum(shares.rest)) + ((ones + ratios) - (1 - ratio) * ratios)
+    rounded = jnp.sum(shares.rounded) + jnp.abs((1 - ratio) * ratios)
+    left = jnp.sum(shares.left) - num_similar
+    right = left + jnp.sum(shares.on_kink)
+    at_end = ratio >= 1
+    return Totals(
+        excess=excess,
+        noise=jnp.finfo(left.dtype).eps / 2 * rounded,
+        growth=jnp.sum(shares.growth),
+        left=left,
+        right=jnp.where(at_end, jnp.inf, right),
+        before=jnp.max(shares.before),
+        after=jnp.where(at_end, jnp.inf, jnp.min(shares.after)),
+    )
+
+
+class Shares(NamedTuple):
+    """What blocks of instances add to :class:`Totals`; leaves are ``[M]``.
+
+    Attributes:
+        rest: what f has beside ones and ratios, in two parts.
+        ones: instances that count 1 in f.
+        ratios: instances that count λ.
+        rounded: size of what is rounded.
+        growth: of f_Γ.
+        left: of the slope towards smaller λ.
+        on_kink: what the slope towards larger λ has more.
+        before: the largest kink below λ.
+        after: the least kink above λ, or 1.
+    """
+
+    rest: Split
+    ones: Int[Array, "*blocks"]
+    ratios: Int[Array, "*blocks"]
+    rounded: Float[Array, "*blocks"]
+    growth: Float[Array, "*blocks"]
+    left: Float[Array, "*blocks"]
+    on_kink: Float[Array, "*blocks"]
+    before: Float[Array, "*blocks"]
+    after: Float[Array, "*blocks"]
+
+
+def in_blocks(work: Callable[[Instances, Bool[Array, " C"]], Any], instances: Instances) -> Any:
+    """Goes through the instances so many at a time that what is worked out on the way stays small.
+
+    Args:
+        work: of a block, and which of its instances count: the last block starts early enough to be whole.
+        instances: the game.
+
+    Returns:
+        What ``work`` gives, with a leading axis of blocks.
+    """
+    num = instances.mantissa.shape[0]
+    size = min(num, _CPU_BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK)
+
+    def of_block(number: Int[Array, ""]) -> Any:
+        start = jnp.minimum(number * size, num - size)
+        block = jax.tree.map(
+            lambda array: jax.lax.dynamic_slice_in_dim(array, start, size) if array.ndim else array, instances
+        )
+        return work(block, start + jnp.arange(size) >= number * size)
+
+    return jax.lax.map(of_block, jnp.arange(-(-num // size), dtype=jnp.int32))
+
+
+def _look(instances: Instances, counts: Bool[Array, " C"], *, ratio: Float[Array, ""], value: Value) -> Shares:
+    """The shares of a block."""
     weight, kink, gain = instances.weights(value.exponent), instances.kink(), instances.gain()
     level = value.number * weight
     is_free, is_below = level >= gain, level <= instances.similar
@@ -162,22 +246,18 @@ def look(
     of_mixed = (1 - ratio) * jnp.where(mostly_similar, (level - instances.similar) / margin, -y)
     of_single = jnp.where(mostly_effective, -lack, x)
     rest = jnp.where(similar, of_similar, jnp.where(mixed, of_mixed, jnp.where(single, of_single, 0)))
-    ones = jnp.sum(counts_one, dtype=jnp.int32) - num_effective
-    ratios = jnp.sum(counts_ratio, dtype=jnp.int32) - num_similar
-    excess = accurate_sum(rest) + ((ones + ratios) - (1 - ratio) * ratios)
     steepness = jnp.where(is_free, 0, slope(instances, ratio, level))
-    rounded = jnp.sum(steepness * jnp.minimum(x, gain)) + jnp.abs((1 - ratio) * ratios)
-    left = jnp.sum(jnp.where(left_of, y, 0)) - num_similar
-    right = left + jnp.sum(jnp.where(kink == ratio, y, 0))
-    at_end = ratio >= 1
-    return Totals(
-        excess=excess,
-        noise=jnp.finfo(weight.dtype).eps / 2 * rounded,
-        growth=jnp.sum(weight * steepness),
-        left=left,
-        right=jnp.where(at_end, jnp.inf, right),
-        before=jnp.max(kink, where=left_of, initial=-jnp.inf),
-        after=jnp.where(at_end, jnp.inf, jnp.min(kink, where=kink > ratio, initial=1)),
+    rest = jnp.where(counts, rest, 0)
+    return Shares(
+        rest=split_sum((rest, jnp.zeros_like(rest))),
+        ones=jnp.sum(counts_one & counts, dtype=jnp.int32),
+        ratios=jnp.sum(counts_ratio & counts, dtype=jnp.int32),
+        rounded=jnp.sum(steepness * jnp.minimum(x, gain), where=counts),
+        growth=jnp.sum(weight * steepness, where=counts),
+        left=jnp.sum(y, where=left_of & counts),
+        on_kink=jnp.sum(y, where=(kink == ratio) & counts),
+        before=jnp.max(kink, where=left_of & counts, initial=-jnp.inf),
+        after=jnp.min(kink, where=(kink > ratio) & counts, initial=1),
     )
 
 

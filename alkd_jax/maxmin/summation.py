@@ -22,15 +22,21 @@ def accurate_sum(terms: Float[Array, " N"]) -> Float[Array, ""]:
     Reference:
         Dekker, A floating-point technique for extending the available precision, Numer. Math. 1971.
     """
-    high, low = terms, jnp.zeros_like(terms)
+    high, low = split_sum((terms, jnp.zeros_like(terms)))
+    return high + low
+
+
+def split_sum(terms: Split) -> Split:
+    """:func:`accurate_sum` of ``[N]`` numbers that are each the unevaluated sum of two, and so is what is returned."""
+    high, low = terms
     while high.shape[0] > ROWS**2:
         padding = (0, -high.shape[0] % ROWS)
         rows = (jnp.pad(high, padding).reshape(ROWS, -1), jnp.pad(low, padding).reshape(ROWS, -1))
         start = (jnp.zeros_like(rows[0][0]), jnp.zeros_like(rows[0][0]))
         (high, low), _ = jax.lax.scan(lambda total, row: (add_split(total, row), None), start, rows)
-    zero = jnp.zeros((), terms.dtype)
+    zero = jnp.zeros((), high.dtype)
     high, low = jax.lax.reduce((high, low), (zero, zero), add_split, (0,))
-    return high + low
+    return high, low
 
 
 def add_split(left: Split, right: Split) -> Split:
