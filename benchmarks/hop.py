@@ -2,8 +2,9 @@
 
 python -m benchmarks.hop --sessions 100000000 --json FILE
 
-Sessions lie in files of a temporary folder (44 bytes each) and are read as they are rated. One cold run: what is
-compiled is within its times. The line tells the draw's mean rank beside the one that successive sampling has.
+Sessions lie in files of a temporary folder (50 bytes each), memory-mapped, and are read as they are rated. One
+cold run: what is compiled is within its times. The line tells the draw's mean rank beside the one that successive
+sampling has.
 """
 
 import dataclasses
@@ -47,27 +48,9 @@ class Sizes(Bench):
     policy: str = "exact"
 
 
-class Stored:
-    """An array in a file, of which only what is sliced is ever in memory."""
-
-    def __init__(self, path: pathlib.Path, dtype: Any, shape: tuple[int, int]) -> None:
-        self.path, self.dtype, self.shape, self.ndim = path, np.dtype(dtype), shape, len(shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        first, stop, _ = rows.indices(len(self))
-        width = self.shape[1] * self.dtype.itemsize
-        num = (stop - first) * self.shape[1]
-        return np.fromfile(self.path, self.dtype, num, offset=first * width).reshape(-1, self.shape[1])
-
-
-def write_sessions(folder: pathlib.Path, sizes: Sizes) -> tuple[Stored, Stored]:
+def write_sessions(folder: pathlib.Path, sizes: Sizes) -> None:
     """Sessions of 4 to 10 items whose popularity falls off as one over the rank."""
-    shape = sizes.sessions, _LENGTH
-    items, mask = Stored(folder / "items", np.int32, shape), Stored(folder / "mask", bool, shape)
-    with items.path.open("wb") as items_file, mask.path.open("wb") as mask_file:
+    with (folder / "items").open("wb") as items_file, (folder / "mask").open("wb") as mask_file:
         for number, first in enumerate(range(0, sizes.sessions, _BLOCK)):
             rng = np.random.default_rng((0, number))
             size = min(_BLOCK, sizes.sessions - first), _LENGTH
@@ -75,7 +58,18 @@ def write_sessions(folder: pathlib.Path, sizes: Sizes) -> tuple[Stored, Stored]:
             drawn = np.exp(rng.random(size, np.float32) * np.float32(np.log(sizes.items))).astype(np.int32)
             np.where(real, np.clip(drawn, 1, sizes.items), alkd.PAD).astype(np.int32).tofile(items_file)
             real.tofile(mask_file)
-    return items, mask
+
+
+def rate(folder: pathlib.Path, sizes: Sizes) -> np.ndarray:
+    """The difficulty of the sessions in the files, by a teacher as it is drawn."""
+    shape = sizes.sessions, _LENGTH
+    items, mask = (
+        np.memmap(folder / "items", np.int32, "r", shape=shape),
+        np.memmap(folder / "mask", bool, "r", shape=shape),
+    )
+    model = alkd.models.create("fpmc", num_items=sizes.items, dim=sizes.dim)
+    params = alkd.models.init_params(jax.random.key(0), model)
+    return selection.session_difficulty(model, params, items, mask, batch_size=sizes.batch)
 
 
 def expected_mean_rank(by_rank: np.ndarray, num: int) -> float:
@@ -111,21 +105,23 @@ def measure(sizes: Sizes, folder: pathlib.Path) -> dict[str, Any]:
 
     def part(label: str, work: Callable[[], Any]) -> Any:
         kept: list[Any] = []
-        wall, cpu = seconds(lambda: kept.append(work()) or kept)
+
+        def keep() -> list[Any]:
+            kept.append(work())
+            return kept
+
+        wall, cpu = seconds(keep)
         line["wall_s"][label], line["cpu_s"][label], line["compile_s"][label] = wall, cpu, 0.0
         line["wall_middle_s"][label], line["peak_memory_mib"][label] = [wall, wall], peak_mib()
         print(f"{label}: {wall:.1f} s, {cpu:.1f} CPU s, peak so far {peak_mib():.0f} MiB", flush=True)
         return kept.pop()
 
     began = time.perf_counter()
-    items, mask = write_sessions(folder, sizes)
+    write_sessions(folder, sizes)
     line["made_s"] = time.perf_counter() - began
-    model = alkd.models.create("fpmc", num_items=sizes.items, dim=sizes.dim)
-    params = alkd.models.init_params(jax.random.key(0), model)
-    rate = selection.session_difficulty
-    rated = part("difficulty", lambda: rate(model, params, items, mask, batch_size=sizes.batch))
-    rank = part("rank", lambda: selection.difficulty_rank(rated))
-    del rated
+    # Taken out of the list, so that nothing keeps it when it has served.
+    rated = [part("difficulty", lambda: rate(folder, sizes))]
+    rank = part("rank", lambda: selection.difficulty_rank(rated.pop()))
     solution = part("game", lambda: play(rank, sizes))
     line |= {name: float(getattr(solution, name)) for name in ("lower", "value", "upper")}
     line |= {"support_size": int(solution.support_size), "passes": int(solution.num_passes)}

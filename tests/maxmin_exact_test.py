@@ -9,6 +9,7 @@ import scipy.sparse
 from scipy.optimize import linear_sum_assignment, linprog
 
 from alkd_jax import maxmin
+from alkd_jax.maxmin import instances
 from alkd_jax.maxmin.instances import from_gains
 from alkd_jax.maxmin.proportional import best_prefix, sort_weights
 
@@ -290,9 +291,9 @@ def test_the_sorted_path_finds_the_value_of_proportional_gains_by_itself():
     negative = 0
     for _ in range(20):
         a, b, d, num_effective, num_similar = random_game(rng, 20, "proportional")
-        instances = from_gains(a, b, d, log_gains=False)
-        exponent = -jnp.max(instances.exponent)
-        _, value, room = jax.jit(best_prefix)(sort_weights(instances, exponent), num_effective, num_similar)
+        game = from_gains(a, b, d, log_gains=False)
+        exponent = -jnp.max(game.exponent)
+        _, value, room = jax.jit(best_prefix)(sort_weights(game, exponent), num_effective, num_similar)
         solution = maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar)
         negative += float(solution.value) < 0
         if int(solution.case) != maxmin.LEAST_LOSS:
@@ -300,3 +301,30 @@ def test_the_sorted_path_finds_the_value_of_proportional_gains_by_itself():
                 float(solution.value), abs=2e-6 * float(jnp.ldexp(room, exponent))
             )
     assert 0 < negative < 20
+
+
+@pytest.mark.parametrize("kind", ["moderate", "steep"])
+def test_blocks_of_instances_add_up_to_one_pass_over_all(kind, monkeypatch):
+    a, b, d, num_effective, num_similar = random_game(np.random.default_rng(5), 1000, kind)
+    counts = {"num_effective": num_effective, "num_similar": num_similar}
+    whole = maxmin.solve(a, b, d, **counts)
+    # Four blocks, of which the last begins within the third.
+    monkeypatch.setattr(instances, "_CPU_BLOCK", 300)
+    jax.clear_caches()
+    cut = maxmin.solve(a, b, d, **counts)
+    jax.clear_caches()
+    assert float(cut.value) == pytest.approx(float(whole.value), rel=2e-6)
+    assert cut.lower <= cut.value <= cut.upper
+    assert float(cut.upper - cut.lower) <= 1e-4 * abs(float(cut.value))
+    np.testing.assert_allclose(probability(cut), probability(whole), atol=1e-6)
+
+
+def test_a_pass_holds_no_more_than_a_block_of_what_it_works_out():
+    def one_pass(a, b, d, ratio, value):
+        game = from_gains(a, b, d, log_gains=False)
+        return instances.look(game, ratio, instances.Value(value, jnp.int32(0)), jnp.int32(1), jnp.int32(1))
+
+    gains = [jax.ShapeDtypeStruct((10**6,), jnp.float32)] * 3
+    compiled = jax.jit(one_pass).lower(*gains, jnp.float32(0.5), jnp.float32(0.5)).compile()
+    # Five numbers of a session and what taking gains apart needs: what one pass used to hold was ten more.
+    assert compiled.memory_analysis().temp_size_in_bytes < 8 * 4 * 10**6
