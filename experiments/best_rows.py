@@ -87,7 +87,7 @@ def ablation(recipe: Recipe) -> list[Row]:
     }
     made = {name: dataclasses.replace(recipe, **change) for name, change in changes.items()}
     settings: dict[str, dict[str, Any]] = {
-        "cosines in place of products": {"length": 3.0},
+        "cosines in place of products": {"length": 1.5},
         "label smoothing": {"smoothing": 0.1},
         "no item biases": {"frozen": ["input_bias", "output_bias"]},
     }
