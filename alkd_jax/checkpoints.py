@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
 from alkd_jax.models import Encoder, Params, init_params
 
@@ -107,26 +106,23 @@ class KeptTraining:
     every: int
     found: tuple[Any, Curves] | None
 
-    def keep(self, number: int, step: int, state: Any, curves: Curves) -> None:
-        """Saves the state after every so many validations, in the background.
-
-        Args:
-            number: of the validation, from 1.
-            step: steps taken so far.
-            state: what to save; may be donated afterwards.
-            curves: what goes beside it.
-        """
-        if number % self.every == 0:
-            self.save(step, state, curves)
+    def is_due(self, number: int) -> bool:
+        """Whether the state after this validation, counted from 1, is to be saved."""
+        return number % self.every == 0
 
     def save(self, step: int, state: Any, curves: Curves) -> None:
-        """Saves the state now, in the background, where this step is not saved yet."""
+        """Saves the state now, in the background, where this step is not saved yet.
+
+        Args:
+            step: steps taken so far.
+            state: what to save; its arrays are read later, so they must not be donated.
+            curves: what goes beside it.
+        """
         import orbax.checkpoint as ocp
 
         if step in self.manager.all_steps():
             return
-        # The copy is Orbax's to read while the original is overwritten by the next steps.
-        own = ocp.args.StandardSave(by_path(jax.tree.map(jnp.copy, state)))
+        own = ocp.args.StandardSave(by_path(state))
         self.manager.save(step, args=ocp.args.Composite(state=own, curves=ocp.args.JsonSave({"curves": curves})))
 
 

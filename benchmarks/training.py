@@ -12,11 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tyro
 
 import alkd_jax as alkd
 from alkd_jax import examples, training
+from alkd_jax.training import groups
 from alkd_jax.training import program as programs
 from benchmarks import peers_torch, worlds
 from benchmarks.harness import Bench, compare
@@ -56,12 +58,12 @@ def interval(
     )
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), params)
     material = jax.device_put(programs.Material(examples.last_item_examples(train), train, few, None))
-    state = programs.start(program, jax.tree.map(jnp.copy, stacked), stacked, few)
-    keys, taken = training.seed_keys(jax.random.key(1), seeds), 0
+    own = groups.split(program, training.seed_keys(jax.random.key(1), seeds), material)
+    states, taken = groups.start(program, stacked, stacked, own), 0
 
     def run() -> Any:
-        nonlocal state, taken
-        state, seen = programs.interval(program, state, keys, material, jnp.int32(taken))
+        nonlocal states, taken
+        states, seen = groups.interval(program, states, own, np.int32(taken), np.ones(seeds, bool))
         taken += steps
         return seen
 

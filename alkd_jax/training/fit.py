@@ -30,9 +30,9 @@ from alkd_jax.examples import (
 )
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.objectives import Loss, in_batch_loss
-from alkd_jax.training import program as programs
+from alkd_jax.training import groups as seed_groups
 from alkd_jax.training.identity import identity
-from alkd_jax.training.program import Material, Program
+from alkd_jax.training.program import Material, Program, Seen, TrainState
 from alkd_jax.training.records import Fitted, History, Progress
 from alkd_jax.types import Sequences, Sessions
 
@@ -138,11 +138,11 @@ def fit(
         **watch,
     )
     material, run_keys = _placed((Material(examples, source, validation, aside), run_keys), layout)
-    # The state is donated from step to step; the caller's arrays must not be.
     with sharding.using(mesh):
-        state = programs.start(program, jax.tree.map(jnp.copy, {**own, **more}), own, material.validation)
-    with _kept(checkpoints, program, keys, state, material) as kept:
-        return _run(program, run_keys, state, material, max_steps, progress, kept)
+        groups = seed_groups.split(program, run_keys, material)
+        states = seed_groups.start(program, {**own, **more}, own, groups)
+    with _kept(checkpoints, program, keys, states, material) as kept:
+        return _run(program, groups, states, max_steps, progress, kept)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="length")
@@ -163,13 +163,14 @@ def _kept(
     checkpoints: TrainingFolder | None,
     program: Program,
     keys: jax.Array,
-    state: programs.TrainState,
+    states: list[TrainState],
     material: Material,
 ) -> contextlib.AbstractContextManager[KeptTraining | None]:
     """The open folder of checkpoints, where there is one."""
     if checkpoints is None:
         return contextlib.nullcontext()
-    described = state
+    with sharding.using(None if program.layout is None else program.layout.mesh):
+        described = state = seed_groups.joined(program, states)
     if program.layout is not None:
         # Told in the model's own shapes and for one device: the mesh is no part of what a training is.
         params = program.layout.stacked.fetch(state.params)
@@ -269,31 +270,35 @@ def _default_optimizer(learning_rate: float | optax.Schedule, weight_decay: floa
 
 def _run(
     program: Program,
-    keys: jax.Array,
-    state: programs.TrainState,
-    material: Material,
+    groups: list[seed_groups.Group],
+    states: list[TrainState],
     max_steps: int,
     progress: Callable[[Progress], None] | None,
     kept: KeptTraining | None,
 ) -> Fitted:
     """Runs intervals until every seed has stopped or the steps are spent."""
-    num_seeds, layout = keys.shape[0], program.layout
-    steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [np.asarray(state.best_metric)]
+    layout = program.layout
+    on_mesh = functools.partial(sharding.using, None if layout is None else layout.mesh)
+    recall = np.concatenate(jax.device_get([state.best_metric for state in states]))
+    num_seeds = len(recall)
+    steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [recall]
     if kept is not None and kept.found is not None:
-        state, curves = kept.found
+        with on_mesh():
+            states = seed_groups.cut(program, kept.found[0])
+        curves = kept.found[1]
         steps = list(curves[0])
         losses, recalls = ([np.asarray(row) for row in curve] for curve in curves[1:])
     seconds, timed_examples = 0.0, 0
-    stopped = np.asarray(state.stopped)
+    stopped = _stopped(states)
     began_at = steps[-1]
     for step in range(began_at, max_steps - program.steps + 1, program.steps):
         active = ~stopped
         if not active.any():
             break
         began = time.perf_counter()
-        with sharding.using(None if layout is None else layout.mesh):
-            state, seen = programs.interval(program, state, keys, material, np.int32(step))
-        seen, stopped = jax.device_get((seen, state.stopped))
+        with on_mesh():
+            states, seen = seed_groups.interval(program, states, groups, np.int32(step), active)
+        stopped = _stopped(states)
         if step > began_at:
             seconds += time.perf_counter() - began
             timed_examples += program.steps * program.batch_size * num_seeds
@@ -301,18 +306,25 @@ def _run(
         steps.append(step + program.steps)
         losses.append(np.where(active, seen.loss, np.nan))
         recalls.append(np.where(active, seen.recall, np.nan))
-        if kept is not None:
-            kept.keep(len(steps) - 1, steps[-1], state, _as_lists(steps, losses, recalls))
+        if kept is not None and kept.is_due(len(steps) - 1):
+            with on_mesh():
+                kept.save(steps[-1], seed_groups.joined(program, states), _as_lists(steps, losses, recalls))
         if progress is not None:
             speed = timed_examples / seconds if seconds else float("nan")
             progress(Progress(steps[-1], max_steps, losses[-1], recalls[-1], speed, int((~stopped).sum())))
-    if kept is not None:
-        kept.save(steps[-1], state, _as_lists(steps, losses, recalls))
     history = History(np.asarray(steps), np.stack(losses, 1), np.stack(recalls, 1))
-    best_step, best_metric = jax.device_get((state.best_step, state.best_metric))
     speed = timed_examples / seconds if seconds else float("nan")
-    best = state.best_params if layout is None else layout.stacked.give_back(state.best_params)
-    return Fitted(best, history, best_step, best_metric, speed)
+    with on_mesh():
+        if kept is not None:
+            kept.save(steps[-1], seed_groups.joined(program, states), _as_lists(steps, losses, recalls))
+        found = [(state.best_params, state.best_step, state.best_metric) for state in states]
+        best, best_step, best_metric = seed_groups.joined(program, found)
+    best_step, best_metric = jax.device_get((best_step, best_metric))
+    return Fitted(best if layout is None else layout.stacked.give_back(best), history, best_step, best_metric, speed)
+
+
+def _stopped(states: list[TrainState]) -> np.ndarray:
+    return np.concatenate(jax.device_get([state.stopped for state in states]))
 
 
 def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarray]) -> tuple[list[Any], ...]:
@@ -320,7 +332,7 @@ def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarr
     return list(steps), [row.tolist() for row in losses], [row.tolist() for row in recalls]
 
 
-def _check_finite(seen: programs.Seen, active: np.ndarray, step: int) -> None:
+def _check_finite(seen: Seen, active: np.ndarray, step: int) -> None:
     """Raises where the loss of a seed that counts, or what a step made of the item vectors, is not finite."""
     for seed in np.flatnonzero(active):
         unsound = np.flatnonzero(~seen.sound[seed])

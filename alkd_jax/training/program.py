@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -59,9 +61,9 @@ class Seen(NamedTuple):
         sound: ``[T]`` after which steps the batch's item vectors were finite.
     """
 
-    loss: jax.Array
-    recall: jax.Array
-    sound: jax.Array
+    loss: jax.Array | np.ndarray
+    recall: jax.Array | np.ndarray
+    sound: jax.Array | np.ndarray
 
 
 def validation_recall(
@@ -117,9 +119,9 @@ class Program:
         """The parameters in the model's own shapes."""
         return params if self.layout is None else self.layout.cut(params)
 
-    def settled(self, state: TrainState) -> TrainState:
-        """The state of every seed, lying as it does when it goes in again."""
-        return state if self.layout is None else self.layout.stacked.settle(state)
+    def settled(self, tree: Any) -> Any:
+        """Arrays of several seeds, a state's or parts of one, lying as they do when they go in again."""
+        return tree if self.layout is None else self.layout.stacked.settle(tree)
 
     def recall(self, own: Params, validation: Sessions) -> Float[Array, ""]:
         """Validation recall of the model's parameters."""
@@ -166,7 +168,7 @@ class Program:
         new_state = TrainState(
             params=params,
             opt_state=opt_state,
-            best_params=jax.tree.map(lambda new, old: jnp.where(better, new, old), own, state.best_params),
+            best_params=in_place_if(better, own, state.best_params),
             best_metric=jnp.where(better, recall, state.best_metric),
             best_step=jnp.where(better, step + self.steps, state.best_step),
             stale=stale,
@@ -175,34 +177,39 @@ class Program:
         return new_state, Seen(loss, recall, sound)
 
 
+def in_place_if(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """``new`` where the condition holds, else ``old``, untouched in its place.
+
+    As a loop of one turn or none: of a choice, XLA makes both sides, and copies the one it takes.
+    """
+    return jax.lax.fori_loop(0, condition.astype(jnp.int32), lambda _, kept: new, old)
+
+
+def _of_every_seed(one: Callable[..., Any], *stacked: Any) -> Any:
+    """Maps ``one`` over the seed axis. A single seed goes without it: a CPU takes longer over one more axis."""
+    if jax.tree.leaves(stacked)[0].shape[0] > 1:
+        return jax.vmap(one)(*stacked)
+    alone = jax.tree.map(lambda leaf: jax.lax.squeeze(leaf, (0,)), stacked)
+    return jax.tree.map(lambda leaf: jax.lax.expand_dims(leaf, (0,)), one(*alone))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def start(program: Program, params: Params, own: Params, validation: Sessions) -> TrainState:
     """The first state of every seed."""
-    return program.settled(jax.vmap(program.start, in_axes=(0, 0, None))(params, own, validation))
+    state = _of_every_seed(lambda params, own: program.start(params, own, validation), params, own)
+    return program.settled(state)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def interval(
     program: Program, state: TrainState, keys: jax.Array, material: Material, step: Array
 ) -> tuple[TrainState, Seen]:
-    """One interval of every seed."""
+    """One interval of every seed; the state is changed in place."""
 
-    def one(state: TrainState, key: jax.Array, examples: AnyExamples) -> tuple[TrainState, Seen]:
-        return program.interval(state, key, material.replace(examples=examples), step)  # type: ignore[attr-defined]
+    def one(state: TrainState, key: jax.Array, examples: AnyExamples | None = None) -> tuple[TrainState, Seen]:
+        own = material if examples is None else material.replace(examples=examples)  # type: ignore[attr-defined]
+        return program.interval(state, key, own, step)
 
-    own_examples = material.examples.weight.ndim == 2
-    if jax.default_backend() == "cpu":
-        # A core works through the seeds faster one by one than through arrays with one more axis, and may pass over
-        # those that have stopped: nothing of them is read again but what is kept.
-        per_seed = (state, keys, material.examples) if own_examples else (state, keys)
-
-        def unless_stopped(seed: tuple[Any, ...]) -> tuple[TrainState, Seen]:
-            unchanged = Seen(jnp.zeros(()), jnp.zeros(()), jnp.ones(program.steps, bool))
-            arguments = seed if own_examples else (*seed, material.examples)
-            return jax.lax.cond(seed[0].stopped, lambda *given: (given[0], unchanged), one, *arguments)
-
-        out = jax.lax.map(unless_stopped, per_seed)
-    else:
-        out = jax.vmap(one, in_axes=(0, 0, 0 if own_examples else None))(state, keys, material.examples)
-    state, seen = out
+    own_examples = (material.examples,) if material.examples.weight.ndim == 2 else ()
+    state, seen = _of_every_seed(one, state, keys, *own_examples)
     return program.settled(state), seen if program.layout is None else sharding.everywhere(seen, program.layout.mesh)
