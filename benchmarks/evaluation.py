@@ -1,4 +1,4 @@
-"""Evaluation: ranks by counting chunk by chunk, against the whole score matrix, and PyTorch's top k and count.
+"""Evaluation: ranks by counting chunk by chunk, against the whole score matrix, and PyTorch's top k and count, RecBole.
 
 python -m benchmarks.evaluation --json FILE
 
@@ -15,7 +15,7 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import evaluation, scoring
-from benchmarks import peers_torch, worlds
+from benchmarks import peers_recbole, peers_torch, worlds
 from benchmarks.harness import Bench, compare
 
 BATCH = 512
@@ -37,7 +37,7 @@ def in_batches(rank: Callable[..., jax.Array], params: Any, sessions: alkd.Sessi
 
 
 def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
-    """One cell: us, our slower ways, and PyTorch where it is there."""
+    """One cell: us, our slower ways, and the peers that are there."""
     num_train, num_test, num_items = (worlds.SIZES | worlds.SMOKE)[data]
     train = worlds.random_sessions(num_train, num_items)
     test = worlds.random_sessions(num_test, num_items, seed=1)
@@ -51,9 +51,12 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
         peer = peers_torch.Peer(backbone, params, train)
         candidates["torch top-k"] = lambda: peer.recall(test, 25, batch_size=BATCH)
         candidates["torch count"] = lambda: peer.recall(test, 25, how="count", batch_size=BATCH)
+    if peers_recbole.ABSENT is None and backbone in peers_recbole.MODELS:
+        other = peers_recbole.Peer(backbone, num_items, dim, train, test, test_batch=BATCH)
+        candidates["recbole"] = other.recall
     about = {"backbone": backbone, "data": data, "items": num_items, "dim": dim, "batch": BATCH}
     flop = num_test * worlds.rank_flop(backbone, dim, num_items)
-    peers = {"torch": peers_torch.ABSENT or peers_torch.version()}
+    peers = {name: peer.ABSENT or peer.version() for name, peer in (("torch", peers_torch), ("recbole", peers_recbole))}
     compare("evaluation", candidates, bench, sessions_a_call=num_test, flop=flop, peers=peers, **about)
 
 

@@ -1,4 +1,4 @@
-"""Training: our compiled interval against a careful eager PyTorch loop, and five seeds in one program against one.
+"""Training: our compiled interval against a careful eager PyTorch loop and RecBole, and five seeds against one.
 
 python -m benchmarks.training --json FILE
 
@@ -20,7 +20,7 @@ import alkd_jax as alkd
 from alkd_jax import examples, training
 from alkd_jax.training import groups
 from alkd_jax.training import program as programs
-from benchmarks import peers_torch, worlds
+from benchmarks import peers_recbole, peers_torch, worlds
 from benchmarks.harness import Bench, compare
 
 ADAM = optax.adam(1e-3)
@@ -71,7 +71,7 @@ def interval(
 
 
 def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int, batch_size: int) -> None:
-    """One cell: us, and PyTorch where it is there."""
+    """One cell: us, and the peers that are there."""
     num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
     train = worlds.random_sessions(num_sessions, num_items)
     model = alkd.models.create(backbone, num_items=num_items, dim=dim)
@@ -81,6 +81,10 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int
     if peers_torch.ABSENT is None:
         peer = peers_torch.Peer(backbone, params, train)
         candidates["torch"] = functools.partial(peer.train_steps, steps, batch_size)
+    if peers_recbole.ABSENT is None and backbone in peers_recbole.MODELS:
+        few = jax.tree.map(lambda array: array[:8], train)
+        other = peers_recbole.Peer(backbone, num_items, dim, train, few, batch_size=batch_size)
+        candidates["recbole"] = functools.partial(other.train_sessions, steps * batch_size)
     about: dict[str, Any] = {
         "backbone": backbone,
         "data": data,
@@ -90,7 +94,7 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int
         "steps": steps,
     }
     flop = steps * worlds.step_flop(backbone, dim, batch_size)
-    peers = {"torch": peers_torch.ABSENT or peers_torch.version()}
+    peers = {name: peer.ABSENT or peer.version() for name, peer in (("torch", peers_torch), ("recbole", peers_recbole))}
     compare("training", candidates, bench, sessions_a_call=steps * batch_size, flop=flop, peers=peers, **about)
 
 

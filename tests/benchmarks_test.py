@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from benchmarks import harness, peers_torch, worlds
+from benchmarks import harness, peers_recbole, peers_torch, worlds
 
 NAMES = sorted(
     path.stem
     for path in (pathlib.Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "all", "harness", "peers_retrieval", "peers_torch", "worlds")
+    if path.stem not in ("__init__", "all", "harness", "peers_recbole", "peers_retrieval", "peers_torch", "worlds")
 )
 
 
@@ -100,3 +100,31 @@ def test_the_torch_peer_learns():
     peer = peers_torch.Peer("fpmc", alkd.models.init_params(jax.random.key(0), model), train, learning_rate=0.05)
     first = peer.train_steps(1, 50)
     assert peer.train_steps(40, 50) < 0.8 * first
+
+
+@pytest.mark.skipif(peers_recbole.ABSENT is not None, reason=str(peers_recbole.ABSENT))
+@pytest.mark.parametrize("backbone", peers_recbole.MODELS)
+def test_recbole_learns_and_ranks_the_same_sessions(backbone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, test = worlds.random_sessions(100, 60), worlds.random_sessions(30, 60, seed=1)
+    peer = peers_recbole.Peer(backbone, 60, 4, train, test, batch_size=40, test_batch=7)
+    assert not list(tmp_path.iterdir()), "it leaves nothing behind"
+    assert peer.num_items == 60
+    batches = [next(peer.batches) for _ in range(3)]
+    assert [len(batch) for batch in batches] == [40, 40, 20]
+    # Numbered anew, but as often as with us.
+    items = np.concatenate([batch["item_id_list"].numpy() for batch in batches])
+    ours = np.bincount(train.items[train.mask], minlength=61)
+    np.testing.assert_array_equal(np.sort(np.bincount(items[items > 0], minlength=61)), np.sort(ours))
+    before = [leaf.detach().clone() for leaf in peer.model.parameters()]
+    assert np.isfinite(peer.train_sessions(200))
+    assert any((one != two.detach()).any() for one, two in zip(before, peer.model.parameters(), strict=True))
+    own, total = peer.model.full_sort_predict, []
+
+    def scored(batch):
+        total.append(len(batch))
+        return own(batch)
+
+    peer.model.full_sort_predict = scored
+    assert 0 < peer.recall() < 1
+    assert total == [7, 7, 7, 7, 2]

@@ -168,21 +168,13 @@ class Program:
         new_state = TrainState(
             params=params,
             opt_state=opt_state,
-            best_params=in_place_if(better, own, state.best_params),
+            best_params=jax.tree.map(lambda new, old: jnp.where(better, new, old), own, state.best_params),
             best_metric=jnp.where(better, recall, state.best_metric),
             best_step=jnp.where(better, step + self.steps, state.best_step),
             stale=stale,
             stopped=state.stopped | (stale >= self.patience),
         )
         return new_state, Seen(loss, recall, sound)
-
-
-def in_place_if(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
-    """``new`` where the condition holds, else ``old``, untouched in its place.
-
-    As a loop of one turn or none: of a choice, XLA makes both sides, and copies the one it takes.
-    """
-    return jax.lax.fori_loop(0, condition.astype(jnp.int32), lambda _, kept: new, old)
 
 
 def _of_every_seed(one: Callable[..., Any], *stacked: Any) -> Any:
