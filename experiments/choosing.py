@@ -27,8 +27,18 @@ def released_choices(run: OpenRun) -> dict[str, np.ndarray]:
 
 
 def own_choices(run: OpenRun, can_be_asked: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
-    """The training sessions chosen by this run's difficulty and policy, among those that can be asked about."""
+    """The training sessions chosen by this run's difficulty and policy, among those that can be asked about.
+
+    Raises:
+        ValueError: with these ratios of answers the game is lost, so that its policy asks about as good as nobody.
+    """
     session_id, num = np.asarray(run.dataset.train.session_id), run.settings.num_asked
+    value, support = (run.array("policy.npz", name).item() for name in ("value", "support_size"))
+    if value < 0 and support < num:
+        raise ValueError(
+            f"--ratios are {run.settings.ratios}: the game is lost (value {value:.3g}), its policy asks about {support} of "
+            f"{num} sessions; expected effective answers and half the similar ones to outweigh half the incorrect ones"
+        )
     rank = jnp.asarray(run.array("difficulty.npz", "rank"))
     policies = {
         "Random": selection.random_policy(len(session_id)),

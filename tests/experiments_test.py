@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments import console, distilling, efficiency, pipeline, quickstart, reproduce, tables
+from experiments import console, distilling, efficiency, fig3_ratios, pipeline, quickstart, reproduce, tables
 from experiments.methods import DISTILLED, SELECTIONS
 from experiments.settings import Settings
 from experiments.sources import parse_source
@@ -51,6 +51,19 @@ def test_metrics_are_written_as_promised(finished):
         for column in columns.values():
             assert column["mean"] == pytest.approx(sum(column["values"]) / len(column["values"]))
     assert len(written["methods"]["ALKDRec"]["recall@10"]["values"]) == 2
+
+
+def test_a_game_that_cannot_be_won_is_refused(finished, tmp_path):
+    out, _ = finished
+    shutil.copytree(out, tmp_path / "lost")
+    with pytest.raises(
+        ValueError, match=r"\(1, 3, 6\): the game is lost \(value -0\.5\), its policy asks about 1 of 40"
+    ):
+        reproduce.run_pipeline(settings(tmp_path / "lost", ratios=(1, 3, 6)))
+
+
+def test_every_ratio_of_the_figure_is_a_game_that_can_be_won():
+    assert all(effective + similar / 2 > incorrect / 2 for effective, similar, incorrect in fig3_ratios.RATIOS)
 
 
 def test_a_run_is_a_folder_of_named_files(finished):
