@@ -36,8 +36,9 @@ def own_choices(run: OpenRun, can_be_asked: Bool[np.ndarray, " N"]) -> dict[str,
     value, support = (run.array("policy.npz", name).item() for name in ("value", "support_size"))
     if value < 0 and support < num:
         raise ValueError(
-            f"--ratios are {run.settings.ratios}: the game is lost (value {value:.3g}), its policy asks about {support} of "
-            f"{num} sessions; expected effective answers and half the similar ones to outweigh half the incorrect ones"
+            f"--ratios are {run.settings.ratios}: the game is lost (value {value:.3g}), its policy asks about "
+            f"{support} of {num} sessions; expected effective answers and half the similar ones to outweigh half the "
+            "incorrect ones"
         )
     rank = jnp.asarray(run.array("difficulty.npz", "rank"))
     policies = {
