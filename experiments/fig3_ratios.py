@@ -24,7 +24,8 @@ POINTS = {":".join(map(str, ratios)): {"ratios": ratios} for ratios in RATIOS}
 def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
     """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
     numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec", selection="own"), POINTS, start=start)
-    sweeps.write(base.out, NAME, numbers, along="effective : similar : incorrect", methods=("Student", "ALKDRec"))
+    along = "effective : similar : incorrect"
+    sweeps.write(base.out, NAME, numbers, along=along, methods=("Student", "ALKDRec"), ordered=False)
 
 
 def main() -> None:

@@ -61,6 +61,7 @@ def write(
     along: str,
     methods: Sequence[str],
     metrics: Sequence[str] = ("ndcg@10", "recall@10"),
+    ordered: bool = True,
 ) -> None:
     """Writes NAME.json, NAME.md and NAME.svg.
 
@@ -71,6 +72,7 @@ def write(
         along: what the points are, for the axis.
         methods: curves.
         metrics: panels.
+        ordered: whether the points are steps of one quantity; only then lines join them.
     """
     write_json(out / f"{name}.json", {point: dict(run) for point, run in numbers.items()})
     columns = [(method, metric) for method in methods for metric in metrics]
@@ -86,9 +88,8 @@ def write(
         for method in methods:
             spread = [run["methods"][method][metric] for run in numbers.values()]
             mean, std = [s["mean"] for s in spread], [s["std"] for s in spread]
-            axes.errorbar(
-                list(numbers), mean, yerr=std, label=method, color=COLOURS[method], marker="o", ms=4, capsize=2
-            )
+            style = {"color": COLOURS[method], "linestyle": "-" if ordered else "none"}
+            axes.errorbar(list(numbers), mean, yerr=std, label=method, marker="o", ms=4, capsize=2, **style)
         axes.set(xlabel=along, ylabel=f"test {metric}", ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(frameon=False)
