@@ -3,12 +3,14 @@
     python -m experiments.record --runs runs/paper/ML-fpmc-clean runs/paper/Games-fpmc-clean --out experiments/results
 
 A file a run: every metric of every method, seed by seed, the differences and their p, the searches for options, and the
-seconds of every hop. No sessions, items or lists. Without `--runs` only the tables are written anew, `README.md` there.
+seconds of every hop; of a figure its table and picture. No sessions, items or lists. Without `--runs` only the tables
+are written anew, `README.md` there.
 """
 
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,10 +38,12 @@ class Record:
 
     Attributes:
         runs: folders of finished runs.
+        figures: folders of finished figures, as `experiments.fig4_budget` writes them.
         out: folder of the kept numbers.
     """
 
     runs: tuple[pathlib.Path, ...] = ()
+    figures: tuple[pathlib.Path, ...] = ()
     out: pathlib.Path = pathlib.Path("experiments/results")
 
 
@@ -133,15 +137,39 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> str:
     return tabulate.tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=["left"] + ["right"] * 9)
 
 
-def page(runs: Sequence[Mapping[str, Any]]) -> str:
-    """All kept runs as one page of Markdown."""
+def keep_figure(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Copies a figure's table and picture, under its folder's name.
+
+    Raises:
+        ValueError: the figure is not finished.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for kind in ("md", "svg"):
+        found = sorted(folder.glob(f"fig*.{kind}"))
+        if len(found) != 1:
+            raise ValueError(f"{folder} has {len(found)} files fig*.{kind}; expected the folder of a finished figure")
+        shutil.copyfile(found[0], out / f"{folder.name}.{kind}")
+
+
+def figure_parts(folder: pathlib.Path) -> list[str]:
+    """Every kept figure: its name, its picture, its table."""
+    parts = []
+    for table in sorted(folder.glob("*.md")):
+        picture = f"![{table.stem}]({folder.name}/{table.stem}.svg)"
+        parts += [f"## {table.stem}", picture, table.read_text(encoding="utf-8").strip()]
+    return parts
+
+
+def page(folder: pathlib.Path) -> str:
+    """All that is kept as one page of Markdown."""
+    runs = kept(folder)
     parts = ["# Results", "Written by `python -m experiments.record`.", NOTE, summary(runs)]
     for run in runs:
         minutes = sum(run["seconds"].values()) / 60
         parts += [f"## {title(run)}", table(run), f"{minutes:.0f} minutes. {run['versions']}"]
         if lines := search_lines(run):
             parts.append("\n".join(["Options chosen on validation:", "", *(f"- {line}" for line in lines)]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *figure_parts(folder / "figures")]) + "\n"
 
 
 def main() -> None:
@@ -152,7 +180,9 @@ def main() -> None:
         asked.out.mkdir(parents=True, exist_ok=True)
         for name, numbers in every.items():
             (asked.out / f"{name}.json").write_text(as_text(numbers), encoding="utf-8")
-        (asked.out / "README.md").write_text(page(kept(asked.out)), encoding="utf-8")
+        for figure in asked.figures:
+            keep_figure(figure, asked.out / "figures")
+        (asked.out / "README.md").write_text(page(asked.out), encoding="utf-8")
         console.print(f"{asked.out}/README.md", highlight=False, markup=False)
 
 

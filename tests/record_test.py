@@ -108,7 +108,21 @@ def test_the_command_keeps_a_file_a_run_and_writes_the_page(run, tmp_path, monke
     assert "## Games, AttMix, clean mode: 3 seeds, 500 sessions asked about, released selection" in text
     assert "FTD: weight 1e-05; validation recall@10 0.0200, with the defaults 0.0100 (4 trials, seeds: 1)" in text
     assert len((out / "Games-attmix-clean.json").read_text().splitlines()) < 20
-    assert text == record.page(record.kept(out)), "nothing of the run's folder is needed again"
+    assert text == record.page(out), "nothing of the run's folder is needed again"
+
+
+def test_a_figure_is_kept_with_its_table(tmp_path, monkeypatch):
+    figure = tmp_path / "fig4_budget-ML"
+    figure.mkdir()
+    (figure / "fig4_budget.svg").write_text("<svg/>")
+    with pytest.raises(ValueError, match=r"0 files fig\*\.md"):
+        record.keep_figure(figure, tmp_path / "kept")
+    (figure / "fig4_budget.md").write_text("| asked | recall |\n")
+    monkeypatch.setattr(sys, "argv", ["record", "--figures", str(figure), "--out", str(tmp_path / "out")])
+    record.main()
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "![fig4_budget-ML](figures/fig4_budget-ML.svg)\n\n| asked | recall |\n" in text
+    assert (tmp_path / "out" / "figures" / "fig4_budget-ML.svg").read_text() == "<svg/>"
 
 
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
@@ -119,7 +133,8 @@ def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
 def test_the_tables_of_the_readme_are_those_of_the_kept_numbers():
     held = record.kept(ROOT / "experiments" / "results")
     assert held, "the project keeps its results"
-    assert (ROOT / "experiments" / "results" / "README.md").read_text() == record.page(held)
+    results = ROOT / "experiments" / "results"
+    assert (results / "README.md").read_text() == record.page(results)
     readme = (ROOT / "README.md").read_text()
     assert record.summary(held) in readme
     shown = {(run["dataset"], run["backbone"]) for run in held if record.table(run) in readme}
