@@ -3,14 +3,19 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 
 from alkd_jax.models import Encoder, Params, init_params
+
+_PIECE = 2**26
+"""Bytes of an array that are written at a time."""
 
 Curves: TypeAlias = Sequence[Sequence[Any]]
 """Plain numbers, or lists of them, that grow by one a validation."""
@@ -99,35 +104,90 @@ class KeptTraining:
     Attributes:
         manager: Orbax's.
         every: validations from one saved state to the next.
-        found: the newest saved state and its curves, or None at the start.
+        template: what is saved, described.
+        in_background: whether training goes on while a state is saved.
     """
 
     manager: Any
     every: int
-    found: tuple[Any, Curves] | None
+    template: Any
+    in_background: bool
+
+    def restore(self) -> tuple[Any, Curves] | None:
+        """The newest saved state and its curves, or None at the start."""
+        import orbax.checkpoint as ocp
+
+        newest = self.manager.latest_step()
+        if newest is None:
+            return None
+        named = by_path(self.template)
+        # Not strict: a table saved on another mesh may be filled up to another number of rows.
+        own = ocp.args.StandardRestore({name: _described(leaf) for name, leaf in named.items()}, strict=False)
+        both = ocp.args.Composite(state=own, curves=ocp.args.JsonRestore())
+        restored = self.manager.restore(newest, args=both)
+        leaves = [restored["state"][name] for name in named]
+        return jax.tree.unflatten(jax.tree.structure(self.template), leaves), restored["curves"]["curves"]
 
     def is_due(self, number: int) -> bool:
         """Whether the state after this validation, counted from 1, is to be saved."""
         return number % self.every == 0
 
     def save(self, step: int, state: Any, curves: Curves) -> None:
-        """Saves the state now, in the background, where this step is not saved yet.
+        """Saves the state now, where this step is not saved yet.
 
         Args:
             step: steps taken so far.
-            state: what to save; its arrays are read later, so they must not be donated.
+            state: what to save; in the background its arrays are read later, so they must not be donated.
             curves: what goes beside it.
         """
         import orbax.checkpoint as ocp
 
         if step in self.manager.all_steps():
             return
-        own = ocp.args.StandardSave(by_path(state))
-        self.manager.save(step, args=ocp.args.Composite(state=own, curves=ocp.args.JsonSave({"curves": curves})))
+        named = by_path(state)
+        pieces = None if self.in_background else {name: ocp.SaveArgs(chunk_byte_size=_PIECE) for name in named}
+        own = ocp.args.StandardSave(named, save_args=pieces)
+        with _without_a_common_file():
+            self.manager.save(step, args=ocp.args.Composite(state=own, curves=ocp.args.JsonSave({"curves": curves})))
 
 
 @contextlib.contextmanager
-def kept_training(folder: TrainingFolder, identity: Mapping[str, Any], template: Any) -> Iterator[KeptTraining]:
+def _without_a_common_file() -> Iterator[None]:
+    """Passes over Orbax's warning, at every save, that there is no common file to put together."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "Skipping merge of OCDBT" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
+def _described(leaf: Any) -> Any:
+    """What Orbax is to make of a saved array: one on the host as the template's, or one on its devices."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _sparing(template: Any) -> dict[str, Any]:
+    """Orbax's handlers for a state beside which there is no room for another one."""
+    import orbax.checkpoint as ocp
+
+    largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+    # Arrays in files of their own are written piece by piece; the common file would be put together in memory. Of what
+    # is read, no more is on its way at a time than the largest array.
+    state = ocp.StandardCheckpointHandler(use_ocdbt=False, restore_concurrent_gb=-(-largest // 10**9))
+    return {"state": state, "curves": ocp.JsonCheckpointHandler()}
+
+
+@contextlib.contextmanager
+def kept_training(
+    folder: TrainingFolder, identity: Mapping[str, Any], template: Any, *, in_background: bool = True
+) -> Iterator[KeptTraining]:
     """Opens a folder of training in progress; what is being saved is finished before it closes.
 
     ``identity.json`` in the folder says whose training it is, with the versions of what ran it.
@@ -135,8 +195,10 @@ def kept_training(folder: TrainingFolder, identity: Mapping[str, Any], template:
     Args:
         folder: where.
         identity: plain values that tell this training from others; "versions" are noted, not compared, but where they
-            differ neither are "loss" and "optimizer", whose programs differ from version to version.
-        template: a state of this training, for the shapes and the devices to restore to.
+            differ neither are "loss" and the optimizers, whose programs differ from version to version.
+        template: a state of this training, or its description, for the shapes and the devices to restore to; arrays of
+            numpy stay on the host.
+        in_background: training goes on while a state is saved; False has it wait, and takes no memory of a state's size.
 
     Raises:
         ValueError: the folder holds another training, with the differences named; or an option is below 1.
@@ -149,20 +211,11 @@ def kept_training(folder: TrainingFolder, identity: Mapping[str, Any], template:
     path.mkdir(parents=True, exist_ok=True)
     _claim(path, identity)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=folder.keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        max_to_keep=folder.keep, cleanup_tmp_directories=True, enable_async_checkpointing=in_background
     )
-    with ocp.CheckpointManager(path / "steps", options=options) as manager:
-        newest, found = manager.latest_step(), None
-        if newest is not None:
-            named = by_path(template)
-            target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in named.items()}
-            # Not strict: a table saved on another mesh may be filled up to another number of rows.
-            own = ocp.args.StandardRestore(target, strict=False)
-            both = ocp.args.Composite(state=own, curves=ocp.args.JsonRestore())
-            restored = manager.restore(newest, args=both)
-            leaves = [restored["state"][name] for name in named]
-            found = jax.tree.unflatten(jax.tree.structure(template), leaves), restored["curves"]["curves"]
-        yield KeptTraining(manager, folder.every, found)
+    handlers = None if in_background else _sparing(template)
+    with ocp.CheckpointManager(path / "steps", options=options, item_handlers=handlers) as manager:
+        yield KeptTraining(manager, folder.every, template, in_background)
         manager.wait_until_finished()
 
 
@@ -183,7 +236,8 @@ def _claim(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
         theirs = dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is no record of a training: {error}") from error
-    left_out = {"versions"} | ({"loss", "optimizer"} if theirs.get("versions") != identity["versions"] else set())
+    programs = {"loss", "optimizer", "row_optimizer"} if theirs.get("versions") != identity["versions"] else set()
+    left_out = {"versions"} | programs
     differ = [
         f"{name} ({theirs.get(name)} there, {value} here)"
         for name, value in identity.items()

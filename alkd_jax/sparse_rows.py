@@ -180,7 +180,16 @@ def distinct_ids(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"
 
 
 def update_parts(
-    optimizer: RowOptimizer, mesh: Mesh, table: Table, slots: Any, ids: Int[Array, " M"], gradients: Array
+    optimizer: RowOptimizer,
+    mesh: Mesh,
+    table: Table,
+    slots: Any,
+    ids: Int[Array, " M"],
+    gradients: Array,
+    *,
+    distinct: bool = False,
+    key: jax.Array | None = None,
+    everywhere: bool = False,
 ) -> tuple[Table, Any]:
     """``optimizer.update`` of a table that lies in parts: every device updates its own rows, to the same bits.
 
@@ -193,6 +202,9 @@ def update_parts(
         slots: what ``optimizer.init`` made of it.
         ids: ``[M]`` rows, cut along the data axis if that divides M.
         gradients: ``[M, *D]`` theirs.
+        distinct: as the optimizer's ``update``.
+        key: likewise.
+        everywhere: ids and gradients are whole on every device; nothing travels.
 
     Returns:
         The table and its slots. Donate both.
@@ -202,19 +214,20 @@ def update_parts(
     """
     if table.shape[0] % mesh.shape[MODEL]:
         raise ValueError(f"the table has {table.shape[0]} rows; expected a multiple of {mesh.shape[MODEL]}")
-    batch = batch_axis(mesh, ids.shape[0])
+    batch = None if everywhere else batch_axis(mesh, ids.shape[0])
 
-    def of_part(table: Array, slots: Any, ids: Array, gradients: Array) -> tuple[Array, Any]:
+    def of_part(table: Array, slots: Any, ids: Array, gradients: Array, key: jax.Array | None) -> tuple[Array, Any]:
         if batch is not None:
             ids, gradients = (jax.lax.all_gather(array, DATA, tiled=True) for array in (ids, gradients))
         part = jax.lax.axis_index(MODEL)
         # Only the first part begins with the padding.
         first = jnp.where(part == 0, PAD + 1, 0)
-        return optimizer.update(table, slots, ids - part * table.shape[0], gradients, first=first)
+        ids = ids - part * table.shape[0]
+        return optimizer.update(table, slots, ids, gradients, distinct=distinct, key=key, first=first)
 
     by_rows = jax.tree.map(lambda leaf: P(MODEL) if leaf.ndim else P(), slots)
-    takes = P(MODEL), by_rows, P(batch), P(batch)
-    return in_parts(of_part, mesh, takes, (P(MODEL), by_rows))(table, slots, ids, gradients)
+    takes = P(MODEL), by_rows, P(batch), P(batch), P()
+    return in_parts(of_part, mesh, takes, (P(MODEL), by_rows))(table, slots, ids, gradients, key)
 
 
 class _Rows:

@@ -45,10 +45,11 @@ def test_without_a_mesh_none_holds():
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_eight_devices(marked):
+@pytest.mark.parametrize("file", ["on_eight_devices.py", "rows_on_eight_devices.py"])
+def test_eight_devices(file, marked):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
-    command = [sys.executable, "-m", "pytest", *options, "on_eight_devices.py"]
+    command = [sys.executable, "-m", "pytest", *options, file]
     done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 

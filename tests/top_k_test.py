@@ -183,7 +183,7 @@ def test_a_program_for_any_number_of_sessions_lists_the_same(k):
     (batch,) = jax.export.symbolic_shape("b")
     shapes = (
         jax.ShapeDtypeStruct((batch, vectors.shape[1]), vectors.dtype),
-        jax.ShapeDtypeStruct((batch, exclude.shape[1]), exclude.dtype),
+        jax.ShapeDtypeStruct((batch, exclude.shape[1]), jnp.int32),
     )
     found = jax.export.export(listed)(*shapes).call(vectors, exclude)
     for mine, wanted in zip(found, by_sorting(vectors @ table.T, k, exclude), strict=True):

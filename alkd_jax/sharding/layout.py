@@ -54,7 +54,7 @@ class Layout:
     def place(self, params: Any) -> Any:
         """Puts parameters on the mesh, from wherever they are."""
 
-        def one(path: Any, leaf: Array) -> Array:
+        def one(path: Any, leaf: Array | np.ndarray) -> Array:
             is_table = _name(path) in self.tables
             return put(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
 
@@ -70,12 +70,12 @@ class Layout:
 
     def settle(self, tree: Any) -> Any:
         """Keeps what has been filled, a table's moments too, in its parts, and all else whole, inside a program."""
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.place_of(leaf)), tree)
 
-        def one(leaf: Array) -> Array:
-            is_table = leaf.ndim > self.lead and leaf.shape[self.lead] == self.rows_held
-            return jax.lax.with_sharding_constraint(leaf, self.by_rows if is_table else self.whole)
-
-        return jax.tree.map(one, tree)
+    def place_of(self, leaf: Any) -> NamedSharding:
+        """Where an array that has been filled lies, or any other; by its shape."""
+        is_table = leaf.ndim > self.lead and leaf.shape[self.lead] == self.rows_held
+        return self.by_rows if is_table else self.whole
 
     def cut(self, params: Any) -> Any:
         """Returns filled parameters in the model's own shapes, inside a program."""

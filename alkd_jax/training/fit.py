@@ -282,10 +282,12 @@ def _run(
     recall = np.concatenate(jax.device_get([state.best_metric for state in states]))
     num_seeds = len(recall)
     steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [recall]
-    if kept is not None and kept.found is not None:
+    found = None if kept is None else kept.restore()
+    if found is not None:
+        whole, curves = found
         with on_mesh():
-            states = seed_groups.cut(program, kept.found[0])
-        curves = kept.found[1]
+            states = seed_groups.cut(program, whole)
+        del whole, found
         steps = list(curves[0])
         losses, recalls = ([np.asarray(row) for row in curve] for curve in curves[1:])
     seconds, timed_examples = 0.0, 0

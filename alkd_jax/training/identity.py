@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from alkd_jax.models import Params
 from alkd_jax.training.program import Material, Program, TrainState
+from alkd_jax.training.rows import RowProgram, RowState
 
 _PACKAGES = ("alkd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -37,16 +39,51 @@ def identity(program: Program, keys: jax.Array, state: TrainState, material: Mat
         params, opt_state = first(state.params), first(state.opt_state)
         return optax.with_extra_args_support(program.optimizer).update(params, opt_state, params, step=jnp.int32(0))
 
+    computed = {"loss": _computation(loss, state, material, keys[0]), "optimizer": _computation(update, state)}
+    sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "patience": program.patience}
+    sizes |= {"recall_at": program.recall_at}
+    return _of_run(program.model, keys, (state.params, state.best_metric), material, computed | sizes)
+
+
+def row_identity(
+    program: RowProgram, key: jax.Array, state: RowState, initial: Params | None, material: Material, **options: Any
+) -> dict[str, Any]:
+    """:func:`identity` of one seed of training by rows.
+
+    Args:
+        program: what is compiled in, for one device.
+        key: the seed's; where there are no initial parameters, it decides them too.
+        state: shapes of the state.
+        initial: parameters to start from, if given.
+        material: what is learned from.
+        **options: further plain values.
+    """
+
+    def loss(state: RowState, material: Material, key: jax.Array) -> jax.Array:
+        gathered = program.gathered(state.tables, program.batch(material, jnp.arange(2), jnp.int32(0)), key)
+        return gathered.loss(gathered.tables, state.dense)
+
+    def update(state: RowState) -> tuple[Any, Any]:
+        optimizer = optax.with_extra_args_support(program.optimizer)
+        return optimizer.update(state.dense, state.opt_state, state.dense, step=jnp.int32(0))
+
+    def update_rows(state: RowState) -> list[Any]:
+        ids = jnp.arange(2)
+        return [program.rows.update(leaf, state.slots[name], ids, leaf[:2]) for name, leaf in state.tables.items()]
+
+    computed = {"loss": _computation(loss, state, material, key), "optimizer": _computation(update, state)}
+    computed |= {"row_optimizer": _computation(update_rows, state)}
+    sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "recall_at": program.recall_at}
+    return _of_run(program.model, key, initial, material, computed | sizes | options)
+
+
+def _of_run(model: Any, keys: jax.Array, initial: Any, material: Material, more: dict[str, Any]) -> dict[str, Any]:
+    """What all training has."""
     return {
-        "model": repr(program.model).replace("\n", " "),
-        "loss": _computation(loss, state, material, keys[0]),
-        "optimizer": _computation(update, state),
-        "batch_size": program.batch_size,
-        "steps_per_validation": program.steps,
-        "patience": program.patience,
-        "recall_at": program.recall_at,
+        "model": repr(model).replace("\n", " "),
+        **more,
         "seeds": _digest(jax.random.key_data(keys)),
-        "initial": _digest((state.params, state.best_metric)),
+        "initial": _digest(initial),
         "examples": _digest(material.examples),
         "train": _digest(material.source),
         "validation": _digest(material.validation),

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,19 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alkd_jax import objectives, sparse_rows
+from alkd_jax import objectives, sharding, sparse_rows
+from alkd_jax.checkpoints import TrainingFolder
 from alkd_jax.examples import AnyExamples
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.sparse_rows import RowOptimizer
-from alkd_jax.training import rows
-from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _what_to_learn, seed_keys
+from alkd_jax.training import gathered, rows
+from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _placed, _what_to_learn, seed_keys
 from alkd_jax.training.program import Material
 from alkd_jax.training.records import Fitted, History, Progress
+from alkd_jax.training.row_run import Outcome, RowRun
 from alkd_jax.types import Sequences, Sessions
 
 _PER_ITEM = ("log_frequency",)
 """What of ``aside`` has a row an item."""
-_WHOLE_CATALOGUE = (objectives.full_softmax, objectives.taught_softmax)
+_WHOLE_CATALOGUE = (objectives.full_softmax, objectives.taught_softmax, objectives.measure_softmax)
 
 
 def fit_large(
@@ -32,10 +33,11 @@ def fit_large(
     train: Sessions,
     validation: Sessions,
     *,
+    seeds: int | Sequence[int] | None = None,
     targets: str = "last",
     sequences: Sequences | None = None,
     examples: AnyExamples | None = None,
-    loss_of: rows.LossOf = objectives.in_batch_loss,
+    loss_of: gathered.LossOf = objectives.in_batch_loss,
     aside: Any = None,
     initial: Params | None = None,
     row_optimizer: RowOptimizer | None = None,
@@ -50,24 +52,28 @@ def fit_large(
     validation_batch: int = 512,
     keep_best: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    checkpoints: TrainingFolder | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Fitted:
-    """:func:`alkd_jax.training.fit` of one seed for a large catalogue: a step costs what its batch costs.
+    """:func:`alkd_jax.training.fit` for a large catalogue: a step costs what its batch costs.
 
     Only the rows of the item tables that a batch names are read, differentiated and written; no gradient and no score
     of the catalogue's size is ever made, tables and slots are changed in place. With SGD or Adagrad it is the training
     :func:`~alkd_jax.training.fit` does, step for step; Adam is lazy, see :mod:`alkd_jax.sparse_rows`.
 
     Args:
-        key: consumed; decides initial values, batches, dropout and draws as in ``fit`` for seed 0.
+        key: consumed; with the seed's number it decides initial values, batches, dropout and draws as in ``fit``.
         model: a backbone.
         train: sessions to learn from.
         validation: sessions that decide when to stop.
-        targets: with ``sequences`` and ``examples`` as in ``fit``.
+        seeds: how many seeds, or their numbers: trained one after the other, since memory is for the tables of one.
+            By default seed 0 alone, and parameters without a seed axis.
+        targets: with ``sequences`` and ``examples`` as in ``fit``; all seeds have the same examples.
         loss_of: gives a loss for a backbone: in-batch or sampled, such as
             ``functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64)``.
         aside: a dictionary the loss finds in ``batch.aside``; "sampler" may be drawn from, "log_frequency" has a row an
             item, the rest is handed on as it is.
-        initial: parameters to start from; drawn afresh if not given.
+        initial: parameters to start from, without a seed axis; drawn afresh if not given.
         row_optimizer: of the item tables; default row-wise Adagrad at rate 0.05 from an accumulator of 0.
         optimizer: of the other parameters; default Adam at rate 1e-3.
         table_dtype: tables are stored in; bfloat16 rows are rounded at random, arithmetic is in float32.
@@ -78,11 +84,20 @@ def fit_large(
         recall_at: k of the validation recall.
         validation_sessions: at most so many sessions, drawn at random, are ranked.
         validation_batch: of these at a time.
-        keep_best: returns the parameters of the best validation, of which a copy is kept on the host; else the last.
-        progress: called after each validation.
+        keep_best: returns the parameters of the best validation, of which a copy is kept, on the host, or on a mesh in
+            parts beside the tables; else the last.
+        progress: called after each validation; where there are several seeds, numbers of all but one are NaN.
+        checkpoints: where the state is kept while training, each seed's in a folder of its own; the same call goes on
+            from there, to the same result. Training waits while it is saved, since a copy would take as much memory
+            again as the tables.
+        mesh: devices to train on, see :func:`alkd_jax.sharding.make`; by default the first. Item tables and what the
+            row optimizer keeps of them lie in parts, batches are cut where the data axis divides them. What travels is
+            a batch's rows and their gradient. Results are those of one device but for the order of sums, and training
+            may go on under another mesh.
 
     Returns:
-        As ``fit``, but the parameters have no seed axis.
+        As ``fit``. Parameters have a seed axis, and lie on the host, only where ``seeds`` is given. On a mesh, tables
+        of one seed stay in parts if their rows allow it, and are handed back on the host if not.
 
     Raises:
         ValueError: as ``fit``; the loss reads the whole catalogue; ``aside`` holds lists of items.
@@ -94,22 +109,46 @@ def fit_large(
     _check(model, train, validation, sizes | {"validation_batch": validation_batch})
     examples, source = _what_to_learn(train, targets, sequences, examples)
     _check_examples(model, source, examples)
+    numbers = _numbers(seeds)
+    length = train.items.shape[1]
+    layout = _layout(model, length, mesh)
     program = rows.RowProgram(
-        model=model,
-        loss_of=loss_of,
+        binding=gathered.Binding(model, loss_of, _PER_ITEM),
         rows=_default_rows() if row_optimizer is None else row_optimizer,
         optimizer=_default_optimizer(1e-3, 0.0) if optimizer is None else optimizer,
-        per_item=_PER_ITEM,
         batch_size=min(batch_size, examples.weight.shape[-1]),
         steps=min(steps_per_validation, max_steps),
         recall_at=recall_at,
         validation_batch=validation_batch,
+        layout=layout,
     )
-    init_key, run_key = jax.random.split(seed_keys(key, 1)[0])
     sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
-    material = jax.device_put(Material(examples, source, sample, aside))
-    state = _start(program, initial, init_key, train.items.shape[1], table_dtype)
-    return _run(program, run_key, state, material, max_steps, patience, keep_best, progress)
+    material = _placed(Material(examples, source, sample, aside), layout)
+    outcomes = []
+    stacked: dict[str, np.ndarray] = {}
+    for place, (number, seed_key) in enumerate(zip(numbers, seed_keys(key, numbers), strict=True)):
+        init_key, run_key = _placed(tuple(jax.random.split(seed_key)), layout)
+        first = functools.partial(_first_state, program, initial, init_key, length, jnp.dtype(table_dtype))
+        run = RowRun(
+            program=program,
+            key=run_key,
+            start=first,
+            shapes=jax.eval_shape(first),
+            material=material,
+            max_steps=max_steps,
+            patience=patience,
+            keep_best=keep_best,
+        )
+        folder = (
+            None if checkpoints is None else dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{number}")
+        )
+        with run.folder(folder, seed_key, initial) as kept:
+            outcome = run.run(kept, _teller(progress, max_steps, len(numbers), place))
+        outcomes.append(outcome if seeds is None else outcome._replace(params=None))
+        if seeds is not None:
+            _put(stacked, _on_host(program, outcome.params), place, len(numbers))
+    params = _given_back(program, outcomes[0].params) if seeds is None else {"params": stacked}
+    return _fitted(params, outcomes, keep_best)
 
 
 def _default_rows() -> RowOptimizer:
@@ -117,7 +156,7 @@ def _default_rows() -> RowOptimizer:
     return sparse_rows.adagrad(0.05, rowwise=True, initial_accumulator_value=0.0, eps=1e-20)
 
 
-def _check_large(loss_of: rows.LossOf, aside: Any, model: Encoder) -> None:
+def _check_large(loss_of: gathered.LossOf, aside: Any, model: Encoder) -> None:
     if getattr(loss_of, "func", loss_of) in _WHOLE_CATALOGUE:
         raise ValueError("loss_of reads the whole catalogue; expected an in-batch or a sampled loss")
     if aside is not None and not isinstance(aside, dict):
@@ -138,85 +177,95 @@ def _sample(key: jax.Array, validation: Sessions, num: int) -> Sessions:
     return jax.tree.map(lambda array: np.asarray(array)[chosen], validation)
 
 
-def _first_params(model: Encoder, key: jax.Array, length: int, dtype: Any) -> Params:
-    """Fresh parameters, the item tables in the type they are stored in."""
-    tables = rows.item_tables(model)
+def _numbers(seeds: int | Sequence[int] | None) -> list[int]:
+    return [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+
+
+def _layout(model: Encoder, length: int, mesh: jax.sharding.Mesh | None) -> sharding.Layout | None:
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=length))
+    return sharding.layout_of(shapes, model.num_items + 1, mesh)
+
+
+def _first_state(
+    program: rows.RowProgram, initial: Params | None, key: jax.Array, length: int, dtype: Any
+) -> rows.RowState:
+    """The state before the first step."""
+    if initial is None:
+        return program.start(_first_params(program, key, length, dtype))
+    names = rows.item_tables(program.model)
+    # The state is donated from step to step; the caller's arrays must not be.
+    copies = {n: jnp.array(leaf, dtype if n in names else None, copy=True) for n, leaf in initial["params"].items()}
+    return program.start({"params": copies} if program.layout is None else program.layout.place({"params": copies}))
+
+
+def _first_params(program: rows.RowProgram, key: jax.Array, length: int, dtype: Any) -> Params:
+    """Fresh parameters, the item tables in the type they are stored in, on a mesh every part where it lies."""
+    tables = rows.item_tables(program.model)
     # A program a table: the random words of all of them at once would be the peak of the whole training.
     groups = [((name,), dtype) for name in tables] + [(tables, None)]
-    drawn = [_drawn(key, model, length, names, kept) for names, kept in groups]
+    drawn = [_drawn(key, program, length, names, kept) for names, kept in groups]
     return {"params": {name: leaf for group in drawn for name, leaf in group.items()}}
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def _drawn(key: jax.Array, model: Encoder, length: int, names: tuple[str, ...], dtype: Any) -> dict[str, jax.Array]:
+def _drawn(
+    key: jax.Array, program: rows.RowProgram, length: int, names: tuple[str, ...], dtype: Any
+) -> dict[str, jax.Array]:
     """These parameters in this type; without a type, all but these."""
-    params = init_params(key, model, length=length)["params"]
+    params = init_params(key, program.model, length=length)["params"]
     if dtype is None:
-        return {name: leaf for name, leaf in params.items() if name not in names}
-    return {name: params[name].astype(dtype) for name in names}
+        chosen = {name: leaf for name, leaf in params.items() if name not in names}
+    else:
+        chosen = {name: params[name].astype(dtype) for name in names}
+    return chosen if program.layout is None else program.layout.fill({"params": chosen})["params"]
 
 
-def _start(program: rows.RowProgram, initial: Params | None, key: jax.Array, length: int, dtype: Any) -> rows.RowState:
-    dtype = jnp.dtype(dtype)
-    if initial is None:
-        return program.start(_first_params(program.model, key, length, dtype))
-    names = rows.item_tables(program.model)
-    # The state is donated from step to step; the caller's arrays must not be.
-    copies = {n: jnp.array(leaf, dtype if n in names else None, copy=True) for n, leaf in initial["params"].items()}
-    return program.start({"params": copies})
+def _teller(
+    progress: Callable[[Progress], None] | None, max_steps: int, num_seeds: int, place: int
+) -> Callable[[int, float, float, float, bool], None]:
+    """What a seed's run tells, as ``fit`` tells it."""
+
+    def tell(step: int, loss: float, recall: float, speed: float, goes_on: bool) -> None:
+        if progress is None:
+            return
+        losses, recalls = np.full((2, num_seeds), np.nan)
+        losses[place], recalls[place] = loss, recall
+        progress(Progress(step, max_steps, losses, recalls, speed, num_seeds - 1 - place + goes_on))
+
+    return tell
 
 
-@dataclasses.dataclass
-class _Best:
-    """The best validation so far, and its parameters on the host."""
-
-    step: int
-    metric: float
-    params: Params | None = None
-
-    def beaten(self, step: int, metric: float, state: rows.RowState, keep: bool) -> bool:
-        if metric <= self.metric:
-            return False
-        self.step, self.metric = step, metric
-        if keep:
-            # A copy: on a CPU the array itself would change under our hands.
-            self.params = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state.params)
-        return True
+def _on_host(program: rows.RowProgram, params: Params) -> dict[str, np.ndarray]:
+    """Parameters in the model's own shapes, on the host of every process."""
+    fetched = jax.tree.map(np.asarray, params) if program.layout is None else program.layout.fetch(params)
+    return fetched["params"]
 
 
-def _run(
-    program: rows.RowProgram,
-    key: jax.Array,
-    state: rows.RowState,
-    material: Material,
-    max_steps: int,
-    patience: int,
-    keep_best: bool,
-    progress: Callable[[Progress], None] | None,
-) -> Fitted:
-    """Runs intervals until the recall has stopped rising or the steps are spent."""
-    best, stale = _Best(0, -1.0), 0
-    steps, losses, recalls = [0], [np.nan], [np.nan]
-    seconds, timed, speed = 0.0, 0, float("nan")
-    for step in range(0, max_steps - program.steps + 1, program.steps):
-        began = time.perf_counter()
-        state, seen = rows.interval(program, state, key, material, jnp.int32(step))
-        loss, recall = (float(value) for value in jax.device_get(seen))
-        if step > 0:
-            seconds, timed = seconds + time.perf_counter() - began, timed + program.steps * program.batch_size
-            speed = timed / seconds
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is not finite at step {step + program.steps}")
-        steps.append(step + program.steps)
-        losses.append(loss)
-        recalls.append(recall)
-        stale = 0 if best.beaten(steps[-1], recall, state, keep_best) else stale + 1
-        if progress is not None:
-            now = np.asarray([loss]), np.asarray([recall])
-            progress(Progress(steps[-1], max_steps, *now, speed, int(stale < patience)))
-        if stale >= patience:
-            break
-    history = History(np.asarray(steps), np.asarray([losses]), np.asarray([recalls]))
-    params = state.params if best.params is None else best.params
-    last = best.step if keep_best else steps[-1]
-    return Fitted(params, history, np.asarray([last]), np.asarray([best.metric]), speed)
+def _given_back(program: rows.RowProgram, params: Params) -> Params:
+    """Parameters in the model's own shapes, tables in their parts where they are even; never whole on every device."""
+    if program.layout is None or program.layout.rows_held == program.layout.num_rows:
+        return params
+    return {"params": _on_host(program, params)}
+
+
+def _put(stacked: dict[str, np.ndarray], params: dict[str, np.ndarray], place: int, num_seeds: int) -> None:
+    """Puts a seed's parameters in their place; untouched places take no memory yet."""
+    for name, leaf in params.items():
+        stacked.setdefault(name, np.empty((num_seeds, *leaf.shape), leaf.dtype))[place] = leaf
+
+
+def _fitted(params: Params, outcomes: Sequence[Outcome], keep_best: bool) -> Fitted:
+    """The outcome of all seeds; those that stopped early have NaN from there on."""
+    curves = [outcome.curves for outcome in outcomes]
+    steps = max((curve.steps for curve in curves), key=len)
+
+    def filled(curve: list[float]) -> list[float]:
+        return curve + [np.nan] * (len(steps) - len(curve))
+
+    losses = np.asarray([filled(curve.losses) for curve in curves])
+    recalls = np.asarray([filled(curve.recalls) for curve in curves])
+    last = np.asarray([curve.steps[curve.best if keep_best else -1] for curve in curves])
+    metric = np.asarray([curve.recalls[curve.best] for curve in curves])
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    speed = sum(outcome.timed for outcome in outcomes) / seconds if seconds else float("nan")
+    return Fitted(params, History(np.asarray(steps), losses, recalls), last, metric, speed)
