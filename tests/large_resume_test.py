@@ -66,9 +66,10 @@ def assert_same(one, two):
     np.testing.assert_array_equal(one.best_metric, two.best_metric)
 
 
-def test_killed_twice_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken):
+@pytest.mark.parametrize("deaths", [(25,), pytest.param((15, 25), marks=pytest.mark.slow)])
+def test_killed_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken, deaths):
     assert 0 < unbroken.best_step[0] < 40, "the best are not the last"
-    for die_at in (15, 25):
+    for die_at in deaths:
         command = [sys.executable, "-c", TRAINER, str(HERE), str(tmp_path), str(die_at)]
         done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300)
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -79,7 +80,8 @@ def test_killed_twice_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken)
     assert_same(trained(tmp_path, progress=lambda now: pytest.fail("a step was taken")), unbroken)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_last_parameters_go_on_too_in_either_type(tmp_path, dtype):
     options = {"keep_best": False, "table_dtype": dtype, "row_optimizer": sparse_rows.adagrad(0.1, rowwise=True)}
     trained(tmp_path, max_steps=15, every=1, **options)
@@ -109,7 +111,7 @@ def test_the_best_may_be_kept_on_the_host(tmp_path, unbroken, monkeypatch):
         ({"loss_of": objectives.in_batch_loss}, "differs in loss"),
     ],
 )
-def test_another_training_is_refused_with_the_difference_named(tmp_path_factory, kept, change, message):
+def test_another_training_is_refused_with_the_difference_named(kept, change, message):
     with pytest.raises(ValueError, match=message):
         trained(kept, **change)
 

@@ -48,6 +48,8 @@ def test_without_a_mesh_none_holds():
 @pytest.mark.parametrize("file", ["on_eight_devices.py", "rows_on_eight_devices.py"])
 def test_eight_devices(file, marked):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    # The library that lies beside these tests, whichever is installed.
+    environment["PYTHONPATH"] = str(HERE.parent)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
     command = [sys.executable, "-m", "pytest", *options, file]
     done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=1200)

@@ -111,8 +111,8 @@ def test_losses_within_the_batch_and_bfloat16_tables(loss):
     # Rounded at random, but by the same numbers; where a sum differs in its last digit, to the other neighbour.
     options |= {"table_dtype": "bfloat16", "steps_per_validation": 1, "max_steps": 1}
     one, other = fitted(sharding.make("data=2,model=4"), **options)[0], fitted(None, **options)[0]
-    for name, leaf in one.params["params"].items():
-        unlike = np.asarray(leaf, np.float32) != np.asarray(other.params["params"][name], np.float32)
+    for name in ("input_embedding", "output_embedding"):
+        unlike = np.asarray(one.params["params"][name]) != np.asarray(other.params["params"][name])
         assert unlike.mean() < 0.01, name
 
 

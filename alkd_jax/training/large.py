@@ -19,7 +19,7 @@ from alkd_jax.training import gathered, rows
 from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _placed, _what_to_learn, seed_keys
 from alkd_jax.training.program import Material
 from alkd_jax.training.records import Fitted, History, Progress
-from alkd_jax.training.row_run import Outcome, RowRun
+from alkd_jax.training.row_run import Outcome, RowRun, Tell
 from alkd_jax.types import Sequences, Sessions
 
 _PER_ITEM = ("log_frequency",)
@@ -77,23 +77,15 @@ def fit_large(
         row_optimizer: of the item tables; default row-wise Adagrad at rate 0.05 from an accumulator of 0.
         optimizer: of the other parameters; default Adam at rate 1e-3.
         table_dtype: tables are stored in; bfloat16 rows are rounded at random, arithmetic is in float32.
-        batch_size: examples a step.
-        max_steps: at most so many steps.
-        steps_per_validation: length of the compiled interval.
-        patience: validations without a better recall after which it stops.
-        recall_at: k of the validation recall.
+        batch_size: with ``max_steps``, ``steps_per_validation``, ``patience``, ``recall_at`` and ``validation_batch``
+            as in ``fit``.
         validation_sessions: at most so many sessions, drawn at random, are ranked.
-        validation_batch: of these at a time.
         keep_best: returns the parameters of the best validation, of which a copy is kept, on the host, or on a mesh in
             parts beside the tables; else the last.
-        progress: called after each validation; where there are several seeds, numbers of all but one are NaN.
-        checkpoints: where the state is kept while training, each seed's in a folder of its own; the same call goes on
-            from there, to the same result. Training waits while it is saved, since a copy would take as much memory
-            again as the tables.
-        mesh: devices to train on, see :func:`alkd_jax.sharding.make`; by default the first. Item tables and what the
-            row optimizer keeps of them lie in parts, batches are cut where the data axis divides them. What travels is
-            a batch's rows and their gradient. Results are those of one device but for the order of sums, and training
-            may go on under another mesh.
+        progress: as in ``fit``; where there are several seeds, numbers of all but one are NaN.
+        checkpoints: as in ``fit``, each seed's in a folder of its own. Training waits while its state is saved, since a
+            copy would take as much memory again as the tables.
+        mesh: devices to train on, as in ``fit``. What travels is a batch's rows and their gradient.
 
     Returns:
         As ``fit``. Parameters have a seed axis, and lie on the host, only where ``seeds`` is given. On a mesh, tables
@@ -105,48 +97,115 @@ def fit_large(
     """
     _check_large(loss_of, aside, model)
     sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
-    sizes |= {"patience": patience, "recall_at": recall_at, "validation_sessions": validation_sessions}
-    _check(model, train, validation, sizes | {"validation_batch": validation_batch})
+    sizes |= {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
+    _check(model, train, validation, sizes | {"validation_sessions": validation_sessions})
     examples, source = _what_to_learn(train, targets, sequences, examples)
     _check_examples(model, source, examples)
-    numbers = _numbers(seeds)
-    length = train.items.shape[1]
-    layout = _layout(model, length, mesh)
-    program = rows.RowProgram(
+    first = _First(model, train.items.shape[1], jnp.dtype(table_dtype), initial)
+    program = _program(first, loss_of, row_optimizer, optimizer, mesh, examples, sizes)
+    sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
+    material = _placed(Material(examples, source, sample, aside), program.layout)
+    run = functools.partial(_run, program, first, material, max_steps, patience, keep_best, checkpoints)
+    return _one_after_another(program, key, seeds, run, keep_best, max_steps, progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class _First:
+    """What a seed starts from: a backbone, the length of its input, the type of its tables, parameters if given."""
+
+    model: Any
+    length: int
+    dtype: Any
+    initial: Params | None
+
+    def state(self, program: rows.RowProgram, key: jax.Array) -> rows.RowState:
+        """The state before the first step."""
+        if self.initial is None:
+            return program.start(_first_params(program, key, self.length, self.dtype))
+        # The state is donated from step to step; the caller's arrays must not be.
+        copies = {name: jnp.array(leaf, dtype, copy=True) for name, (leaf, dtype) in self._given().items()}
+        return program.start({"params": copies} if program.layout is None else program.layout.place({"params": copies}))
+
+    def shapes(self, program: rows.RowProgram, key: jax.Array) -> rows.RowState:
+        """The shapes of the state."""
+        if self.initial is None:
+            return jax.eval_shape(lambda: self.state(program, key))
+        given = {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, (leaf, dtype) in self._given().items()}
+        fill = program.layout.fill if program.layout is not None else lambda params: params
+        return jax.eval_shape(lambda params: program.start(fill(params)), {"params": given})
+
+    def _given(self) -> dict[str, tuple[Any, Any]]:
+        """The parameters given, and the types they are stored in."""
+        tables, given = rows.item_tables(self.model), self.initial["params"]  # type: ignore[index]
+        return {name: (leaf, self.dtype if name in tables else leaf.dtype) for name, leaf in given.items()}
+
+
+def _program(
+    first: _First,
+    loss_of: gathered.LossOf,
+    row_optimizer: RowOptimizer | None,
+    optimizer: optax.GradientTransformation | None,
+    mesh: jax.sharding.Mesh | None,
+    examples: AnyExamples,
+    sizes: dict[str, int],
+) -> rows.RowProgram:
+    """What is compiled in."""
+    model = first.model
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=first.length))
+    return rows.RowProgram(
         binding=gathered.Binding(model, loss_of, _PER_ITEM),
         rows=_default_rows() if row_optimizer is None else row_optimizer,
         optimizer=_default_optimizer(1e-3, 0.0) if optimizer is None else optimizer,
-        batch_size=min(batch_size, examples.weight.shape[-1]),
-        steps=min(steps_per_validation, max_steps),
-        recall_at=recall_at,
-        validation_batch=validation_batch,
-        layout=layout,
+        batch_size=min(sizes["batch_size"], examples.weight.shape[-1]),
+        steps=min(sizes["steps_per_validation"], sizes["max_steps"]),
+        recall_at=sizes["recall_at"],
+        validation_batch=sizes["validation_batch"],
+        layout=sharding.layout_of(shapes, model.num_items + 1, mesh),
     )
-    sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
-    material = _placed(Material(examples, source, sample, aside), layout)
-    outcomes = []
+
+
+def _run(
+    program: rows.RowProgram,
+    first: _First,
+    material: Material,
+    max_steps: int,
+    patience: int,
+    keep_best: bool,
+    checkpoints: TrainingFolder | None,
+    number: int,
+    key: jax.Array,
+    tell: Tell,
+) -> Outcome:
+    """One seed."""
+    init_key, run_key = _placed(tuple(jax.random.split(key)), program.layout)
+    start = functools.partial(first.state, program, init_key)
+    shapes = first.shapes(program, init_key)
+    run = RowRun(program, run_key, start, shapes, material, max_steps, patience, keep_best)
+    if checkpoints is not None:
+        checkpoints = dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{number}")
+    with run.folder(checkpoints, key, first.initial) as kept:
+        return run.run(kept, tell)
+
+
+def _one_after_another(
+    program: rows.RowProgram,
+    key: jax.Array,
+    seeds: int | Sequence[int] | None,
+    run: Callable[[int, jax.Array, Tell], Outcome],
+    keep_best: bool,
+    max_steps: int,
+    progress: Callable[[Progress], None] | None,
+) -> Fitted:
+    """Every seed, and what they came to; of those that are done, only the best parameters are held, on the host."""
+    numbers = [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    outcomes: list[Outcome] = []
     stacked: dict[str, np.ndarray] = {}
     for place, (number, seed_key) in enumerate(zip(numbers, seed_keys(key, numbers), strict=True)):
-        init_key, run_key = _placed(tuple(jax.random.split(seed_key)), layout)
-        first = functools.partial(_first_state, program, initial, init_key, length, jnp.dtype(table_dtype))
-        run = RowRun(
-            program=program,
-            key=run_key,
-            start=first,
-            shapes=jax.eval_shape(first),
-            material=material,
-            max_steps=max_steps,
-            patience=patience,
-            keep_best=keep_best,
-        )
-        folder = (
-            None if checkpoints is None else dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{number}")
-        )
-        with run.folder(folder, seed_key, initial) as kept:
-            outcome = run.run(kept, _teller(progress, max_steps, len(numbers), place))
-        outcomes.append(outcome if seeds is None else outcome._replace(params=None))
+        outcome = run(number, seed_key, _teller(progress, max_steps, len(numbers), place))
         if seeds is not None:
             _put(stacked, _on_host(program, outcome.params), place, len(numbers))
+            outcome = outcome._replace(params=None)
+        outcomes.append(outcome)
     params = _given_back(program, outcomes[0].params) if seeds is None else {"params": stacked}
     return _fitted(params, outcomes, keep_best)
 
@@ -177,27 +236,6 @@ def _sample(key: jax.Array, validation: Sessions, num: int) -> Sessions:
     return jax.tree.map(lambda array: np.asarray(array)[chosen], validation)
 
 
-def _numbers(seeds: int | Sequence[int] | None) -> list[int]:
-    return [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-
-
-def _layout(model: Encoder, length: int, mesh: jax.sharding.Mesh | None) -> sharding.Layout | None:
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=length))
-    return sharding.layout_of(shapes, model.num_items + 1, mesh)
-
-
-def _first_state(
-    program: rows.RowProgram, initial: Params | None, key: jax.Array, length: int, dtype: Any
-) -> rows.RowState:
-    """The state before the first step."""
-    if initial is None:
-        return program.start(_first_params(program, key, length, dtype))
-    names = rows.item_tables(program.model)
-    # The state is donated from step to step; the caller's arrays must not be.
-    copies = {n: jnp.array(leaf, dtype if n in names else None, copy=True) for n, leaf in initial["params"].items()}
-    return program.start({"params": copies} if program.layout is None else program.layout.place({"params": copies}))
-
-
 def _first_params(program: rows.RowProgram, key: jax.Array, length: int, dtype: Any) -> Params:
     """Fresh parameters, the item tables in the type they are stored in, on a mesh every part where it lies."""
     tables = rows.item_tables(program.model)
@@ -220,9 +258,7 @@ def _drawn(
     return chosen if program.layout is None else program.layout.fill({"params": chosen})["params"]
 
 
-def _teller(
-    progress: Callable[[Progress], None] | None, max_steps: int, num_seeds: int, place: int
-) -> Callable[[int, float, float, float, bool], None]:
+def _teller(progress: Callable[[Progress], None] | None, max_steps: int, num_seeds: int, place: int) -> Tell:
     """What a seed's run tells, as ``fit`` tells it."""
 
     def tell(step: int, loss: float, recall: float, speed: float, goes_on: bool) -> None:

@@ -108,15 +108,14 @@ class RowRun:
         if checkpoints is None:
             return contextlib.nullcontext()
         # Told in the model's own shapes and for one device: the mesh is no part of what a training is.
-        program, shapes = self.program, self.shapes
-        if program.layout is not None:
-            num_rows, held = program.layout.num_rows, program.layout.rows_held
+        layout = self.program.layout
 
-            def cut(leaf: Any) -> Any:
-                is_table = leaf.ndim > 0 and leaf.shape[0] == held
-                return jax.ShapeDtypeStruct((num_rows, *leaf.shape[1:]) if is_table else leaf.shape, leaf.dtype)
+        def own(leaf: Any) -> Any:
+            is_table = layout is not None and leaf.ndim > 0 and leaf.shape[0] == layout.rows_held
+            shape = (layout.num_rows, *leaf.shape[1:]) if layout is not None and is_table else leaf.shape
+            return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
-            shapes, program = jax.tree.map(cut, shapes), dataclasses.replace(program, layout=None)
+        shapes, program = jax.tree.map(own, self.shapes), dataclasses.replace(self.program, layout=None)
         dtype = {str(leaf.dtype) for leaf in shapes.tables.values()}
         options = {"patience": self.patience, "keep_best": self.keep_best, "table_dtype": ", ".join(sorted(dtype))}
         identity = row_identity(program, key, shapes, initial, self.material, **options)
