@@ -198,7 +198,8 @@ def kept_training(
             differ neither are "loss" and the optimizers, whose programs differ from version to version.
         template: a state of this training, or its description, for the shapes and the devices to restore to; arrays of
             numpy stay on the host.
-        in_background: training goes on while a state is saved; False has it wait, and takes no memory of a state's size.
+        in_background: training goes on while a state is saved; False has it wait, and takes no memory
+            of a state's size.
 
     Raises:
         ValueError: the folder holds another training, with the differences named; or an option is below 1.

@@ -282,12 +282,12 @@ def _run(
     recall = np.concatenate(jax.device_get([state.best_metric for state in states]))
     num_seeds = len(recall)
     steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [recall]
-    found = None if kept is None else kept.restore()
-    if found is not None:
-        whole, curves = found
+    restored = None if kept is None else kept.restore()
+    if restored is not None:
+        whole, curves = restored
         with on_mesh():
             states = seed_groups.cut(program, whole)
-        del whole, found
+        del whole, restored
         steps = list(curves[0])
         losses, recalls = ([np.asarray(row) for row in curve] for curve in curves[1:])
     seconds, timed_examples = 0.0, 0

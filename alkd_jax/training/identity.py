@@ -95,8 +95,10 @@ def _of_run(model: Any, keys: jax.Array, initial: Any, material: Material, more:
 def _computation(function: Any, *arguments: Any) -> str:
     """A digest of what a function computes: its program as text, without the addresses that change from run to run."""
     # Described, since arrays that lie on a mesh would have it named in the program.
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-    text = re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(function)(*shapes)))
+    leaves, tree = jax.tree.flatten(arguments)
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    program = jax.make_jaxpr(lambda *leaves: function(*jax.tree.unflatten(tree, leaves)))(*shapes)
+    text = re.sub(r"0x[0-9a-f]+", "", str(program))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
