@@ -1,6 +1,7 @@
 """The strongest student's recipe and its experiments: what is read, what is written, what is kept."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 
@@ -12,7 +13,7 @@ import alkd_jax as alkd
 from alkd_jax import evaluation, neighbors, rules
 from alkd_jax.distillation import best
 from experiments import best as command
-from experiments import best_lists, best_sessions, leaderboard
+from experiments import best_lists, best_rows, best_sessions, leaderboard
 
 RELEASE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "alkdrec-release"
 
@@ -158,3 +159,70 @@ def test_the_leaderboard_holds_everyone(tmp_path):
 def test_published_numbers_are_shown_as_published():
     found = leaderboard.of_paper("ML")
     assert found["ALKDRec, FPMC (published)"]["recall@10"] > found["Student, FPMC (published)"]["recall@10"]
+
+
+def test_the_loudest_item_ranks_by_the_maximum(world):
+    recipe = best.Recipe(max_steps=20)
+    model, fitted = best.train(jax.random.key(0), world, preset=recipe)
+    sharp, sharpened = best_rows.loudest(jax.random.key(0), world, recipe=recipe)
+    plain, scaled = (jax.tree.map(lambda leaf: leaf[0], out.params) for out in (fitted, sharpened))
+    items, mask = jax.numpy.asarray(world.validation.items), jax.numpy.asarray(world.validation.mask)
+    vectors, table = model.apply(plain, items, mask), model.apply(plain, method="item_embeddings")
+    each = np.asarray(vectors @ table.T)
+    found = np.asarray(
+        alkd.scoring.scores(sharp.apply(scaled, items, mask), sharp.apply(scaled, method="item_embeddings"))
+    )
+    loudest = each.max(1)
+    np.testing.assert_allclose(found[:, 1:] / best_rows.SHARPNESS, loudest[:, 1:], atol=np.log(10) / 16 + 1e-3)
+    pooled = np.log(np.exp(each).sum(1))
+    assert np.abs(pooled - loudest)[:, 1:].max() > 2 * np.log(10) / 16
+
+
+def test_lists_lie_at_the_ends_of_their_sessions(world):
+    lists = alkd.Rankings(
+        session_id=np.asarray(world.train.session_id)[[5, 2]],
+        items=np.array([[7, 8], [9, 0]], np.int32),
+        mask=np.array([[True, True], [True, False]]),
+    )
+    items, gain = best_sessions.at_the_ends(world, lists)
+    examples = alkd.examples.every_prefix(world.train_sequences)
+    session, position = np.asarray(examples.session), np.asarray(examples.position)
+    listed = np.flatnonzero(items.any(1))
+    assert session[listed].tolist() == [2, 5]
+    assert (position[listed] == np.asarray(world.train_sequences.offsets)[[3, 6]] - 1).all()
+    assert items[listed].tolist() == [[9, 0], [7, 8]]
+    assert gain[listed].tolist() == [[3, 0], [3, 3]]
+    assert not np.delete(gain, listed, axis=0).any()
+
+
+def test_walked_sessions_follow_the_training_ones(world):
+    own, more = world.train_sequences, best_sessions.with_walks(world)
+    assert (np.asarray(more.items)[: len(own.items)] == own.items).all()
+    assert 1.5 * len(own) < len(more) <= 2 * len(own)
+    assert more.offsets[-1] == len(more.items)
+    counts = neighbors.count(own, world.num_items)
+    walked = np.split(more.items[len(own.items) :], more.offsets[len(own) + 1 : -1] - len(own.items))
+    assert all(counts.followers[a, b] > 0 for walk in walked[:100] for a, b in itertools.pairwise(walk))
+
+
+@pytest.mark.skipif(not RELEASE.exists(), reason="the authors' released files are not beside the project")
+def test_lists_are_chosen_and_trusted_by_what_counts_say():
+    dataset = alkd.data.load_released(RELEASE, "ML")
+    recorded, _ = alkd.data.load_released_rankings(RELEASE, "ML", dataset=dataset)
+    thin = best_lists.thinnest(dataset, recorded, 500)
+    counts = neighbors.count(dataset.train_sequences, dataset.num_items)
+    row = {session: n for n, session in enumerate(dataset.train.session_id.tolist())}
+
+    def said(lists):
+        rows = [row[session] for session in lists.session_id.tolist()]
+        items, mask = dataset.train.items[rows], dataset.train.mask[rows]
+        return np.log1p(np.asarray(counts.followers.sum(1)).ravel())[items][mask].mean()
+
+    assert len(thin) == 500
+    assert said(thin) < said(recorded) - 1
+    trust = best_lists.agreement(dataset, thin)
+    assert trust.mean() == pytest.approx(1)
+    assert trust.min() >= 0
+    shuffled = alkd.Rankings(thin.session_id, np.roll(thin.items, 7, axis=0), np.roll(thin.mask, 7, axis=0))
+    # Trust is relative; what is shared with counts, before it is made 1 on average, is far rarer in others' lists.
+    assert (best_lists.agreement(dataset, shuffled) == 0).mean() > (trust == 0).mean()
