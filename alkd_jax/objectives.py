@@ -4,12 +4,13 @@ Equal arguments give the same function object, so that a second training reuses 
 from run to run (a sampler, frequencies, lists) comes in ``batch.aside``, not through the function.
 """
 
+import dataclasses
 import functools
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from alkd_jax import losses, scoring, sharding
 from alkd_jax.examples import Batch
@@ -38,25 +39,60 @@ def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Floa
     return model.apply(params, batch.items, batch.mask, train=True, rngs={"dropout": key})
 
 
+@dataclasses.dataclass(frozen=True)
+class InBatchLoss:
+    """In-batch BPR of one backbone; see :func:`in_batch_loss`.
+
+    Attributes:
+        model: a backbone.
+        released: the authors' form.
+    """
+
+    model: Encoder
+    released: bool = False
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the mean loss of a batch."""
+        vectors = encode(self.model, params, batch, key)
+        targets = sharding.rows(self.model.apply(params, method="item_embeddings"), batch.target)
+        if vectors.ndim > 2:
+            scores = scoring.pooled(vectors @ targets.T)
+            apart = batch.session[:, None] != batch.session[None, :]
+            return losses.in_batch_bpr(
+                scores, batch.target, weight=batch.weight, negatives=apart, released=self.released
+            )
+        return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, self.released)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables it only reads rows of; none where it needs more of them."""
+        return ("input_embedding", "output_embedding") if getattr(self.model, "separate_tables", False) else ()
+
+    def places(self, batch: Batch) -> dict[str, Int[Array, "..."]]:
+        """Which rows of :attr:`tables` it reads."""
+        return dict(zip(self.tables, (batch.items, batch.target), strict=True))
+
+    def of_rows(
+        self, params: Params, rows: dict[str, Float[Array, "..."]], batch: Batch, key: jax.Array
+    ) -> Float[Array, ""]:
+        """The loss from the rows at :meth:`places`, the tables themselves left alone."""
+        vectors = self.model.apply(
+            params, rows["input_embedding"], batch.mask, train=True, rngs={"dropout": key}, method="read"
+        )
+        return losses.fused_in_batch_bpr(
+            vectors, rows["output_embedding"], batch.target, batch.session, batch.weight, self.released
+        )
+
+
 @functools.lru_cache(maxsize=64)
-def in_batch_loss(model: Encoder, *, released: bool = False) -> Loss:
+def in_batch_loss(model: Encoder, *, released: bool = False) -> InBatchLoss:
     """In-batch BPR, the paper's loss; rows of one session are no negatives of each other unless ``released``.
 
     Args:
         model: a backbone.
         released: the authors' form, see :func:`alkd_jax.losses.in_batch_bpr`.
     """
-
-    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        vectors = encode(model, params, batch, key)
-        targets = sharding.rows(model.apply(params, method="item_embeddings"), batch.target)
-        if vectors.ndim > 2:
-            scores = scoring.pooled(vectors @ targets.T)
-            apart = batch.session[:, None] != batch.session[None, :]
-            return losses.in_batch_bpr(scores, batch.target, weight=batch.weight, negatives=apart, released=released)
-        return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, released)
-
-    return loss
+    return InBatchLoss(model, released)
 
 
 @functools.lru_cache(maxsize=64)

@@ -27,6 +27,9 @@ Table: TypeAlias = Array
 Rate: TypeAlias = float | Callable[[Array], Any]
 """A learning rate, or a schedule over the steps taken so far."""
 
+_ROWS_AN_ID = 8
+"""Up to so many rows an id, a number for every row is cheaper than sorting the ids."""
+
 
 class RowOptimizer(NamedTuple):
     """What optax calls a gradient transformation, for the named rows of one table.
@@ -77,7 +80,7 @@ def sgd(learning_rate: Rate) -> RowOptimizer:
         return SgdSlots(jnp.zeros((), jnp.int32))
 
     def update(table: Table, slots: SgdSlots, ids: Array, gradients: Array, **how: Any) -> tuple[Table, SgdSlots]:
-        rows = _Rows(table, ids, gradients, **how)
+        rows = Rows(table, ids, gradients, **how)
         rate = _rate(learning_rate, slots.steps)
         return rows.write(table, rows.read(table) - rate * rows.gradient), SgdSlots(slots.steps + 1)
 
@@ -113,7 +116,7 @@ def adagrad(
     def update(
         table: Table, slots: AdagradSlots, ids: Array, gradients: Array, **how: Any
     ) -> tuple[Table, AdagradSlots]:
-        rows = _Rows(table, ids, gradients, **how)
+        rows = Rows(table, ids, gradients, **how)
         grown = jnp.square(rows.gradient)
         if rowwise:
             grown = grown.reshape(len(grown), -1).mean(1)
@@ -150,7 +153,7 @@ def adam(
         return AdamSlots(jnp.zeros((), jnp.int32), jnp.zeros(table.shape, dtype), jnp.zeros(table.shape, dtype))
 
     def update(table: Table, slots: AdamSlots, ids: Array, gradients: Array, **how: Any) -> tuple[Table, AdamSlots]:
-        rows = _Rows(table, ids, gradients, **how)
+        rows = Rows(table, ids, gradients, **how)
         count = slots.steps + 1
         first = b1 * rows.read(slots.first) + (1 - b1) * rows.gradient
         second = b2 * rows.read(slots.second) + (1 - b2) * jnp.square(rows.gradient)
@@ -177,6 +180,15 @@ def distinct_ids(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"
     unique, place = jnp.unique(inside.reshape(-1), return_inverse=True, size=ids.size, fill_value=num_rows)
     beyond = num_rows + jnp.arange(ids.size, dtype=unique.dtype)
     return jnp.where(unique < num_rows, unique, beyond), place.reshape(ids.shape)
+
+
+def _spoken_for(ids: Int[Array, " M"], num_rows: int) -> tuple[Int[Array, " M"], Int[Array, " M"]]:
+    """:func:`distinct_ids` in no order and without sorting, by a number a row of the table."""
+    inside = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows)
+    order = jnp.arange(ids.size, dtype=jnp.int32)
+    # The last place that names a row speaks for it.
+    speaker = jnp.zeros(num_rows + 1, jnp.int32).at[inside].max(order)[inside]
+    return jnp.where(speaker == order, inside, num_rows + order), speaker
 
 
 def update_parts(
@@ -230,8 +242,17 @@ def update_parts(
     return in_parts(of_part, mesh, takes, (P(MODEL), by_rows))(table, slots, ids, gradients, key)
 
 
-class _Rows:
-    """The rows a step is about: their ids, each once, and the sum of their gradients."""
+class Rows:
+    """The rows a step is about: their ids, each once, and the sum of their gradients.
+
+    Args:
+        table: ``[V, *D]``.
+        ids: ``[M]`` the row of each gradient.
+        gradients: ``[M, *D]``.
+        distinct: promises that no row is named twice.
+        key: rounds what is stored in bfloat16 at random.
+        first: rows before it are left alone, by default the padding.
+    """
 
     def __init__(
         self,
@@ -252,7 +273,8 @@ class _Rows:
         if distinct:
             self.ids, self.gradient = ids, gradients
         else:
-            self.ids, place = distinct_ids(ids, num_rows)
+            find = _spoken_for if num_rows <= _ROWS_AN_ID * ids.size else distinct_ids
+            self.ids, place = find(ids, num_rows)
             self.gradient = jax.ops.segment_sum(gradients, place, num_segments=ids.size)
         # A negative index would wrap around: what is to be left alone goes beyond the table, each to its own place.
         beyond = num_rows + jnp.arange(ids.size, dtype=self.ids.dtype)

@@ -13,17 +13,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
 import alkd_jax as alkd
 from alkd_jax import examples, training
 from alkd_jax.training import groups
 from alkd_jax.training import program as programs
+from alkd_jax.training.row_adam import Adam
 from benchmarks import peers_recbole, peers_torch, worlds
 from benchmarks.harness import Bench, compare
 
-ADAM = optax.adam(1e-3)
+ADAM = Adam(1e-3)
+DENSE = ADAM.dense()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,8 @@ def interval(
     program = programs.Program(
         model=model,
         loss=training.in_batch_loss(model),
-        optimizer=ADAM,
+        optimizer=DENSE,
+        adam=ADAM,
         batch_size=batch_size,
         steps=steps,
         patience=10**9,

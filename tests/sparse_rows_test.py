@@ -177,3 +177,17 @@ def test_gradients_of_another_shape_are_refused():
     rows, table = OPTIMIZERS["sgd"], jnp.ones((4, 2))
     with pytest.raises(ValueError, match=r"gradients are \(3, 2\) of ids \(2,\); expected \(2, 2\)"):
         rows.update(table, rows.init(table), jnp.asarray([1, 2]), jnp.ones((3, 2)))
+
+
+@pytest.mark.parametrize("rows_an_id", [0, 100])
+def test_every_row_is_found_once_with_all_its_gradients_by_sorting_and_without(rows_an_id, monkeypatch):
+    monkeypatch.setattr(sparse_rows, "_ROWS_AN_ID", rows_an_id)
+    ids = np.asarray([4, -1, 4, 2, 0, 9, 6, 2, -7, 4])
+    gradients = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    found = sparse_rows.Rows(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
+    place = np.asarray(found.ids)
+    assert sorted(place[place < 7].tolist()) == [2, 4, 6]
+    assert len(set(place.tolist())) == 10
+    expected = np.zeros((7, 3), np.float32)
+    np.add.at(expected, ids[[0, 2, 3, 6, 7, 9]], gradients[[0, 2, 3, 6, 7, 9]])
+    np.testing.assert_allclose(jnp.zeros((7, 3)).at[found.ids].set(found.gradient, mode="drop"), expected, rtol=1e-6)

@@ -47,6 +47,7 @@ class AttMix(nn.Module):
     levels: int = 10
     heads: int = 2
     dropout: float = 0.1
+    separate_tables = True
 
     def setup(self) -> None:
         """Declares the item tables, the levels, and the attention; everything starts uniform in ±1/√D."""
@@ -79,7 +80,13 @@ class AttMix(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, of length 1. With ``train``, dropout draws from the random stream "dropout"."""
-        x = l2_normalise(jnp.where(mask[..., None], sharding.rows(self.input_embedding, items), 0.0))
+        return self.read(sharding.rows(self.input_embedding, items), mask, train=train)
+
+    def read(
+        self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """The same from the items' rows of the input table."""
+        x = l2_normalise(jnp.where(mask[..., None], rows, 0.0))
         x = self.drop(x) if train and self.dropout else x
         recent = most_recent_first(x, mask, self.levels)
         queries = affine(self.level_queries(recent), self.level_query)

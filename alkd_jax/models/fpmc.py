@@ -30,6 +30,7 @@ class FPMC(nn.Module):
 
     num_items: int
     dim: int
+    separate_tables = True
 
     def setup(self) -> None:
         """Declares the two item tables."""
@@ -41,7 +42,13 @@ class FPMC(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
-        vectors = jnp.where(mask[..., None], sharding.rows(self.input_embedding, items), 0.0)
+        return self.read(sharding.rows(self.input_embedding, items), mask, train=train)
+
+    def read(
+        self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """The same from the items' rows of the input table."""
+        vectors = jnp.where(mask[..., None], rows, 0.0)
         return vectors.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)
 
     def item_embeddings(self) -> Float[Array, "V D"]:

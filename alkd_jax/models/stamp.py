@@ -68,12 +68,22 @@ class STAMP(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, in the original variant h_s ∘ h_t; zero for an empty session. Has no dropout."""
-        gathered = sharding.rows(self.input_embedding, items)
-        x = jnp.where(mask[..., None], gathered, 0.0)
+        return self.read(sharding.rows(self.input_embedding, items), mask, train=train)
+
+    @property
+    def separate_tables(self) -> bool:
+        """Whether what is read and what scores are two tables."""
+        return self.variant == "alkdrec"
+
+    def read(
+        self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """The same from the items' rows of the input table."""
+        x = jnp.where(mask[..., None], rows, 0.0)
         length = mask.sum(1, keepdims=True)
-        read = gathered if self.sum_padding else x
-        mean = weighted_sum(jnp.ones_like(mask, x.dtype), read) / jnp.maximum(length, 1)
-        last = jnp.take_along_axis(read, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
+        summed = rows if self.sum_padding else x
+        mean = weighted_sum(jnp.ones_like(mask, x.dtype), summed) / jnp.maximum(length, 1)
+        last = jnp.take_along_axis(summed, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
         steering = last @ self.attention_last_kernel + mean @ self.attention_mean_kernel + self.attention_bias[None]
         # As one tall matrix: the kernel's gradient contracts rows, which over two axes takes twice the time on a CPU.
         hidden = (x.reshape(-1, self.dim) @ self.attention_item_kernel).reshape(x.shape) + steering[:, None]

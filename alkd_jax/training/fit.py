@@ -34,6 +34,7 @@ from alkd_jax.training import groups as seed_groups
 from alkd_jax.training.identity import identity
 from alkd_jax.training.program import Material, Program, Seen, TrainState
 from alkd_jax.training.records import Fitted, History, Progress
+from alkd_jax.training.row_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 ExtraParams: TypeAlias = Callable[[jax.Array, Encoder], Params]
@@ -128,13 +129,15 @@ def fit(
     keys = seed_keys(key, seeds)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     (own, more), layout = _first_params(init_keys, model, train.items.shape[1], initial, extra, mesh)
+    adam = Adam(learning_rate, weight_decay)
     program = Program(
         model=model,
         loss=in_batch_loss(model) if loss is None else loss,
-        optimizer=_default_optimizer(learning_rate, weight_decay) if optimizer is None else optimizer,
+        optimizer=_default_optimizer(adam) if optimizer is None else optimizer,
         batch_size=min(batch_size, examples.weight.shape[-1]),
         steps=min(steps_per_validation, max_steps),
         layout=layout,
+        adam=adam if optimizer is None else None,
         **watch,
     )
     material, run_keys = _placed((Material(examples, source, validation, aside), run_keys), layout)
@@ -262,10 +265,9 @@ def _check_examples(model: Encoder, source: Sessions | Sequences, examples: AnyE
 
 
 @functools.lru_cache(maxsize=64)
-def _default_optimizer(learning_rate: float | optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    if weight_decay == 0:
-        return optax.adam(learning_rate)
-    return optax.adamw(learning_rate, weight_decay=weight_decay)
+def _default_optimizer(adam: Adam) -> optax.GradientTransformation:
+    """One object for equal numbers, so that a second training reuses the first one's compilation."""
+    return adam.dense()
 
 
 def _run(

@@ -15,7 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax import metrics, scoring, sharding
 from alkd_jax.examples import AnyExamples, Batch, batch_rows
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss
+from alkd_jax.objectives import InBatchLoss, Loss
+from alkd_jax.training import row_adam
+from alkd_jax.training.row_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 
@@ -90,7 +92,10 @@ def validation_recall(
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The static half of a run: what is compiled in. Equal programs share one compilation."""
+    """The static half of a run: what is compiled in. Equal programs share one compilation.
+
+    ``adam`` says that ``optimizer`` is Adam with these numbers, so that a step may take a shorter way to the same end.
+    """
 
     model: Any
     loss: Loss
@@ -101,6 +106,7 @@ class Program:
     recall_at: int
     validation_batch: int
     layout: sharding.Layout | None = None
+    adam: Adam | None = None
 
     def start(self, params: Params, own: Params, validation: Sessions) -> TrainState:
         """The state before the first step; the parameters given are the ones to beat.
@@ -134,33 +140,91 @@ class Program:
             batch = sharding.over_data(batch, self.layout.mesh)
         return batch.replace(step=step, aside=material.aside)  # type: ignore[attr-defined]
 
+    def loss_of(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """The loss, of parameters in whatever shapes they are kept."""
+        return self.loss(self.shaped(params), batch, key)
+
+    def by_tables(
+        self, state: TrainState, material: Material, plan: tuple[Array, Array], key: jax.Array
+    ) -> tuple[Params, optax.OptState, Bool[Array, " T"]]:
+        """Takes the steps with whatever loss and optimizer there is."""
+        optimizer = optax.with_extra_args_support(self.optimizer)
+
+        def take_step(carry: tuple[Params, optax.OptState], now: tuple[Array, Array]) -> tuple[Any, Array]:
+            params, opt_state = carry
+            batch = self.batch(material, *now)
+            gradient = jax.grad(self.loss_of)(params, batch, jax.random.fold_in(key, now[1]))
+            updates, opt_state = optimizer.update(gradient, opt_state, params, step=now[1])
+            params = optax.apply_updates(params, updates)
+            return (params, opt_state), self.sound(params, batch)
+
+        (params, opt_state), sound = jax.lax.scan(take_step, (state.params, state.opt_state), plan)
+        return params, opt_state, sound
+
+    def reads_rows(self, state: TrainState) -> bool:
+        """Whether this is plain Adam on a loss that reads rows of large tables, and nothing else is trained."""
+        if self.adam is None or self.layout is not None or state.params.keys() != {"params"}:
+            return False
+        if not isinstance(self.loss, InBatchLoss):
+            return False
+        tables = {name: state.params["params"][name] for name in self.loss.tables}
+        return bool(tables) and self.steps <= row_adam.MAX_STEPS and row_adam.worth_it(tables)
+
+    def by_rows(
+        self, state: TrainState, material: Material, plan: tuple[Array, Array], key: jax.Array
+    ) -> tuple[Params, optax.OptState, Bool[Array, " T"]]:
+        """:meth:`by_tables` for plain Adam, to the same numbers up to rounding."""
+        loss, adam = self.loss, self.adam
+        assert isinstance(loss, InBatchLoss)
+        assert adam is not None
+        first, second = (optax.tree.get(state.opt_state, name) for name in ("mu", "nu"))
+        # A schedule counts for itself, to the same number.
+        taken = optax.tree.get_all_with_path(state.opt_state, "count")[0][1]
+
+        def take_step(carry: tuple[Any, Any], now: tuple[Array, Array, Array]) -> tuple[Any, Array]:
+            params, moments = carry
+            batch = self.batch(material, *now[:2])
+            places = loss.places(batch)
+            rest = {name: leaf for name, leaf in params.items() if name not in places}
+
+            def of(rest: Any, rows: Any) -> Array:
+                whole = {"params": {**params, **rest}}
+                return loss.of_rows(whole, rows, batch, jax.random.fold_in(key, now[1]))
+
+            rows = {name: params[name][place] for name, place in places.items()}
+            gradient, of_rows = jax.grad(of, argnums=(0, 1))(rest, rows)
+            read = {name: (places[name], of_rows[name]) for name in places}
+            carry = row_adam.update(adam, params, moments, gradient, read, taken + now[2], now[2])
+            return carry, self.sound({"params": carry[0]}, batch)
+
+        since = 1 + jnp.arange(self.steps)
+        start = (state.params["params"], (first["params"], second["params"]))
+        (params, (first, second)), sound = jax.lax.scan(take_step, start, (*plan, since))
+        scales = row_adam.scales_after(adam, jnp.int32(self.steps))
+
+        def unscaled(moment: dict[str, Array], scale: Array) -> dict[str, Array]:
+            return moment | {name: scale * moment[name] for name in loss.tables}
+
+        first, second = map(unscaled, (first, second), scales)
+        found = {"mu": {"params": first}, "nu": {"params": second}, "count": taken + self.steps}
+        return {"params": params}, optax.tree.set(state.opt_state, **found), sound
+
+    def sound(self, params: Params, batch: Batch) -> Bool[Array, ""]:
+        """Whether a loss was finite: one that is not leaves its mark on the vectors of the items it was about."""
+        table = self.model.apply(self.shaped(params), method="item_embeddings")
+        return jnp.isfinite(sharding.rows(table, batch.target)).all()
+
     def interval(self, state: TrainState, key: jax.Array, material: Material, step: Array) -> tuple[TrainState, Seen]:
         """Takes the interval's steps, validates, and keeps the better parameters."""
         order_key, loss_key = jax.random.split(key)
         num_examples = material.examples.weight.shape[-1]
         rows = batch_rows(order_key, step, self.steps, self.batch_size, num_examples)
-        optimizer = optax.with_extra_args_support(self.optimizer)
-
-        def loss_of(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-            return self.loss(self.shaped(params), batch, key)
-
-        def take_step(carry: tuple[Params, optax.OptState], now: tuple[Array, Array]) -> tuple[Any, Array]:
-            params, opt_state = carry
-            chosen, number = now
-            batch = self.batch(material, chosen, number)
-            gradient = jax.grad(loss_of)(params, batch, jax.random.fold_in(loss_key, number))
-            updates, opt_state = optimizer.update(gradient, opt_state, params, step=number)
-            params = optax.apply_updates(params, updates)
-            # A loss that is not finite leaves its mark on the vectors of the items it was about.
-            table = self.model.apply(self.shaped(params), method="item_embeddings")
-            sound = jnp.isfinite(sharding.rows(table, batch.target)).all()
-            return (params, opt_state), sound
-
         numbers = step + jnp.arange(self.steps)
-        (params, opt_state), sound = jax.lax.scan(take_step, (state.params, state.opt_state), (rows, numbers))
+        advance = self.by_rows if self.reads_rows(state) else self.by_tables
+        params, opt_state, sound = advance(state, material, (rows, numbers), loss_key)
         # A loss at every step would cost as much as its gradient; one an interval tells as much.
         last = self.batch(material, rows[-1], numbers[-1])
-        loss = loss_of(params, last, jax.random.fold_in(loss_key, numbers[-1]))
+        loss = self.loss_of(params, last, jax.random.fold_in(loss_key, numbers[-1]))
         own = {name: params[name] for name in state.best_params}
         recall = self.recall(own, material.validation)
         better = (recall > state.best_metric) & ~state.stopped

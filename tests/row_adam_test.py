@@ -1,0 +1,120 @@
+"""Adam that writes only touched rows: the numbers of dense Adam."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alkd_jax import examples, models, objectives
+from alkd_jax.training import program as programs
+from alkd_jax.training import row_adam
+from alkd_jax.training.row_adam import Adam
+from alkd_jax.types import Sessions
+
+NUM_ITEMS, STEPS = 40, 7
+
+
+@pytest.fixture(scope="module")
+def train():
+    rng = np.random.default_rng(0)
+    mask = np.arange(6) < rng.integers(1, 7, 90)[:, None]
+    items = np.where(mask, rng.integers(1, NUM_ITEMS - 10, (90, 6)), 0).astype(np.int32)
+    return Sessions(items, mask, rng.integers(1, NUM_ITEMS - 5, 90).astype(np.int32), np.arange(90, dtype=np.int32))
+
+
+def prepared(train, model, adam, **changes):
+    program = programs.Program(
+        model=model,
+        loss=objectives.in_batch_loss(model),
+        optimizer=adam.dense(),
+        adam=adam,
+        batch_size=16,
+        steps=STEPS,
+        patience=3,
+        recall_at=5,
+        validation_batch=8,
+    )
+    params = models.init_params(jax.random.key(1), model, length=6)
+    material = jax.device_put(programs.Material(examples.last_item_examples(train), train, train, None))
+    zero = jnp.zeros((), jnp.int32)
+    recall = jnp.zeros(())
+    state = programs.TrainState(params, adam.dense().init(params), params, recall, zero, zero, jnp.zeros((), bool))
+    return programs.dataclasses.replace(program, **changes), state, material
+
+
+def intervals(step, program, state, material, number):
+    """So many intervals after each other, as the engine takes them."""
+    advance = jax.jit(step)
+    for start in range(0, number * STEPS, STEPS):
+        rows = examples.batch_rows(jax.random.key(2), start, STEPS, program.batch_size, len(material.source))
+        plan = (rows, start + jnp.arange(STEPS))
+        params, opt_state, sound = advance(state, material, plan, jax.random.key(3))
+        state = state.replace(params=params, opt_state=opt_state)
+        assert sound.all()
+    return state
+
+
+DECAYING = Adam(optax.linear_schedule(0.02, 0.0, 15), weight_decay=0.1)
+
+
+@pytest.mark.parametrize(("backbone", "adam"), [("fpmc", Adam(0.01)), ("stamp", DECAYING), ("attmix", Adam(0.01))])
+def test_equals_dense_adam_over_several_intervals(train, backbone, adam):
+    model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
+    program, state, material = prepared(train, model, adam)
+    by_rows, by_tables = (intervals(step, program, state, material, 3) for step in (program.by_rows, program.by_tables))
+    assert jax.tree.structure(by_rows) == jax.tree.structure(by_tables)
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), by_rows.params, state.params)
+    assert min(jax.tree.leaves(moved)) > 1e-3
+    for (path, rows), tables in zip(
+        jax.tree_util.tree_leaves_with_path(by_rows), jax.tree.leaves(by_tables), strict=True
+    ):
+        np.testing.assert_allclose(rows, tables, rtol=2e-4, atol=2e-6, err_msg=jax.tree_util.keystr(path))
+
+
+def test_moments_stay_finite_and_right_over_the_longest_interval():
+    adam, table = Adam(0.01), jnp.ones((3, 2))
+    params, moments = {"t": table}, ({"t": jnp.zeros_like(table)}, {"t": jnp.zeros_like(table)})
+    optimizer = adam.dense()
+    dense, opt_state = {"t": table}, optimizer.init({"t": table})
+    place, rows = jnp.asarray([1, 1, 2]), jnp.asarray([[1.0, -1.0], [2.0, 0.5], [1e-3, 3.0]])
+
+    @jax.jit
+    def step(since, params, moments, dense, opt_state):
+        params, moments = row_adam.update(adam, params, moments, {}, {"t": (place, rows)}, since, since)
+        updates, opt_state = optimizer.update({"t": jnp.zeros_like(table).at[place].add(rows)}, opt_state, dense)
+        return params, moments, optax.apply_updates(dense, updates), opt_state
+
+    for since in range(1, row_adam.MAX_STEPS + 1):
+        params, moments, dense, opt_state = step(jnp.int32(since), params, moments, dense, opt_state)
+    scales = row_adam.scales_after(adam, jnp.int32(row_adam.MAX_STEPS))
+    np.testing.assert_allclose(params["t"], dense["t"], rtol=1e-4)
+    for ours, scale, name in zip(moments, scales, ("mu", "nu"), strict=True):
+        np.testing.assert_allclose(scale * ours["t"], optax.tree.get(opt_state, name)["t"], rtol=1e-4)
+
+
+def test_only_plain_adam_on_rows_of_large_tables_goes_this_way(train, monkeypatch):
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
+    program, state, _ = prepared(train, model, Adam(0.01))
+    assert not program.reads_rows(state), "small tables"
+    monkeypatch.setattr(row_adam, "_LEAST_ENTRIES", 1)
+    assert program.reads_rows(state)
+    full = objectives.full_softmax(model)
+    for change in ({"adam": None}, {"loss": full}, {"steps": row_adam.MAX_STEPS + 1}):
+        assert not programs.dataclasses.replace(program, **change).reads_rows(state), change
+    assert not program.reads_rows(state.replace(params=state.params | {"extra": {}}))
+    original = models.create("stamp", num_items=NUM_ITEMS, dim=4, variant="original")
+    other, state, _ = prepared(train, original, Adam(0.01))
+    assert not other.reads_rows(state), "one table read twice"
+
+
+def test_a_run_goes_this_way_and_keeps_the_best_parameters(train, monkeypatch):
+    monkeypatch.setattr(row_adam, "_LEAST_ENTRIES", 1)
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
+    program, state, material = prepared(train, model, Adam(0.01))
+    key, both = jax.random.key(4), []
+    for adam in (program.adam, None):
+        chosen = programs.dataclasses.replace(program, adam=adam)
+        both.append(jax.jit(chosen.interval)(state, key, material, jnp.int32(0)))
+    for rows, tables in zip(jax.tree.leaves(both[0]), jax.tree.leaves(both[1]), strict=True):
+        np.testing.assert_allclose(rows, tables, rtol=2e-4, atol=2e-6)
