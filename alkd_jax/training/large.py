@@ -19,6 +19,7 @@ from alkd_jax.training import gathered, rows
 from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _placed, _what_to_learn, seed_keys
 from alkd_jax.training.program import Material
 from alkd_jax.training.records import Fitted, History, Progress
+from alkd_jax.training.row_adam import Adam
 from alkd_jax.training.row_run import Outcome, RowRun, Tell
 from alkd_jax.types import Sequences, Sessions
 
@@ -155,7 +156,7 @@ def _program(
     return rows.RowProgram(
         binding=gathered.Binding(model, loss_of, _PER_ITEM),
         rows=_default_rows() if row_optimizer is None else row_optimizer,
-        optimizer=_default_optimizer(1e-3, 0.0) if optimizer is None else optimizer,
+        optimizer=_default_optimizer(Adam(1e-3)) if optimizer is None else optimizer,
         batch_size=min(sizes["batch_size"], examples.weight.shape[-1]),
         steps=min(sizes["steps_per_validation"], sizes["max_steps"]),
         recall_at=sizes["recall_at"],
