@@ -14,6 +14,9 @@ import numpy as np
 
 from alkd_jax.models import Encoder, Params, init_params
 
+_PROGRAMS = {"loss", "draws", "optimizer", "row_optimizer"}
+"""Of what a folder records: digests of programs, which differ from version to version."""
+
 _PIECE = 2**26
 """Bytes of an array that are written at a time."""
 
@@ -195,7 +198,7 @@ def kept_training(
     Args:
         folder: where.
         identity: plain values that tell this training from others; "versions" are noted, not compared, but where they
-            differ neither are "loss" and the optimizers, whose programs differ from version to version.
+            differ neither are "loss", "draws" and the optimizers, whose programs differ from version to version.
         template: a state of this training, or its description, for the shapes and the devices to restore to; arrays of
             numpy stay on the host.
         in_background: training goes on while a state is saved; False has it wait, and takes no memory
@@ -237,8 +240,7 @@ def _claim(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
         theirs = dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is no record of a training: {error}") from error
-    programs = {"loss", "optimizer", "row_optimizer"} if theirs.get("versions") != identity["versions"] else set()
-    left_out = {"versions"} | programs
+    left_out = {"versions"} | (_PROGRAMS if theirs.get("versions") != identity["versions"] else set())
     differ = [
         f"{name} ({theirs.get(name)} there, {value} here)"
         for name, value in identity.items()

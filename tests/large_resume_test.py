@@ -51,6 +51,10 @@ def trained(folder, *, key=0, dim=4, rate=0.3, every=2, data=(TRAIN, VALIDATION)
     )
 
 
+def given(seed):
+    return models.init_params(jax.random.key(seed), models.create("stamp", num_items=NUM_ITEMS, dim=4))
+
+
 @pytest.fixture(scope="module")
 def unbroken():
     return trained(None)
@@ -108,11 +112,19 @@ def test_the_best_may_be_kept_on_the_host(tmp_path, unbroken, monkeypatch):
         ({"table_dtype": "bfloat16"}, r"differs in .*table_dtype \(float32 there, bfloat16 here\)"),
         ({"keep_best": False}, "differs in keep_best"),
         ({"loss_of": objectives.in_batch_loss}, "differs in loss"),
+        ({"initial": given(0)}, r"differs in initial \(drawn there, \w{16} here\);"),
     ],
 )
 def test_another_training_is_refused_with_the_difference_named(kept, change, message):
     with pytest.raises(ValueError, match=message):
         trained(kept, **change)
+
+
+def test_other_given_parameters_are_refused_and_the_same_are_not(tmp_path):
+    trained(tmp_path, max_steps=5, initial=given(0))
+    trained(tmp_path, max_steps=5, initial=given(0), progress=lambda now: pytest.fail("a step was taken"))
+    with pytest.raises(ValueError, match=r"differs in initial \(\w{16} there, \w{16} here\);"):
+        trained(tmp_path, initial=given(1))
 
 
 @pytest.fixture(scope="module")

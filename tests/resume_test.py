@@ -1,5 +1,6 @@
 """Training that is cut off goes on to the very bits it would have reached, and only its own folder is taken up."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from training_test import NUM_ITEMS, OPTIONS, chain_sessions
@@ -46,6 +48,17 @@ def trained(folder, *, key=0, patience=100, learning_rate=0.05, dim=6, train_see
 @pytest.fixture(scope="module")
 def unbroken():
     return trained(None)
+
+
+def given(seed):
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=6)
+    return jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(seed), 2))
+
+
+def further(value, spread=1.0):
+    """Draws a collection beside the model's; its mean is an array it brings along."""
+    mean = jnp.full(3, value, jnp.float32)
+    return lambda key, model: {"further": {"mean": mean + spread * jax.random.normal(key, (3,))}}
 
 
 def assert_same(one, two):
@@ -108,6 +121,8 @@ def test_it_goes_on_under_another_number_of_devices(tmp_path, unbroken):
         (dict(train_seed=7), "examples.*train"),
         (dict(key=1), "differs in seeds"),
         (dict(targets="all"), "differs in.*examples"),
+        (dict(initial=given(0)), r"differs in draws .*initial \(drawn there"),
+        (dict(extra=further(0)), "differs in .*optimizer.*draws"),
     ],
 )
 def test_another_training_is_refused_with_the_difference_named(tmp_path, change, message):
@@ -116,13 +131,53 @@ def test_another_training_is_refused_with_the_difference_named(tmp_path, change,
         trained(tmp_path, **change)
 
 
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        (dict(initial=given(0)), dict(initial=given(1)), r"differs in initial \(\w{16} there, \w{16} here\);"),
+        (dict(extra=further(0)), dict(extra=further(1)), r"differs in draws \(\w{16} there, \w{16} here\);"),
+        (dict(extra=further(0)), dict(extra=further(0, 0.5)), r"differs in draws \(\w{16} there, \w{16} here\);"),
+    ],
+)
+def test_another_beginning_is_refused_and_the_same_is_not(tmp_path, options, change, message):
+    trained(tmp_path, max_steps=10, **options)
+    # Made again: the same values, and a function that is another object but draws the same.
+    name, value = next(iter(options.items()))
+    again = {name: further(0)} if name == "extra" else {name: jax.tree.map(np.array, value)}
+    trained(tmp_path, max_steps=10, progress=lambda now: pytest.fail("a step was taken"), **again)
+    with pytest.raises(ValueError, match=message):
+        trained(tmp_path, **change)
+
+
+def test_initial_values_drawn_a_bit_differently_are_no_other_training(tmp_path, unbroken, monkeypatch):
+    """As on a mesh, where another program draws them."""
+    trained(tmp_path, max_steps=20)
+    module = importlib.import_module("alkd_jax.training.fit")
+    draw = module._draw
+
+    def a_bit_differently(*arguments, **options):
+        return jax.tree.map(lambda leaf: jnp.nextafter(leaf, jnp.float32(1)), draw(*arguments, **options))
+
+    monkeypatch.setattr(module, "_draw", a_bit_differently)
+    steps = []
+    assert_same(trained(tmp_path, progress=lambda now: steps.append(now.step)), unbroken)
+    assert steps[0] == 25
+
+
+def test_random_numbers_made_another_way_are_another_training(tmp_path):
+    trained(tmp_path, max_steps=5)
+    with jax.threefry_partitionable(False), pytest.raises(ValueError, match="differs in seeds"):
+        trained(tmp_path)
+
+
 def test_versions_lie_beside_and_another_version_is_no_other_training(tmp_path, unbroken):
     trained(tmp_path, max_steps=10)
     file = tmp_path / "identity.json"
     record = json.loads(file.read_text())
     assert record["versions"]["jax"] == jax.__version__
     assert "FPMC" in record["model"]
-    record["versions"]["jax"], record["loss"] = "0.0.1", "as that version wrote it"
+    record["versions"]["jax"] = "0.0.1"
+    record |= dict.fromkeys(("loss", "draws", "optimizer"), "as that version wrote it")
     file.write_text(json.dumps(record))
     assert_same(trained(tmp_path), unbroken)
 

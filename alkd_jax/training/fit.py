@@ -144,7 +144,7 @@ def fit(
     with sharding.using(mesh):
         groups = seed_groups.split(program, run_keys, material)
         states = seed_groups.start(program, {**own, **more}, own, groups)
-    with _kept(checkpoints, program, keys, states, material) as kept:
+    with _kept(checkpoints, program, keys, states, initial, extra, material, train.items.shape[1]) as kept:
         return _run(program, groups, states, max_steps, progress, kept)
 
 
@@ -167,21 +167,28 @@ def _kept(
     program: Program,
     keys: jax.Array,
     states: list[TrainState],
+    initial: Params | None,
+    extra: ExtraParams | None,
     material: Material,
+    length: int,
 ) -> contextlib.AbstractContextManager[KeptTraining | None]:
     """The open folder of checkpoints, where there is one."""
     if checkpoints is None:
         return contextlib.nullcontext()
-    with sharding.using(None if program.layout is None else program.layout.mesh):
-        described = state = seed_groups.joined(program, states)
-    if program.layout is not None:
+    layout = program.layout
+    with sharding.using(None if layout is None else layout.mesh):
+        shapes = state = seed_groups.joined(program, states)
+    if initial is not None:
+        initial = state.best_params if layout is None else layout.stacked.fetch(state.best_params)
+    if layout is not None:
         # Told in the model's own shapes and for one device: the mesh is no part of what a training is.
-        params = program.layout.stacked.fetch(state.params)
+        params = jax.eval_shape(layout.stacked.cut, state.params)
         opt_state = jax.eval_shape(jax.vmap(program.optimizer.init), params)
         own = {name: params[name] for name in state.best_params}
-        described = dataclasses.replace(state, params=params, opt_state=opt_state, best_params=own)
+        shapes = dataclasses.replace(state, params=params, opt_state=opt_state, best_params=own)
         program = dataclasses.replace(program, layout=None)
-    return kept_training(checkpoints, identity(program, keys, described, material), state)
+    told = identity(program, keys, shapes, initial, extra, material, length=length)
+    return kept_training(checkpoints, told, state)
 
 
 def _first_params(

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.metadata
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,21 +12,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alkd_jax.models import Params
+from alkd_jax.models import Params, init_params
 from alkd_jax.training.program import Material, Program, TrainState
 from alkd_jax.training.rows import RowProgram, RowState
 
 _PACKAGES = ("alkd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def identity(program: Program, keys: jax.Array, state: TrainState, material: Material) -> dict[str, Any]:
+def identity(
+    program: Program,
+    keys: jax.Array,
+    state: TrainState,
+    initial: Params | None,
+    extra: Callable[[jax.Array, Any], Params] | None,
+    material: Material,
+    *,
+    length: int,
+) -> dict[str, Any]:
     """Describes a run by plain values: the same run gives the same ones.
 
     Args:
-        program: what is compiled in; loss and optimizer are told apart by what they compute.
+        program: what is compiled in, for one device; loss and optimizer are told apart by what they compute.
         keys: ``[S]`` of the seeds.
-        state: before the first step.
+        state: shapes of the state.
+        initial: parameters to start from, if given; those that are drawn follow from keys, model and what draws them.
+            Their values would not do: drawn on a mesh, some may differ in the last bit.
+        extra: draws further collections, if given.
         material: what is learned from.
+        length: L that fresh parameters are drawn for.
     """
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
 
@@ -39,10 +53,15 @@ def identity(program: Program, keys: jax.Array, state: TrainState, material: Mat
         params, opt_state = first(state.params), first(state.opt_state)
         return optax.with_extra_args_support(program.optimizer).update(params, opt_state, params, step=jnp.int32(0))
 
+    def draw(key: jax.Array) -> tuple[Params, Params]:
+        own = init_params(key, program.model, length=length) if initial is None else {}
+        return own, {} if extra is None else extra(key, program.model)
+
     computed = {"loss": _computation(loss, state, material, keys[0]), "optimizer": _computation(update, state)}
+    computed |= {"draws": _computation(draw, keys[0])}
     sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "patience": program.patience}
     sizes |= {"recall_at": program.recall_at}
-    return _of_run(program.model, keys, (state.params, state.best_metric), material, computed | sizes)
+    return _of_run(program.model, keys, initial, material, computed | sizes)
 
 
 def row_identity(
@@ -77,13 +96,16 @@ def row_identity(
     return _of_run(program.model, key, initial, material, computed | sizes | options)
 
 
-def _of_run(model: Any, keys: jax.Array, initial: Any, material: Material, more: dict[str, Any]) -> dict[str, Any]:
+def _of_run(
+    model: Any, keys: jax.Array, initial: Params | None, material: Material, more: dict[str, Any]
+) -> dict[str, Any]:
     """What all training has."""
     return {
         "model": repr(model).replace("\n", " "),
         **more,
-        "seeds": _digest(jax.random.key_data(keys)),
-        "initial": _digest(initial),
+        # What comes of the keys tells as well how random numbers are made here.
+        "seeds": _digest(jax.random.key_data(jax.vmap(jax.random.split)(keys.reshape(-1)))),
+        "initial": "drawn" if initial is None else _digest(initial),
         "examples": _digest(material.examples),
         "train": _digest(material.source),
         "validation": _digest(material.validation),
@@ -93,20 +115,22 @@ def _of_run(model: Any, keys: jax.Array, initial: Any, material: Material, more:
 
 
 def _computation(function: Any, *arguments: Any) -> str:
-    """A digest of what a function computes: its program as text, without the addresses that change from run to run."""
+    """A digest of what a function computes: its program, without the addresses that change from run to run."""
     # Described, since arrays that lie on a mesh would have it named in the program.
     leaves, tree = jax.tree.flatten(arguments)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     program = jax.make_jaxpr(lambda *leaves: function(*jax.tree.unflatten(tree, leaves)))(*shapes)
     text = re.sub(r"0x[0-9a-f]+", "", str(program))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Arrays a function has brought along are no part of the text.
+    return hashlib.sha256(f"{text} {_digest(program.consts)}".encode()).hexdigest()[:16]
 
 
 def _digest(tree: Any) -> str:
     """A digest of the arrays of a tree."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
