@@ -1,7 +1,7 @@
 """Seeds in groups: those of one group run in one program, the groups one after the other.
 
 A core works through seeds faster one by one than through arrays with one more axis, so on a CPU every seed is a group,
-and one that has stopped costs nothing. Elsewhere all seeds are one group. Each group's arrays are its own, changed in
+and one that has stopped costs nothing. Elsewhere, and on a mesh, all seeds are one group. Each group's arrays are its own, changed in
 place; a loop over seeds inside a program would copy every table into it and out of it again.
 """
 
@@ -88,7 +88,7 @@ def _joined(program: Program, parts: tuple[Any, ...]) -> Any:
 def cut(program: Program, stacked: Any) -> list[Any]:
     """Arrays with a seed axis as those of every group; copies, also where there is one group."""
     num_seeds = jax.tree.leaves(stacked)[0].shape[0]
-    size = 1 if jax.default_backend() == "cpu" else num_seeds
+    size = 1 if jax.default_backend() == "cpu" and program.layout is None else num_seeds
     return [_part(program, size, stacked, np.int32(first)) for first in range(0, num_seeds, size)]
 
 

@@ -241,9 +241,12 @@ class Program:
         return new_state, Seen(loss, recall, sound)
 
 
-def _of_every_seed(one: Callable[..., Any], *stacked: Any) -> Any:
-    """Maps ``one`` over the seed axis. A single seed goes without it: a CPU takes longer over one more axis."""
-    if jax.tree.leaves(stacked)[0].shape[0] > 1:
+def _of_every_seed(program: Program, one: Callable[..., Any], *stacked: Any) -> Any:
+    """Maps ``one`` over the seed axis. A single seed goes without it: a CPU takes longer over one more axis.
+
+    Not on a mesh: without that axis, virtual devices of few cores were seen to wait for each other for ever.
+    """
+    if program.layout is not None or jax.tree.leaves(stacked)[0].shape[0] > 1:
         return jax.vmap(one)(*stacked)
     alone = jax.tree.map(lambda leaf: jax.lax.squeeze(leaf, (0,)), stacked)
     return jax.tree.map(lambda leaf: jax.lax.expand_dims(leaf, (0,)), one(*alone))
@@ -252,7 +255,7 @@ def _of_every_seed(one: Callable[..., Any], *stacked: Any) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def start(program: Program, params: Params, own: Params, validation: Sessions) -> TrainState:
     """The first state of every seed."""
-    state = _of_every_seed(lambda params, own: program.start(params, own, validation), params, own)
+    state = _of_every_seed(program, lambda params, own: program.start(params, own, validation), params, own)
     return program.settled(state)
 
 
@@ -267,5 +270,5 @@ def interval(
         return program.interval(state, key, own, step)
 
     own_examples = (material.examples,) if material.examples.weight.ndim == 2 else ()
-    state, seen = _of_every_seed(one, state, keys, *own_examples)
+    state, seen = _of_every_seed(program, one, state, keys, *own_examples)
     return program.settled(state), seen if program.layout is None else sharding.everywhere(seen, program.layout.mesh)
