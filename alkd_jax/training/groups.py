@@ -1,8 +1,8 @@
 """Seeds in groups: those of one group run in one program, the groups one after the other.
 
 A core works through seeds faster one by one than through arrays with one more axis, so on a CPU every seed is a group,
-and one that has stopped costs nothing. Elsewhere, and on a mesh, all seeds are one group. Each group's arrays are its own, changed in
-place; a loop over seeds inside a program would copy every table into it and out of it again.
+and one that has stopped costs nothing. Elsewhere, and on a mesh, all seeds are one group. Each group's arrays are its
+own, changed in place; a loop over seeds inside a program would copy every table into it and out of it again.
 """
 
 import functools
