@@ -9,6 +9,7 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import neighbors
 from alkd_jax.distillation.best import Recipe
+from alkd_jax.examples import ranked_rows
 from alkd_jax.llm import replay
 from experiments.best_rows import Row, taught
 from experiments.sources import parse_source
@@ -70,8 +71,7 @@ def in_their_place(dataset: alkd.Dataset, llm: alkd.Rankings) -> dict[str, alkd.
 
 def holds_next(dataset: alkd.Dataset, lists: alkd.Rankings) -> np.ndarray:
     """Which of the lists hold their session's next item."""
-    target = dict(zip(dataset.train.session_id.tolist(), dataset.train.target.tolist(), strict=True))
-    wanted = np.array([target[session] for session in lists.session_id.tolist()])
+    wanted = np.asarray(dataset.train.target)[ranked_rows(lists, dataset.train)]
     return np.asarray((lists.items == wanted[:, None]).any(1))
 
 
@@ -80,12 +80,9 @@ def agreement(dataset: alkd.Dataset, lists: alkd.Rankings) -> np.ndarray:
     everyone = neighbors.held_out_lists(
         neighbors.sequential_rules, dataset.train_sequences, dataset.num_items, dataset.train, 50
     )
-    counted = dict(zip(everyone.session_id.tolist(), everyone.items, strict=True))
+    counted = everyone.items[ranked_rows(lists, dataset.train)]
     shared = np.array(
-        [
-            np.isin(row[on], counted[session]).mean()
-            for session, row, on in zip(lists.session_id.tolist(), lists.items, lists.mask, strict=True)
-        ]
+        [np.isin(row[on], known).mean() for row, on, known in zip(lists.items, lists.mask, counted, strict=True)]
     )
     return shared / shared.mean()
 
@@ -94,14 +91,8 @@ def thinnest(dataset: alkd.Dataset, lists: alkd.Rankings, num: int) -> alkd.Rank
     """The lists of the sessions of whose items the training sessions say least: there a list should be worth most."""
     counts = neighbors.count(dataset.train_sequences, dataset.num_items)
     says = np.asarray(counts.followers.sum(1)).ravel()
-    known = dict(
-        zip(
-            dataset.train.session_id.tolist(),
-            (np.log1p(says[dataset.train.items]) * dataset.train.mask).sum(1) / dataset.train.mask.sum(1),
-            strict=True,
-        )
-    )
-    order = np.argsort([known[session] for session in lists.session_id.tolist()], kind="stable")
+    known = (np.log1p(says[dataset.train.items]) * dataset.train.mask).sum(1) / dataset.train.mask.sum(1)
+    order = np.argsort(known[ranked_rows(lists, dataset.train)], kind="stable")
     return taken(lists, order[:num])
 
 
