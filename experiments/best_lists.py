@@ -12,7 +12,7 @@ from alkd_jax.distillation.best import Recipe
 from alkd_jax.examples import ranked_rows
 from alkd_jax.llm import replay
 from experiments.best_rows import Row, taught
-from experiments.sources import parse_source
+from experiments.sources import Source, parse_source
 
 LISTED = "with 500 LLM lists"
 LIST_WEIGHT = 3.0
@@ -28,8 +28,7 @@ def rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
     source = parse_source(data)
     if source.kind != "released":
         raise ValueError("--rows lists needs --data released:PATH:NAME, which has recorded lists")
-    recorded, _ = alkd.data.load_released_rankings(source.path, source.name, dataset=dataset)
-    chosen = alkd.data.load_released_selection(source.path, source.name, "ALKDRec")[:500]
+    recorded, chosen = authors_lists(source, dataset)
     llm = replay.replay(recorded, chosen)[0]
     recipe = dataclasses.replace(recipe, lists=recipe.lists or LIST_WEIGHT)
     found = [
@@ -55,6 +54,12 @@ def rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
             more = dataclasses.replace(recipe, lists=weight)
             found.append(taught(f"{LISTED}, weight {weight:g}", more, rankings=llm))
     return found
+
+
+def authors_lists(source: Source, dataset: alkd.Dataset) -> tuple[alkd.Rankings, np.ndarray]:
+    """All recorded lists, repaired, and the 500 sessions that the authors' selection asks about."""
+    recorded, _ = alkd.data.load_released_rankings(source.path, source.name, dataset=dataset)
+    return recorded, alkd.data.load_released_selection(source.path, source.name, "ALKDRec", dataset=dataset)[:500]
 
 
 def in_their_place(dataset: alkd.Dataset, llm: alkd.Rankings) -> dict[str, alkd.Rankings]:

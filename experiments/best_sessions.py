@@ -20,6 +20,7 @@ from alkd_jax.llm import replay
 from alkd_jax.models import Encoder
 from alkd_jax.types import PAD
 from experiments import distilling
+from experiments.best_lists import authors_lists
 from experiments.best_rows import Row
 from experiments.sources import parse_source
 
@@ -58,9 +59,7 @@ def rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
     if source.kind == "released":
         longer = alkd.data.load_released(source.path, source.name, max_length=20)
         inputs = whole("FPMC, every prefix, inputs of 20 items", "fpmc", length=20)
-        recorded, _ = alkd.data.load_released_rankings(source.path, source.name, dataset=dataset)
-        chosen = alkd.data.load_released_selection(source.path, source.name, "ALKDRec")[:500]
-        llm = replay.replay(recorded, chosen)[0]
+        llm = replay.replay(*authors_lists(source, dataset))[0]
         mixed = functools.partial(by_sessions, backbone="fpmc", loss="mixed", rankings=llm, **patient)
         identity = {"backbone": "fpmc", "loss": "mixed", "lists": distilling.digest(llm), **patient}
         found += [
