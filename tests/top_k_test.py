@@ -167,6 +167,35 @@ def test_an_unstable_top_k_is_put_in_order(monkeypatch, levels):
     np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
 
 
+@pytest.mark.parametrize("rows", [largest_of_rows._PIECES, 53])
+def test_a_cpu_takes_rows_in_pieces_that_run_side_by_side(monkeypatch, rows):
+    monkeypatch.setattr(largest_of_rows, "_WORTH_PIECES", rows * 300)
+    values = np.random.default_rng(rows).integers(0, 9, (rows, 300)).astype(np.float32)
+    found = jax.jit(functools.partial(largest_of_rows.largest, k=20)).lower(values).compile()
+    value, place = found(values)
+    np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
+    np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
+    # XLA gives nothing away of what is ready until there are more than eight.
+    assert found.as_text().count('custom_call_target="TopK"') == largest_of_rows._PIECES > 9
+
+
+def test_lists_of_many_sessions_are_the_same_in_pieces(monkeypatch):
+    vectors, table, exclude = map(jnp.asarray, whole_numbers(700, batch=41))
+    whole = scoring.top_k(vectors, table, 9, exclude=exclude)
+    monkeypatch.setattr(largest_of_rows, "_WORTH_PIECES", 1)
+    lists._top_k.clear_cache()
+    check(vectors, table, 2, np.asarray(exclude))
+    for mine, wanted in zip(scoring.top_k(vectors, table, 9, exclude=exclude), whole, strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+
+
+def test_a_single_session_reads_the_table_as_it_is():
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 8), (100_000, 8))]
+    assert " copy(" not in jax.jit(scoring.scores).lower(*shapes).compile().as_text()
+    ranked = jax.jit(lambda u, y: scoring.top_k(u, y, 3, exclude=jnp.zeros((1, 2), jnp.int32)))
+    assert ranked.lower(*shapes).compile().memory_analysis().temp_size_in_bytes < 12 * 100_000
+
+
 @pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="this jax's top k is always stable")
 def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

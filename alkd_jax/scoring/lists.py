@@ -100,11 +100,8 @@ def _top_k(
     vectors: Array, table: Array, exclude: Array, items: Span, *, k: int, tile: int | None, chunk: int
 ) -> tuple[Array, Array]:
     """Tiles of sessions one after the other, each through all chunks; other rows than ``items`` are never listed."""
-    batch, rows = vectors.shape[0], table.shape[0]
+    batch = vectors.shape[0]
     binned = chunk >= _BINS_PAY * _BIN * k
-    if binned and chunk % _BIN:
-        chunk += -chunk % _BIN
-        table = jnp.pad(table, ((0, chunk - rows), (0, 0)))
     one_tile = functools.partial(_top_k_of_tile, table=table, items=items, k=k, chunk=chunk, binned=binned)
     if tile is None or batch <= tile:
         return one_tile((vectors, exclude))
@@ -124,36 +121,41 @@ def _top_k_of_tile(
 ) -> tuple[Array, Array]:
     """The best so far, carried through all chunks."""
     vectors, exclude = sessions
-    batch, width = vectors.shape[0], table.shape[0]
+    batch, rows = vectors.shape[0], table.shape[0]
     row = jnp.arange(batch)[:, None]
 
-    def merge(best: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], None]:
+    def merge(best: tuple[Array, Array], number: Array | int) -> tuple[tuple[Array, Array], None]:
         # Tied to the chunk, so that a CPU does not turn all of a bfloat16 table into float32 before the first.
-        rows_here, number = jax.lax.optimization_barrier((table, number))
+        rows_here, number = jax.lax.optimization_barrier((table, jnp.asarray(number, jnp.int32)))
         first = number * chunk
         # The last chunk starts early enough to be whole; what it repeats is no candidate again.
-        start = jnp.minimum(first, width - chunk)
-        item = start + jnp.arange(chunk)
-        real = (item >= first) & (item >= items[0]) & (item < items[1])
-        # What is no candidate is marked in the table's few columns, not in the many scores: NaN is never listed.
-        piece = jnp.where(real[:, None], jax.lax.dynamic_slice_in_dim(rows_here, start, chunk), jnp.nan)
+        start = jnp.minimum(first, rows - chunk)
+        candidates = jnp.maximum(first, items[0]), items[1]
         local = exclude - start
         # A negative index would wrap around: send whatever is not in this chunk past its end.
         local = jnp.where((local >= 0) & (local < chunk), local, chunk)
+        piece = rows_here if chunk == rows else jax.lax.dynamic_slice_in_dim(rows_here, start, chunk)
         found = scores(vectors, piece).at[row, local].set(-jnp.inf, mode="drop")
         if binned:
-            return _merge_bins(best, found.reshape(batch, -1, _BIN), start, k), None
-        return _merge(best, _listable(found), jnp.broadcast_to(item, found.shape), k), None
+            return _merge_bins(best, found, start, candidates, k), None
+        item = jnp.broadcast_to(start + jnp.arange(chunk), found.shape)
+        return _merge(best, _listable(found, item, candidates), item, k), None
 
     dtype = jax.eval_shape(scores, vectors, table).dtype
-    empty = (jnp.full((batch, k), -jnp.inf, dtype), jnp.full((batch, k), -1, jnp.int32))
-    (value, index), _ = jax.lax.scan(merge, empty, jnp.arange(-(-width // chunk), dtype=jnp.int32))
+    # Before an only chunk there is nothing to carry; what it lacks for k is filled up.
+    carried = k if chunk < rows else max(0, k - chunk)
+    empty = (jnp.full((batch, carried), -jnp.inf, dtype), jnp.full((batch, carried), -1, jnp.int32))
+    if chunk < rows:
+        (value, index), _ = jax.lax.scan(merge, empty, jnp.arange(-(-rows // chunk), dtype=jnp.int32))
+    else:
+        (value, index), _ = merge(empty, 0)
     return value, jnp.where(jnp.isneginf(value), -1, index)
 
 
-def _listable(found: Array) -> Array:
-    """Scores in the order wanted: NaN last, and −0 equal to 0, which a top k tells apart."""
-    return jnp.where(jnp.isnan(found), -jnp.inf, jnp.where(found == 0, 0.0, found))
+def _listable(found: Array, item: Array, candidates: Span) -> Array:
+    """Scores in the order wanted: NaN and what is no candidate last, and −0 equal to 0, which a top k tells apart."""
+    is_listed = (item >= candidates[0]) & (item < candidates[1]) & ~jnp.isnan(found)
+    return jnp.where(is_listed, jnp.where(found == 0, 0.0, found), -jnp.inf)
 
 
 def _merge(best: tuple[Array, Array], value: Array, item: Array, k: int) -> tuple[Array, Array]:
@@ -162,21 +164,35 @@ def _merge(best: tuple[Array, Array], value: Array, item: Array, k: int) -> tupl
     return value, jnp.take_along_axis(jnp.concatenate([best[1], item], axis=1), place, axis=1)
 
 
-def _merge_bins(best: tuple[Array, Array], bins: Float[Array, "B N W"], start: Array, k: int) -> tuple[Array, Array]:
+def _merge_bins(
+    best: tuple[Array, Array], found: Float[Array, "B C"], start: Array, candidates: Span, k: int
+) -> tuple[Array, Array]:
     """:func:`_merge` of a chunk in bins, looking into as many bins as can matter."""
-    row = jnp.arange(bins.shape[0])[:, None]
-    highest = _listable(bins).max(2)
+    batch, chunk = found.shape
+    whole = chunk - chunk % _BIN
+    listable = _listable(found, start + jnp.arange(chunk)[None], candidates)
+    highest = listable[:, :whole].reshape(batch, -1, _BIN).max(2)
+    if whole < chunk:
+        highest = jnp.concatenate([highest, listable[:, whole:].max(1, keepdims=True)], axis=1)
 
     def look_into(best: tuple[Array, Array], num: int) -> tuple[Array, Array]:
         # In the order of their items again, so that equal scores are met in that order.
-        chosen = jnp.sort(largest(highest, num)[1], axis=1)
-        value = _listable(bins[row, chosen]).reshape(bins.shape[0], -1)
-        item = start + (chosen[:, :, None] * _BIN + jnp.arange(_BIN)[None, None]).reshape(value.shape)
-        return _merge(best, value, item, k)
+        chosen = _BIN * jnp.sort(largest(highest, num)[1], axis=1)
+        # The last bin may be short: it is read from earlier on, and what is not its own left out.
+        begin = jnp.minimum(chosen, chunk - _BIN)
+        place = begin[:, :, None] + jnp.arange(_BIN)[None, None]
+        value = jax.vmap(_slices)(found, begin)
+        value = jnp.where(place < chosen[:, :, None], -jnp.inf, _listable(value, start + place, candidates))
+        return _merge(best, value.reshape(batch, -1), start + place.reshape(batch, -1), k)
 
     few = k // _FEW
-    if k <= 2 * _FEW:
+    if best[0].shape[1] == 0 or k <= 2 * _FEW:
         return look_into(best, k)
     # After the first chunks hardly any bin still holds an item better than the k-th.
     some = (highest > best[0][:, -1:]).sum(1).max() <= few
     return jax.lax.cond(some, functools.partial(look_into, num=few), functools.partial(look_into, num=k), best)
+
+
+def _slices(scores: Float[Array, " C"], begin: Int[Array, " N"]) -> Float[Array, "N W"]:
+    """One session's bins."""
+    return jax.vmap(lambda first: jax.lax.dynamic_slice_in_dim(scores, first, _BIN))(begin)

@@ -16,8 +16,13 @@ def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array
         item_embeddings: Y, row 0 the padding.
     """
     kept = jnp.promote_types(jnp.result_type(session_vectors, item_embeddings), jnp.float32)
-    products = jnp.dot(
-        session_vectors, item_embeddings.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=kept
+    # Not with the transposed table: for a single row XLA would copy it, or walk through it against its order.
+    products = jnp.einsum(
+        "b...d,vd->b...v",
+        session_vectors,
+        item_embeddings,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=kept,
     )
     return pooled(products)
 
