@@ -64,7 +64,8 @@ def top_k(
         raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
 
     def of_table(vectors: Array, table: Array, exclude: Array, items: Span) -> tuple[Array, Array]:
-        tile, chunk = _sizes(vectors.shape, table.shape[0], k, chunk_size)
+        widened = table.shape[1] if jnp.promote_types(table.dtype, jnp.float32) != table.dtype else 1
+        tile, chunk = _sizes(vectors.shape, table.shape[0], k, chunk_size, widened=widened)
         return _top_k(vectors, table, exclude, items, k=k, tile=tile, chunk=chunk)
 
     mesh = active() if mesh is None else mesh
@@ -73,8 +74,13 @@ def top_k(
     return of_table(session_vectors, item_embeddings, exclude, (PAD + 1, item_embeddings.shape[0]))
 
 
-def _sizes(vectors: tuple[Any, ...], rows: int, k: int, chunk_size: int | None) -> tuple[int | None, int]:
-    """How many sessions (None: all) and how many items are scored at a time."""
+def _sizes(
+    vectors: tuple[Any, ...], rows: int, k: int, chunk_size: int | None, *, widened: int = 1
+) -> tuple[int | None, int]:
+    """How many sessions (None: all) and how many items are scored at a time.
+
+    Of a table that is stored narrow, a chunk is turned into float32: ``widened`` numbers an item.
+    """
     batch, vectors_a_session = vectors[0], vectors[1] if len(vectors) == 3 else 1
     on_cpu = jax.default_backend() == "cpu"
     allowed = max(1, (_CPU_SCORES if on_cpu else _device_scores()) // vectors_a_session)
@@ -83,7 +89,7 @@ def _sizes(vectors: tuple[Any, ...], rows: int, k: int, chunk_size: int | None) 
     tile = max(1, min(batch, allowed if on_cpu else _DEVICE_TILE)) if known else _DEVICE_TILE
     if chunk_size is None:
         least = max(_CPU_CHUNK if on_cpu else 1, _BINS_PAY * _BIN * k)
-        chunk_size = max(least, allowed // tile)
+        chunk_size = max(least, allowed // max(tile, widened))
     chunk = min(chunk_size, rows)
     if _BIN <= chunk < rows:
         chunk -= chunk % _BIN
