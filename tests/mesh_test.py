@@ -56,14 +56,15 @@ def test_eight_devices(file, marked):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-def test_two_processes(tmp_path):
+@pytest.mark.parametrize("part", ["by_tables", pytest.param("by_rows", marks=pytest.mark.slow)])
+def test_two_processes(tmp_path, part):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     both = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "two_processes.py"), str(number), port, str(tmp_path)],
+            [sys.executable, str(HERE / "two_processes.py"), part, str(number), port, str(tmp_path)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -73,7 +74,8 @@ def test_two_processes(tmp_path):
     ]
     told = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(told)[-6000:]
-    alone = two_processes.work(None, None, max_steps=10)
+    work = two_processes.PARTS[part]
+    alone = work(None, None, max_steps=10)
     for number in range(2):
         with np.load(tmp_path / f"process_{number}.npz") as found:
             for name, expected in alone.items():
@@ -82,7 +84,7 @@ def test_two_processes(tmp_path):
                 else:
                     np.testing.assert_allclose(found[name], expected, atol=2e-5, err_msg=name)
     # What two processes have kept is the finished training of one.
-    taken_up = two_processes.work(None, tmp_path / "training", max_steps=10)
+    taken_up = work(None, tmp_path / "training", max_steps=10)
     for name, expected in taken_up.items():
         np.testing.assert_allclose(expected, alone[name], atol=2e-5, err_msg=name)
 

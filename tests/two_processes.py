@@ -1,8 +1,9 @@
 """One of two processes, two devices each, that train, rank and draw together; `mesh_test.py` starts them.
 
-python two_processes.py NUMBER PORT FOLDER
+python two_processes.py PART NUMBER PORT FOLDER
 """
 
+import functools
 import pathlib
 import sys
 
@@ -12,7 +13,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-def work(mesh, folder, *, max_steps):
+def by_tables(mesh, folder, *, max_steps):
     """Trains a few steps from whatever the folder of checkpoints holds, ranks, rates and draws."""
     from training_test import chain_sessions
 
@@ -45,8 +46,44 @@ def work(mesh, folder, *, max_steps):
     }
 
 
+def by_rows(mesh, folder, *, max_steps):
+    """Trains a few steps by rows; one row more than is even has the tables handed back on the host, else in parts."""
+    from jax.experimental import multihost_utils
+    from large_test import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
+
+    from alkd_jax import models, objectives, sparse_rows, training
+    from alkd_jax.checkpoints import TrainingFolder
+
+    found = {}
+    for num_items in (NUM_ITEMS, NUM_ITEMS + 1):
+        fitted = training.fit_large(
+            jax.random.key(0),
+            models.create("stamp", num_items=num_items, dim=4),
+            TRAIN,
+            VALIDATION,
+            loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
+            aside=SAMPLED,
+            row_optimizer=sparse_rows.adam(0.3),
+            batch_size=64,
+            max_steps=max_steps,
+            steps_per_validation=5,
+            recall_at=5,
+            checkpoints=None if folder is None else TrainingFolder(folder / str(num_items), every=1),
+            mesh=mesh,
+        )
+        for name, leaf in fitted.params["params"].items():
+            in_parts = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+            found[f"{name} of {num_items}"] = multihost_utils.process_allgather(leaf, tiled=True) if in_parts else leaf
+        found[f"losses of {num_items}"] = fitted.history.loss
+        found[f"recalls of {num_items}"] = fitted.history.recall
+    return {name: np.asarray(leaf) for name, leaf in found.items()}
+
+
+PARTS = {"by_tables": by_tables, "by_rows": by_rows}
+
+
 def main():
-    number, port, folder = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+    part, number, port, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
@@ -54,7 +91,10 @@ def main():
     from alkd_jax import sharding
 
     assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
-    found = work(sharding.make("data=2,model=2"), folder / "training", max_steps=10)
+    mesh = sharding.make("data=2,model=2")
+    PARTS[part](mesh, folder / "training", max_steps=5)
+    # From what both have kept.
+    found = PARTS[part](mesh, folder / "training", max_steps=10)
     np.savez(folder / f"process_{number}.npz", allow_pickle=False, **found)
 
 
