@@ -182,13 +182,27 @@ def distinct_ids(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"
     return jnp.where(unique < num_rows, unique, beyond), place.reshape(ids.shape)
 
 
-def _spoken_for(ids: Int[Array, " M"], num_rows: int) -> tuple[Int[Array, " M"], Int[Array, " M"]]:
-    """:func:`distinct_ids` in no order and without sorting, by a number a row of the table."""
-    inside = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows)
+def named_rows(
+    ids: Int[Array, "..."], num_rows: int
+) -> tuple[Int[Array, " M"], Int[Array, "..."], Int[Array, ""]]:
+    """:func:`distinct_ids` in no order and without sorting, by a number a row of the table.
+
+    Args:
+        ids: any integers.
+        num_rows: V.
+
+    Returns:
+        Ids and places as there, and how many of the ids are named, those beyond the table counted as well.
+    """
+    inside = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows).reshape(-1)
     order = jnp.arange(ids.size, dtype=jnp.int32)
     # The last place that names a row speaks for it.
     speaker = jnp.zeros(num_rows + 1, jnp.int32).at[inside].max(order)[inside]
-    return jnp.where(speaker == order, inside, num_rows + order), speaker
+    speaks = speaker == order
+    number = jnp.cumsum(speaks, dtype=jnp.int32)
+    own = jnp.where(speaks & (inside < num_rows), number - 1, ids.size)
+    each = (num_rows + order).at[own].set(inside, mode="drop", unique_indices=True)
+    return each, (number - 1)[speaker].reshape(ids.shape), number[-1]
 
 
 def update_parts(
@@ -273,8 +287,8 @@ class Rows:
         if distinct:
             self.ids, self.gradient = ids, gradients
         else:
-            find = _spoken_for if num_rows <= _ROWS_AN_ID * ids.size else distinct_ids
-            self.ids, place = find(ids, num_rows)
+            find = named_rows if num_rows <= _ROWS_AN_ID * ids.size else distinct_ids
+            self.ids, place = find(ids, num_rows)[:2]
             self.gradient = jax.ops.segment_sum(gradients, place, num_segments=ids.size)
         # A negative index would wrap around: what is to be left alone goes beyond the table, each to its own place.
         beyond = num_rows + jnp.arange(ids.size, dtype=self.ids.dtype)

@@ -1,6 +1,7 @@
 """Bayesian personalised ranking: with the batch's own targets as negatives, or with sampled ones."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -42,16 +43,24 @@ def in_batch_bpr(
     """
     rows = scores.shape[0]
     weight = jnp.ones(rows, scores.dtype) if weight is None else weight
-    margin = jnp.diagonal(scores)[:, None] - scores
-    pair_weight = weight[:, None] * (weight > 0)[None, :]
-    if released:
-        losses = -jnp.log(1e-10 + jax.nn.sigmoid(margin))
-    else:
-        losses = jax.nn.softplus(-margin)
-        allowed = target[:, None] != target[None, :]
-        pair_weight = pair_weight * (allowed if negatives is None else allowed & negatives)
-    total = pair_weight.sum()
-    return jnp.where(total > 0, (pair_weight * losses).sum() / jnp.where(total > 0, total, 1.0), 0.0)
+    allowed = jnp.broadcast_to((weight > 0)[None, :], scores.shape)
+    if not released:
+        allowed &= target[:, None] != target[None, :]
+        allowed = allowed if negatives is None else allowed & negatives
+    return _mean(*_summed(scores - jnp.diagonal(scores)[:, None], allowed, weight, released))
+
+
+def _summed(
+    excess: Float[Array, "R B"], allowed: Bool[Array, "R B"], weight: Float[Array, " R"], released: bool
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Weighted losses of rows against columns that score by so much more, added up, and their weights."""
+    losses = -jnp.log(1e-10 + jax.nn.sigmoid(-excess)) if released else jax.nn.softplus(excess)
+    pair_weight = weight[:, None] * allowed
+    return (pair_weight * losses).sum(), pair_weight.sum()
+
+
+def _mean(summed: Float[Array, ""], total: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(total > 0, summed / jnp.where(total > 0, total, 1.0), 0.0)
 
 
 def sampled_bpr(
@@ -99,11 +108,26 @@ def fused_in_batch_bpr(
     Returns:
         As :func:`in_batch_bpr`.
     """
-    negatives = session[:, None] != session[None, :]
-    # In one piece, XLA may fuse what made the vectors into the product, and make them again for every column.
-    tiles = _tiles(vectors, _tile_size(vectors.shape[0]))
-    scores = jax.lax.map(lambda tile: tile @ target_vectors.T, tiles).reshape(-1, target.shape[0])[: target.shape[0]]
-    return in_batch_bpr(scores, target, weight=weight, negatives=negatives, released=released)
+    columns = target, session, weight
+
+    def of_tile(piece: tuple[Array, ...]) -> tuple[Array, Array]:
+        vector, score, *own = piece
+        excess = vector @ target_vectors.T - score[:, None]
+        return _summed(excess, _allowed(own, columns, released), own[2], released)
+
+    own = (vectors * target_vectors).sum(1)
+    tile = _tile_size(vectors.shape[0])
+    sums = jax.lax.map(of_tile, tuple(_tiles(array, tile) for array in (vectors, own, *columns)))
+    return _mean(*(part.sum() for part in sums))
+
+
+def _allowed(rows: Sequence[Array], columns: Sequence[Array], released: bool) -> Bool[Array, "R B"]:
+    """Which columns are negatives of which rows, by their targets, sessions and weights."""
+    (target, session, weight), (others, sessions, weights) = rows, columns
+    allowed = jnp.broadcast_to(weights[None, :] > 0, weight.shape + weights.shape)
+    if not released:
+        allowed &= (target[:, None] != others[None, :]) & (session[:, None] != sessions[None, :])
+    return allowed
 
 
 def _forward(
@@ -113,32 +137,30 @@ def _forward(
     value = fused_in_batch_bpr(vectors, target_vectors, target, session, weight, released)
     rows, dim = vectors.shape
     tile = _tile_size(rows)
-    own = (vectors * target_vectors).sum(1)
-    counted = weight > 0
+    own, columns = (vectors * target_vectors).sum(1), (target, session, weight)
     # With the transposed tables at hand every product below runs along rows; left alone, XLA would undo it.
     transposed = jax.lax.optimization_barrier(target_vectors.T)
 
     def gradient_of_tile(carry: Array, piece: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array, Array]]:
-        vector, score, item, row_session, row_weight = piece
+        vector, score, *rows_own = piece
         excess = vector @ transposed - score[:, None]
         slope = jax.nn.sigmoid(excess)
-        allowed = jnp.broadcast_to(counted[None, :], excess.shape)
         if released:
             chance = jax.nn.sigmoid(-excess)
             slope = slope * chance / (1e-10 + chance)
-        else:
-            allowed &= (item[:, None] != target[None, :]) & (row_session[:, None] != session[None, :])
+        allowed, row_weight = _allowed(rows_own, columns, released), rows_own[2]
         slope = jnp.where(allowed, slope, 0.0) * row_weight[:, None]
         sideways = jax.lax.optimization_barrier(vector.T)
         return carry + sideways @ slope, (slope @ target_vectors, slope.sum(1), row_weight * allowed.sum(1))
 
-    pieces = tuple(_tiles(array, tile) for array in (vectors, own, target, session, weight))
+    pieces = tuple(_tiles(array, tile) for array in (vectors, own, *columns))
     side, (pulled, slopes, pairs) = jax.lax.scan(gradient_of_tile, jnp.zeros_like(transposed), pieces)
     slopes = slopes.reshape(-1)[:rows, None]
     total = pairs.sum()
     scale = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
     to_vectors = scale * (pulled.reshape(-1, dim)[:rows] - slopes * target_vectors)
-    to_targets = scale * (jax.lax.optimization_barrier(side).T - slopes * vectors)
+    # Turned round before it is read, not while.
+    to_targets = scale * (jax.lax.optimization_barrier(jax.lax.optimization_barrier(side).T) - slopes * vectors)
     return value, (to_vectors, to_targets)
 
 
