@@ -182,9 +182,7 @@ def distinct_ids(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"
     return jnp.where(unique < num_rows, unique, beyond), place.reshape(ids.shape)
 
 
-def named_rows(
-    ids: Int[Array, "..."], num_rows: int
-) -> tuple[Int[Array, " M"], Int[Array, "..."], Int[Array, ""]]:
+def named_rows(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"], Int[Array, "..."], Int[Array, ""]]:
     """:func:`distinct_ids` in no order and without sorting, by a number a row of the table.
 
     Args:

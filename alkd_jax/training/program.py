@@ -181,8 +181,7 @@ class Program:
         # A schedule counts for itself, to the same number.
         taken = optax.tree.get_all_with_path(state.opt_state, "count")[0][1]
         parts = {name: (leaf, *(moment[name] for moment in moments)) for name, leaf in state.params["params"].items()}
-        reads = jax.eval_shape(lambda: loss.places(self.batch(material, plan[0][0], plan[1][0])))
-        tables = {name: row_adam.begin(*parts.pop(name), reads=ids.size) for name, ids in reads.items()}
+        tables = {name: row_adam.begin(*parts.pop(name)) for name in loss.tables}
 
         def take_step(carry: tuple[Any, ...], now: tuple[Array, Array, Array]) -> tuple[Any, Array]:
             parts, tables, missed = carry
@@ -205,7 +204,9 @@ class Program:
                 name: row_adam.take_step(adam, table, named[name], of_rows[name], move, since)
                 for name, table in tables.items()
             }
-            parts = {name: row_adam.dense_step(adam, part, gradient[name], taken + since) for name, part in parts.items()}
+            parts = {
+                name: row_adam.dense_step(adam, part, gradient[name], taken + since) for name, part in parts.items()
+            }
             whole = {name: table.value for name, table in tables.items()}
             return (parts, tables, missed.after(move, since)), self.sound({"params": rest | whole}, batch)
 

@@ -5,9 +5,10 @@ A row without a gradient needs no care until it is read: its moments, kept as mu
 the last validation, do not change at all, ``m_k = β₁ᵏ M`` and ``v_k = β₂ᵏ V``, and what it has missed since it last
 moved is a sum of one shape for all numbers of the row,
 
-``Σ_k η_k β₁ᵏ / (1 − β₁ᵗ) · M / (√(β₂ᵏ V / (1 − β₂ᵗ)) + ε) = M Σ_k p_k / (√V + ε l_k) ≈ M Σ p_k / (√V + ε Σ p_k l_k / Σ p_k)``
+``Σ_k η_k β₁ᵏ / (1 − β₁ᵗ) · M / (√(β₂ᵏ V / (1 − β₂ᵗ)) + ε) = M Σ_k p_k / (√V + ε l_k) ≈ M Σ_k p_k / (√V + ε l)``
 
-with ``l_k = √((1 − β₂ᵗ) / β₂ᵏ)`` and t counted from the start. The mean l makes it exact to first order in ``ε / √v̂``.
+with ``l_k = √((1 − β₂ᵗ) / β₂ᵏ)``, ``l = Σ p_k l_k / Σ p_k`` and t counted from the start: exact to first order in
+``ε / √v̂``.
 A batch's rows are moved on before they are read, all others before the next validation.
 """
 
@@ -101,14 +102,12 @@ class Table(NamedTuple):
         first: M.
         second: V.
         at: ``[V]`` the step, counted from the last validation, at which a row last moved.
-        sums: ``[M, D]`` zeros, where a step adds up gradients of the same row.
     """
 
     value: Array
     first: Array
     second: Array
     at: Array
-    sums: Array
 
 
 class Missed(NamedTuple):
@@ -145,12 +144,12 @@ class Named(NamedTuple):
     Attributes:
         ids: ``[M]`` each once; places left over name rows beyond the table.
         place: where each row that is read stands among them.
-        count: how many there are.
+        number: how many there are.
     """
 
     ids: Array
     place: Array
-    count: Array
+    number: Array
 
 
 def worth_it(tables: Tables) -> bool:
@@ -158,10 +157,9 @@ def worth_it(tables: Tables) -> bool:
     return jax.default_backend() == "cpu" and all(math.prod(table.shape) >= _LEAST_ENTRIES for table in tables.values())
 
 
-def begin(value: Array, first: Array, second: Array, *, reads: int) -> Table:
-    """A table after a validation, from itself and its moments, of which a step reads so many rows."""
-    sums = jnp.zeros((-(-reads // _BLOCK) * _BLOCK, value.shape[1]))
-    return Table(value, first, second, jnp.zeros(value.shape[0], jnp.int32), sums)
+def begin(value: Array, first: Array, second: Array) -> Table:
+    """A table after a validation, from itself and its moments."""
+    return Table(value, first, second, jnp.zeros(value.shape[0], jnp.int32))
 
 
 def nothing_missed(steps: int) -> Missed:
@@ -182,7 +180,7 @@ def caught_up(adam: Adam, table: Table, rows: Named, missed: Missed, since: Int[
 
     def block(number: Array, table: Table) -> Table:
         ids = _piece(rows.ids, number)
-        value, first, second, at = (_read(part, ids) for part in table[:4])
+        value, first, second, at = (_read(part, ids) for part in table)
         moved = adam.moved(missed.of(at), value, first, second)
         return table._replace(
             value=_write(table.value, ids, moved), at=_write(table.at, ids, jnp.broadcast_to(since, ids.shape))
@@ -205,16 +203,17 @@ def take_step(
         since: this step, counted from the last validation.
     """
     flat = gradient.reshape(-1, gradient.shape[-1])
-    table = table._replace(sums=table.sums.at[rows.place.reshape(-1)].add(flat))
+    sums = jax.ops.segment_sum(flat, rows.place.reshape(-1), num_segments=len(rows.ids))
 
     def block(number: Array, table: Table) -> Table:
-        ids, own = _piece(rows.ids, number), _piece(table.sums, number)
-        value, *moments = (_read(part, ids) for part in table[:3])
-        first, second = adam.grown(*moments, own, since)
-        after = adam.moved(move, value, first, second), first, second
-        cleared = jax.lax.dynamic_update_slice_in_dim(table.sums, jnp.zeros_like(own), number * _BLOCK, 0)
-        written = (_write(part, ids, new) for part, new in zip(table, after, strict=False))
-        return Table(*written, table.at, cleared)
+        ids = _piece(rows.ids, number)
+        value, old_first, old_second = (_read(part, ids) for part in table[:3])
+        first, second = adam.grown(old_first, old_second, _piece(sums, number), since)
+        return table._replace(
+            value=_write(table.value, ids, adam.moved(move, value, first, second)),
+            first=_write(table.first, ids, first),
+            second=_write(table.second, ids, second),
+        )
 
     return _over_blocks(rows, block, table)
 
@@ -248,4 +247,4 @@ def _piece(array: Array, number: Array) -> Array:
 
 
 def _over_blocks(rows: Named, block: Callable[[Array, Any], Any], start: Any) -> Any:
-    return jax.lax.fori_loop(0, -(-rows.count // _BLOCK), block, start)
+    return jax.lax.fori_loop(0, -(-rows.number // _BLOCK), block, start)
