@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alkd_jax import metrics, scoring, sharding
-from alkd_jax.models import Encoder, Params, released_form
+from alkd_jax.models import Encoder, Params, encode, released_form
 from alkd_jax.types import PAD, Sessions
 
 _RELEASED_PAD = 1
@@ -165,7 +165,7 @@ def _ranks(
     exclude = items
     if padding_is_item:
         items, mask, exclude = _released_input(items, mask)
-    vectors, table = model.apply(params, items, mask), model.apply(params, method="item_embeddings")
+    vectors, table = encode(model, params, items, mask), model.apply(params, method="item_embeddings")
     ranks = scoring.catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk_size)
     if padding_is_item:
         unreachable = (exclude == target[:, None]).any(1)
@@ -187,5 +187,5 @@ def _lists(
     params = params if layout is None else layout.cut(params)
     items, mask, exclude = _released_input(items, mask)
     table = model.apply(params, method="item_embeddings")
-    lists = scoring.top_k(model.apply(params, items, mask), table, k, exclude=exclude)[1]
+    lists = scoring.top_k(encode(model, params, items, mask), table, k, exclude=exclude)[1]
     return lists if layout is None else sharding.everywhere(lists, layout.mesh)

@@ -74,17 +74,18 @@ def test_rank_by_chunks_equals_the_rank_in_the_whole_score_matrix(seed, chunk, t
     assert ranks.dtype == jnp.int32
 
 
-@pytest.mark.parametrize("width", [10])
-def test_items_alike_tie_with_the_target_in_whatever_chunk_they_stand(key, width):
+@pytest.mark.parametrize("width", [10, 100])
+@pytest.mark.parametrize("chunk", [64, 100, 160, None])
+def test_items_alike_tie_with_the_target_in_whatever_chunk_they_stand(key, width, chunk):
     keys = jax.random.split(key, 3)
     vectors, table = jax.random.normal(keys[0], (70, width)), jax.random.normal(keys[1], (200, width))
     target, nothing = jax.random.randint(keys[2], (70,), 1, 200), jnp.zeros((70, 1), jnp.int32)
-    single = catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=64)
+    single = catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=chunk)
     # The twin of the padding is an item like others.
     above = (vectors @ table[0]) > (vectors * table[target]).sum(1)
     twice = jnp.concatenate([table, table])
     for ties, more in (("optimistic", 0), ("average", 1), ("pessimistic", 1)):
-        rank = catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=64)
+        rank = catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=chunk)
         assert (rank - (2 * (single - 1) + 1 + above + more)).tolist() == [0] * 70, ties
 
 
@@ -102,9 +103,10 @@ def test_rank_by_chunks_holds_no_score_matrix():
 
 def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypatch):
     assert ranks._chunk_size(512, 10_240) == 1024
-    assert ranks._chunk_size(512, 8_476) == 960, "nine even chunks, rounded up"
+    assert ranks._chunk_size(512, 512 + 8_476) == 832, "eleven chunks, which overlap less than nine"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert 4 * 512 * ranks._chunk_size(512, 10_240) == 2**28
+    assert ranks._chunk_size(512, 10_240) == 10_240
+    assert 4 * 512 * ranks._chunk_size(512, 10**6) == 2**28
     assert ranks._chunk_size(2**30, 10_240) == 1
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alkd_jax.models.attmix import AttMix
-from alkd_jax.models.encoder import Encoder, Params, init_params
+from alkd_jax.models.encoder import Encoder, Params, encode, init_params
 from alkd_jax.models.fpmc import FPMC
 from alkd_jax.models.late import Late
 from alkd_jax.models.stamp import STAMP
@@ -22,6 +22,7 @@ __all__ = [
     "Late",
     "Params",
     "create",
+    "encode",
     "init_params",
     "params_from_reference",
     "released_form",

@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax import sharding
+
 Params: TypeAlias = Any
 """A Linen variable tree, ``{"params": {...}}``; with a leading seed axis where a function says so."""
+
+_CPU_TILE = 128
+"""Sessions whose hidden layers stay in a CPU's cache."""
 
 
 @runtime_checkable
@@ -60,3 +65,27 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
     """
     items = jnp.ones((1, length), jnp.int32)
     return model.init(key, items, items > 0)
+
+
+def encode(
+    model: Encoder, params: Params, items: Int[Array, "B L"], mask: Bool[Array, "B L"]
+) -> Float[Array, "B *L D"]:
+    """Encodes sessions without dropout, on a CPU few at a time, so that what lies between layers stays in its cache.
+
+    Args:
+        model: a backbone.
+        params: its parameters, without a seed axis.
+        items: of the sessions, 0 in free positions.
+        mask: which positions hold an item.
+    """
+    batch = items.shape[0]
+    if batch <= _CPU_TILE or jax.default_backend() != "cpu" or sharding.active() is not None:
+        return model.apply(params, items, mask)
+    num_tiles = -(-batch // _CPU_TILE)
+    size = -(-batch // num_tiles)
+
+    def tiles(array: Array) -> Array:
+        return jnp.pad(array, ((0, num_tiles * size - batch), (0, 0))).reshape(num_tiles, size, -1)
+
+    vectors = jax.lax.map(lambda tile: model.apply(params, *tile), (tiles(items), tiles(mask)))
+    return vectors.reshape(-1, *vectors.shape[2:])[:batch]

@@ -15,7 +15,8 @@ TIES = ("average", "optimistic", "pessimistic")
 """How scores equal to the target's are counted."""
 
 _CPU_CHUNK = 1024
-_EVEN = 64
+_LANES = 64
+"""Counts that a CPU keeps side by side: a sum along the scores of a session would be written out and read again."""
 _SCORE_BYTES = 2**28
 
 
@@ -125,20 +126,27 @@ def _count_ahead(
         ties: as in :func:`target_rank`.
         chunk_size: items scored at a time.
     """
-    (rows, dim), batch = item_embeddings.shape, session_vectors.shape[0]
-    chunk = min(_chunk_size(batch, rows) if chunk_size is None else chunk_size, rows)
-    num_own, num_chunks = -(-batch // chunk), -(-rows // chunk)
-    own_table = jnp.zeros((num_own * chunk, dim), item_embeddings.dtype).at[:batch].set(targets)
+    rows, batch = item_embeddings.shape[0], session_vectors.shape[0]
+    total = batch + rows
+    chunk = _chunk_size(batch, total) if chunk_size is None else min(chunk_size, total)
+    # The targets' rows go first, and the chunk they do not fill is filled with the table's first.
+    num_head, num_chunks = -(-(batch if chunk <= rows else total) // chunk), -(-total // chunk)
+    head = jnp.concatenate([targets, item_embeddings[: num_head * chunk - batch]])
+    head = jnp.pad(head, ((0, num_head * chunk - head.shape[0]), (0, 0)))
+    real = jnp.minimum(num_rows, rows)
+    counts = counts & (left_out >= 0) & (left_out < real)
+    lanes = _LANES if chunk % _LANES == 0 and jax.default_backend() == "cpu" else 1
 
-    def count(carry: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], None]:
-        own, ahead = carry
+    def count(carry: tuple[Array, Array, Array], step: Array) -> tuple[tuple[Array, Array, Array], None]:
+        own, ahead, taken_off = carry
         # Tied to the step, so that a CPU does not turn all of a bfloat16 table into float32 before the first.
-        rows_here, step = jax.lax.optimization_barrier((item_embeddings, step))
-        first = (step - num_own) * chunk
-        # The last chunk starts early enough to be whole; what it repeats is not counted again.
-        start = jnp.clip(first, 0, rows - chunk)
-        own_rows = jax.lax.dynamic_slice_in_dim(own_table, jnp.minimum(step, num_own - 1) * chunk, chunk)
-        piece = jnp.where(step < num_own, own_rows, jax.lax.dynamic_slice_in_dim(rows_here, start, chunk))
+        head_here, rows_here, step = jax.lax.optimization_barrier((head, item_embeddings, step))
+        piece = jax.lax.dynamic_slice_in_dim(head_here, jnp.minimum(step, num_head - 1) * chunk, chunk)
+        first = start = step * chunk - batch
+        if num_chunks > num_head:
+            # The last chunk starts early enough to be whole; what it repeats is not counted again.
+            start = jnp.minimum(first, rows - chunk)
+            piece = jnp.where(step < num_head, piece, jax.lax.dynamic_slice_in_dim(rows_here, start, chunk))
         found = scores(session_vectors, piece)
 
         place = jnp.arange(batch)[:, None] - step * chunk
@@ -146,17 +154,17 @@ def _count_ahead(
         own = jnp.where((place >= 0) & (place < chunk), read, own)
 
         local = left_out - start
-        here = counts & (local >= 0) & (local < chunk) & (left_out >= first)
+        here = counts & (left_out >= first) & (local < chunk)
         theirs = jnp.take_along_axis(found, jnp.clip(local, 0, chunk - 1), axis=1)
         place = start + jnp.arange(chunk)
-        fresh = ((place >= first) & (place < num_rows))[None]
-        more = (_ahead(found, own, ties) * fresh).sum(1) - (_ahead(theirs, own, ties) * here).sum(1)
-        return (own, ahead + jnp.where(step < num_own, 0, more)), None
+        fresh = ((place >= jnp.maximum(first, 0)) & (place < real))[None]
+        more = jnp.where(fresh, _ahead(found, own, ties), 0).reshape(batch, -1, lanes).sum(1)
+        return (own, ahead + more, taken_off + (_ahead(theirs, own, ties) * here).sum(1)), None
 
     dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
-    nothing = (jnp.zeros((batch, 1), dtype), jnp.zeros(batch, jnp.int32))
-    (_, ahead), _ = jax.lax.scan(count, nothing, jnp.arange(num_own + num_chunks))
-    return ahead
+    nothing = (jnp.zeros((batch, 1), dtype), jnp.zeros((batch, lanes), jnp.int32), jnp.zeros(batch, jnp.int32))
+    (_, ahead, taken_off), _ = jax.lax.scan(count, nothing, jnp.arange(num_chunks))
+    return ahead.sum(1) - taken_off
 
 
 def _check(ties: str, chunk_size: int | None) -> None:
@@ -169,10 +177,11 @@ def _check(ties: str, chunk_size: int | None) -> None:
 def _chunk_size(batch: int, rows: int) -> int:
     """Items whose scores for a batch stay in a CPU's cache, in even chunks, or fit the memory set aside elsewhere."""
     if jax.default_backend() != "cpu":
-        return max(1, _SCORE_BYTES // (4 * batch))
-    even = -(-rows // -(-rows // _CPU_CHUNK))
+        return min(rows, max(1, _SCORE_BYTES // (4 * batch)))
+    least = -(-rows // _CPU_CHUNK)
     # Products of odd sizes are slower than those a little larger.
-    return -(-even // _EVEN) * _EVEN
+    even = [-(-rows // (number * _LANES)) * _LANES for number in range(least, 2 * least + 1)]
+    return min(even, key=lambda chunk: -(-rows // chunk) * chunk)
 
 
 def _left_out(target: Int[Array, " B"], exclude: Int[Array, "B L"]) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import metrics, scoring, sharding
 from alkd_jax.examples import AnyExamples, Batch, batch_rows
-from alkd_jax.models import Encoder, Params
+from alkd_jax.models import Encoder, Params, encode
 from alkd_jax.objectives import InBatchLoss, Loss
 from alkd_jax.training import row_adam
 from alkd_jax.training.row_adam import Adam
@@ -74,8 +74,9 @@ def validation_recall(
     """Recall at k on the validation sessions, a batch of sessions and a chunk of items at a time."""
     table = model.apply(params, method="item_embeddings")
     num_sessions = len(validation)
-    batch_size = min(batch_size, num_sessions)
     num_batches = -(-num_sessions // batch_size)
+    # Equal batches, so that little is done twice, in whole parts for as many as eight devices.
+    batch_size = min(batch_size, num_sessions, -(-num_sessions // (num_batches * 8)) * 8)
     # The last batch starts early enough to be whole; what it repeats is weighted 0.
     starts = jnp.minimum(jnp.arange(num_batches) * batch_size, num_sessions - batch_size)
 
@@ -83,7 +84,7 @@ def validation_recall(
         number, start = batch
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=batch_size)
         items, mask, target = take(validation.items), take(validation.mask), take(validation.target)
-        ranks = scoring.catalogue_rank(model.apply(params, items, mask), table, target, exclude=items)
+        ranks = scoring.catalogue_rank(encode(model, params, items, mask), table, target, exclude=items)
         fresh = start + jnp.arange(batch_size) >= number * batch_size
         return (metrics.recall(ranks, k) * fresh).sum()
 
