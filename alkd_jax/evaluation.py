@@ -131,7 +131,7 @@ def _check(model: Encoder, sessions: Sessions) -> None:
 def _batches(sessions: Sessions, batch_size: int) -> list[tuple[tuple[np.ndarray, ...], int]]:
     """Cuts sessions into equal batches, the last one filled up with its first row, with the number of real rows."""
     arrays = [np.asarray(a) for a in (sessions.items, sessions.mask, sessions.target)]
-    size = min(batch_size, len(sessions))
+    size = sharding.even_batch(len(sessions), batch_size)
     pieces = []
     for start in range(0, len(sessions), size):
         rows = np.arange(start, start + size)

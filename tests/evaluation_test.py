@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax import evaluation, models
+from alkd_jax import evaluation, models, sharding
 from alkd_jax.types import Sessions
 
 NUM_ITEMS = 50
@@ -156,3 +156,9 @@ def test_the_released_student_gives_the_published_numbers(release, name):
     out = evaluation.evaluate(model, params, dataset.test, protocol="released")
     for metric, value in PUBLISHED[name].items():
         assert out.metrics[metric] == pytest.approx(value, abs=1e-5), metric
+
+
+@pytest.mark.parametrize(("num", "most", "size"), [(2465, 512, 496), (37, 512, 37), (512, 512, 512), (2000, 500, 500)])
+def test_batches_waste_little_and_are_as_few_as_asked(num, most, size):
+    assert sharding.even_batch(num, most) == size
+    assert -(-num // size) == -(-num // most)

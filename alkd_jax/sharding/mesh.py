@@ -76,6 +76,17 @@ def batch_axis(mesh: Any, *sizes: int) -> str | None:
     return DATA if all(size % mesh.shape[DATA] == 0 for size in sizes) else None
 
 
+def even_batch(num: int, most: int) -> int:
+    """Size of batches that cut so many rows evenly, into whole parts for as many as eight devices where that fits.
+
+    Args:
+        num: rows.
+        most: of a batch.
+    """
+    parts = 8 * -(-num // most)
+    return min(most, num, -(-num // parts) * 8)
+
+
 def put(tree: Any, place: NamedSharding) -> Any:
     """Puts arrays on a mesh, outside a program; where it spans processes, each must have the same arrays to hand."""
     if place.is_fully_addressable:

@@ -74,9 +74,8 @@ def validation_recall(
     """Recall at k on the validation sessions, a batch of sessions and a chunk of items at a time."""
     table = model.apply(params, method="item_embeddings")
     num_sessions = len(validation)
+    batch_size = sharding.even_batch(num_sessions, batch_size)
     num_batches = -(-num_sessions // batch_size)
-    # Equal batches, so that little is done twice, in whole parts for as many as eight devices.
-    batch_size = min(batch_size, num_sessions, -(-num_sessions // (num_batches * 8)) * 8)
     # The last batch starts early enough to be whole; what it repeats is weighted 0.
     starts = jnp.minimum(jnp.arange(num_batches) * batch_size, num_sessions - batch_size)
 
