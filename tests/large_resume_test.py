@@ -14,6 +14,8 @@ from large_test import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
 
 from alkd_jax import models, objectives, sparse_rows, training
 from alkd_jax.checkpoints import TrainingFolder
+from alkd_jax.models import stamp
+from alkd_jax.models.fpmc import xavier_normal_table
 from alkd_jax.training import row_run
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -112,7 +114,7 @@ def test_the_best_may_be_kept_on_the_host(tmp_path, unbroken, monkeypatch):
         ({"table_dtype": "bfloat16"}, r"differs in .*table_dtype \(float32 there, bfloat16 here\)"),
         ({"keep_best": False}, "differs in keep_best"),
         ({"loss_of": objectives.in_batch_loss}, "differs in loss"),
-        ({"initial": given(0)}, r"differs in initial \(drawn there, \w{16} here\);"),
+        ({"initial": given(0)}, r"differs in draws .*initial \(drawn there, \w{16} here\);"),
     ],
 )
 def test_another_training_is_refused_with_the_difference_named(kept, change, message):
@@ -157,3 +159,9 @@ def test_seeds_are_trained_one_after_the_other_each_as_if_alone(tmp_path, unbrok
         more.params["params"]["input_embedding"][:2], both.params["params"]["input_embedding"][::-1]
     )
     assert set(steps) <= {0, 1}
+
+
+def test_what_draws_the_initial_values_is_told_too(kept, monkeypatch):
+    monkeypatch.setattr(stamp, "small_normal_table", xavier_normal_table)
+    with pytest.raises(ValueError, match=r"differs in draws \(\w{16} there, \w{16} here\);"):
+        trained(kept)

@@ -53,19 +53,22 @@ def identity(
         params, opt_state = first(state.params), first(state.opt_state)
         return optax.with_extra_args_support(program.optimizer).update(params, opt_state, params, step=jnp.int32(0))
 
-    def draw(key: jax.Array) -> tuple[Params, Params]:
-        own = init_params(key, program.model, length=length) if initial is None else {}
-        return own, {} if extra is None else extra(key, program.model)
-
     computed = {"loss": _computation(loss, state, material, keys[0]), "optimizer": _computation(update, state)}
-    computed |= {"draws": _computation(draw, keys[0])}
+    computed |= {"draws": _draws(program.model, keys[0], initial, extra, length)}
     sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "patience": program.patience}
     sizes |= {"recall_at": program.recall_at}
     return _of_run(program.model, keys, initial, material, computed | sizes)
 
 
 def row_identity(
-    program: RowProgram, key: jax.Array, state: RowState, initial: Params | None, material: Material, **options: Any
+    program: RowProgram,
+    key: jax.Array,
+    state: RowState,
+    initial: Params | None,
+    material: Material,
+    *,
+    length: int,
+    **options: Any,
 ) -> dict[str, Any]:
     """:func:`identity` of one seed of training by rows.
 
@@ -75,6 +78,7 @@ def row_identity(
         state: shapes of the state.
         initial: parameters to start from, if given.
         material: what is learned from.
+        length: L that fresh parameters are drawn for.
         **options: further plain values.
     """
 
@@ -92,8 +96,21 @@ def row_identity(
 
     computed = {"loss": _computation(loss, state, material, key), "optimizer": _computation(update, state)}
     computed |= {"row_optimizer": _computation(update_rows, state)}
+    computed |= {"draws": _draws(program.model, key, initial, None, length)}
     sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "recall_at": program.recall_at}
     return _of_run(program.model, key, initial, material, computed | sizes | options)
+
+
+def _draws(
+    model: Any, key: jax.Array, initial: Params | None, extra: Callable[[jax.Array, Any], Params] | None, length: int
+) -> str:
+    """A digest of what draws parameters."""
+
+    def draw(key: jax.Array) -> tuple[Params, Params]:
+        own = init_params(key, model, length=length) if initial is None else {}
+        return own, {} if extra is None else extra(key, model)
+
+    return _computation(draw, key)
 
 
 def _of_run(

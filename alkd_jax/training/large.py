@@ -184,7 +184,7 @@ def _run(
     run = RowRun(program, run_key, start, shapes, material, max_steps, patience, keep_best)
     if checkpoints is not None:
         checkpoints = dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{number}")
-    with run.folder(checkpoints, key, first.initial) as kept:
+    with run.folder(checkpoints, key, first.initial, first.length) as kept:
         return run.run(kept, tell)
 
 

@@ -96,7 +96,7 @@ class RowRun:
         return self.program.layout is not None or jax.default_backend() == "cpu"
 
     def folder(
-        self, checkpoints: TrainingFolder | None, key: jax.Array, initial: Params | None
+        self, checkpoints: TrainingFolder | None, key: jax.Array, initial: Params | None, length: int
     ) -> contextlib.AbstractContextManager[KeptTraining | None]:
         """The open folder of checkpoints, where there is one.
 
@@ -104,6 +104,7 @@ class RowRun:
             checkpoints: which.
             key: the seed's.
             initial: parameters to start from, if given.
+            length: L that fresh parameters are drawn for.
         """
         if checkpoints is None:
             return contextlib.nullcontext()
@@ -118,7 +119,7 @@ class RowRun:
         shapes, program = jax.tree.map(own, self.shapes), dataclasses.replace(self.program, layout=None)
         dtype = {str(leaf.dtype) for leaf in shapes.tables.values()}
         options = {"patience": self.patience, "keep_best": self.keep_best, "table_dtype": ", ".join(sorted(dtype))}
-        identity = row_identity(program, key, shapes, initial, self.material, **options)
+        identity = row_identity(program, key, shapes, initial, self.material, length=length, **options)
         # The state itself is saved, and training waits: a copy would take as much memory again as the tables.
         return kept_training(checkpoints, identity, self._template(), in_background=False)
 
