@@ -32,8 +32,13 @@ class Bench:
     smoke: bool = False
 
 
+_PAUSE = 0.05
+"""Seconds of rest before a sample: idle threads of the one before go on spinning for some milliseconds."""
+
+
 def seconds(work: Callable[[], Any]) -> tuple[float, float]:
     """Wall and CPU time of one call, until its results are there; CPU time is that of all threads."""
+    time.sleep(_PAUSE)
     wall, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(work())
     return time.perf_counter() - wall, time.process_time() - cpu
