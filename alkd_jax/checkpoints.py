@@ -17,9 +17,6 @@ from alkd_jax.models import Encoder, Params, init_params
 _PROGRAMS = {"loss", "draws", "optimizer", "row_optimizer"}
 """Of what a folder records: digests of programs, which differ from version to version."""
 
-_PIECE = 2**26
-"""Bytes of an array that are written at a time."""
-
 Curves: TypeAlias = Sequence[Sequence[Any]]
 """Plain numbers, or lists of them, that grow by one a validation."""
 
@@ -147,9 +144,7 @@ class KeptTraining:
 
         if step in self.manager.all_steps():
             return
-        named = by_path(state)
-        pieces = None if self.in_background else {name: ocp.SaveArgs(chunk_byte_size=_PIECE) for name in named}
-        own = ocp.args.StandardSave(named, save_args=pieces)
+        own = ocp.args.StandardSave(by_path(state))
         with _without_a_common_file():
             self.manager.save(step, args=ocp.args.Composite(state=own, curves=ocp.args.JsonSave({"curves": curves})))
 
@@ -180,10 +175,10 @@ def _sparing(template: Any) -> dict[str, Any]:
     """Orbax's handlers for a state beside which there is no room for another one."""
     import orbax.checkpoint as ocp
 
-    largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
-    # Arrays in files of their own are written piece by piece; the common file would be put together in memory. Of what
-    # is read, no more is on its way at a time than the largest array.
-    state = ocp.StandardCheckpointHandler(use_ocdbt=False, restore_concurrent_gb=-(-largest // 10**9))
+    most = -(-max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)) // 10**9)
+    # Arrays in files of their own: a common file would be put together in memory. No more is on its way at a time than
+    # the largest of them. They are not cut: pieces have to divide the rows evenly, and 10^7 + 1 is 11 times 909,091.
+    state = ocp.StandardCheckpointHandler(use_ocdbt=False, save_concurrent_gb=most, restore_concurrent_gb=most)
     return {"state": state, "curves": ocp.JsonCheckpointHandler()}
 
 
