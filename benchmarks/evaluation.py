@@ -60,13 +60,17 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
     compare("evaluation", candidates, bench, sessions_a_call=num_test, flop=flop, peers=peers, **about)
 
 
+def parts(bench: Bench) -> list[functools.partial[None]]:
+    """Every cell, each a measurement."""
+    sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
+    cells = [(backbone, data, dim) for dim in widths for data in sizes for backbone in worlds.BACKBONES]
+    return [functools.partial(measure_cell, *cell, bench) for cell in cells]
+
+
 def main(bench: Bench) -> None:
     """Measures every cell."""
-    sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
-    for dim in widths:
-        for data in sizes:
-            for backbone in worlds.BACKBONES:
-                measure_cell(backbone, data, dim, bench)
+    for part in parts(bench):
+        part()
 
 
 if __name__ == "__main__":

@@ -120,17 +120,27 @@ def measure_seeds(data: str, bench: Bench, *, steps: int, batch_size: int, seeds
     compare("training", candidates, bench, **about)
 
 
-def main(bench: Bench) -> None:
-    """Measures every cell, and the seeds."""
+def parts(bench: Bench) -> list[functools.partial[None]]:
+    """Every cell that is asked for, and the seeds, each a measurement."""
     asked = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
     steps, batch_size, seeds = (2, 64, 2) if bench.smoke else (asked.steps, 1024, asked.seeds)
     sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
     cells = [(backbone, data, dim) for dim in widths for data in sizes for backbone in worlds.BACKBONES]
-    for backbone, data, dim in cells:
-        if not asked.only or f"{backbone},{data},{dim}" in asked.only:
-            measure_cell(backbone, data, dim, bench, steps=steps, batch_size=batch_size)
+    how = {"steps": steps, "batch_size": batch_size}
+    found = [
+        functools.partial(measure_cell, backbone, data, dim, bench, **how)
+        for backbone, data, dim in cells
+        if not asked.only or f"{backbone},{data},{dim}" in asked.only
+    ]
     if not asked.only or "seeds" in asked.only:
-        measure_seeds(next(iter(sizes)), bench, steps=steps, batch_size=batch_size, seeds=seeds)
+        found.append(functools.partial(measure_seeds, next(iter(sizes)), bench, **how, seeds=seeds))
+    return found
+
+
+def main(bench: Bench) -> None:
+    """Measures what is asked for."""
+    for part in parts(bench):
+        part()
 
 
 if __name__ == "__main__":

@@ -42,7 +42,22 @@ def test_all_of_a_gpus_benchmarks_go_into_one_file_after_a_canary(tmp_path):
     importlib.import_module("benchmarks.all").main(bench)
     names = [json.loads(line)["name"] for line in bench.json.read_text().splitlines()]
     assert names[0] == "scatter-add canary"
-    assert set(names[1:]) == {"retrieval", "embedding_update", "large"}
+    assert set(names[1:]) == {
+        "retrieval",
+        "embedding_update",
+        "large",
+        "serve",
+        "scaling",
+        "training",
+        "evaluation",
+    }
+
+
+def test_what_there_was_no_time_for_is_told(tmp_path, capsys):
+    everything = importlib.import_module("benchmarks.all")
+    everything.main(everything.Budget(json=tmp_path / "out.jsonl", rounds=1, smoke=True, minutes=0.0))
+    assert not (tmp_path / "out.jsonl").exists()
+    assert "benchmarks.all.canary" in capsys.readouterr().err
 
 
 def test_ratios_are_taken_within_a_round(monkeypatch):
