@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.quickstart --out runs/quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

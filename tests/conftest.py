@@ -1,6 +1,8 @@
 """Fixtures shared by all tests, and the strictness every test runs under."""
 
+import os
 import pathlib
+import tempfile
 
 import jax
 import pytest
@@ -8,6 +10,19 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is compiled is shared with the other workers and with processes that tests start, for this run alone."""
+    if _CACHE not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="compiled_", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ[_CACHE] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 
 
 @pytest.fixture(scope="session")
