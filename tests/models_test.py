@@ -1,5 +1,6 @@
 """Backbones against golden values of the reference implementation, and their invariants."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +61,24 @@ def backbone(request):
 def test_number_of_parameters(name, options, expected):
     _, params = made(name, **options)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+def test_attmix_draws_each_parameter_as_a_draw_of_its_own_would():
+    model, params = made("attmix", levels=3)
+
+    class Alone(nn.Module):
+        @nn.compact
+        def __call__(self):
+            bound = model.dim**-0.5
+            shapes = {"input_embedding": (31, 6), "output_embedding": (31, 6)} | model.small_shapes()
+            for name, shape in shapes.items():
+                self.param(name, lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound), shape)
+
+    expected = Alone().init(jax.random.key(1))["params"]
+    assert params["params"].keys() == expected.keys()
+    for name, drawn in params["params"].items():
+        first = int(name.endswith("embedding"))
+        np.testing.assert_array_equal(drawn[first:], expected[name][first:], err_msg=name)
 
 
 def test_initial_tables_are_xavier_normal_with_a_zero_padding_row():

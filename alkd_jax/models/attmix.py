@@ -1,5 +1,7 @@
 """AttMix (Atten-Mixer): several levels of user intent read the session together, as released with ALKDRec."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,28 +55,51 @@ class AttMix(nn.Module):
         """Declares the item tables, the levels, and the attention; everything starts uniform in ±1/√D."""
         if self.dim % self.heads:
             raise ValueError(f"dim is {self.dim}; expected a multiple of {self.heads} heads")
-        bound = self.dim**-0.5
-
-        def uniform(key: jax.Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
-        def table(key: jax.Array, shape: tuple[int, int]) -> Array:
-            return zero_padding_row(uniform(key, shape))
-
-        def linear(name: str, inputs: int) -> tuple[Array, Array]:
-            kernel = self.param(f"{name}_kernel", uniform, (inputs, self.dim))
-            return kernel, self.param(f"{name}_bias", uniform, (self.dim,))
-
         shape = (self.num_items + 1, self.dim)
-        self.input_embedding = self.param("input_embedding", table, shape)
-        self.output_embedding = self.param("output_embedding", table, shape)
-        self.level_maps = [linear(f"level_{i}", i * self.dim) for i in range(1, self.levels + 1)]
-        self.level_query = linear("level_query", self.dim)
-        self.item_key = linear("item_key", self.dim)
-        self.item_value = linear("item_value", self.dim)
-        self.layer_norm_scale = self.param("layer_norm_scale", uniform, (self.dim,))
-        self.layer_norm_bias = self.param("layer_norm_bias", uniform, (self.dim,))
-        self.merge = linear("merge", 2 * self.dim)
+        self.input_embedding = self.param("input_embedding", self.table, shape)
+        self.output_embedding = self.param("output_embedding", self.table, shape)
+        shapes = self.small_shapes()
+        drawn = self.drawn_together(shapes) if self.is_initializing() else {}
+
+        def own(name: str) -> Array:
+            return self.param(name, (lambda _, shape: drawn[name]) if drawn else self.uniform, shapes[name])
+
+        def linear(name: str) -> tuple[Array, Array]:
+            return own(f"{name}_kernel"), own(f"{name}_bias")
+
+        self.level_maps = [linear(f"level_{i}") for i in range(1, self.levels + 1)]
+        self.level_query, self.item_key = linear("level_query"), linear("item_key")
+        self.item_value, self.merge = linear("item_value"), linear("merge")
+        self.layer_norm_scale, self.layer_norm_bias = own("layer_norm_scale"), own("layer_norm_bias")
+
+    def small_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters but the tables, in the order in which they are drawn."""
+
+        def linear(name: str, inputs: int) -> dict[str, tuple[int, ...]]:
+            return {f"{name}_kernel": (inputs * self.dim, self.dim), f"{name}_bias": (self.dim,)}
+
+        shapes = {name: shape for i in range(1, self.levels + 1) for name, shape in linear(f"level_{i}", i).items()}
+        shapes |= linear("level_query", 1) | linear("item_key", 1) | linear("item_value", 1)
+        return shapes | {"layer_norm_scale": (self.dim,), "layer_norm_bias": (self.dim,)} | linear("merge", 2)
+
+    def uniform(self, key: jax.Array, shape: tuple[int, ...]) -> Array:
+        """Uniform in ±1/√D."""
+        bound = self.dim**-0.5
+        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+    def table(self, key: jax.Array, shape: tuple[int, int]) -> Array:
+        """The same, 0 in the padding row."""
+        return zero_padding_row(self.uniform(key, shape))
+
+    def drawn_together(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+        """Initial values, one after the other in a loop: each the start of a draw as long as the longest.
+
+        These are the numbers a draw of its own would give, but XLA takes seconds to compile that of a small shape.
+        """
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        keys = jnp.stack([self.make_rng("params") for _ in shapes])
+        rows = jax.lax.map(lambda key: self.uniform(key, (max(sizes.values()),)), keys)
+        return {name: rows[n, : sizes[name]].reshape(shape) for n, (name, shape) in enumerate(shapes.items())}
 
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
