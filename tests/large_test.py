@@ -185,7 +185,8 @@ def test_a_step_is_made_in_place_and_needs_no_memory_of_the_catalogues_size():
     (small, small_look, _), (large, large_look, held) = memory(50_000), memory(400_000)
     assert large.alias_size_in_bytes >= held
     assert large.temp_size_in_bytes < small.temp_size_in_bytes + 4096
-    assert large_look.temp_size_in_bytes < small_look.temp_size_in_bytes + 4096
+    # Chunks of items are cut evenly, up to twice as long in one catalogue as in another.
+    assert large_look.temp_size_in_bytes < 2 * small_look.temp_size_in_bytes < held / 100
 
 
 def test_item_tables_are_those_that_grow_with_the_catalogue():
