@@ -62,9 +62,7 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
 
 def parts(bench: Bench) -> list[functools.partial[None]]:
     """Every cell, each a measurement."""
-    sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
-    cells = [(backbone, data, dim) for dim in widths for data in sizes for backbone in worlds.BACKBONES]
-    return [functools.partial(measure_cell, *cell, bench) for cell in cells]
+    return [functools.partial(measure_cell, *cell, bench) for cell in worlds.cells(smoke=bench.smoke)]
 
 
 def main(bench: Bench) -> None:

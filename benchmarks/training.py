@@ -124,8 +124,7 @@ def parts(bench: Bench) -> list[functools.partial[None]]:
     """Every cell that is asked for, and the seeds, each a measurement."""
     asked = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
     steps, batch_size, seeds = (2, 64, 2) if bench.smoke else (asked.steps, 1024, asked.seeds)
-    sizes, widths = (worlds.SMOKE, (10,)) if bench.smoke else (worlds.SIZES, (10, 100))
-    cells = [(backbone, data, dim) for dim in widths for data in sizes for backbone in worlds.BACKBONES]
+    sizes, cells = worlds.SMOKE if bench.smoke else worlds.SIZES, worlds.cells(smoke=bench.smoke)
     how = {"steps": steps, "batch_size": batch_size}
     found = [
         functools.partial(measure_cell, backbone, data, dim, bench, **how)

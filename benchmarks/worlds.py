@@ -10,6 +10,12 @@ SMOKE = {"smoke": (300, 70, 200)}
 BACKBONES = ("fpmc", "stamp", "attmix")
 
 
+def cells(*, smoke: bool) -> list[tuple[str, str, int]]:
+    """Backbone, data and width of every cell that training and evaluation are measured in."""
+    sizes, widths = (SMOKE, (10,)) if smoke else (SIZES, (10, 100))
+    return [(backbone, data, dim) for dim in widths for data in sizes for backbone in BACKBONES]
+
+
 def random_sessions(num_sessions: int, num_items: int, *, seed: int = 0, length: int = 10) -> alkd.Sessions:
     """Sessions of 4 to `length` items whose popularity falls off as one over the rank, as real ones do."""
     rng = np.random.default_rng(seed)
