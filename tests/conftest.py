@@ -21,8 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(folder.cleanup)
         os.environ[_CACHE] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        # Those others read the variables; this process imported JAX before they were set.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+        jax.config.update("jax_compilation_cache_dir", folder.name)
 
 
 @pytest.fixture(scope="session")
