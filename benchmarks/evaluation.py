@@ -39,8 +39,8 @@ def in_batches(rank: Callable[..., jax.Array], params: Any, sessions: alkd.Sessi
 def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
     """One cell: us, our slower ways, and the peers that are there."""
     num_train, num_test, num_items = (worlds.SIZES | worlds.SMOKE)[data]
-    train = worlds.random_sessions(num_train, num_items)
-    test = worlds.random_sessions(num_test, num_items, seed=1)
+    train = worlds.random_sessions(num_train, num_items, like=data)
+    test = worlds.random_sessions(num_test, num_items, seed=1, like=data)
     model = alkd.models.create(backbone, num_items=num_items, dim=dim)
     params = alkd.models.init_params(jax.random.key(0), model)
     candidates: dict[str, Callable[[], Any]] = {

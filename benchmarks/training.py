@@ -75,7 +75,7 @@ def interval(
 def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int, batch_size: int) -> None:
     """One cell: us, and the peers that are there."""
     num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
-    train = worlds.random_sessions(num_sessions, num_items)
+    train = worlds.random_sessions(num_sessions, num_items, like=data)
     model = alkd.models.create(backbone, num_items=num_items, dim=dim)
     params = alkd.models.init_params(jax.random.key(0), model)
     run = interval(model, params, train, steps=steps, batch_size=batch_size)
@@ -103,7 +103,7 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int
 def measure_seeds(data: str, bench: Bench, *, steps: int, batch_size: int, seeds: int) -> None:
     """One seed, and several in one program, for the smallest student."""
     num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
-    train = worlds.random_sessions(num_sessions, num_items)
+    train = worlds.random_sessions(num_sessions, num_items, like=data)
     model = alkd.models.create("fpmc", num_items=num_items, dim=10)
     params = alkd.models.init_params(jax.random.key(0), model)
     candidates = {

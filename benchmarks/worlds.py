@@ -6,6 +6,11 @@ import alkd_jax as alkd
 
 SIZES = {"ML": (7_393, 2_465, 8_475), "Games": (12_054, 4_018, 26_138)}
 """Training sessions, test sessions and items of the released data."""
+LENGTHS = {
+    "ML": (0, 0, 0, 0, 1_550, 1_088, 863, 646, 523, 482, 2_241),
+    "Games": (0, 9, 231, 924, 4_351, 2_332, 1_314, 882, 573, 384, 1_054),
+}
+"""How many training sessions of the released data hold 0, 1, … 10 items."""
 SMOKE = {"smoke": (300, 70, 200)}
 BACKBONES = ("fpmc", "stamp", "attmix")
 
@@ -16,14 +21,26 @@ def cells(*, smoke: bool) -> list[tuple[str, str, int]]:
     return [(backbone, data, dim) for dim in widths for data in sizes for backbone in BACKBONES]
 
 
-def random_sessions(num_sessions: int, num_items: int, *, seed: int = 0, length: int = 10) -> alkd.Sessions:
-    """Sessions of 4 to `length` items whose popularity falls off as one over the rank, as real ones do."""
+def random_sessions(num_sessions: int, num_items: int, *, seed: int = 0, like: str = "ML") -> alkd.Sessions:
+    """Sessions of random items, as long as the released ones and with items as popular.
+
+    The more items and targets a batch repeats, the less there is to compute: both are drawn so that a batch of 1,024
+    repeats as many as a released one, to a tenth.
+
+    Args:
+        num_sessions: how many.
+        num_items: V.
+        seed: of the draw.
+        like: whose lengths; ML's for data of other names.
+    """
     rng = np.random.default_rng(seed)
-    share = 1 / np.arange(1, num_items + 1)
-    drawn = rng.choice(num_items, (num_sessions, length + 1), p=share / share.sum()).astype(np.int32) + 1
-    mask = np.arange(length) < rng.integers(4, length + 1, num_sessions)[:, None]
-    items = np.where(mask, drawn[:, :length], alkd.PAD)
-    return alkd.Sessions(items, mask, drawn[:, length], np.arange(num_sessions, dtype=np.int32))
+    share = (np.arange(1, num_items + 1) + 300.0) ** -1.2
+    lengths = np.array(LENGTHS.get(like, LENGTHS["ML"]))
+    longest = len(lengths) - 1
+    drawn = rng.choice(num_items, (num_sessions, longest + 1), p=share / share.sum()).astype(np.int32) + 1
+    mask = np.arange(longest) < rng.choice(longest + 1, num_sessions, p=lengths / lengths.sum())[:, None]
+    items = np.where(mask, drawn[:, :longest], alkd.PAD)
+    return alkd.Sessions(items, mask, drawn[:, longest], np.arange(num_sessions, dtype=np.int32))
 
 
 def encoder_flop(backbone: str, dim: int, *, length: int = 10, levels: int = 10) -> float:

@@ -79,6 +79,20 @@ def test_the_share_of_the_roofline_and_sessions_a_second_follow_from_the_times(m
     assert found["share_of_matmul"] == {"one": pytest.approx(0.2)}
 
 
+@pytest.mark.parametrize("data", worlds.SIZES)
+def test_random_sessions_repeat_as_much_as_the_released_ones(data, release):
+    num_sessions, _, num_items = worlds.SIZES[data]
+    drawn = worlds.random_sessions(num_sessions, num_items, like=data)
+    real = alkd.data.load_released(release, data).train
+    np.testing.assert_array_equal(np.bincount(real.mask.sum(1), minlength=11), worlds.LENGTHS[data])
+
+    def repeated(sessions):
+        batches = [np.random.default_rng(seed).choice(num_sessions, 1024, replace=False) for seed in range(5)]
+        return np.mean([[np.unique(x[batch]).size for x in (sessions.items, sessions.target)] for batch in batches], 0)
+
+    np.testing.assert_allclose(repeated(drawn), repeated(real), rtol=0.1)
+
+
 @pytest.mark.skipif(peers_torch.ABSENT is not None, reason=str(peers_torch.ABSENT))
 @pytest.mark.parametrize("backbone", worlds.BACKBONES)
 def test_the_torch_peer_computes_what_we_compute(backbone):
