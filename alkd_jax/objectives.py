@@ -63,14 +63,10 @@ class InBatchLoss:
             )
         return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, self.released)
 
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables it only reads rows of; none where it needs more of them."""
-        return ("input_embedding", "output_embedding") if getattr(self.model, "separate_tables", False) else ()
-
     def places(self, batch: Batch) -> dict[str, Int[Array, "..."]]:
-        """Which rows of :attr:`tables` it reads."""
-        return dict(zip(self.tables, (batch.items, batch.target), strict=True))
+        """Which rows of which tables it reads; none where it needs more of them."""
+        separate = getattr(self.model, "separate_tables", False)
+        return {"input_embedding": batch.items, "output_embedding": batch.target} if separate else {}
 
     def of_rows(
         self, params: Params, rows: dict[str, Float[Array, "..."]], batch: Batch, key: jax.Array

@@ -1,5 +1,7 @@
 """Adam that writes only touched rows: the numbers of dense Adam."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,11 +60,18 @@ def intervals(step, program, state, material, number):
 DECAYING = Adam(optax.linear_schedule(0.02, 0.0, 15), weight_decay=0.1)
 
 
-@pytest.mark.parametrize(("backbone", "adam"), [("fpmc", Adam(0.01)), ("stamp", DECAYING), ("attmix", Adam(0.01))])
-def test_equals_dense_adam_over_several_intervals(train, backbone, adam):
+BOTH = ("input_embedding", "output_embedding")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "adam", "names"),
+    [("fpmc", Adam(0.01), BOTH[1:]), ("stamp", DECAYING, BOTH), ("attmix", Adam(0.01), BOTH)],
+)
+def test_equals_dense_adam_over_several_intervals(train, backbone, adam, names):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     program, state, material = prepared(train, model, adam)
-    by_rows, by_tables = (intervals(step, program, state, material, 3) for step in (program.by_rows, program.by_tables))
+    ways = (functools.partial(program.by_rows, names), program.by_tables)
+    by_rows, by_tables = (intervals(step, program, state, material, 3) for step in ways)
     assert jax.tree.structure(by_rows) == jax.tree.structure(by_tables)
     moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), by_rows.params, state.params)
     assert min(jax.tree.leaves(moved)) > 1e-3
@@ -113,18 +122,23 @@ def test_rows_read_now_and_then_are_those_of_dense_adam_over_the_longest_interva
 
 
 def test_only_plain_adam_on_rows_of_large_tables_goes_this_way(train, monkeypatch):
+    def chosen(program, state, material):
+        plan = jnp.zeros((STEPS, program.batch_size), jnp.int32), jnp.arange(STEPS)
+        return program.row_tables(state, material, plan)
+
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
-    program, state, _ = prepared(train, model, Adam(0.01))
-    assert not program.reads_rows(state), "small tables"
+    program, state, material = prepared(train, model, Adam(0.01))
+    assert chosen(program, state, material) == (), "small tables"
     monkeypatch.setattr(row_adam, "_LEAST_ENTRIES", 1)
-    assert program.reads_rows(state)
+    assert chosen(program, state, material) == BOTH[1:], "a step reads 96 rows of 41 and 16 of 41"
+    monkeypatch.setattr(row_adam, "_ROWS_A_PLACE", 0)
+    assert chosen(program, state, material) == BOTH
     full = objectives.full_softmax(model)
     for change in ({"adam": None}, {"loss": full}, {"steps": row_adam.MAX_STEPS + 1}):
-        assert not programs.dataclasses.replace(program, **change).reads_rows(state), change
-    assert not program.reads_rows(state.replace(params=state.params | {"extra": {}}))
+        assert chosen(programs.dataclasses.replace(program, **change), state, material) == (), change
+    assert chosen(program, state.replace(params=state.params | {"extra": {}}), material) == ()
     original = models.create("stamp", num_items=NUM_ITEMS, dim=4, variant="original")
-    other, state, _ = prepared(train, original, Adam(0.01))
-    assert not other.reads_rows(state), "one table read twice"
+    assert chosen(*prepared(train, original, Adam(0.01))) == (), "one table read twice"
 
 
 def test_a_run_goes_this_way_and_keeps_the_best_parameters(train, monkeypatch):

@@ -161,19 +161,25 @@ class Program:
         (params, opt_state), sound = jax.lax.scan(take_step, (state.params, state.opt_state), plan)
         return params, opt_state, sound
 
-    def reads_rows(self, state: TrainState) -> bool:
-        """Whether this is plain Adam on a loss that reads rows of large tables, and nothing else is trained."""
+    def row_tables(self, state: TrainState, material: Material, plan: tuple[Array, Array]) -> tuple[str, ...]:
+        """The tables best updated by rows: those of which a step reads few, if this is plain Adam and no more."""
         if self.adam is None or self.layout is not None or state.params.keys() != {"params"}:
-            return False
-        if not isinstance(self.loss, InBatchLoss):
-            return False
-        tables = {name: state.params["params"][name] for name in self.loss.tables}
-        return bool(tables) and self.steps <= row_adam.MAX_STEPS and row_adam.worth_it(tables)
+            return ()
+        if not isinstance(self.loss, InBatchLoss) or self.steps > row_adam.MAX_STEPS:
+            return ()
+        loss, parts = self.loss, state.params["params"]
+        places = jax.eval_shape(lambda rows, step: loss.places(self.batch(material, rows[0], step[0])), *plan)
+        return tuple(name for name, ids in places.items() if row_adam.worth_it(parts[name].shape, ids.size))
 
     def by_rows(
-        self, state: TrainState, material: Material, plan: tuple[Array, Array], key: jax.Array
+        self,
+        names: tuple[str, ...],
+        state: TrainState,
+        material: Material,
+        plan: tuple[Array, Array],
+        key: jax.Array,
     ) -> tuple[Params, optax.OptState, Bool[Array, " T"]]:
-        """:meth:`by_tables` for plain Adam, to the same numbers up to rounding."""
+        """:meth:`by_tables` for plain Adam, to the same numbers up to rounding, these tables by rows."""
         loss, adam = self.loss, self.adam
         assert isinstance(loss, InBatchLoss)
         assert adam is not None
@@ -181,23 +187,24 @@ class Program:
         # A schedule counts for itself, to the same number.
         taken = optax.tree.get_all_with_path(state.opt_state, "count")[0][1]
         parts = {name: (leaf, *(moment[name] for moment in moments)) for name, leaf in state.params["params"].items()}
-        tables = {name: row_adam.begin(*parts.pop(name)) for name in loss.tables}
+        tables = {name: row_adam.begin(*parts.pop(name)) for name in names}
 
         def take_step(carry: tuple[Any, ...], now: tuple[Array, Array, Array]) -> tuple[Any, Array]:
             parts, tables, missed = carry
             batch, since = self.batch(material, *now[:2]), now[2]
             places = loss.places(batch)
-            named = {name: row_adam.named(ids, len(tables[name].at)) for name, ids in places.items()}
+            named = {name: row_adam.named(places[name], len(table.at)) for name, table in tables.items()}
             tables = {
                 name: row_adam.caught_up(adam, table, named[name], missed, since) for name, table in tables.items()
             }
             whole = {name: table.value for name, table in tables.items()}
 
             def of(rest: Any, rows: Any) -> Array:
-                return loss.of_rows({"params": whole | rest}, rows, batch, jax.random.fold_in(key, now[1]))
+                read = rows | {name: rest[name][ids] for name, ids in places.items() if name in rest}
+                return loss.of_rows({"params": whole | rest}, read, batch, jax.random.fold_in(key, now[1]))
 
             rest = {name: part[0] for name, part in parts.items()}
-            rows = {name: whole[name][ids] for name, ids in places.items()}
+            rows = {name: value[places[name]] for name, value in whole.items()}
             gradient, of_rows = jax.grad(of, argnums=(0, 1))(rest, rows)
             move = adam.move(taken + since, since)
             tables = {
@@ -230,7 +237,8 @@ class Program:
         num_examples = material.examples.weight.shape[-1]
         rows = batch_rows(order_key, step, self.steps, self.batch_size, num_examples)
         numbers = step + jnp.arange(self.steps)
-        advance = self.by_rows if self.reads_rows(state) else self.by_tables
+        names = self.row_tables(state, material, (rows, numbers))
+        advance = functools.partial(self.by_rows, names) if names else self.by_tables
         params, opt_state, sound = advance(state, material, (rows, numbers), loss_key)
         # A loss at every step would cost as much as its gradient; one an interval tells as much.
         last = self.batch(material, rows[-1], numbers[-1])

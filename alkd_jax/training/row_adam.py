@@ -15,7 +15,7 @@ A batch's rows are moved on before they are read, all others before the next val
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,14 @@ from alkd_jax.sparse_rows import named_rows
 MAX_STEPS = 400
 """After so many steps ``β₁ᵏ`` is 5e-19: gradients of up to 1e18 divided by it are still finite."""
 
-_LEAST_ENTRIES = 2**17
+_LEAST_ENTRIES = 100_000
 """A smaller table and its moments stay in a CPU's cache, where sweeps cost less than looking for rows."""
+
+_ROWS_A_PLACE = 1.5
+"""With fewer rows, a step reads so many of them that it may as well sweep them all."""
 
 _BLOCK = 512
 """Rows taken at a time: as many blocks as there are different rows, which no static shape could tell."""
-
-Tables: TypeAlias = dict[str, Float[Array, "V D"]]
 
 
 class Move(NamedTuple):
@@ -152,9 +153,10 @@ class Named(NamedTuple):
     number: Array
 
 
-def worth_it(tables: Tables) -> bool:
-    """Whether the tables are so large that rows should be looked for."""
-    return jax.default_backend() == "cpu" and all(math.prod(table.shape) >= _LEAST_ENTRIES for table in tables.values())
+def worth_it(shape: tuple[int, ...], places: int) -> bool:
+    """Whether a table is so large, and its rows so many against the places that a step reads, that rows are faster."""
+    large = math.prod(shape) >= _LEAST_ENTRIES and shape[0] >= _ROWS_A_PLACE * places
+    return jax.default_backend() == "cpu" and large
 
 
 def begin(value: Array, first: Array, second: Array) -> Table:
