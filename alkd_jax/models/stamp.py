@@ -8,6 +8,9 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
 
+_NARROW = 32
+"""Rows of fewer numbers leave a CPU's registers half empty."""
+
 
 def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
     """N(0, 0.002²) over the real items, 0 in the padding row."""
@@ -17,6 +20,27 @@ def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "
 def weighted_sum(weight: Float[Array, "B L"], x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
     """``Σ_l w_bl x_bl``, as a product: on a CPU a sum over a middle axis takes several times as long."""
     return jnp.einsum("bl,bld->bd", weight, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def each_times(x: Float[Array, "B L D"], kernel: Float[Array, "D E"]) -> Float[Array, "B L E"]:
+    """Every vector times the kernel, narrow ones a few in a row.
+
+    As one tall matrix: the kernel's gradient contracts rows, which over two axes takes twice the time on a CPU.
+    """
+    (batch, length, dim), width = x.shape, kernel.shape[1]
+    together = max(n for n in range(1, length + 1) if n == 1 or (length % n == 0 and n * dim <= _NARROW))
+    product = x.reshape(-1, together * dim) @ jnp.kron(jnp.eye(together), kernel)
+    return product.reshape(batch, length, width)
+
+
+def added_to_each(x: Float[Array, "B L D"], own: Float[Array, "B D"]) -> Float[Array, "B L D"]:
+    """Every vector of a session plus the session's own."""
+    _, length, dim = x.shape
+    if dim > _NARROW:
+        return x + own[:, None]
+    # Repeated by a product: a CPU takes twice as long to copy few numbers at a time.
+    copies = jnp.matmul(own, jnp.tile(jnp.eye(dim), length), precision=jax.lax.Precision.HIGHEST)
+    return (x.reshape(copies.shape) + copies).reshape(x.shape)
 
 
 class STAMP(nn.Module):
@@ -85,9 +109,8 @@ class STAMP(nn.Module):
         mean = weighted_sum(jnp.ones_like(mask, x.dtype), summed) / jnp.maximum(length, 1)
         last = jnp.take_along_axis(summed, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
         steering = last @ self.attention_last_kernel + mean @ self.attention_mean_kernel + self.attention_bias[None]
-        # As one tall matrix: the kernel's gradient contracts rows, which over two axes takes twice the time on a CPU.
-        hidden = (x.reshape(-1, self.dim) @ self.attention_item_kernel).reshape(x.shape) + steering[:, None]
-        energy = (jax.nn.sigmoid(hidden).reshape(-1, self.dim) @ self.attention_out_kernel).reshape(mask.shape)
+        hidden = added_to_each(each_times(x, self.attention_item_kernel), steering)
+        energy = each_times(jax.nn.sigmoid(hidden), self.attention_out_kernel)[..., 0]
         vector = weighted_sum(jnp.where(mask, energy, 0.0), x) + mean
         if self.variant == "original":
             long = jnp.tanh(vector @ self.session_kernel + self.session_bias[None])
