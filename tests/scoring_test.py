@@ -102,8 +102,8 @@ def test_rank_by_chunks_holds_no_score_matrix():
 
 
 def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypatch):
-    assert ranks._chunk_size(512, 10_240) == 1024
-    assert ranks._chunk_size(512, 512 + 8_476) == 832, "eleven chunks, which overlap less than nine"
+    assert ranks._chunk_size(512, 10_240) == 1152, "nine chunks of six times 192"
+    assert ranks._chunk_size(512, 9_600) == 960, "ten chunks, which overlap less than nine"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert ranks._chunk_size(512, 10_240) == 10_240
     assert 4 * 512 * ranks._chunk_size(512, 10**6) == 2**28
