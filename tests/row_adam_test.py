@@ -143,6 +143,7 @@ def test_only_plain_adam_on_rows_of_large_tables_goes_this_way(train, monkeypatc
 
 def test_a_run_goes_this_way_and_keeps_the_best_parameters(train, monkeypatch):
     monkeypatch.setattr(row_adam, "_LEAST_ENTRIES", 1)
+    monkeypatch.setattr(row_adam, "_ROWS_A_PLACE", 0)
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
     program, state, material = prepared(train, model, Adam(0.01))
     key, both = jax.random.key(4), []
