@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pickle_writer import (
     archive,
@@ -193,6 +193,7 @@ def with_byte(data, position, value):
 
 @FUZZ
 @given(st.integers(0, len(TOY) - 1), st.integers(0, 255))
+@example(5, 92)
 def test_a_damaged_frame_is_read_or_refused_and_nothing_else(write, position, value):
     try:
         pickles.read_frame(write(with_byte(TOY, position, value)))

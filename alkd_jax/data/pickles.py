@@ -11,6 +11,7 @@ import os
 import pathlib
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -90,7 +91,10 @@ def read_pickle(data: bytes, *, names: frozenset[str], source: str) -> Any:
         ValueError: the pickle is damaged, refers to another global, or needs an opcode that plain data do not.
     """
     try:
-        return _replay(data, names)
+        with warnings.catch_warnings():
+            # A text string with an escape that is none is decoded as it stands, and Python warns of it.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _replay(data, names)
     except _DAMAGE as error:
         raise ValueError(f"{source}: not a readable pickle: {' '.join(str(error).split())}") from error
 
