@@ -114,7 +114,7 @@ def compare(
     by_session = values.mean(0) - other_values.mean(0)
     num_seeds = min(len(values), len(other_values))
     by_seed = values.mean(1) - other_values.mean(1) if num_seeds > 1 else np.zeros(0)
-    p_randomisation = randomisation(rng, by_session, sign_patterns=sign_patterns)
+    p_randomisation = randomization_test(rng, by_session, sign_patterns=sign_patterns)
     p_bootstrap, over_sessions = bootstrap(
         rng, by_session, resamples=resamples, confidence=confidence, interval=interval
     )
@@ -134,35 +134,37 @@ def compare(
     )
 
 
-def randomisation(
-    rng: np.random.Generator, difference: Float[np.ndarray, " N"], *, sign_patterns: int = 10_000
+def randomization_test(
+    rng: np.random.Generator, differences: Float[np.ndarray, " N"], *, sign_patterns: int = 10_000
 ) -> float:
     """Two-sided p of a mean of paired differences, if each could as well have had the other sign.
 
     Args:
         rng: consumed.
-        difference: of the pairs.
+        differences: of the pairs, any number of them, zero and one among these.
         sign_patterns: how many are drawn; all ``2^N`` once where there are no more.
 
     Returns:
         p; 1 where fewer than two pairs differ.
     """
     # A pair without a difference has no sign to turn: leaving it out changes no sum, and most sessions are such.
-    moved = difference[difference != 0]
+    moved = differences[differences != 0]
     if moved.size < 2:
         return 1.0
-    if 2.0**moved.size <= sign_patterns:
+    batch = max(1, _VALUES_AT_A_TIME // moved.size)
+    # 2^N ≤ sign_patterns, in whole numbers: as a float 2^1024 is too large.
+    if moved.size < int(sign_patterns).bit_length():
         outcome = stats.permutation_test(
-            (moved,), np.sum, permutation_type="samples", vectorized=True, n_resamples=sign_patterns
+            (moved,), np.sum, permutation_type="samples", vectorized=True, n_resamples=sign_patterns, batch=batch
         )
         return float(outcome.pvalue)
     drawn = stats.monte_carlo_test(
         moved,
-        lambda size: np.where(rng.integers(0, 2, size, np.int8), moved, -moved),
+        lambda size: moved * (2 * rng.integers(0, 2, size, np.int8) - 1),
         np.sum,
         vectorized=True,
         n_resamples=sign_patterns,
-        batch=max(1, _VALUES_AT_A_TIME // moved.size),
+        batch=batch,
     )
     return float(drawn.pvalue)
 

@@ -42,6 +42,13 @@ def test_tests_are_plain_json_without_nan(found):
     assert [test["metric"] for test in found] == ["recall@10", "ndcg@10"] * len(comparisons.pairs(METHODS))
 
 
+def test_a_large_test_split_is_compared_like_a_small_one():
+    rng = np.random.default_rng(0)
+    ranks = {name: rng.integers(1, high, (2, 3_000)) for name, high in (("Student", 14), ("ALKDRec", 11))}
+    (recall, _) = comparisons.compare_all(ranks, seed=0, sign_patterns=99)
+    assert (recall["num_sessions"], recall["p_randomisation"]) == (3_000, pytest.approx(0.02))
+
+
 def test_a_training_free_method_is_compared_over_sessions_only(found):
     for test in found:
         alone = "Popularity" in (test["method"], test["against"])

@@ -25,22 +25,52 @@ def test_values_of_sessions_average_to_the_reported_metric(rng, metric):
 
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10_000), num=st.integers(2, 9))
-def test_randomisation_of_few_pairs_equals_the_enumeration_of_all_signs(seed, num):
+def test_randomization_of_few_pairs_equals_the_enumeration_of_all_signs(seed, num):
     difference = np.random.default_rng(seed).integers(-3, 4, num).astype(float)
     sums = [np.dot(signs, difference) for signs in itertools.product((-1, 1), repeat=num)]
     expected = np.mean(np.abs(sums) >= abs(difference.sum()))
-    assert significance.randomisation(np.random.default_rng(0), difference) == pytest.approx(expected)
+    assert significance.randomization_test(np.random.default_rng(0), difference) == pytest.approx(expected)
 
 
-def test_randomisation_of_many_pairs_follows_the_normal_limit(rng):
+def test_randomization_of_many_pairs_follows_the_normal_limit(rng):
     difference = rng.normal(0.1, 1.0, 400)
     z = difference.sum() / np.sqrt((difference**2).sum())
-    found = significance.randomisation(rng, difference)
+    found = significance.randomization_test(rng, difference)
     assert found == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.01)
 
 
-def test_randomisation_that_draws_never_says_zero(rng):
-    assert significance.randomisation(rng, np.ones(100), sign_patterns=999) == pytest.approx(2 / 1000)
+def test_randomization_that_draws_never_says_zero(rng):
+    assert significance.randomization_test(rng, np.ones(100), sign_patterns=999) == pytest.approx(2 / 1000)
+
+
+@pytest.mark.parametrize("num", [0, 1, 1023, 1024, 5000, 100_000])
+def test_randomization_takes_any_number_of_pairs(rng, num):
+    difference = rng.normal(0.0, 1.0, num)
+    expected = 1.0 if num < 2 else 2 * stats.norm.sf(abs(difference.sum()) / np.sqrt((difference**2).sum()))
+    assert significance.randomization_test(rng, difference, sign_patterns=400) == pytest.approx(expected, abs=0.15)
+
+
+def test_randomization_of_many_pairs_holds_few_of_their_signs_at_a_time(monkeypatch):
+    """Blocks are of one pattern where the pairs alone are more than a block is to hold."""
+    drawn = []
+
+    class Generator(np.random.Generator):
+        def integers(self, low, high, size, dtype):
+            drawn.append(size)
+            return super().integers(low, high, size, dtype)
+
+    monkeypatch.setattr(significance, "_VALUES_AT_A_TIME", 4_000)
+    for num, block in ((1_500, 2), (5_000, 1)):
+        drawn.clear()
+        significance.randomization_test(Generator(np.random.PCG64(0)), np.ones(num), sign_patterns=20)
+        assert drawn == [(block, num)] * (20 // block)
+
+
+def test_methods_are_compared_over_a_hundred_thousand_sessions(rng):
+    ranks = rng.integers(1, 30, (2, 100_000)), rng.integers(1, 31, (2, 100_000))
+    found = significance.compare(rng, *ranks, metric="ndcg@10", sign_patterns=99, resamples=99)
+    assert found.p_randomisation == pytest.approx(0.02)
+    assert found.interval[0] < found.difference < found.interval[1]
 
 
 @pytest.mark.parametrize("interval", significance.INTERVALS)
@@ -147,7 +177,7 @@ def test_without_a_difference_p_is_uniform_and_intervals_cover(rng):
     alarms = covered = 0
     for _ in range(trials):
         difference = rng.normal(size=40) * (rng.random(40) < 0.5)
-        alarms += significance.randomisation(rng, difference, sign_patterns=199) <= 0.1
+        alarms += significance.randomization_test(rng, difference, sign_patterns=199) <= 0.1
         _, (low, high) = significance.bootstrap(rng, difference, resamples=199, confidence=0.9)
         covered += low <= 0 <= high
     assert 0.05 * trials <= alarms <= 0.16 * trials
