@@ -54,6 +54,9 @@ class Leaderboard:
         max_steps: training steps at most, of everything that is trained here.
         prompt_tokens: of one question to the language model; by default the paper's account.
         answer_tokens: of one answer.
+        teacher: who ranks the sessions chosen here, as in `experiments.settings`; by default the data's own, which
+            prepared data do not have.
+        rankings: file of recorded lists that replay reads.
     """
 
     data: str
@@ -65,6 +68,32 @@ class Leaderboard:
     max_steps: int | None = None
     prompt_tokens: int = 1270
     answer_tokens: int = 150
+    teacher: str | None = None
+    rankings: pathlib.Path | None = None
+
+
+def trained_here(asked: Leaderboard, place: pathlib.Path) -> list[Settings]:
+    """The runs of the pipeline that the leaderboard makes, one a backbone; checked.
+
+    Raises:
+        ValueError: a setting is one that no hop can use.
+    """
+    found = [
+        Settings(
+            data=asked.data,
+            backbone=backbone,
+            out=place / backbone,
+            seeds=asked.seeds,
+            selection="released" if parse_source(asked.data).kind == "released" else "own",
+            max_steps=asked.max_steps or Settings.max_steps,
+            teacher=asked.teacher,
+            rankings=asked.rankings,
+        )
+        for backbone in asked.backbones
+    ]
+    for settings in found:
+        settings.check()
+    return found
 
 
 def board(asked: Leaderboard) -> dict[str, Any]:
@@ -76,25 +105,17 @@ def board(asked: Leaderboard) -> dict[str, Any]:
         student with every other method, over the test sessions and as many seeds as all have.
 
     Raises:
-        ValueError: a run is of other data.
+        ValueError: a run is of other data, or a setting is one that no hop can use.
     """
-    source = parse_source(asked.data)
-    dataset = source.load()
+    trained_here(asked, asked.out)
+    dataset = parse_source(asked.data).load()
     place = asked.out / dataset.name
     ours = Best(asked.data, place / "best", seeds=asked.seeds, max_steps=asked.max_steps)
     account(ours)
     counted = open_folder(ours, dataset)
     rank_by_counting(dataset, counted)
     folders = list(asked.runs)
-    for backbone in asked.backbones:
-        settings = Settings(
-            data=asked.data,
-            backbone=backbone,
-            out=place / backbone,
-            seeds=asked.seeds,
-            selection="released" if source.kind == "released" else "own",
-            max_steps=asked.max_steps or Settings.max_steps,
-        )
+    for settings in trained_here(asked, place):
         run_pipeline(settings)
         folders.append(settings.out)
     runs = [Run.reopen(folder) for folder in folders]
@@ -195,6 +216,7 @@ def main() -> None:
     """Entry point."""
     with told_in_one_line():
         asked = tyro.cli(Leaderboard, description=__doc__)
+        trained_here(asked, asked.out)
         # What takes minutes is written before what may take an hour.
         for part in dict.fromkeys((dataclasses.replace(asked, backbones=(), runs=()), asked)):
             numbers = board(part)

@@ -2,12 +2,20 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 from alkd_jax import sharding
 from experiments.methods import parse_methods
 from experiments.sources import parse_source
 
-TEACHERS = ("replay", "simulated", "openai", "conventional", "neighbor")
+TEACHERS: Mapping[str, str] = {
+    "replay": "recorded lists, with --rankings FILE",
+    "simulated": "made up from titles",
+    "openai": "a language model over HTTP",
+    "conventional": "the recommender's own lists",
+    "neighbor": "co-occurrence lists",
+}
+"""Who may rank the chosen sessions, and what each is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Settings:
         max_steps: training steps at most, teacher, student and distillation each.
         teacher: who ranks the chosen sessions: "replay" recorded lists, "simulated" from titles, "openai" over HTTP,
             "conventional" for the recommender's own lists (TR), "neighbor" for co-occurrence lists; by default replay
-            for released data, simulated for the built-in world.
+            for released data and with rankings, simulated for the built-in world; prepared data have no default.
         rankings: file of recorded lists that replay reads in place of the authors' record.
         candidates: what is to be ranked: the "teacher"'s top 50, or the "recorded" lists filled up from these, to
             compare a live model with the record.
@@ -85,20 +93,31 @@ class Settings:
 
     @property
     def ranker(self) -> str:
-        """The teacher asked for, or the data's own."""
-        is_recorded = self.rankings is not None or parse_source(self.data).kind == "released"
-        return self.teacher or ("replay" if is_recorded else "simulated")
+        """The teacher asked for, or the data's own.
+
+        Raises:
+            ValueError: none was asked for, and the data have none.
+        """
+        if self.teacher is not None:
+            return self.teacher
+        kind = "released" if self.rankings is not None else parse_source(self.data).kind
+        if kind == "prepared":
+            choices = "; ".join(f"{name}, {what}" for name, what in TEACHERS.items())
+            raise ValueError(f"--data prepared:PATH needs --teacher, for nobody has ranked these sessions: {choices}")
+        return "replay" if kind == "released" else "simulated"
 
     def check(self) -> None:
         """Raises ValueError on a setting that no hop can use."""
+        parse_source(self.data)
         for name, value, known in (
             ("mode", self.mode, ("clean", "released")),
             ("selection", self.selection, ("own", "released")),
-            ("teacher", self.ranker, TEACHERS),
             ("candidates", self.candidates, ("teacher", "recorded")),
         ):
             if value not in known:
                 raise ValueError(f"--{name} is {value!r}; expected {' or '.join(known)}")
+        if self.ranker not in TEACHERS:
+            raise ValueError(f"--teacher is {self.ranker!r}; expected {' or '.join(TEACHERS)}")
         parse_methods(self.methods)
         if self.mesh is not None:
             sharding.make(self.mesh)

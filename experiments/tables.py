@@ -55,6 +55,9 @@ class Tables:
         budget: sessions asked about; default the paper's.
         mesh: devices to compute on, as data=2,model=4; by default one.
         trials: option sets tried for every method that has options, see `experiments.tune`; 0 takes the defaults.
+        teacher: who ranks the chosen sessions, as in `experiments.settings`; by default the data's own, which prepared
+            data do not have.
+        rankings: file of recorded lists that replay reads, for a single data set.
     """
 
     data: tuple[str, ...]
@@ -68,6 +71,8 @@ class Tables:
     budget: int | None = None
     mesh: str | None = None
     trials: int = 4
+    teacher: str | None = None
+    rankings: pathlib.Path | None = None
 
     def run_of(self, data: str, backbone: str) -> pathlib.Path:
         """The folder of one run."""
@@ -91,6 +96,8 @@ class Tables:
             teacher_dim=self.teacher_dim,
             budget=self.budget,
             mesh=self.mesh,
+            teacher=self.teacher,
+            rankings=self.rankings,
         )
 
 

@@ -6,9 +6,26 @@ import sys
 
 import pytest
 
-from experiments import console, distilling, efficiency, fig3_ratios, pipeline, quickstart, reproduce, tables
+from experiments import (
+    all as everything,
+)
+from experiments import (
+    console,
+    distilling,
+    efficiency,
+    fig3_ratios,
+    leaderboard,
+    pipeline,
+    query_llm,
+    quickstart,
+    reproduce,
+    table1,
+    table2,
+    tables,
+    tune,
+)
 from experiments.methods import DISTILLED, SELECTIONS
-from experiments.settings import Settings
+from experiments.settings import TEACHERS, Settings
 from experiments.sources import parse_source
 
 METHODS = {
@@ -175,6 +192,11 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_done(tmp_path, mo
         ({"mode": "paper"}, "--mode is 'paper'; expected clean or released"),
         ({"selection": "released"}, "--selection released needs --data released:PATH:NAME"),
         ({"seeds": 0}, "--seeds is 0; expected at least 1"),
+        ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),
+        ({"data": "prepared:nowhere", "mode": "paper"}, "--mode is 'paper'"),
+        ({"data": "prepared:nowhere", "teacher": "oracle"}, "--teacher is 'oracle'; expected replay or simulated"),
+        ({"data": "prepared:nowhere", "teacher": "replay"}, "--teacher replay needs --rankings FILE"),
+        ({"data": "prepared:nowhere", "teacher": "simulated"}, "nowhere"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, changes, message):
@@ -186,6 +208,63 @@ def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(tmp_
     assert message in told
     assert "\n" not in told
     assert not (tmp_path / "run").exists()
+
+
+PREPARED = ["--data", "prepared:nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (reproduce, [*PREPARED, "--backbone", "fpmc", "--selection", "own"]),
+        (table1, [*PREPARED, "--selection", "own"]),
+        (table2, PREPARED),
+        (everything, [*PREPARED, "--selection", "own"]),
+        *((figure, [*PREPARED, "--backbone", "fpmc"]) for figure in everything.FIGURES),
+        (leaderboard, PREPARED),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").removeprefix("experiments."),
+)
+def test_every_command_asks_who_ranks_prepared_data(tmp_path, capsys, monkeypatch, command, arguments):
+    line = [command.__name__, *arguments, "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    told = capsys.readouterr().out.strip()
+    assert stop.value.code == 2
+    assert "\n" not in told
+    assert "--data prepared:PATH needs --teacher" in told
+    assert all(f"{name}, {what}" in told for name, what in TEACHERS.items())
+    assert not (tmp_path / "run").exists()
+    # With a teacher the next thing missing is the data.
+    monkeypatch.setattr(sys, "argv", [*line, "--selection", "own"] if command is not leaderboard else line)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--teacher", "simulated"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "nowhere" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("module", "more"), [(tune, ()), (efficiency, ()), (query_llm, ("estimate", "--model", "m"))])
+def test_a_run_that_never_said_who_ranks_prepared_data_is_refused(tmp_path, capsys, monkeypatch, module, more):
+    config = {"data": "prepared:nowhere", "backbone": "fpmc", "selection": "own", "ratios": [1, 5, 4]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(sys, "argv", [module.__name__, *more, "--run", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    told = capsys.readouterr().out.strip()
+    assert stop.value.code == 2
+    assert "needs --teacher" in told
+    assert "\n" not in told
+
+
+def test_the_datas_own_teacher_stands_where_there_is_one(tmp_path):
+    def ranker(data, **options):
+        return Settings(data, "fpmc", tmp_path, **options).ranker
+
+    assert ranker("synthetic") == ranker("synthetic:3") == "simulated"
+    assert ranker("released:x:ML") == "replay"
+    assert ranker("prepared:x", rankings=tmp_path / "lists.jsonl") == "replay"
+    assert ranker("prepared:x", teacher="neighbor") == "neighbor"
 
 
 def test_sources_are_parsed():
