@@ -56,7 +56,7 @@ def account(asked: Efficiency) -> dict[str, Any]:
     """
     if asked.model not in PRICES:
         raise ValueError(f"--model is {asked.model!r}, of no known price; expected one of {', '.join(PRICES)}")
-    run = Run.reopen(asked.run)
+    run = Run.reopen(asked.run, readonly=True)
     seconds = {name: hop["seconds"] for name, hop in run.folder.hops.items()}
     if "ranks" not in seconds:
         raise ValueError(f"{asked.run} is not finished; run experiments.reproduce on it first")

@@ -49,7 +49,7 @@ def ship(asked: Shipping) -> None:
     """
     if asked.out.exists():
         raise ValueError(f"{asked.out} exists; expected a new folder")
-    run = OpenRun.reopen(asked.run)
+    run = OpenRun.reopen(asked.run, readonly=True)
     if run.released:
         raise ValueError(
             f"{asked.run} is a run in released mode, whose students read item 1 as padding; ship a clean one"

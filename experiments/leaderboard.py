@@ -118,7 +118,7 @@ def board(asked: Leaderboard) -> dict[str, Any]:
     for settings in trained_here(asked, place):
         run_pipeline(settings)
         folders.append(settings.out)
-    runs = [Run.reopen(folder) for folder in folders]
+    runs = [Run.reopen(folder, readonly=True) for folder in folders]
     for run in runs:
         if run.dataset.fingerprint != dataset.fingerprint:
             raise ValueError(f"{run.folder.path} is a run on {run.dataset.name}; expected one on the same data")

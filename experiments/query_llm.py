@@ -187,7 +187,7 @@ def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
         run: the run's folder.
         out: the file; by default `llm/answers.jsonl` in the run's folder.
     """
-    asking, dataset = asked.kept_asking(run), Run.reopen(run).dataset
+    asking, dataset = asked.kept_asking(run), Run.reopen(run, readonly=True).dataset
     out = out or run / "llm" / "answers.jsonl"
     with asked.open_store(run) as store:
         client = asking.client(store, budget=Budget(requests=0))

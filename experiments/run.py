@@ -30,14 +30,24 @@ class OpenRun:
     folder: RunFolder
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Checks the settings, reads the data, and opens the folder."""
+    def open(cls, settings: Settings, *, readonly: bool = False) -> Self:
+        """Checks the settings, reads the data, and opens the folder.
+
+        Args:
+            settings: of the run.
+            readonly: look only, while another process may be working in the folder; hops are then not to be run.
+
+        Raises:
+            ValueError: the settings cannot be, or another process works in the folder.
+        """
         settings.check()
         dataset = parse_source(settings.data).load()
         alkd.models.create(settings.backbone, num_items=dataset.num_items, dim=settings.student_dim)
         folder = RunFolder(settings.out, announce=functools.partial(console.print, highlight=False, markup=False))
         identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
-        folder.open(identity | {"mode": settings.mode, "seed": settings.seed})
+        folder.open(identity | {"mode": settings.mode, "seed": settings.seed}, readonly=readonly)
+        if readonly:
+            return cls(settings, dataset, folder)
         asked = dataclasses.asdict(settings)
         # Where a run is computed is no part of what it is.
         del asked["mesh"]
@@ -49,11 +59,15 @@ class OpenRun:
         return cls(settings, dataset, folder)
 
     @classmethod
-    def reopen(cls, path: pathlib.Path) -> Self:
+    def reopen(cls, path: pathlib.Path, *, readonly: bool = False) -> Self:
         """Opens a run by the settings it was made with.
 
+        Args:
+            path: the run's folder.
+            readonly: as in `open`.
+
         Raises:
-            ValueError: the folder is no run, or one of another version.
+            ValueError: the folder is no run, or one of another version, or another process works in it.
         """
         config = path / "config.json"
         if not config.exists():
@@ -64,7 +78,8 @@ class OpenRun:
         except TypeError as error:
             raise ValueError(f"{config}: settings of another version ({error})") from error
         rankings = settings.rankings
-        return cls.open(dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings)))
+        settings = dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings))
+        return cls.open(settings, readonly=readonly)
 
     @property
     def mesh(self) -> jax.sharding.Mesh | None:

@@ -1,14 +1,67 @@
-"""A run is a folder of hops: each reads and writes named files, and is not run again while its inputs stand."""
+"""A run is a folder of hops: each reads and writes named files, and is not run again while its inputs stand.
+
+One process at a time works in a folder; others may look.
+"""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+LOCK = ".lock"
+"""The file that the process working in a folder has locked; it holds that process's number and stays behind."""
+
+_held: dict[tuple[int, pathlib.Path], int] = {}
+_holding = threading.Lock()
+
+
+def hold(folder: pathlib.Path) -> bool:
+    """Keeps other processes from working in a folder until this one ends, however it ends.
+
+    Args:
+        folder: that is there; this process may hold it already.
+
+    Returns:
+        Whether it was not held before.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    lock, key = folder / LOCK, (os.getpid(), folder.resolve())
+    with _holding:
+        before = _held.get(key)
+        if before is not None:
+            # A folder that was deleted and made again has another lock.
+            if lock.exists() and os.path.samestat(os.fstat(before), lock.stat()):
+                return False
+            os.close(_held.pop(key))
+        taken = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            number = os.read(taken, 20).decode(errors="replace").strip()
+            os.close(taken)
+            if not isinstance(error, BlockingIOError):
+                raise
+            who = f"process {number}" if number.isdecimal() else "another process"
+            raise ValueError(f"{folder} is in use by {who}; wait for its end, or choose another folder") from None
+        os.ftruncate(taken, 0)
+        os.write(taken, f"{os.getpid()}\n".encode())
+        _held[key] = taken
+        return True
+
+
+def let_go(folder: pathlib.Path) -> None:
+    """Lets other processes work in a folder that this one holds."""
+    with _holding:
+        os.close(_held.pop((os.getpid(), folder.resolve())))
 
 
 def write_json(path: pathlib.Path, value: object) -> None:
@@ -42,29 +95,52 @@ class RunFolder:
     path: pathlib.Path
     announce: Callable[[str], None]
 
-    def open(self, identity: Mapping[str, Any]) -> None:
-        """Makes the folder, or checks that it holds a run of the same thing.
+    def open(self, identity: Mapping[str, Any], *, readonly: bool = False) -> None:
+        """Makes the folder, or checks that it holds a run of the same thing; no other process can work in it then.
 
         Args:
             identity: what a folder never changes: data, backbone, … Plain JSON values.
+            readonly: look only, while another process may be working in it; it has to be there.
 
         Raises:
-            ValueError: the folder holds something else.
+            ValueError: the folder holds something else, or another process works in it.
         """
-        identity_file = self.path / "run.json"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; expected a folder or nothing")
-        if identity_file.exists():
-            held = read_json(identity_file)
-            if held != dict(identity):
-                names = sorted(k for k in held.keys() | identity.keys() if held.get(k) != identity.get(k))
-                told = "; ".join(f"{name} is {held.get(name)!r}, asked {identity.get(name)!r}" for name in names)
-                raise ValueError(f"{self.path} holds another run ({told}); choose another folder")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        if readonly:
+            self._check(identity)
+            return
+        if not (self.path / "run.json").exists() and self.path.is_dir():
+            self._refuse_foreign()
+        self.path.mkdir(parents=True, exist_ok=True)
+        is_new = hold(self.path)
+        try:
+            # Another process may have made it in between.
+            if (self.path / "run.json").exists():
+                self._check(identity)
+            else:
+                self._refuse_foreign()
+                write_json(self.path / "run.json", dict(identity))
+        except BaseException:
+            if is_new:
+                let_go(self.path)
+            raise
+
+    def _check(self, identity: Mapping[str, Any]) -> None:
+        """Raises ValueError unless the folder holds a run of this."""
+        identity_file = self.path / "run.json"
+        if not identity_file.exists():
+            raise ValueError(f"{self.path} is no run's folder")
+        held = read_json(identity_file)
+        if held != dict(identity):
+            names = sorted(k for k in held.keys() | identity.keys() if held.get(k) != identity.get(k))
+            told = "; ".join(f"{name} is {held.get(name)!r}, asked {identity.get(name)!r}" for name in names)
+            raise ValueError(f"{self.path} holds another run ({told}); choose another folder")
+
+    def _refuse_foreign(self) -> None:
+        """Raises ValueError where there are files, though no run was begun here."""
+        if any(path.name != LOCK for path in self.path.iterdir()):
             raise ValueError(f"{self.path} holds files that are not a run's; choose another folder")
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(identity_file, dict(identity))
 
     @property
     def hops(self) -> dict[str, dict[str, Any]]:

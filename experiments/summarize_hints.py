@@ -30,7 +30,7 @@ def summarize(options: Annotated[Asking, tyro.conf.arg(name="")], cases: int = 1
         cases: training sessions shown.
         seed: of their choice.
     """
-    run = Run.reopen(options.run)
+    run = Run.reopen(options.run, readonly=True)
     question = hints_question(run, options, cases, seed)
     with asked.open_store(options.run) as store:
         client = options.client(store)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.console import console
 from experiments.reproduce import run_pipeline
 from experiments.results import cell
-from experiments.run_folder import write_json
+from experiments.run_folder import hold, write_json
 from experiments.settings import Settings
 
 COLOURS = {
@@ -44,8 +44,9 @@ def sweep(
         if first is not None and not out.exists():
             # What the change does not touch is taken over; the hops' records tell which that is.
             partial = base.out / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
             base.out.mkdir(parents=True, exist_ok=True)
+            hold(base.out)
+            shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(first, partial)
             partial.rename(out)
         numbers[name] = run_pipeline(dataclasses.replace(base, out=out, **changes))
