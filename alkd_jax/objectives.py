@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alkd_jax import losses, scoring, sharding
-from alkd_jax.examples import Batch
+from alkd_jax import losses, scoring
 from alkd_jax.models import Encoder, Params
+from alkd_jax.ops import lookup
 from alkd_jax.samplers import Sampler
+from alkd_jax.types import Batch
 
 
 @runtime_checkable
@@ -54,7 +55,7 @@ class InBatchLoss:
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors = encode(self.model, params, batch, key)
-        targets = sharding.rows(self.model.apply(params, method="item_embeddings"), batch.target)
+        targets = lookup.rows(self.model.apply(params, method="item_embeddings"), batch.target)
         if vectors.ndim > 2:
             scores = scoring.pooled(vectors @ targets.T)
             apart = batch.session[:, None] != batch.session[None, :]
@@ -107,7 +108,7 @@ def in_batch_softmax(model: Encoder) -> Loss:
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
-        targets = sharding.rows(model.apply(params, method="item_embeddings"), batch.target)
+        targets = lookup.rows(model.apply(params, method="item_embeddings"), batch.target)
         log_chance = jnp.asarray(batch.aside["log_frequency"])[batch.target]
         scores = scoring.pooled(vectors @ targets.T)
         differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])
@@ -135,7 +136,7 @@ def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        own = scoring.listed_scores(vectors, sharding.rows(table, batch.target)[:, None])[:, 0]
+        own = scoring.listed_scores(vectors, lookup.rows(table, batch.target)[:, None])[:, 0]
         return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - own, batch.weight)
 
     return loss
@@ -162,9 +163,9 @@ def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
         total = gain.sum(-1)
-        of_listed = scoring.listed_scores(vectors, sharding.rows(table, listed))
+        of_listed = scoring.listed_scores(vectors, lookup.rows(table, listed))
         taught = (gain * of_listed).sum(-1) / jnp.where(total > 0, total, 1.0)
-        own = scoring.listed_scores(vectors, sharding.rows(table, batch.target)[:, None])[:, 0]
+        own = scoring.listed_scores(vectors, lookup.rows(table, batch.target)[:, None])[:, 0]
         share = jnp.where(total > 0, batch.aside["list_share"], 0.0)
         wanted = (1 - share) * own + share * taught
         return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - wanted, batch.weight)
@@ -203,7 +204,7 @@ def measure_softmax(model: Encoder, *, smoothing: float = 0.0, chunk_size: int |
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
         log_z = _log_partition(vectors, table, chunk_size)
-        wanted = (gain * scoring.listed_scores(vectors, sharding.rows(table, listed))).sum(-1)
+        wanted = (gain * scoring.listed_scores(vectors, lookup.rows(table, listed))).sum(-1)
         if smoothing:
             wanted = (1 - smoothing) * wanted + smoothing * gain.sum(-1) * (vectors[:, 0] @ table[1:].mean(0))
         taught = log_z * gain.sum(-1) - wanted
@@ -253,8 +254,8 @@ def sampled_loss(model: Encoder, kind: str, *, num_negatives: int = 1) -> Loss:
         table = model.apply(params, method="item_embeddings")
         drawn = sampler.draw(draw_key, (batch.target.shape[0], num_negatives))
         fresh = (drawn != batch.target[:, None]) & (drawn[:, :, None] != batch.items[:, None, :]).all(-1)
-        positive = scoring.listed_scores(vectors, sharding.rows(table, batch.target)[:, None])[:, 0]
-        negative = scoring.listed_scores(vectors, sharding.rows(table, drawn))
+        positive = scoring.listed_scores(vectors, lookup.rows(table, batch.target)[:, None])[:, 0]
+        negative = scoring.listed_scores(vectors, lookup.rows(table, drawn))
         if kind == "softmax":
             return losses.sampled_softmax(
                 positive,
@@ -286,7 +287,7 @@ def listwise_loss(model: Encoder) -> Loss:
         listed = jnp.asarray(batch.aside["list_items"])[batch.row]
         gain = jnp.asarray(batch.aside["list_gain"])[batch.row]
         table = model.apply(params, method="item_embeddings")
-        scores = scoring.listed_scores(vectors, sharding.rows(table, listed))
+        scores = scoring.listed_scores(vectors, lookup.rows(table, listed))
         return losses.listwise_softmax(scores, gain, where=listed > 0, weight=batch.weight)
 
     return loss

@@ -11,7 +11,7 @@ from typing import Any
 
 import flax.struct
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 PAD = 0
 
@@ -74,6 +74,31 @@ class Rankings:
     def __len__(self) -> int:
         """Returns the number of ranked sessions M."""
         return self.session_id.shape[0]
+
+
+@flax.struct.dataclass
+class Batch:
+    """One step's examples with their sessions gathered, and what else a loss may look at.
+
+    Attributes:
+        items: ``[B, L]`` the input, left-aligned.
+        mask: ``[B, L]`` True on real items.
+        session: ``[B]`` row in the training sessions.
+        target: ``[B]`` item to rank high.
+        weight: ``[B]`` 0 takes a row out.
+        row: ``[B]`` row among the examples.
+        step: steps taken before this one.
+        aside: whatever was given to ``fit(aside=…)``: a teacher's tables, lists, a sampler, a weight.
+    """
+
+    items: Int[Array, "B L"]
+    mask: Bool[Array, "B L"]
+    session: Int[Array, " B"]
+    target: Int[Array, " B"]
+    weight: Float[Array, " B"]
+    row: Int[Array, " B"]
+    step: Int[Array, ""] | int = 0
+    aside: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import tyro
 
-from alkd_jax import sparse_rows
+from alkd_jax.ops import embedding
 from benchmarks import peers_torch
 from benchmarks.harness import Bench, compare
 
@@ -36,7 +36,7 @@ class Cells(Bench):
 
 
 def by_rows(
-    rows: sparse_rows.RowOptimizer, table: np.ndarray, ids: np.ndarray, gradients: np.ndarray, dtype: Any = jnp.float32
+    rows: embedding.RowOptimizer, table: np.ndarray, ids: np.ndarray, gradients: np.ndarray, dtype: Any = jnp.float32
 ) -> Callable[[], Any]:
     """Our step."""
     stored = jnp.array(table, dtype, copy=True)
@@ -97,8 +97,8 @@ def measure(items: int, bench: Cells) -> None:
     ids = np.clip(items ** rng.random(bench.named), 1, items).astype(np.int32)
     gradients = rng.standard_normal((bench.named, bench.dim), dtype=np.float32)
     candidates = {
-        "rows, adam": by_rows(sparse_rows.adam(1e-3), table, ids, gradients),
-        "rows, row-wise adagrad": by_rows(sparse_rows.adagrad(1e-3, rowwise=True), table, ids, gradients),
+        "rows, adam": by_rows(embedding.adam(1e-3), table, ids, gradients),
+        "rows, row-wise adagrad": by_rows(embedding.adagrad(1e-3, rowwise=True), table, ids, gradients),
         "dense adam": dense(table, ids, gradients),
     }
     if peers_torch.ABSENT is None:

@@ -25,8 +25,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import alkd_jax as alkd
-from alkd_jax import examples, scoring, selection, sharding, sparse_rows, training
-from alkd_jax.training import program as programs
+from alkd_jax import scoring, selection, sharding, training
+from alkd_jax.ops import embedding
+from alkd_jax.training import examples
+from alkd_jax.training.steppers import dense as programs
 from benchmarks import worlds
 from benchmarks.harness import Bench, machine, middle, peak_mib, seconds, tell
 
@@ -109,13 +111,13 @@ def train(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
 
 def update(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
     """Steps of lazy Adam on the rows of a batch."""
-    optimizer = sparse_rows.adam(1e-3)
+    optimizer = embedding.adam(1e-3)
     rows = sizes.items + -sizes.items % mesh.shape["model"]
     table = jax.device_put(jnp.zeros((rows, sizes.dim)), NamedSharding(mesh, P("model")))
     ids = jax.random.randint(jax.random.key(0), (8 * sizes.batch,), 1, sizes.items)
     gradients = jax.random.normal(jax.random.key(1), (len(ids), sizes.dim))
     ids, gradients = jax.device_put((ids, gradients), NamedSharding(mesh, P("data")))
-    step = jax.jit(functools.partial(sparse_rows.update_parts, optimizer, mesh), donate_argnums=(0, 1))
+    step = jax.jit(functools.partial(embedding.update_parts, optimizer, mesh), donate_argnums=(0, 1))
     held = table, optimizer.init(table)
 
     def run() -> Any:

@@ -21,9 +21,9 @@ import numpy as np
 import tyro
 
 import alkd_jax as alkd
-from alkd_jax import export
 from alkd_jax.models import Encoder, Params
-from alkd_jax.recommender import Recommender
+from alkd_jax.serving import export
+from alkd_jax.serving.recommender import Recommender
 from benchmarks import worlds
 from benchmarks.harness import Bench, compare
 

@@ -16,10 +16,11 @@ import numpy as np
 import tyro
 
 import alkd_jax as alkd
-from alkd_jax import examples, training
-from alkd_jax.training import groups
-from alkd_jax.training import program as programs
-from alkd_jax.training.row_adam import Adam
+from alkd_jax import training
+from alkd_jax.training import examples
+from alkd_jax.training import seeds as groups
+from alkd_jax.training.steppers import dense as programs
+from alkd_jax.training.steppers.row_sparse_adam import Adam
 from benchmarks import peers_recbole, peers_torch, worlds
 from benchmarks.harness import Bench, compare
 

@@ -9,9 +9,10 @@ import dataclasses
 
 import tyro
 
-from experiments import fig2_correction, fig2_width, fig3_ratios, fig4_budget, tables
-from experiments.console import console, told_in_one_line
-from experiments.sources import parse_source
+from . import fig2_correction, fig2_width, fig3_ratios, fig4_budget
+from .pipeline.sources import parse_source
+from .reporting import tables
+from .reporting.console import console, told_in_one_line
 
 FIGURES = (fig2_width, fig2_correction, fig3_ratios, fig4_budget)
 

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 import alkd_jax as alkd
 from alkd_jax.data.audit import audit
 from alkd_jax.data.sessions import pack
-from experiments.console import console, told_in_one_line
-from experiments.report import svg
-from experiments.run_folder import write_json
-from experiments.sources import parse_source
+
+from .pipeline.run_folder import write_json
+from .pipeline.sources import parse_source
+from .reporting.console import console, told_in_one_line
+from .reporting.report import svg
 
 _WHOLE = 1000
 
@@ -231,7 +232,7 @@ def _flat(name: str, value: object) -> list[tuple[str, str]]:
 
 
 def _write_page(path: pathlib.Path, dataset: alkd.Dataset, found: dict[str, Any], topics: dict[str, Any]) -> None:
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("experiments"), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader(f"{__package__}.reporting"), autoescape=True)
     report = dict(dataset.report)
     about = "{sessions:,} sessions of {interactions:,} interactions over {items:,} items.".format(**found["counts"])
     hidden = ("bad_rows", "lengths")

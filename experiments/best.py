@@ -19,16 +19,20 @@ import tabulate
 import tyro
 
 import alkd_jax as alkd
-from alkd_jax import checkpoints, evaluation, metrics
-from alkd_jax.distillation import best
-from alkd_jax.distillation.best import Recipe
-from experiments import best_lists, best_rows, best_sessions, comparisons
-from experiments.best_rows import Row
-from experiments.console import console, told_in_one_line, training_bar
-from experiments.export import write_student
-from experiments.results import COLUMNS, averaged, cell
-from experiments.run_folder import RunFolder, write_json
-from experiments.sources import parse_source
+from alkd_jax import evaluation
+from alkd_jax.distillation.item_rules import recipe as best
+from alkd_jax.distillation.item_rules.recipe import Recipe
+from alkd_jax.evaluation import metrics
+from alkd_jax.training import checkpoints
+
+from .export import write_student
+from .pipeline import best_lists, best_rows, best_sessions
+from .pipeline.best_rows import Row
+from .pipeline.run_folder import RunFolder, write_json
+from .pipeline.sources import parse_source
+from .reporting import comparisons
+from .reporting.console import console, told_in_one_line, training_bar
+from .reporting.results import COLUMNS, averaged, cell
 
 NAME = "Best student (width 10)"
 GROUPS = ("student", "ablation", "widths", "lists", "sessions")
@@ -39,7 +43,7 @@ class Best:
     """What is asked.
 
     Attributes:
-        data: a data set, see `experiments.sources`.
+        data: a data set, see `experiments.pipeline.sources`.
         out: folder.
         seeds: students of every row.
         rows: "student", or more: "ablation", "widths", "lists", "sessions"; "all".

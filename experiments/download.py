@@ -11,7 +11,8 @@ import tyro
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from alkd_jax.data.download import PUBLIC_SETS, download
-from experiments.console import console, told_in_one_line
+
+from .reporting.console import console, told_in_one_line
 
 
 def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:

@@ -20,11 +20,12 @@ import tyro
 from alkd_jax import scoring
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
-from experiments.console import console, told_in_one_line
-from experiments.methods import role_of, trained_methods
-from experiments.pipeline import Run
-from experiments.run import first_seed
-from experiments.run_folder import write_json
+
+from .pipeline.methods import role_of, trained_methods
+from .pipeline.run import first_seed
+from .pipeline.run_folder import write_json
+from .pipeline.stages import Run
+from .reporting.console import console, told_in_one_line
 
 HEADINGS = ("model", "width", "parameters", "not 0", "bytes", "µs a session", "seconds to train")
 

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import tyro
 
-from alkd_jax import export
-from experiments.console import console, told_in_one_line
-from experiments.distilling import role_of
-from experiments.methods import trained_methods
-from experiments.run import OpenRun
+from alkd_jax.serving import export
+
+from .pipeline.distill_methods import role_of
+from .pipeline.methods import trained_methods
+from .pipeline.run import OpenRun
+from .reporting.console import console, told_in_one_line
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pathlib
 
 import tyro
 
-from experiments import sweeps
-from experiments.console import told_in_one_line
-from experiments.settings import Settings
+from .pipeline.settings import Settings
+from .reporting import sweeps
+from .reporting.console import told_in_one_line
 
 NAME = "fig2_correction"
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -20,7 +20,7 @@ POINTS = {f"{share:.0%}": {"correction": share} for share in SHARES}
 
 
 def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
-    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    """Runs all points and writes the figure into the base's folder; `start` as in `sweeps.sweep`."""
     numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec,RAD-BC"), POINTS, start=start)
     sweeps.write(
         base.out, NAME, numbers, along="share of missing lists corrected", methods=("Student", "RAD-BC", "ALKDRec")

@@ -10,9 +10,9 @@ import pathlib
 
 import tyro
 
-from experiments import sweeps
-from experiments.console import told_in_one_line
-from experiments.settings import Settings
+from .pipeline.settings import Settings
+from .reporting import sweeps
+from .reporting.console import told_in_one_line
 
 NAME = "fig2_width"
 WIDTHS = (10, 20, 40, 60, 80, 100)
@@ -20,7 +20,7 @@ POINTS = {str(width): {"student_dim": width} for width in WIDTHS}
 
 
 def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
-    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    """Runs all points and writes the figure into the base's folder; `start` as in `sweeps.sweep`."""
     numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec"), POINTS, start=start)
     sweeps.write(base.out, NAME, numbers, along="width of the student", methods=("Teacher", "Student", "ALKDRec"))
 

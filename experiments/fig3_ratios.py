@@ -10,9 +10,9 @@ import pathlib
 
 import tyro
 
-from experiments import sweeps
-from experiments.console import told_in_one_line
-from experiments.settings import Settings
+from .pipeline.settings import Settings
+from .reporting import sweeps
+from .reporting.console import told_in_one_line
 
 NAME = "fig3_ratios"
 RATIOS = ((1, 5, 4), (1, 4, 5), (1, 6, 3), (1, 7, 2), (2, 5, 3), (3, 5, 2), (4, 5, 1))
@@ -22,7 +22,7 @@ POINTS = {":".join(map(str, ratios)): {"ratios": ratios} for ratios in RATIOS}
 
 
 def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
-    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    """Runs all points and writes the figure into the base's folder; `start` as in `sweeps.sweep`."""
     numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec", selection="own"), POINTS, start=start)
     along = "effective : similar : incorrect"
     sweeps.write(base.out, NAME, numbers, along=along, methods=("Student", "ALKDRec"), ordered=False)

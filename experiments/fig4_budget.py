@@ -10,9 +10,9 @@ import pathlib
 
 import tyro
 
-from experiments import sweeps
-from experiments.console import told_in_one_line
-from experiments.settings import Settings
+from .pipeline.settings import Settings
+from .reporting import sweeps
+from .reporting.console import told_in_one_line
 
 NAME = "fig4_budget"
 BUDGETS = (50, 100, 250, 500, 750, 1000, 2000)
@@ -20,7 +20,7 @@ POINTS = {str(budget): {"budget": budget} for budget in BUDGETS}
 
 
 def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
-    """Runs all points and writes the figure into the base's folder; `start` as in :func:`experiments.sweeps.sweep`."""
+    """Runs all points and writes the figure into the base's folder; `start` as in `sweeps.sweep`."""
     numbers = sweeps.sweep(dataclasses.replace(base, methods="short", selection="own"), POINTS, start=start)
     sweeps.write(base.out, NAME, numbers, along="sessions asked about", methods=("Student", "Random", "ALKDRec"))
 

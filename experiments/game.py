@@ -15,8 +15,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from alkd_jax import maxmin, selection
-from experiments.console import told_in_one_line
-from experiments.run_folder import write_json
+
+from .pipeline.run_folder import write_json
+from .reporting.console import told_in_one_line
 
 
 def solve_both(gains: selection.LogGains, num_effective: int, num_similar: int) -> dict[str, maxmin.Solution]:

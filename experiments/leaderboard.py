@@ -16,23 +16,25 @@ import numpy as np
 import tabulate
 import tyro
 
-from alkd_jax import checkpoints
-from alkd_jax.distillation import best
+from alkd_jax.distillation.item_rules import recipe as best
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
+from alkd_jax.training import checkpoints
 from alkd_jax.types import Dataset
-from experiments import comparisons, efficiency
-from experiments.best import NAME, Best, account, open_folder
-from experiments.console import console, told_in_one_line
-from experiments.methods import SELECTIONS, TUNED, role_of, trained_methods
-from experiments.pipeline import Run, rank_by_counting
-from experiments.reproduce import run_pipeline
-from experiments.results import averaged, cell
-from experiments.run import first_seed
-from experiments.run_folder import write_json
-from experiments.settings import Settings
-from experiments.sources import parse_source
-from experiments.tables import PAPER_NAMES, published
+
+from . import efficiency
+from .best import NAME, Best, account, open_folder
+from .pipeline.methods import SELECTIONS, TUNED, role_of, trained_methods
+from .pipeline.run import first_seed
+from .pipeline.run_folder import write_json
+from .pipeline.settings import Settings
+from .pipeline.sources import parse_source
+from .pipeline.stages import Run, rank_by_counting
+from .reporting import comparisons
+from .reporting.console import console, told_in_one_line
+from .reporting.results import averaged, cell
+from .reporting.tables import PAPER_NAMES, published
+from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 PAID = (*SELECTIONS, TUNED, "DLLM2Rec", "Shuffled lists")
@@ -45,7 +47,7 @@ class Leaderboard:
     """What is asked.
 
     Attributes:
-        data: a data set, see `experiments.sources`.
+        data: a data set, see `experiments.pipeline.sources`.
         json: where the numbers go.
         out: folder of the runs; default `runs/leaderboard`.
         backbones: whose teachers, students and ALKDRec students are trained here.
@@ -54,8 +56,8 @@ class Leaderboard:
         max_steps: training steps at most, of everything that is trained here.
         prompt_tokens: of one question to the language model; by default the paper's account.
         answer_tokens: of one answer.
-        teacher: who ranks the sessions chosen here, as in `experiments.settings`; by default the data's own, which
-            prepared data do not have.
+        teacher: who ranks the sessions chosen here, as in `pipeline.settings`; by default the data's own, which prepared data do not
+            have.
         rankings: file of recorded lists that replay reads.
     """
 

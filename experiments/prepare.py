@@ -17,10 +17,11 @@ import tyro
 from rich.table import Table
 
 from alkd_jax.data.prepared import Prepared, prepare, save_prepared
-from alkd_jax.data.recbole import write_recbole
-from alkd_jax.data.sessioniser import SessionRules
-from experiments.console import console, told_in_one_line
-from experiments.raw_sources import read_source
+from alkd_jax.data.readers.recbole import write_recbole
+from alkd_jax.data.sessionize import SessionRules
+
+from .pipeline.raw_sources import read_source
+from .reporting.console import console, told_in_one_line
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,16 +18,17 @@ from typing import Annotated, Any
 import tyro
 
 from alkd_jax.llm import exchange
-from alkd_jax.llm.account import Account
 from alkd_jax.llm.batch import Batches
 from alkd_jax.llm.client import Client
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.ledger import Budget, Ledger
 from alkd_jax.llm.pricing import Estimate, Price, dollars
-from experiments import asking as asked
-from experiments.asking import Asking
-from experiments.console import asking_bar, console, told_in_one_line
-from experiments.pipeline import Run
+from alkd_jax.llm.usage import Account
+
+from .pipeline import llm_settings as asked
+from .pipeline.llm_settings import Asking
+from .pipeline.stages import Run
+from .reporting.console import asking_bar, console, told_in_one_line
 
 Options = Annotated[Asking, tyro.conf.arg(name="")]
 

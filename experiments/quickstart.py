@@ -9,9 +9,9 @@ import pathlib
 
 import tyro
 
-from experiments.console import told_in_one_line
-from experiments.reproduce import run_pipeline
-from experiments.settings import Settings
+from .pipeline.settings import Settings
+from .reporting.console import told_in_one_line
+from .reproduce import run_pipeline
 
 
 def main() -> None:

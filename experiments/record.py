@@ -17,11 +17,11 @@ from typing import Any
 import tabulate
 import tyro
 
-from experiments import comparisons, report, tables
-from experiments.console import console, told_in_one_line
-from experiments.methods import CONTROLS
-from experiments.results import cell, search_lines, spread
-from experiments.run_folder import read_json
+from .pipeline.methods import CONTROLS
+from .pipeline.run_folder import read_json
+from .reporting import comparisons, report, tables
+from .reporting.console import console, told_in_one_line
+from .reporting.results import cell, search_lines, spread
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 KEPT_OF_A_TEST = ("method", "against", "metric", "difference", "interval", "p_randomisation_holm", "p_seeds_holm")

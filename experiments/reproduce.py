@@ -13,11 +13,13 @@ from typing import Any
 
 import tyro
 
-from experiments import asking, query_llm, report, results
-from experiments.console import console, told_in_one_line
-from experiments.pipeline import Run
-from experiments.run_folder import write_json
-from experiments.settings import Settings
+from . import query_llm
+from .pipeline import llm_settings
+from .pipeline.run_folder import write_json
+from .pipeline.settings import Settings
+from .pipeline.stages import Run
+from .reporting import report, results
+from .reporting.console import console, told_in_one_line
 
 
 def run_pipeline(settings: Settings) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
     run = Run.open(settings)
     run.hops_to_candidates()
     if settings.ranker == "openai" and settings.model is not None:
-        asked = asking.Asking(
+        asked = llm_settings.Asking(
             settings.out, settings.model, settings.base_url, settings.budget_usd, min_valid=settings.min_valid
         )
         query_llm.ask(asked)

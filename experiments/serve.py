@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from alkd_jax.recommender import Recommender
+from alkd_jax.serving.recommender import Recommender
 
 MOST_BYTES, MOST_ITEMS, MOST_RECOMMENDED = 2**16, 1000, 1000
 """Largest body, longest session and longest list."""

@@ -14,12 +14,13 @@ import tyro
 import alkd_jax as alkd
 from alkd_jax.llm import prompts
 from alkd_jax.llm.collection import collect_sync
-from experiments import asking as asked
-from experiments.asking import Asking
-from experiments.console import told_in_one_line
-from experiments.pipeline import Run
-from experiments.query_llm import say, say_account, say_estimate
-from experiments.run_folder import write_json
+
+from .pipeline import llm_settings as asked
+from .pipeline.llm_settings import Asking
+from .pipeline.run_folder import write_json
+from .pipeline.stages import Run
+from .query_llm import say, say_account, say_estimate
+from .reporting.console import told_in_one_line
 
 
 def summarize(options: Annotated[Asking, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:

@@ -7,8 +7,8 @@ Every dataset and backbone is a run's folder of its own, shared with the other t
 
 import tyro
 
-from experiments import tables
-from experiments.console import console, told_in_one_line
+from .reporting import tables
+from .reporting.console import console, told_in_one_line
 
 
 def main() -> None:

@@ -17,11 +17,12 @@ import numpy as np
 import tyro
 
 from alkd_jax import evaluation
-from experiments import distilling
-from experiments.console import console, told_in_one_line, training_bar
-from experiments.methods import BASELINES, TUNED, parse_methods, role_of
-from experiments.pipeline import Run
-from experiments.run_folder import read_json, write_json
+
+from .pipeline import distill_methods
+from .pipeline.methods import BASELINES, TUNED, parse_methods, role_of
+from .pipeline.run_folder import read_json, write_json
+from .pipeline.stages import Run
+from .reporting.console import console, told_in_one_line, training_bar
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "DE": {"weight": (0.01, 0.001, 0.005, 0.05, 0.1), "num_experts": (30, 5, 10, 20)},
@@ -93,8 +94,8 @@ def searched(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
 
     A trial is trained as the run would train it, and stops as that does: recall@10 alone is too coarse to stop by.
     """
-    lists = distilling.lists_of(run, method)
-    train = distilling.from_scratch if method in BASELINES else distilling.fine_tuned
+    lists = distill_methods.lists_of(run, method)
+    train = distill_methods.from_scratch if method in BASELINES else distill_methods.fine_tuned
     fixed = {"seeds": min(asked.seeds, run.settings.seeds), "max_steps": asked.max_steps}
     trials: list[dict[str, Any]] = []
     for number, options in enumerate(draws(GRIDS[method], asked.trials, seed=run.settings.seed)):

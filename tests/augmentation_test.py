@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax.augmentation import augmented
-from alkd_jax.examples import Batch
+from alkd_jax.training.augmentation import augmented
+from alkd_jax.types import Batch
 
 
 def seen(key, items, **chances):

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax import evaluation, neighbors, rules
-from alkd_jax.distillation import best
+from alkd_jax import baselines, evaluation
+from alkd_jax.distillation.item_rules import recipe as best
+from alkd_jax.distillation.item_rules import rules
 from experiments import best as command
-from experiments import best_lists, best_rows, best_sessions, leaderboard
+from experiments import leaderboard
+from experiments.pipeline import best_lists, best_rows, best_sessions
 
 RELEASE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "alkdrec-release"
 
@@ -26,10 +28,10 @@ def world() -> alkd.Dataset:
 def test_the_student_beats_the_count_it_was_taught_by_far_less_than_it_beats_popularity(world):
     model, fitted = best.train(jax.random.key(0), world, preset=best.Recipe(max_steps=200), batch_size=300)
     student = evaluation.evaluate(model, jax.tree.map(lambda leaf: leaf[0], fitted.params), world.validation)
-    counts = neighbors.count(world.train_sequences, world.num_items)
+    counts = baselines.count(world.train_sequences, world.num_items)
     counted = {
-        name: np.mean(neighbors.rank_targets(method, counts, world.validation) <= 10)
-        for name, method in (("popularity", neighbors.popularity), ("rules", neighbors.sequential_rules))
+        name: np.mean(baselines.rank_targets(method, counts, world.validation) <= 10)
+        for name, method in (("popularity", baselines.popularity), ("rules", baselines.sequential_rules))
     }
     assert student.metrics["recall@10"] > 2 * counted["popularity"]
     assert student.metrics["recall@10"] > 0.7 * counted["rules"]
@@ -37,7 +39,7 @@ def test_the_student_beats_the_count_it_was_taught_by_far_less_than_it_beats_pop
 
 def test_rules_hold_what_the_recipe_names(world):
     plain = best.Recipe(decay=0.9, backward=0.0)
-    counts = neighbors.count(world.train_sequences, world.num_items)
+    counts = baselines.count(world.train_sequences, world.num_items)
     followed = rules.follow_rules(counts)
     assert abs(best.rules_for(world, plain) - followed).max() == 0
     titled = best.rules_for(world, dataclasses.replace(plain, titles=0.5))
@@ -91,9 +93,9 @@ def test_rows_are_kept_and_the_recipe_alone_is_tested(tmp_path, capsys):
     found = alkd.Recommender.load(tmp_path / "shipped").recommend(list(dataset.item_ids[1:4]), k=5)
     assert len(found) == 5
     with np.load(tmp_path / "best" / "recipe.npz") as kept:
-        quality = [alkd.metrics.from_ranks(ranks)["ndcg@10"] for ranks in kept["validation"]]
+        quality = [alkd.evaluation.metrics.from_ranks(ranks)["ndcg@10"] for ranks in kept["validation"]]
     model = best.student(best.recipe("best", "synthetic"), num_items=dataset.num_items)
-    params = alkd.checkpoints.restore_params(tmp_path / "best" / "recipe.params", model, seeds=2)
+    params = alkd.training.checkpoints.restore_params(tmp_path / "best" / "recipe.params", model, seeds=2)
     chosen = jax.tree.map(lambda leaf: leaf[int(np.argmax(quality))], params)
     items = jax.numpy.array([[1, 2, 3]], np.int32)
     table = model.apply(chosen, method="item_embeddings")
@@ -185,7 +187,7 @@ def test_lists_lie_at_the_ends_of_their_sessions(world):
         mask=np.array([[True, True], [True, False]]),
     )
     items, gain = best_sessions.at_the_ends(world, lists)
-    examples = alkd.examples.every_prefix(world.train_sequences)
+    examples = alkd.training.examples.every_prefix(world.train_sequences)
     session, position = np.asarray(examples.session), np.asarray(examples.position)
     listed = np.flatnonzero(items.any(1))
     assert session[listed].tolist() == [2, 5]
@@ -200,7 +202,7 @@ def test_walked_sessions_follow_the_training_ones(world):
     assert (np.asarray(more.items)[: len(own.items)] == own.items).all()
     assert 1.5 * len(own) < len(more) <= 2 * len(own)
     assert more.offsets[-1] == len(more.items)
-    counts = neighbors.count(own, world.num_items)
+    counts = baselines.count(own, world.num_items)
     walked = np.split(more.items[len(own.items) :], more.offsets[len(own) + 1 : -1] - len(own.items))
     assert all(counts.followers[a, b] > 0 for walk in walked[:100] for a, b in itertools.pairwise(walk))
 
@@ -210,7 +212,7 @@ def test_lists_are_chosen_and_trusted_by_what_counts_say():
     dataset = alkd.data.load_released(RELEASE, "ML")
     recorded, _ = alkd.data.load_released_rankings(RELEASE, "ML", dataset=dataset)
     thin = best_lists.thinnest(dataset, recorded, 500)
-    counts = neighbors.count(dataset.train_sequences, dataset.num_items)
+    counts = baselines.count(dataset.train_sequences, dataset.num_items)
     row = {session: n for n, session in enumerate(dataset.train.session_id.tolist())}
 
     def said(lists):

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from alkd_jax import checkpoints, models
+from alkd_jax import models
+from alkd_jax.training import checkpoints
 
 
 @pytest.fixture

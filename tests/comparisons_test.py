@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import comparisons
+from experiments.reporting import comparisons
 
 METHODS = ["Student", "Teacher", "Random", "ALKDRec", "Popularity"]
 

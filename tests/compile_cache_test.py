@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from experiments import compile_cache
+from experiments.pipeline import compile_cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ASK = "print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)"

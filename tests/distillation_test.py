@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import distillation, models, scoring
-from alkd_jax.distillation import alkd
+from alkd_jax.distillation import alkdrec
 from alkd_jax.types import Rankings, Sessions
 
 NUM_ITEMS = 60
@@ -27,10 +27,10 @@ def lists_for(session_id, length=25, seed=0):
 
 
 def test_position_weights_are_the_papers():
-    assert alkd.position_weights(27).tolist() == [3] * 5 + [2] * 10 + [1] * 10 + [0] * 2
-    released = alkd.position_weights(25, bounds=alkd.RELEASED_BOUNDS)
+    assert alkdrec.position_weights(27).tolist() == [3] * 5 + [2] * 10 + [1] * 10 + [0] * 2
+    released = alkdrec.position_weights(25, bounds=alkdrec.RELEASED_BOUNDS)
     assert released.tolist() == [3] * 6 + [2] * 10 + [1] * 9
-    assert (alkd.position_weights(25).sum(), released.sum()) == (45, 47)
+    assert (alkdrec.position_weights(25).sum(), released.sum()) == (45, 47)
 
 
 def test_every_listed_item_is_repeated_by_its_weight_with_its_session(train):

@@ -7,8 +7,7 @@ import pytest
 
 from alkd_jax import models, objectives
 from alkd_jax.distillation import dllm2rec
-from alkd_jax.examples import Batch
-from alkd_jax.types import Rankings, Sessions
+from alkd_jax.types import Batch, Rankings, Sessions
 
 NUM_ITEMS = 30
 

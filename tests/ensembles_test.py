@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alkd_jax.distillation import ensembles
+from alkd_jax.distillation.item_rules import ensembles
 from alkd_jax.types import Rankings
 
 

@@ -35,7 +35,7 @@ def test_ranks_equal_brute_force(setting):
         rivals = [v for v in range(1, NUM_ITEMS + 1) if v not in sessions.items[n]]
         assert out.ranks[n] == 1 + sum(row[v] > row[sessions.target[n]] for v in rivals)
     assert out.ranks.dtype == np.int32
-    assert out.metrics == alkd.metrics.from_ranks(out.ranks)
+    assert out.metrics == alkd.evaluation.metrics.from_ranks(out.ranks)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 36, 37, 500])

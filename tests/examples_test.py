@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax.data import load_released
-from alkd_jax.examples import batch_rows, every_item, every_prefix, sequences_of
+from alkd_jax.training.examples import batch_rows, every_item, every_prefix, sequences_of
 from alkd_jax.types import Sequences, Sessions
 
 

@@ -6,27 +6,13 @@ import sys
 
 import pytest
 
-from experiments import (
-    all as everything,
-)
-from experiments import (
-    console,
-    distilling,
-    efficiency,
-    fig3_ratios,
-    leaderboard,
-    pipeline,
-    query_llm,
-    quickstart,
-    reproduce,
-    table1,
-    table2,
-    tables,
-    tune,
-)
-from experiments.methods import DISTILLED, SELECTIONS
-from experiments.settings import TEACHERS, Settings
-from experiments.sources import parse_source
+from experiments import all as everything
+from experiments import efficiency, fig3_ratios, leaderboard, query_llm, quickstart, reproduce, table1, table2, tune
+from experiments.pipeline import distill_methods, stages
+from experiments.pipeline.methods import DISTILLED, SELECTIONS
+from experiments.pipeline.settings import TEACHERS, Settings
+from experiments.pipeline.sources import parse_source
+from experiments.reporting import console, tables
 
 METHODS = {
     "Student",
@@ -124,7 +110,7 @@ def test_a_second_run_trains_nothing_and_gives_the_same_numbers(finished, monkey
     def refuse(*args, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(pipeline.training, "fit", refuse)
+    monkeypatch.setattr(stages.training, "fit", refuse)
     assert reproduce.run_pipeline(settings(out)) == numbers
 
 
@@ -140,13 +126,13 @@ def test_another_budget_draws_and_distils_again_but_does_not_train_again(finishe
 
 
 def test_a_methods_lists_are_put_together_once_and_not_for_a_run_that_is_kept(finished, tmp_path, monkeypatch):
-    asked, lists_of = [], distilling.lists_of
+    asked, lists_of = [], distill_methods.lists_of
 
     def counted(run, method):
         asked.append(method)
         return lists_of(run, method)
 
-    monkeypatch.setattr(distilling, "lists_of", counted)
+    monkeypatch.setattr(distill_methods, "lists_of", counted)
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
     reproduce.run_pipeline(settings(out))
@@ -175,7 +161,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_done(tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Run, "hop_train", interrupt)
+        patch.setattr(stages.Run, "hop_train", interrupt)
         with pytest.raises(SystemExit) as stop, console.told_in_one_line():
             reproduce.run_pipeline(settings(out))
     assert stop.value.code == 130
@@ -309,7 +295,7 @@ def test_a_table_is_searched_for_trained_and_taken_up_again(tmp_path, monkeypatc
     def refuse(*args, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(pipeline.training, "fit", refuse)
+    monkeypatch.setattr(stages.training, "fit", refuse)
     assert tables.make(asked, "table1", "FTD,ALKDRec,Tuned ALKDRec") == rows
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax import checkpoints, export, models
-from alkd_jax.shipping import folder as shipped
-from alkd_jax.shipping import numpy_encoders
+from alkd_jax import models
+from alkd_jax.serving import export, numpy_encoders
+from alkd_jax.serving import manifest as shipped
+from alkd_jax.training import checkpoints
 
 pytest.importorskip("safetensors")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -165,7 +166,7 @@ def test_titles_and_ids_come_back(plain):
 
 def test_a_shipped_student_answers_without_jax(plain):
     code = (
-        "import sys; from alkd_jax.recommender import Recommender; "
+        "import sys; from alkd_jax.serving.recommender import Recommender; "
         f"print(len(Recommender.load({str(plain)!r}).recommend(['item-1'], 5)), 'jax' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -333,8 +334,8 @@ def test_a_program_that_is_none_is_refused(plain, tmp_path):
 
 def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
     command = pytest.importorskip("experiments.export")
-    from experiments.run import OpenRun
-    from experiments.settings import Settings
+    from experiments.pipeline.run import OpenRun
+    from experiments.pipeline.settings import Settings
 
     out, asked = tmp_path / "run", {"data": "synthetic", "backbone": "fpmc", "selection": "own", "methods": "ALKDRec"}
     run = OpenRun.open(Settings(out=out, seeds=3, **asked))

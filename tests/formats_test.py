@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax.data import SessionRules, delimited, text_files
-from alkd_jax.data.faults import Faults
+from alkd_jax.data import SessionRules
 from alkd_jax.data.interactions import gather
-from alkd_jax.data.text_files import TextFile
+from alkd_jax.data.text import delimited, text_files
+from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.text_files import TextFile
 from tests.raw_data_test import sessions_of
 
 ROWS = [("ann", "x1", 10), ("ann", "x2", 11), ("bob", 'y "2", z', 12), ("ann", "0003", 13), ("bob", "x1", 14)]

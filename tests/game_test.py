@@ -8,7 +8,7 @@ import pytest
 
 from alkd_jax import maxmin, selection
 from experiments import game
-from experiments.run_folder import read_json
+from experiments.pipeline.run_folder import read_json
 
 
 @pytest.fixture

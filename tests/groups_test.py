@@ -8,9 +8,9 @@ import pytest
 from training_test import chain_sessions
 
 from alkd_jax import models, training
-from alkd_jax.examples import last_item_examples
-from alkd_jax.training import groups
-from alkd_jax.training import program as programs
+from alkd_jax.training import seeds as groups
+from alkd_jax.training.examples import last_item_examples
+from alkd_jax.training.steppers import dense as programs
 
 DIM = 16
 

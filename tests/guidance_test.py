@@ -10,7 +10,7 @@ from training_test import NUM_ITEMS, chain_sessions
 
 from alkd_jax import models, objectives, samplers, training
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
-from alkd_jax.training import program as programs
+from alkd_jax.training.steppers import dense as programs
 from alkd_jax.types import Rankings
 
 TRAIN, VALIDATION = chain_sessions(300, 0, 0), chain_sessions(90, 300, 1)

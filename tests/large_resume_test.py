@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from large_test import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
 
-from alkd_jax import models, objectives, sparse_rows, training
-from alkd_jax.checkpoints import TrainingFolder
+from alkd_jax import models, objectives, training
 from alkd_jax.models import stamp
 from alkd_jax.models.fpmc import xavier_normal_table
-from alkd_jax.training import row_run
+from alkd_jax.ops import embedding
+from alkd_jax.training import loop
+from alkd_jax.training.checkpoints import TrainingFolder
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRAINER = """
@@ -37,7 +38,7 @@ def trained(folder, *, key=0, dim=4, rate=0.3, every=2, data=(TRAIN, VALIDATION)
     defaults = {
         "loss_of": LOSS_OF,
         "aside": SAMPLED,
-        "row_optimizer": sparse_rows.adam(rate),
+        "row_optimizer": embedding.adam(rate),
         "batch_size": 64,
         "max_steps": 40,
         "steps_per_validation": 5,
@@ -88,7 +89,7 @@ def test_killed_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken, death
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_last_parameters_go_on_too_in_either_type(tmp_path, dtype):
-    options = {"keep_best": False, "table_dtype": dtype, "row_optimizer": sparse_rows.adagrad(0.1, rowwise=True)}
+    options = {"keep_best": False, "table_dtype": dtype, "row_optimizer": embedding.adagrad(0.1, rowwise=True)}
     trained(tmp_path, max_steps=15, every=1, **options)
     assert_same(trained(tmp_path, **options), trained(None, **options))
 
@@ -96,7 +97,7 @@ def test_the_last_parameters_go_on_too_in_either_type(tmp_path, dtype):
 @pytest.mark.slow
 def test_the_best_may_be_kept_on_the_host(tmp_path, unbroken, monkeypatch):
     # As where tables are on a device that has no room for a copy.
-    monkeypatch.setattr(row_run.RowRun, "is_copy_on_devices", False)
+    monkeypatch.setattr(loop.RowRun, "is_copy_on_devices", False)
     trained(tmp_path, max_steps=20)
     out = trained(tmp_path)
     assert {type(leaf) for leaf in jax.tree.leaves(out.params)} == {np.ndarray}

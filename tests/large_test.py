@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from alkd_jax import evaluation, examples, models, objectives, samplers, sparse_rows, training
-from alkd_jax.training import gathered, rows
-from alkd_jax.training import program as programs
+from alkd_jax import evaluation, models, objectives, samplers, training
+from alkd_jax.ops import embedding
+from alkd_jax.training import examples, gathered
+from alkd_jax.training.steppers import dense as programs
+from alkd_jax.training.steppers import lazy_rows
 from alkd_jax.types import Sessions
 
 NUM_ITEMS = 60
@@ -31,8 +33,8 @@ TRAIN, VALIDATION = sessions(200, 0), sessions(50, 1)
 SAMPLED = {"sampler": samplers.by_popularity(TRAIN.target, NUM_ITEMS)}
 FREQUENT = {"log_frequency": samplers.log_frequency(TRAIN.target, NUM_ITEMS)}
 PAIRS = {
-    "sgd": (sparse_rows.sgd(0.5), optax.sgd(0.5)),
-    "adagrad": (sparse_rows.adagrad(0.1), optax.adagrad(0.1)),
+    "sgd": (embedding.sgd(0.5), optax.sgd(0.5)),
+    "adagrad": (embedding.adagrad(0.1), optax.adagrad(0.1)),
 }
 
 
@@ -101,7 +103,7 @@ def learned(keep_best=True, dtype=jnp.float32):
         max_steps=400,
         patience=4,
         keep_best=keep_best,
-        row_optimizer=sparse_rows.adagrad(0.3, rowwise=True),
+        row_optimizer=embedding.adagrad(0.3, rowwise=True),
         progress=told.append,
         **options,
     )
@@ -136,7 +138,7 @@ def test_the_best_parameters_are_kept_unless_the_last_are_asked_for():
         recall_at=5,
         validation_sessions=40,
         max_steps=int(best.best_step[0]),
-        row_optimizer=sparse_rows.adagrad(0.3, rowwise=True),
+        row_optimizer=embedding.adagrad(0.3, rowwise=True),
         keep_best=False,
     )
     for ours, theirs in zip(jax.tree.leaves(best.params), jax.tree.leaves(again.params), strict=True):
@@ -163,7 +165,7 @@ def test_a_step_is_made_in_place_and_needs_no_memory_of_the_catalogues_size():
         model = models.create("fpmc", num_items=num_items, dim=8)
         loss_of = functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2)
         binding = gathered.Binding(model, loss_of, ())
-        program = rows.RowProgram(binding, sparse_rows.adam(0.1), optax.adam(0.1), 32, 3, 5, 16)
+        program = lazy_rows.RowProgram(binding, embedding.adam(0.1), optax.adam(0.1), 32, 3, 5, 16)
         shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model, length=5))
         state = program.start(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
         aside = {"sampler": samplers.uniform(num_items)}
@@ -190,8 +192,11 @@ def test_a_step_is_made_in_place_and_needs_no_memory_of_the_catalogues_size():
 
 
 def test_item_tables_are_those_that_grow_with_the_catalogue():
-    assert set(rows.item_tables(models.create("stamp", num_items=4, dim=5))) == {"input_embedding", "output_embedding"}
-    assert len(rows.item_tables(models.create("late", num_items=4, dim=5))) == 4
+    assert set(lazy_rows.item_tables(models.create("stamp", num_items=4, dim=5))) == {
+        "input_embedding",
+        "output_embedding",
+    }
+    assert len(lazy_rows.item_tables(models.create("late", num_items=4, dim=5))) == 4
 
 
 def test_what_cannot_be_trained_by_rows_is_refused():
@@ -217,7 +222,7 @@ def test_a_loss_that_is_not_finite_is_named():
             model,
             TRAIN,
             VALIDATION,
-            row_optimizer=sparse_rows.sgd(np.inf),
+            row_optimizer=embedding.sgd(np.inf),
             max_steps=4,
             batch_size=32,
         )

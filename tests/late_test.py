@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax import evaluation, models, neighbors, objectives, scoring, training
-from alkd_jax.distillation.counted import counted_labels
-from alkd_jax.examples import Batch, every_item, every_prefix
-from alkd_jax.types import Sequences, Sessions
+from alkd_jax import baselines, evaluation, models, objectives, scoring, training
+from alkd_jax.distillation.soft_labels import counted_labels
+from alkd_jax.training.examples import every_item, every_prefix
+from alkd_jax.types import Batch, Sequences, Sessions
 
 NUM_ITEMS = 30
 
@@ -154,7 +154,7 @@ SEQUENCES = Sequences(items=np.array([1, 2, 3, 1, 2, 4, 7, 8], np.int32), offset
 @pytest.mark.parametrize("make", [every_item, every_prefix])
 def test_soft_labels_are_counted_in_other_sessions_only(make):
     examples = make(SEQUENCES)
-    items, gain = counted_labels(neighbors.co_occurrence, SEQUENCES, 8, examples, k=2, folds=3)
+    items, gain = counted_labels(baselines.co_occurrence, SEQUENCES, 8, examples, k=2, folds=3)
     position = np.asarray(examples.position)
     alone = np.asarray(examples.session) == 2
     assert (gain[alone] < 1e-5).all(), "items 7 and 8 stand together in their own session only"
@@ -166,4 +166,4 @@ def test_soft_labels_are_counted_in_other_sessions_only(make):
 def test_too_few_or_too_many_folds_are_refused():
     for folds in (1, 4):
         with pytest.raises(ValueError, match=f"folds is {folds}"):
-            counted_labels(neighbors.markov, SEQUENCES, 8, every_prefix(SEQUENCES), folds=folds)
+            counted_labels(baselines.markov, SEQUENCES, 8, every_prefix(SEQUENCES), folds=folds)

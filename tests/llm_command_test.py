@@ -13,12 +13,14 @@ from fault_server import FaultServer, completion, error, faultless, http, ranked
 
 from alkd_jax.llm import teachers
 from alkd_jax.llm.pricing import dollars
-from alkd_jax.llm.replay import load_rankings, save_rankings
+from alkd_jax.llm.teachers.replay import load_rankings, save_rankings
 from alkd_jax.types import Rankings, Sessions
-from experiments import asking, query_llm, rankers, summarize_hints, teaching
-from experiments.pipeline import Run
-from experiments.run_folder import read_json, write_json
-from experiments.settings import Settings
+from experiments import query_llm, summarize_hints
+from experiments.pipeline import llm_settings, offline_teachers
+from experiments.pipeline.run_folder import read_json, write_json
+from experiments.pipeline.settings import Settings
+from experiments.pipeline.stages import Run
+from experiments.reporting import teacher_quality
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -116,7 +118,7 @@ def test_the_pipeline_reads_the_store_and_opens_no_connection(folder, command):
     run = Run.reopen(folder)
     run.hop_candidates()
     run.hop_rankings()
-    exported = asking.answered_lists(folder, run.dataset)[0]
+    exported = llm_settings.answered_lists(folder, run.dataset)[0]
     np.testing.assert_array_equal(run.rankings().items, exported.items)
     assert len(run.rankings()) == 20
 
@@ -174,12 +176,12 @@ def test_teachers_that_cost_nothing_rank_the_same_sessions(folder, ranker, tmp_p
     run.hop_candidates()
     file = tmp_path / "lists.jsonl"
     settings = dataclasses.replace(run.settings, teacher="conventional")
-    save_rankings(file, rankers.ranked(settings, run.dataset)[0])
+    save_rankings(file, offline_teachers.ranked(settings, run.dataset)[0])
     settings = dataclasses.replace(run.settings, teacher=ranker, rankings=file if ranker == "replay" else None)
     settings.check()
-    lists, account = rankers.ranked(settings, run.dataset)
+    lists, account = offline_teachers.ranked(settings, run.dataset)
     assert (len(lists), account["asked"], account["missing"]) == (20, 20, [])
-    sessions, candidates = asking.asked_sessions(folder, run.dataset)
+    sessions, candidates = llm_settings.asked_sessions(folder, run.dataset)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
     if ranker in ("conventional", "replay"):
         np.testing.assert_array_equal(lists.items, candidates[:, :25])
@@ -188,11 +190,11 @@ def test_teachers_that_cost_nothing_rank_the_same_sessions(folder, ranker, tmp_p
 def test_the_account_of_a_run_with_sessions_missing_is_that_of_the_lists_there_are(folder):
     run = Run.reopen(folder)
     run.hop_candidates()
-    lists, _ = rankers.ranked(dataclasses.replace(run.settings, teacher="conventional"), run.dataset)
+    lists, _ = offline_teachers.ranked(dataclasses.replace(run.settings, teacher="conventional"), run.dataset)
     some = Rankings(*(np.asarray(leaf)[3:] for leaf in (lists.session_id, lists.items, lists.mask)))
     save_rankings(folder / "rankings.jsonl", some)
     write_json(folder / "rankings.report.json", {})
-    account = teaching.teacher_account(run)
+    account = teacher_quality.teacher_account(run)
     train = run.dataset.train
     target = dict(zip(train.session_id.tolist(), train.target.tolist(), strict=True))
     held = [target[session] in row for session, row in zip(some.session_id.tolist(), some.items.tolist(), strict=True)]
@@ -206,7 +208,7 @@ def test_the_account_of_a_run_with_sessions_missing_is_that_of_the_lists_there_a
 def test_recorded_lists_filled_up_hold_the_list_and_then_the_teachers_items():
     recorded = teachers.as_rankings({4: (9, 8), 6: ()}, 3)
     sessions = Sessions(*(np.array([[1], [1], [1]]), np.ones((3, 1), bool), np.array([2, 2, 2]), np.array([4, 5, 6])))
-    filled = rankers.filled_up(recorded, sessions, np.array([[8, 7, 6, 5], [8, 7, 6, 0], [1, 2, 3, 4]]))
+    filled = offline_teachers.filled_up(recorded, sessions, np.array([[8, 7, 6, 5], [8, 7, 6, 0], [1, 2, 3, 4]]))
     assert filled.tolist() == [[9, 8, 7, 6], [8, 7, 6, 0], [1, 2, 3, 4]]
 
 
@@ -251,7 +253,7 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
         {session: row[row > 0].tolist() for session, row in zip(lists.session_id.tolist(), lists.items, strict=True)}
         for lists in (raw, clean)
     )
-    sessions, candidates = asking.asked_sessions(online, run.dataset)
+    sessions, candidates = llm_settings.asked_sessions(online, run.dataset)
     answers = {}
     for asked in teachers.words(sessions, candidates, run.dataset.titles, prompts.MOVIES):
         names = {item: f"C{n:02d}" for n, item in enumerate(asked.candidates)}

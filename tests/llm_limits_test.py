@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alkd_jax.llm.limits import Limits, Pacer, Rate, retry_after
+from alkd_jax.llm.rate_limits import Limits, Pacer, Rate, retry_after
 
 
 class Clock:

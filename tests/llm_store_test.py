@@ -21,9 +21,9 @@ from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import Reading
 from alkd_jax.llm.pricing import Usage
-from alkd_jax.llm.replay import load_rankings
 from alkd_jax.llm.store import Answer, Store
 from alkd_jax.llm.teachers import ReplayTeacher
+from alkd_jax.llm.teachers.replay import load_rankings
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m")
 

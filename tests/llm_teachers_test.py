@@ -5,11 +5,11 @@ import pytest
 from fault_server import FaultServer
 from llm_world import client
 
-from alkd_jax import data, neighbors
+from alkd_jax import baselines, data
 from alkd_jax.llm import prompts, teachers
-from alkd_jax.llm.simulated import rank_by_titles
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import ConventionalTeacher, OnlineTeacher, ReplayTeacher, SimulatedTeacher
+from alkd_jax.llm.teachers.simulated import rank_by_titles
 from alkd_jax.types import Sessions
 
 
@@ -89,8 +89,8 @@ def test_the_conventional_teacher_gives_its_own_list(asked):
 
 
 def test_a_neighbour_teacher_gives_lists_that_never_saw_the_session(world, asked):
-    lists = neighbors.held_out_lists(
-        neighbors.co_occurrence, world.train_sequences, world.num_items, world.train, 25, folds=5
+    lists = baselines.held_out_lists(
+        baselines.co_occurrence, world.train_sequences, world.num_items, world.train, 25, folds=5
     )
     ranked, account = ReplayTeacher(lists).rank(*asked)
     assert account == {"asked": 40, "missing": []}

@@ -10,8 +10,8 @@ from alkd_jax.llm.client import Client
 from alkd_jax.llm.collection import collect
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Budget
-from alkd_jax.llm.limits import Limits
 from alkd_jax.llm.pricing import Price
+from alkd_jax.llm.rate_limits import Limits
 from alkd_jax.llm.store import Store
 
 PRICE = Price(Decimal(PROMPT) / 10**6, Decimal(COMPLETION) / 10**6)

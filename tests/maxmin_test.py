@@ -10,7 +10,7 @@ from scipy.optimize import brentq, linear_sum_assignment, linprog
 
 from alkd_jax import maxmin
 from alkd_jax.maxmin.assignment import least_cost
-from alkd_jax.maxmin.summation import accurate_sum
+from alkd_jax.ops.sums import accurate_sum
 
 LOG_HALF = np.log(0.5)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax import metrics
+from alkd_jax.evaluation import metrics
 
 RANKS = np.asarray([1, 3, 5, 6, 11])
 

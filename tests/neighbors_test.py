@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax import data, neighbors
+from alkd_jax import baselines, data
 from alkd_jax.types import Sequences, Sessions
 
 METHODS = {
-    "popularity": neighbors.popularity,
-    "Markov": neighbors.markov,
-    "co-occurrence": neighbors.co_occurrence,
-    "item-kNN": neighbors.item_knn,
-    "item-kNN, recency": functools.partial(neighbors.item_knn, recency=0.8),
-    "session-kNN": functools.partial(neighbors.session_knn, neighbors=4),
-    "sequential rules": functools.partial(neighbors.sequential_rules, recency=0.7, backward=0.4, damping=0.5),
-    "sequential rules, plain": functools.partial(neighbors.sequential_rules, recency=1.0, damping=0.0),
+    "popularity": baselines.popularity,
+    "Markov": baselines.markov,
+    "co-occurrence": baselines.co_occurrence,
+    "item-kNN": baselines.item_knn,
+    "item-kNN, recency": functools.partial(baselines.item_knn, recency=0.8),
+    "session-kNN": functools.partial(baselines.session_knn, neighbors=4),
+    "sequential rules": functools.partial(baselines.sequential_rules, recency=0.7, backward=0.4, damping=0.5),
+    "sequential rules, plain": functools.partial(baselines.sequential_rules, recency=1.0, damping=0.0),
 }
 
 
@@ -90,7 +90,7 @@ def random_world(seed: int, *, num_items: int = 9):
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_equal_loops_over_the_definition(name, seed):
     train, queries, _ = random_world(seed)
-    scores = score(METHODS[name], neighbors.count(sequences_of(*train), 9), *queries)
+    scores = score(METHODS[name], baselines.count(sequences_of(*train), 9), *queries)
     expected = [reference_scores(name, train, 9, query) for query in queries]
     np.testing.assert_allclose(scores, expected, rtol=1e-13, atol=1e-13)
 
@@ -99,10 +99,10 @@ def test_scores_equal_loops_over_the_definition(name, seed):
 @pytest.mark.parametrize("name", METHODS)
 def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
     train, queries, targets = random_world(seed)
-    counts = neighbors.count(sequences_of(*train), 9)
+    counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
-    ranks = neighbors.mean_ranks(METHODS[name], counts, sessions)
-    lists = neighbors.top_k_lists(METHODS[name], counts, sessions, 7)
+    ranks = baselines.mean_ranks(METHODS[name], counts, sessions)
+    lists = baselines.top_k_lists(METHODS[name], counts, sessions, 7)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
     for query, target, rank, items, mask in zip(queries, targets, ranks, lists.items, lists.mask, strict=True):
         scores = broken_ties(reference_scores(name, train, 9, query), train)
@@ -114,33 +114,33 @@ def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
 
 
 def test_followers_too_far_apart_to_count_are_left_out():
-    counts = neighbors.count(sequences_of([1, 2, 3, 4]), 4, decay=0.02)
+    counts = baselines.count(sequences_of([1, 2, 3, 4]), 4, decay=0.02)
     assert counts.followers[1, 2] == 1
     assert counts.followers[1, 3] == pytest.approx(0.02)
     assert counts.followers[1, 4] == 0
 
 
 def test_recency_one_half_halves_the_weight_with_every_step_from_the_last_real_item():
-    counts = neighbors.count(sequences_of([1, 4], [2, 5], [3, 6]), 6)
-    scores = score(functools.partial(neighbors.item_knn, recency=0.5), counts, [1, 2, 3], [2, 1])
+    counts = baselines.count(sequences_of([1, 4], [2, 5], [3, 6]), 6)
+    scores = score(functools.partial(baselines.item_knn, recency=0.5), counts, [1, 2, 3], [2, 1])
     np.testing.assert_allclose(scores[:, 4:], [[0.25, 0.5, 1.0], [1.0, 0.5, 0.0]])
 
 
 def test_cosine_divides_by_the_popularity_of_both_items():
-    counts = neighbors.count(sequences_of([1, 2], [1, 3], [1, 2], [2, 4]), 4)
-    np.testing.assert_allclose(score(neighbors.item_knn, counts, [1])[0, 2:], [2 / 3, 1 / math.sqrt(3), 0.0])
+    counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 2], [2, 4]), 4)
+    np.testing.assert_allclose(score(baselines.item_knn, counts, [1])[0, 2:], [2 / 3, 1 / math.sqrt(3), 0.0])
 
 
 def test_markov_looks_at_the_last_item_and_at_adjacent_pairs_inside_one_session():
-    counts = neighbors.count(sequences_of([1, 2, 3], [1, 2], [4, 1]), 4)
+    counts = baselines.count(sequences_of([1, 2, 3], [1, 2], [4, 1]), 4)
     np.testing.assert_array_equal(
-        score(neighbors.markov, counts, [4, 1], [2], [3]), [[0, 0, 2, 0, 0], [0, 0, 0, 1, 0], [0] * 5]
+        score(baselines.markov, counts, [4, 1], [2], [3]), [[0, 0, 2, 0, 0], [0, 0, 0, 1, 0], [0] * 5]
     )
 
 
 def test_of_equally_similar_sessions_the_earlier_are_neighbors():
-    counts = neighbors.count(sequences_of([1, 2], [1, 3], [1, 4], [1, 4, 5]), 5)
-    scores = score(functools.partial(neighbors.session_knn, neighbors=2), counts, [1])
+    counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 4], [1, 4, 5]), 5)
+    scores = score(functools.partial(baselines.session_knn, neighbors=2), counts, [1])
     np.testing.assert_allclose(scores[0, 2:], [2**-0.5, 2**-0.5, 0.0, 0.0])
 
 
@@ -148,65 +148,65 @@ def test_equal_similarities_with_unequal_float_quotients_are_a_tie():
     long = list(range(1, 19))
     assert 3 / math.sqrt(18) != 1 / math.sqrt(2), "the sessions below tie only in exact arithmetic"
     for rows in ([long, [1, 19]], [[1, 19], long]):
-        counts = neighbors.count(sequences_of(*rows), 19)
-        scores = score(functools.partial(neighbors.session_knn, neighbors=1), counts, [1, 2, 3])
+        counts = baselines.count(sequences_of(*rows), 19)
+        scores = score(functools.partial(baselines.session_knn, neighbors=1), counts, [1, 2, 3])
         assert scores[0, rows[0][-1]] > 0
         assert scores[0, rows[1][-1]] == 0
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_queries_nobody_has_seen_get_popularity_order(name):
-    counts = neighbors.count(sequences_of([1, 2, 3], [2, 3], [3, 5]), 7)
-    lists = neighbors.top_k_lists(METHODS[name], counts, sessions_of([6], [6, 7], []), 7)
+    counts = baselines.count(sequences_of([1, 2, 3], [2, 3], [3, 5]), 7)
+    lists = baselines.top_k_lists(METHODS[name], counts, sessions_of([6], [6, 7], []), 7)
     assert lists.items.tolist() == [[3, 2, 1, 5, 4, 7, 0], [3, 2, 1, 5, 4, 0, 0], [3, 2, 1, 5, 4, 6, 7]]
 
 
 def test_popularity_breaks_ties_before_the_mean_rank_does():
-    counts = neighbors.count(sequences_of([1, 2], [1, 3], [1, 4], [5, 3]), 6)
+    counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 4], [5, 3]), 6)
     sessions = sessions_of([1], [1], [1], targets=[3, 2, 4])
-    np.testing.assert_array_equal(neighbors.mean_ranks(neighbors.co_occurrence, counts, sessions), [1, 2.5, 2.5])
-    np.testing.assert_array_equal(neighbors.rank_targets(neighbors.co_occurrence, counts, sessions), [1, 2, 2])
+    np.testing.assert_array_equal(baselines.mean_ranks(baselines.co_occurrence, counts, sessions), [1, 2.5, 2.5])
+    np.testing.assert_array_equal(baselines.rank_targets(baselines.co_occurrence, counts, sessions), [1, 2, 2])
 
 
 def test_popularity_never_outweighs_a_count():
-    counts = neighbors.count(sequences_of([1, 2], *[[3]] * 1000), 3)
-    assert neighbors.rank_targets(neighbors.co_occurrence, counts, sessions_of([1], targets=[2])).tolist() == [1]
+    counts = baselines.count(sequences_of([1, 2], *[[3]] * 1000), 3)
+    assert baselines.rank_targets(baselines.co_occurrence, counts, sessions_of([1], targets=[2])).tolist() == [1]
 
 
 def test_one_occurrence_breaks_a_tie_in_a_large_dataset():
-    counts = neighbors.count(sequences_of([1], [2], [2], *[[3]] * 50_000), 4)
+    counts = baselines.count(sequences_of([1], [2], [2], *[[3]] * 50_000), 4)
     sessions = sessions_of([4], [4], targets=[1, 2])
-    np.testing.assert_array_equal(neighbors.mean_ranks(neighbors.item_knn, counts, sessions), [3, 2])
+    np.testing.assert_array_equal(baselines.mean_ranks(baselines.item_knn, counts, sessions), [3, 2])
 
 
 def test_sums_in_another_order_still_tie():
     def shuffled_sums(counts, items, mask):
         return np.array([[0.0, 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.5]])
 
-    counts = neighbors.count(sequences_of([1], [2], [3]), 3)
-    assert neighbors.mean_ranks(shuffled_sums, counts, sessions_of([], targets=[1])).tolist() == [1.5]
+    counts = baselines.count(sequences_of([1], [2], [3]), 3)
+    assert baselines.mean_ranks(shuffled_sums, counts, sessions_of([], targets=[1])).tolist() == [1.5]
 
 
 def test_a_target_inside_its_own_session_is_ranked_but_not_listed():
-    counts = neighbors.count(sequences_of([1, 2], [2, 3], [2, 4]), 4)
+    counts = baselines.count(sequences_of([1, 2], [2, 3], [2, 4]), 4)
     session = sessions_of([1, 2], targets=[2])
-    assert neighbors.rank_targets(neighbors.popularity, counts, session).tolist() == [1]
-    assert neighbors.top_k_lists(neighbors.popularity, counts, session, 3).items.tolist() == [[3, 4, 0]]
+    assert baselines.rank_targets(baselines.popularity, counts, session).tolist() == [1]
+    assert baselines.top_k_lists(baselines.popularity, counts, session, 3).items.tolist() == [[3, 4, 0]]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_results_do_not_depend_on_batch_mates(name):
     train, queries, targets = random_world(3)
-    counts = neighbors.count(sequences_of(*train), 9)
+    counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
-    ranks = neighbors.mean_ranks(METHODS[name], counts, sessions)
-    lists = neighbors.top_k_lists(METHODS[name], counts, sessions, 5)
+    ranks = baselines.mean_ranks(METHODS[name], counts, sessions)
+    lists = baselines.top_k_lists(METHODS[name], counts, sessions, 5)
     for batch_size in (1, 3):
         np.testing.assert_array_equal(
-            ranks, neighbors.mean_ranks(METHODS[name], counts, sessions, batch_size=batch_size)
+            ranks, baselines.mean_ranks(METHODS[name], counts, sessions, batch_size=batch_size)
         )
         np.testing.assert_array_equal(
-            lists.items, neighbors.top_k_lists(METHODS[name], counts, sessions, 5, batch_size=batch_size).items
+            lists.items, baselines.top_k_lists(METHODS[name], counts, sessions, 5, batch_size=batch_size).items
         )
 
 
@@ -214,24 +214,24 @@ def test_arrays_on_a_device_give_what_arrays_on_the_host_give():
     train, queries, targets = random_world(4)
     host = (sequences_of(*train), sessions_of(*queries, targets=targets))
     device = jax.tree.map(jnp.asarray, host)
-    ranks = [neighbors.rank_targets(neighbors.item_knn, neighbors.count(s, 9), q) for s, q in (host, device)]
+    ranks = [baselines.rank_targets(baselines.item_knn, baselines.count(s, 9), q) for s, q in (host, device)]
     np.testing.assert_array_equal(*ranks)
 
 
 def test_lists_longer_than_the_catalogue_end_in_padding():
-    lists = neighbors.top_k_lists(
-        neighbors.popularity, neighbors.count(sequences_of([2, 3], [3]), 3), sessions_of([1]), 5
+    lists = baselines.top_k_lists(
+        baselines.popularity, baselines.count(sequences_of([2, 3], [3]), 3), sessions_of([1]), 5
     )
     assert lists.items.tolist() == [[3, 2, 0, 0, 0]]
     assert lists.mask.tolist() == [[True, True, False, False, False]]
 
 
 def test_no_sessions_give_no_ranks_and_no_lists():
-    counts, none = neighbors.count(sequences_of([1, 2]), 2), sessions_of()
+    counts, none = baselines.count(sequences_of([1, 2]), 2), sessions_of()
     for method in METHODS.values():
         assert method(counts, none.items, none.mask).shape == (0, 3)
-        assert neighbors.rank_targets(method, counts, none).shape == (0,)
-        assert neighbors.top_k_lists(method, counts, none, 4).items.shape == (0, 4)
+        assert baselines.rank_targets(method, counts, none).shape == (0,)
+        assert baselines.top_k_lists(method, counts, none, 4).items.shape == (0, 4)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 11])
@@ -239,11 +239,11 @@ def test_no_sessions_give_no_ranks_and_no_lists():
 def test_held_out_lists_are_those_of_counts_without_the_fold(name, folds):
     train, queries, targets = random_world(1)
     train, sessions = train[:11], sessions_of(*queries, targets=targets)
-    lists = neighbors.held_out_lists(METHODS[name], sequences_of(*train), 9, sessions, 5, folds=folds)
+    lists = baselines.held_out_lists(METHODS[name], sequences_of(*train), 9, sessions, 5, folds=folds)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
     for n, query in enumerate(queries):
         others = [row for m, row in enumerate(train) if m % folds != n % folds]
-        alone = neighbors.top_k_lists(METHODS[name], neighbors.count(sequences_of(*others), 9), sessions_of(query), 5)
+        alone = baselines.top_k_lists(METHODS[name], baselines.count(sequences_of(*others), 9), sessions_of(query), 5)
         assert lists.items[n].tolist() == alone.items[0].tolist()
         assert lists.mask[n].tolist() == alone.mask[0].tolist()
 
@@ -251,8 +251,8 @@ def test_held_out_lists_are_those_of_counts_without_the_fold(name, folds):
 def test_held_out_lists_do_not_know_the_target_that_only_this_session_shows():
     train = [[1, 2], [1, 3], [1, 3], [1, 3], [4, 5]]
     sessions = sessions_of(*[row[:-1] for row in train], targets=[row[-1] for row in train])
-    seen = neighbors.top_k_lists(neighbors.markov, neighbors.count(sequences_of(*train), 5), sessions, 1)
-    held_out = neighbors.held_out_lists(neighbors.markov, sequences_of(*train), 5, sessions, 1, folds=5)
+    seen = baselines.top_k_lists(baselines.markov, baselines.count(sequences_of(*train), 5), sessions, 1)
+    held_out = baselines.held_out_lists(baselines.markov, sequences_of(*train), 5, sessions, 1, folds=5)
     assert seen.items[:, 0].tolist() == [3, 3, 3, 3, 5]
     assert held_out.items[:, 0].tolist() == [3, 3, 3, 3, 1]
 
@@ -271,13 +271,13 @@ def test_held_out_lists_do_not_know_the_target_that_only_this_session_shows():
 )
 def test_training_sequences_that_cannot_be_counted_are_named(sequences, message):
     with pytest.raises(ValueError, match=message):
-        neighbors.count(sequences, 3)
+        baselines.count(sequences, 3)
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("item", [-1, 4])
 def test_queries_with_unknown_ids_are_refused_by_every_method(name, item):
-    counts = neighbors.count(sequences_of([1, 2], [3]), 3)
+    counts = baselines.count(sequences_of([1, 2], [3]), 3)
     items = np.array([[1, 2], [item, 0]])
     with pytest.raises(ValueError, match=rf"item {item} in the queries is outside 1\.\.3"):
         METHODS[name](counts, items, items != 0)
@@ -285,13 +285,13 @@ def test_queries_with_unknown_ids_are_refused_by_every_method(name, item):
 
 @pytest.mark.parametrize("target", [0, 4])
 def test_targets_with_unknown_ids_are_refused(target):
-    counts = neighbors.count(sequences_of([1, 2], [3]), 3)
+    counts = baselines.count(sequences_of([1, 2], [3]), 3)
     with pytest.raises(ValueError, match=rf"item {target} in the targets is outside 1\.\.3"):
-        neighbors.rank_targets(neighbors.popularity, counts, sessions_of([1], targets=[target]))
+        baselines.rank_targets(baselines.popularity, counts, sessions_of([1], targets=[target]))
 
 
 def test_what_lies_under_the_mask_is_ignored():
-    counts = neighbors.count(sequences_of([1, 2, 3], [2, 3], [1, 3]), 3)
+    counts = baselines.count(sequences_of([1, 2, 3], [2, 3], [1, 3]), 3)
     clean, dirty = np.array([[1, 0, 0]]), np.array([[1, 2, 99]])
     mask = clean > 0
     for method in METHODS.values():
@@ -301,20 +301,20 @@ def test_what_lies_under_the_mask_is_ignored():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c, s: neighbors.item_knn(c, s.items, s.mask, recency=0.0), "recency is 0.0"),
-        (lambda c, s: neighbors.item_knn(c, s.items, s.mask, recency=1.1), "recency is 1.1"),
-        (lambda c, s: neighbors.session_knn(c, s.items, s.mask, neighbors=0), "neighbors is 0"),
-        (lambda c, s: neighbors.rank_targets(neighbors.markov, c, s, batch_size=0), "batch_size is 0"),
-        (lambda c, s: neighbors.top_k_lists(neighbors.markov, c, s, 0), "k is 0"),
-        (lambda c, s: neighbors.rank_targets(lambda c, i, m: np.full((1, 4), np.nan), c, s), "finite"),
-        (lambda c, s: neighbors.rank_targets(lambda c, i, m: np.zeros((1, 3)), c, s), r"shape \(1, 4\)"),
-        (lambda c, s: neighbors.held_out_lists(neighbors.markov, sequences_of([1]), 3, s, 1, folds=2), "folds is 2"),
-        (lambda c, s: neighbors.held_out_lists(neighbors.markov, sequences_of([1], [2]), 3, s, 1), "1 sessions for 2"),
+        (lambda c, s: baselines.item_knn(c, s.items, s.mask, recency=0.0), "recency is 0.0"),
+        (lambda c, s: baselines.item_knn(c, s.items, s.mask, recency=1.1), "recency is 1.1"),
+        (lambda c, s: baselines.session_knn(c, s.items, s.mask, neighbors=0), "neighbors is 0"),
+        (lambda c, s: baselines.rank_targets(baselines.markov, c, s, batch_size=0), "batch_size is 0"),
+        (lambda c, s: baselines.top_k_lists(baselines.markov, c, s, 0), "k is 0"),
+        (lambda c, s: baselines.rank_targets(lambda c, i, m: np.full((1, 4), np.nan), c, s), "finite"),
+        (lambda c, s: baselines.rank_targets(lambda c, i, m: np.zeros((1, 3)), c, s), r"shape \(1, 4\)"),
+        (lambda c, s: baselines.held_out_lists(baselines.markov, sequences_of([1]), 3, s, 1, folds=2), "folds is 2"),
+        (lambda c, s: baselines.held_out_lists(baselines.markov, sequences_of([1], [2]), 3, s, 1), "1 sessions for 2"),
     ],
 )
 def test_options_out_of_range_are_named(call, message):
     with pytest.raises(ValueError, match=message):
-        call(neighbors.count(sequences_of([1, 2], [3]), 3), sessions_of([1], targets=[2]))
+        call(baselines.count(sequences_of([1, 2], [3]), 3), sessions_of([1], targets=[2]))
 
 
 RECALL_AT_10 = {
@@ -357,10 +357,10 @@ OTHER_METRICS = {
 @pytest.mark.parametrize("name", ["ML", "Games"])
 def test_figures_on_the_released_test_sessions(release, name):
     dataset = data.load_released(release, name)
-    counts = neighbors.count(dataset.train_sequences, dataset.num_items)
+    counts = baselines.count(dataset.train_sequences, dataset.num_items)
     for method, expected in RECALL_AT_10[name].items():
-        score_function = neighbors.session_knn if method == "session-kNN" else METHODS[method]
-        mean = neighbors.mean_ranks(score_function, counts, dataset.test)
+        score_function = baselines.session_knn if method == "session-kNN" else METHODS[method]
+        mean = baselines.mean_ranks(score_function, counts, dataset.test)
         ranks = np.floor(mean)
         assert np.mean(ranks <= 10) == pytest.approx(expected, abs=5e-4), method
         if method in OTHER_METRICS[name]:
@@ -370,9 +370,9 @@ def test_figures_on_the_released_test_sessions(release, name):
 
 
 def test_impossible_options_of_sequential_rules_are_refused():
-    counts = neighbors.count(sequences_of([1, 2]), 2)
+    counts = baselines.count(sequences_of([1, 2]), 2)
     for options, told in (({"recency": 0.0}, "recency is 0.0"), ({"backward": -1.0}, "backward is -1.0")):
         with pytest.raises(ValueError, match=told):
-            score(functools.partial(neighbors.sequential_rules, **options), counts, [1])
+            score(functools.partial(baselines.sequential_rules, **options), counts, [1])
     with pytest.raises(ValueError, match=r"decay is 1.0"):
-        neighbors.count(sequences_of([1, 2]), 2, decay=1.0)
+        baselines.count(sequences_of([1, 2]), 2, decay=1.0)

@@ -7,7 +7,7 @@ import pytest
 from training_test import NUM_ITEMS, chain_sessions
 
 from alkd_jax import losses, models, objectives, samplers, training
-from alkd_jax.examples import last_item_examples, sequences_of
+from alkd_jax.training.examples import last_item_examples, sequences_of
 
 SAMPLED = ("bpr", "bce", "softmax")
 

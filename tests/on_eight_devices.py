@@ -13,22 +13,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from training_test import chain_sessions
 
-from alkd_jax import (
-    evaluation,
-    losses,
-    models,
-    objectives,
-    samplers,
-    scoring,
-    selection,
-    sharding,
-    sparse_rows,
-    training,
-)
-from alkd_jax.checkpoints import TrainingFolder
-from alkd_jax.examples import last_item_examples
-from alkd_jax.selection import draws, threshold
-from alkd_jax.training import program as programs
+from alkd_jax import evaluation, losses, models, objectives, samplers, scoring, selection, sharding, training
+from alkd_jax.ops import embedding, lookup
+from alkd_jax.selection import sampling, threshold
+from alkd_jax.training.checkpoints import TrainingFolder
+from alkd_jax.training.examples import last_item_examples
+from alkd_jax.training.steppers import dense as programs
 
 slow = pytest.mark.slow
 MESHES = [pytest.param("data=8", marks=slow), pytest.param("model=8", marks=slow), "data=2,model=4"]
@@ -72,7 +62,7 @@ def test_rows_and_their_gradient_are_to_the_bit_those_of_one_device(mesh, key, s
 
     @jax.jit
     def found(table, ids, pull):
-        rows, back = jax.vjp(lambda table: sharding.rows(table, ids), table)
+        rows, back = jax.vjp(lambda table: lookup.rows(table, ids), table)
         return rows, back(pull)[0]
 
     expected = found(table, ids, pull)
@@ -136,7 +126,7 @@ def test_only_the_lists_of_the_parts_travel(key):
     mesh, num_rows, k = sharding.make("data=2,model=4"), 4001, 5
     vectors, table = jax.random.normal(key, (16, 4)), jax.random.normal(key, (num_rows, 4))
     exclude = jnp.zeros((16, 1), jnp.int32)
-    table = jax.device_put(sharding.filled(table, 4), NamedSharding(mesh, P("model")))
+    table = jax.device_put(lookup.filled(table, 4), NamedSharding(mesh, P("model")))
     with sharding.using(mesh):
         listing = jax.jit(lambda u, t, e: scoring.top_k(u, t[:num_rows], k, exclude=e))
         compiled = listing.lower(vectors, table, exclude).compile()
@@ -147,15 +137,15 @@ def test_only_the_lists_of_the_parts_travel(key):
 @pytest.mark.parametrize("name", ["adam", pytest.param("sgd", marks=slow), pytest.param("rowwise", marks=slow)])
 def test_rows_in_parts_are_updated_to_the_bits_of_one_device(mesh, name):
     optimizer = {
-        "adam": sparse_rows.adam(0.1),
-        "sgd": sparse_rows.sgd(0.1),
-        "rowwise": sparse_rows.adagrad(0.1, rowwise=True),
+        "adam": embedding.adam(0.1),
+        "sgd": embedding.sgd(0.1),
+        "rowwise": embedding.adagrad(0.1, rowwise=True),
     }[name]
     rng = np.random.default_rng(0)
     table = jnp.asarray(rng.normal(size=(40, 3)), jnp.float32)
     one = other = (table, optimizer.init(table))
     update = jax.jit(optimizer.update)
-    in_parts = jax.jit(functools.partial(sparse_rows.update_parts, optimizer, mesh))
+    in_parts = jax.jit(functools.partial(embedding.update_parts, optimizer, mesh))
     for _ in range(3):
         # Popular rows many times, the padding and rows at the parts' edges among them.
         ids = jnp.asarray(rng.zipf(1.3, 16) % 40, jnp.int32).at[:4].set(jnp.array([0, 5, 10, 39]))
@@ -171,7 +161,7 @@ def test_rows_in_parts_are_updated_to_the_bits_of_one_device(mesh, name):
 
 
 def test_draws_and_difficulty_are_those_of_one_device(mesh, key, monkeypatch):
-    monkeypatch.setattr(draws, "RANDOM_BLOCK", 64)
+    monkeypatch.setattr(sampling, "RANDOM_BLOCK", 64)
     jax.clear_caches()
     policy = np.where(np.arange(900) % 7 == 0, -np.inf, np.round(np.linspace(-4, 0, 900))).astype(np.float32)
     for num in (1, 50, 771):
@@ -197,7 +187,7 @@ def test_equal_numbers_are_taken_from_the_first_devices_first(mesh):
 def test_no_more_than_what_is_drawn_travels():
     mesh, num = sharding.make("data=2,model=4"), 50
     blocks = jax.device_put(jnp.zeros((8, 1000)), NamedSharding(mesh, P(("data", "model"))))
-    lowered = draws._select_in_parts.lower(jax.random.key(0), blocks, num=num, mesh=mesh)
+    lowered = sampling._select_in_parts.lower(jax.random.key(0), blocks, num=num, mesh=mesh)
     travels = collectives(lowered.compile())
     assert max(np.prod(shape) for shape in travels) <= num
 

@@ -8,7 +8,7 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax.data import prepared as module
 from experiments import prepare as command
-from experiments.sources import parse_source
+from experiments.pipeline.sources import parse_source
 from tests import raw_files
 
 

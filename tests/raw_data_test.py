@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax.data import hetrec, text_files
-from alkd_jax.data.faults import Faults
+from alkd_jax.data.readers import hetrec
+from alkd_jax.data.text import text_files
+from alkd_jax.data.text.bad_rows import Faults
 from tests import raw_files
 
 DAY = 86_400

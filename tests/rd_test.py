@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax.distillation import guidance, rd
+from alkd_jax.distillation import inputs, rd
 from alkd_jax.types import Sequences, Sessions
 
 
@@ -58,15 +58,15 @@ def test_the_loss_leaves_out_empty_positions_and_rows_and_its_weights_do_not_lea
 
 def test_the_teachers_lists_never_hold_the_session_or_its_label():
     rng = np.random.default_rng(0)
-    teacher = guidance.Teacher(*(jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (2, 9)))
+    teacher = inputs.Teacher(*(jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (2, 9)))
     items = np.array([[1, 2, 3], [4, 5, 0]], np.int32)
     train = Sessions(items, items > 0, np.array([6, 7], np.int32), np.arange(2, dtype=np.int32))
-    own = guidance.whole_sessions(train, None)
+    own = inputs.whole_sessions(train, None)
     assert [sorted(row[row > 0].tolist()) for row in own] == [[1, 2, 3, 6], [4, 5, 7]]
     scores = np.asarray(teacher.sessions @ teacher.items.T)
-    for row, found in enumerate(guidance.top_lists(teacher, 5, own, batch_size=1)):
+    for row, found in enumerate(inputs.top_lists(teacher, 5, own, batch_size=1)):
         free = [v for v in range(1, 9) if v not in own[row]]
         best = sorted(free, key=lambda v, r=row: -scores[r, v])
         assert found.tolist() == (best + [-1] * 5)[:5]
     with pytest.raises(ValueError, match="there are 1 sequences; expected one for each of 2 sessions"):
-        guidance.whole_sessions(train, Sequences(np.array([1], np.int32), np.array([0, 1], np.int32)))
+        inputs.whole_sessions(train, Sequences(np.array([1], np.int32), np.array([0, 1], np.int32)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from alkd_jax.recommender import Lookup, Recommender
+from alkd_jax.serving.recommender import Lookup, Recommender
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LENGTH = 4
@@ -97,7 +97,7 @@ def test_what_cannot_be_answered_says_why(session, k, told):
 def test_what_is_no_list_of_strings_says_so(session, told):
     """In a process without the tests' own type checks."""
     code = (
-        "from alkd_jax.recommender import Recommender\n"
+        "from alkd_jax.serving.recommender import Recommender\n"
         "try:\n"
         f"    Recommender('fpmc', {{}}, {{}}, ('', 'id-1'), ('', ''), 4).recommend({session})\n"
         "except ValueError as error:\n"

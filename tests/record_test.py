@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import record
-from experiments.results import spread
+from experiments.reporting.results import spread
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

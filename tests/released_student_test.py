@@ -6,7 +6,7 @@ from pickle_writer import state_dict
 
 from alkd_jax import data, models
 from alkd_jax.data.pickles import read_torch_archive
-from alkd_jax.data.released_student import reference_arrays
+from alkd_jax.data.readers.released_student import reference_arrays
 
 
 def fpmc_arrays(num_items=5, dim=3):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alkd_jax.llm.replay import load_rankings, replay, save_rankings
+from alkd_jax.llm.teachers.replay import load_rankings, replay, save_rankings
 from alkd_jax.types import Rankings
 
 

@@ -15,7 +15,7 @@ import pytest
 from training_test import NUM_ITEMS, OPTIONS, chain_sessions
 
 from alkd_jax import models, training
-from alkd_jax.checkpoints import TrainingFolder
+from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.fit import _as_lists
 
 HERE = pathlib.Path(__file__).resolve().parent

@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from alkd_jax import examples, models, objectives
-from alkd_jax.training import program as programs
-from alkd_jax.training import row_adam
-from alkd_jax.training.row_adam import Adam
+from alkd_jax import models, objectives
+from alkd_jax.training import examples
+from alkd_jax.training.steppers import dense as programs
+from alkd_jax.training.steppers import row_sparse_adam
+from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sessions
 
 NUM_ITEMS, STEPS = 40, 7
@@ -82,7 +83,7 @@ def test_equals_dense_adam_over_several_intervals(train, backbone, adam, names):
 
 
 def test_rows_read_now_and_then_are_those_of_dense_adam_over_the_longest_interval():
-    adam, steps = Adam(optax.linear_schedule(0.02, 0.005, 300), weight_decay=0.1), row_adam.MAX_STEPS
+    adam, steps = Adam(optax.linear_schedule(0.02, 0.005, 300), weight_decay=0.1), row_sparse_adam.MAX_STEPS
     value = jax.random.normal(jax.random.key(0), (6, 2))
     rng = np.random.default_rng(1)
     place = rng.choice(4, (steps, 3), p=[0.9, 0.08, 0.015, 0.005])
@@ -96,10 +97,10 @@ def test_rows_read_now_and_then_are_those_of_dense_adam_over_the_longest_interva
         def by_rows(carry, now):
             table, missed = carry
             since, place, gradient = now
-            rows = row_adam.named(place, len(value))
-            table = row_adam.caught_up(adam, table, rows, missed, since)
+            rows = row_sparse_adam.named(place, len(value))
+            table = row_sparse_adam.caught_up(adam, table, rows, missed, since)
             read, move = table.value[place], adam.move(since, since)
-            table = row_adam.take_step(adam, table, rows, gradient, move, since)
+            table = row_sparse_adam.take_step(adam, table, rows, gradient, move, since)
             return (table, missed.after(move, since)), read
 
         def dense(carry, now):
@@ -111,10 +112,10 @@ def test_rows_read_now_and_then_are_those_of_dense_adam_over_the_longest_interva
 
         plan = 1 + jnp.arange(steps), place, gradient
         zeros = jnp.zeros_like(value)
-        table = row_adam.begin(value, zeros, zeros)
-        (table, missed), read = jax.lax.scan(by_rows, (table, row_adam.nothing_missed(steps)), plan)
+        table = row_sparse_adam.begin(value, zeros, zeros)
+        (table, missed), read = jax.lax.scan(by_rows, (table, row_sparse_adam.nothing_missed(steps)), plan)
         (wanted, state), wanted_read = jax.lax.scan(dense, (value, optimizer.init(value)), plan)
-        ours = row_adam.settled(adam, table, missed, steps)
+        ours = row_sparse_adam.settled(adam, table, missed, steps)
         return (*ours, read), (wanted, *(optax.tree.get(state, name) for name in ("mu", "nu")), wanted_read)
 
     for ours, wanted in zip(*both(value, place, gradient), strict=True):
@@ -129,12 +130,12 @@ def test_only_plain_adam_on_rows_of_large_tables_goes_this_way(train, monkeypatc
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
     program, state, material = prepared(train, model, Adam(0.01))
     assert chosen(program, state, material) == (), "small tables"
-    monkeypatch.setattr(row_adam, "_LEAST_ENTRIES", 1)
+    monkeypatch.setattr(row_sparse_adam, "_LEAST_ENTRIES", 1)
     assert chosen(program, state, material) == BOTH[1:], "a step reads 96 rows of 41 and 16 of 41"
-    monkeypatch.setattr(row_adam, "_ROWS_A_PLACE", 0)
+    monkeypatch.setattr(row_sparse_adam, "_ROWS_A_PLACE", 0)
     assert chosen(program, state, material) == BOTH
     full = objectives.full_softmax(model)
-    for change in ({"adam": None}, {"loss": full}, {"steps": row_adam.MAX_STEPS + 1}):
+    for change in ({"adam": None}, {"loss": full}, {"steps": row_sparse_adam.MAX_STEPS + 1}):
         assert chosen(programs.dataclasses.replace(program, **change), state, material) == (), change
     assert chosen(program, state.replace(params=state.params | {"extra": {}}), material) == ()
     original = models.create("stamp", num_items=NUM_ITEMS, dim=4, variant="original")
@@ -142,8 +143,8 @@ def test_only_plain_adam_on_rows_of_large_tables_goes_this_way(train, monkeypatc
 
 
 def test_a_run_goes_this_way_and_keeps_the_best_parameters(train, monkeypatch):
-    monkeypatch.setattr(row_adam, "_LEAST_ENTRIES", 1)
-    monkeypatch.setattr(row_adam, "_ROWS_A_PLACE", 0)
+    monkeypatch.setattr(row_sparse_adam, "_LEAST_ENTRIES", 1)
+    monkeypatch.setattr(row_sparse_adam, "_ROWS_A_PLACE", 0)
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
     program, state, material = prepared(train, model, Adam(0.01))
     key, both = jax.random.key(4), []

@@ -12,11 +12,13 @@ from jax.sharding import PartitionSpec as P
 from on_eight_devices import assert_nothing_large_travels, collectives
 from training_test import chain_sessions
 
-from alkd_jax import evaluation, models, objectives, samplers, sharding, sparse_rows, training
-from alkd_jax.checkpoints import TrainingFolder
-from alkd_jax.examples import last_item_examples
-from alkd_jax.training import gathered, rows
-from alkd_jax.training import program as programs
+from alkd_jax import evaluation, models, objectives, samplers, sharding, training
+from alkd_jax.ops import embedding
+from alkd_jax.training import gathered
+from alkd_jax.training.checkpoints import TrainingFolder
+from alkd_jax.training.examples import last_item_examples
+from alkd_jax.training.steppers import dense as programs
+from alkd_jax.training.steppers import lazy_rows
 
 slow = pytest.mark.slow
 LOSSES = {
@@ -39,15 +41,17 @@ def test_no_more_than_a_batchs_rows_travel(loss, backbone):
     aside = {"log_frequency": samplers.log_frequency(sessions.target, NUM_ITEMS)}
     aside["sampler"] = samplers.uniform(NUM_ITEMS)
     binding = gathered.Binding(model, LOSSES[loss], ("log_frequency",))
-    program = rows.RowProgram(binding, sparse_rows.adam(0.1), optax.adam(0.1), 16, 3, 5, 16, layout)
+    program = lazy_rows.RowProgram(binding, embedding.adam(0.1), optax.adam(0.1), 16, 3, 5, 16, layout)
     state = program.start(layout.place(params))
     held = {str(leaf.sharding.spec) for leaf in jax.tree.leaves((state.tables, state.slots)) if leaf.ndim > 0}
     assert held == {"P('model',)"} or held == {"P('model')"}, held
     material = programs.Material(last_item_examples(sessions), sessions, sessions, aside)
     material, key = sharding.put((material, jax.random.key(0)), layout.whole)
-    assert_nothing_large_travels(lowered(rows.take_steps, program, state, key, material, np.int32(0)), NUM_ITEMS, 4)
+    assert_nothing_large_travels(
+        lowered(lazy_rows.take_steps, program, state, key, material, np.int32(0)), NUM_ITEMS, 4
+    )
     with sharding.using(mesh):
-        compiled = lowered(rows.recall, program, state, material.validation)
+        compiled = lowered(lazy_rows.recall, program, state, material.validation)
     assert_nothing_large_travels(compiled, NUM_ITEMS, 4)
 
 
@@ -63,7 +67,7 @@ def fitted(mesh, *, num_items=40, **options):
     defaults = {
         "loss_of": LOSSES["sampled softmax"],
         "aside": {"sampler": samplers.by_popularity(data[0].target, num_items)},
-        "row_optimizer": sparse_rows.adam(0.05),
+        "row_optimizer": embedding.adam(0.05),
         "optimizer": optax.adam(0.01),
         "steps_per_validation": 5,
         "batch_size": 64,
@@ -106,7 +110,7 @@ def test_training_by_rows_is_that_of_one_device(text, on_one):
 @pytest.mark.parametrize("loss", ["in-batch BPR", "in-batch softmax"])
 def test_losses_within_the_batch_and_bfloat16_tables(loss):
     aside = {"log_frequency": samplers.log_frequency(chain_sessions(300, 0, 0).target, 40)}
-    options = {"loss_of": LOSSES[loss], "aside": aside, "row_optimizer": sparse_rows.sgd(0.5), "max_steps": 5}
+    options = {"loss_of": LOSSES[loss], "aside": aside, "row_optimizer": embedding.sgd(0.5), "max_steps": 5}
     assert_close(fitted(sharding.make("data=2,model=4"), **options)[0], fitted(None, **options)[0])
     # Rounded at random, but by the same numbers; where a sum differs in its last digit, to the other neighbour.
     options |= {"table_dtype": "bfloat16", "steps_per_validation": 1, "max_steps": 1}
@@ -150,13 +154,13 @@ def test_seeds_on_a_mesh_and_initial_values_that_are_left_alone():
 
 
 def test_rows_and_bits_of_one_device_when_every_device_has_the_gradients(key):
-    mesh, optimizer = sharding.make("data=2,model=4"), sparse_rows.adam(0.1)
+    mesh, optimizer = sharding.make("data=2,model=4"), embedding.adam(0.1)
     table = jax.random.normal(key, (40, 3)).astype(jnp.bfloat16)
     ids, gradients = jnp.array([3, 9, 10, 39, -1, 77, 0, 20]), jax.random.normal(key, (8, 3))
     how = {"distinct": True, "key": key}
     expected = jax.jit(lambda t: optimizer.update(t, optimizer.init(t), ids, gradients, **how))(table)
     how["everywhere"] = True
-    update = jax.jit(lambda t: sparse_rows.update_parts(optimizer, mesh, t, optimizer.init(t), ids, gradients, **how))
+    update = jax.jit(lambda t: embedding.update_parts(optimizer, mesh, t, optimizer.init(t), ids, gradients, **how))
     compiled = update.lower(jax.device_put(table, NamedSharding(mesh, P("model")))).compile()
     for one, other in zip(jax.tree.leaves(update(table)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(np.asarray(one, np.float32), np.asarray(other, np.float32))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from alkd_jax import neighbors, rules
+from alkd_jax import baselines
+from alkd_jax.distillation.item_rules import rules
 from alkd_jax.types import Rankings, Sequences, Sessions
 
 SEQUENCES = Sequences(items=np.array([1, 2, 3, 2, 1, 4, 4], np.int32), offsets=np.array([0, 3, 7]))
@@ -20,9 +21,9 @@ def made(*entries: tuple[int, int, float], num_items: int = 4) -> csr_array:
 
 
 def test_follow_rules_look_both_ways_and_leave_out_the_item_itself():
-    followers = dense(neighbors.count(SEQUENCES, 4, decay=0.5).followers)
+    followers = dense(baselines.count(SEQUENCES, 4, decay=0.5).followers)
     assert followers[4, 4] == 1
-    found = dense(rules.follow_rules(neighbors.count(SEQUENCES, 4, decay=0.5), backward=0.25))
+    found = dense(rules.follow_rules(baselines.count(SEQUENCES, 4, decay=0.5), backward=0.25))
     wanted = followers + 0.25 * followers.T
     np.fill_diagonal(wanted, 0)
     np.testing.assert_allclose(found, wanted)
@@ -94,7 +95,7 @@ def test_lessons_are_the_strongest_rules_sharpened():
         (lambda: rules.lessons(made((1, 2, 1.0)), k=0), "k is 0"),
         (lambda: rules.lessons(made((1, 2, 1.0)), power=0.0), "power 0.0"),
         (lambda: rules.blend(made((1, 2, 1.0)), made((1, 2, 1.0)), -1.0), "share is -1.0"),
-        (lambda: rules.follow_rules(neighbors.count(SEQUENCES, 4), backward=-1.0), "backward is -1.0"),
+        (lambda: rules.follow_rules(baselines.count(SEQUENCES, 4), backward=-1.0), "backward is -1.0"),
         (lambda: rules.title_rules(["", "a"], least=0.0), "least is 0.0"),
     ],
 )

@@ -10,10 +10,11 @@ import sys
 
 import pytest
 
-from experiments import console, reproduce
-from experiments.run import OpenRun
-from experiments.run_folder import RunFolder, hold, let_go, read_json, write_json
-from experiments.settings import Settings
+from experiments import reproduce
+from experiments.pipeline.run import OpenRun
+from experiments.pipeline.run_folder import RunFolder, hold, let_go, read_json, write_json
+from experiments.pipeline.settings import Settings
+from experiments.reporting import console
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -88,13 +89,13 @@ def test_a_folder_of_another_run_or_of_the_user_is_refused(folder, tmp_path):
 
 OPEN = """
 import pathlib, sys
-from experiments.run_folder import RunFolder
+from experiments.pipeline.run_folder import RunFolder
 RunFolder(pathlib.Path(sys.argv[1]), announce=print).open({"data": sys.argv[2]})
 """
 OPEN_RUN = """
 import pathlib, sys
-from experiments.run import OpenRun
-from experiments.settings import Settings
+from experiments.pipeline.run import OpenRun
+from experiments.pipeline.settings import Settings
 OpenRun.open(Settings("synthetic", "fpmc", pathlib.Path(sys.argv[1]), selection="own"))
 """
 

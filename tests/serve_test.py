@@ -16,7 +16,7 @@ uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("tyro")
 
-from alkd_jax.recommender import Recommender  # noqa: E402
+from alkd_jax.serving.recommender import Recommender  # noqa: E402
 from experiments import serve  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

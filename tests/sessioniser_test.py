@@ -7,10 +7,10 @@ import zoneinfo
 import numpy as np
 import pytest
 
-from alkd_jax.data import sessioniser as module
+from alkd_jax.data import sessionize as module
 from alkd_jax.data.catalogue import number_items
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessioniser import SessionRules, sessionise
+from alkd_jax.data.sessionize import SessionRules, sessionise
 from alkd_jax.data.splits import SPLITS, split_rows
 
 HOUR = 3_600_000

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from alkd_jax.shuffling import shuffled
+from alkd_jax.ops.permutation import shuffled
 
 
 def orders(num, times, seed=0):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from alkd_jax import metrics, significance
+from alkd_jax.evaluation import metrics, significance
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alkd_jax.data.synthetic import synthetic
-from alkd_jax.llm.simulated import rank_by_titles, read_title
+from alkd_jax.llm.teachers.simulated import rank_by_titles, read_title
 from alkd_jax.types import Sessions
 
 TITLES = (

@@ -8,19 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from alkd_jax import sparse_rows
+from alkd_jax.ops import embedding
 
 PAIRS = {
-    "sgd": (sparse_rows.sgd(0.1), optax.sgd(0.1)),
-    "adagrad": (sparse_rows.adagrad(0.1), optax.adagrad(0.1)),
+    "sgd": (embedding.sgd(0.1), optax.sgd(0.1)),
+    "adagrad": (embedding.adagrad(0.1), optax.adagrad(0.1)),
     "adagrad of a schedule": (
-        sparse_rows.adagrad(optax.linear_schedule(0.1, 0.01, 5)),
+        embedding.adagrad(optax.linear_schedule(0.1, 0.01, 5)),
         optax.adagrad(optax.linear_schedule(0.1, 0.01, 5)),
     ),
-    "adam": (sparse_rows.adam(0.1), optax.adam(0.1)),
+    "adam": (embedding.adam(0.1), optax.adam(0.1)),
 }
 OPTIMIZERS = {name: rows for name, (rows, _) in PAIRS.items()} | {
-    "row-wise adagrad": sparse_rows.adagrad(0.1, rowwise=True)
+    "row-wise adagrad": embedding.adagrad(0.1, rowwise=True)
 }
 
 
@@ -150,7 +150,7 @@ def test_donated_updates_are_made_in_place_and_need_no_memory_of_the_tables_size
 
 
 def test_a_bfloat16_table_is_updated_in_float32_and_rounded_once():
-    rows = sparse_rows.adam(0.1, dtype=jnp.bfloat16)
+    rows = embedding.adam(0.1, dtype=jnp.bfloat16)
     table = jnp.ones((4, 2), jnp.bfloat16)
     slots = rows.init(table)
     assert {leaf.dtype for leaf in slots[1:]} == {jnp.dtype(jnp.bfloat16)}
@@ -160,7 +160,7 @@ def test_a_bfloat16_table_is_updated_in_float32_and_rounded_once():
 
 
 def test_small_steps_survive_in_a_bfloat16_table_when_rounded_at_random(key):
-    rows = sparse_rows.sgd(2.0**-12)
+    rows = embedding.sgd(2.0**-12)
     update = jax.jit(functools.partial(rows.update, distinct=True))
     table = jnp.ones((2, 512), jnp.bfloat16)
     ids, gradients = jnp.asarray([1]), -jnp.ones((1, 512))
@@ -181,10 +181,10 @@ def test_gradients_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("rows_an_id", [0, 100])
 def test_every_row_is_found_once_with_all_its_gradients_by_sorting_and_without(rows_an_id, monkeypatch):
-    monkeypatch.setattr(sparse_rows, "_ROWS_AN_ID", rows_an_id)
+    monkeypatch.setattr(embedding, "_ROWS_AN_ID", rows_an_id)
     ids = np.asarray([4, -1, 4, 2, 0, 9, 6, 2, -7, 4])
     gradients = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    found = sparse_rows.Rows(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
+    found = embedding.Rows(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
     place = np.asarray(found.ids)
     assert sorted(place[place < 7].tolist()) == [2, 4, 6]
     assert len(set(place.tolist())) == 10

@@ -8,7 +8,7 @@ import pytest
 
 from alkd_jax.data.sessions import unpack
 from alkd_jax.data.synthetic import GENRES, synthetic
-from alkd_jax.llm.simulated import read_title
+from alkd_jax.llm.teachers.simulated import read_title
 
 
 @pytest.fixture(scope="module")

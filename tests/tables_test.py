@@ -7,8 +7,10 @@ import pytest
 
 from alkd_jax import training
 from alkd_jax.types import Rankings, Sessions
-from experiments import console, distilling, methods, sweeps, tables, tune
-from experiments.settings import Settings
+from experiments import tune
+from experiments.pipeline import distill_methods, methods
+from experiments.pipeline.settings import Settings
+from experiments.reporting import console, sweeps, tables
 
 
 def spread(*values):
@@ -76,8 +78,8 @@ def test_names_ask_for_methods_once_and_in_one_order():
 def test_tuned_alkdrec_learns_the_same_lists_by_the_same_draws():
     assert methods.chosen_by(("Tuned ALKDRec",)) == ("ALKDRec",)
     run = types.SimpleNamespace(key=lambda purpose: purpose)
-    assert distilling.method_key(run, "Tuned ALKDRec") == distilling.method_key(run, "ALKDRec")
-    assert len({distilling.method_key(run, method) for method in methods.DISTILLED}) == len(methods.DISTILLED) - 1
+    assert distill_methods.method_key(run, "Tuned ALKDRec") == distill_methods.method_key(run, "ALKDRec")
+    assert len({distill_methods.method_key(run, method) for method in methods.DISTILLED}) == len(methods.DISTILLED) - 1
 
 
 def test_where_no_bar_is_shown_training_tells_a_line_now_and_then(capsys, monkeypatch):
@@ -114,11 +116,11 @@ TRAIN = Sessions(
 
 
 def test_correction_puts_the_next_item_first_where_it_was_missing():
-    assert np.array_equal(distilling.corrected(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
-    all_right = distilling.corrected(LISTS, TRAIN, 1.0, seed=0)
+    assert np.array_equal(distill_methods.corrected(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
+    all_right = distill_methods.corrected(LISTS, TRAIN, 1.0, seed=0)
     assert all_right.items.tolist() == [[1, 2, 3], [8, 4, 5], [9, 6, 7], [3, 9, 1]]
     assert all_right.mask.tolist() == [[True] * 3] * 4
-    some = distilling.corrected(LISTS, TRAIN, 0.67, seed=0)
+    some = distill_methods.corrected(LISTS, TRAIN, 0.67, seed=0)
     assert (some.items != LISTS.items).any(1).sum() == 2
     assert LISTS.items[1].tolist() == [4, 5, 0], "the lists given are left alone"
 

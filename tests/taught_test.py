@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from alkd_jax import models, neighbors, objectives, rules, scoring
-from alkd_jax.distillation import taught
-from alkd_jax.examples import Batch
-from alkd_jax.types import Sequences, Sessions
+from alkd_jax import baselines, models, objectives, scoring
+from alkd_jax.distillation.item_rules import rules, targets
+from alkd_jax.types import Batch, Sequences, Sessions
 
 NUM_ITEMS = 24
 
@@ -35,7 +34,7 @@ def test_the_student_repeats_its_lessons(ring, validation, shared):
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=shared, recency=0.5)
     learned = rules.lessons(ring, k=4, power=1.0)
     steps = dict(max_steps=400, steps_per_validation=400)
-    out = taught.teach(jax.random.key(0), model, learned, validation, damping=0.5, seeds=2, recall_at=1, **steps)
+    out = targets.teach(jax.random.key(0), model, learned, validation, damping=0.5, seeds=2, recall_at=1, **steps)
     assert (out.best_metric == 1).all()
     params = jax.tree.map(lambda leaf: leaf[0], out.params)
     items = jnp.asarray(learned.item)[:, None]
@@ -107,7 +106,7 @@ def test_rows_keep_their_length_and_frozen_parameters_their_values(ring, validat
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=True, recency=0.5)
     learned = rules.lessons(ring, k=4, power=1.0)
     steps = dict(max_steps=200, steps_per_validation=200, recall_at=1)
-    out = taught.teach(
+    out = targets.teach(
         jax.random.key(0), model, learned, validation, length=1.5, frozen=["input_bias", "output_bias"], **steps
     )
     own = jax.tree.map(lambda leaf: np.asarray(leaf[0]), out.params)["params"]
@@ -122,14 +121,14 @@ def test_rows_keep_their_length_and_frozen_parameters_their_values(ring, validat
 def test_impossible_damping_is_refused(ring, validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
     with pytest.raises(ValueError, match="damping is 2"):
-        taught.teach(jax.random.key(0), model, rules.lessons(ring), validation, damping=2.0)
+        targets.teach(jax.random.key(0), model, rules.lessons(ring), validation, damping=2.0)
 
 
 def test_rules_of_real_counts_can_be_taught(validation):
     sequences = Sequences(np.arange(1, NUM_ITEMS + 1, dtype=np.int32), np.arange(0, NUM_ITEMS + 1, 6))
-    counted = rules.follow_rules(neighbors.count(sequences, NUM_ITEMS))
+    counted = rules.follow_rules(baselines.count(sequences, NUM_ITEMS))
     model = models.create("late", num_items=NUM_ITEMS, dim=3)
-    out = taught.teach(jax.random.key(0), model, rules.lessons(counted), validation, max_steps=20)
+    out = targets.teach(jax.random.key(0), model, rules.lessons(counted), validation, max_steps=20)
     assert np.isfinite(out.history.loss[:, 1:]).all()
 
 
@@ -137,4 +136,4 @@ def test_rules_of_real_counts_can_be_taught(validation):
 def test_impossible_options_are_refused(ring, validation, options, told):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
     with pytest.raises(ValueError, match=told):
-        taught.teach(jax.random.key(0), model, rules.lessons(ring), validation, **options)
+        targets.teach(jax.random.key(0), model, rules.lessons(ring), validation, **options)

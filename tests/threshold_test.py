@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import models, selection
-from alkd_jax.selection import draws, threshold
+from alkd_jax.selection import sampling, threshold
 
 
 def test_bits_are_in_the_order_of_numbers_and_turn_back():
@@ -30,10 +30,10 @@ def test_the_k_largest_are_those_of_a_stable_sort(k, levels):
 
 def test_few_and_many_are_drawn_alike(key, monkeypatch):
     # Three blocks, the last one short, and sessions that must not be drawn.
-    monkeypatch.setattr(draws, "RANDOM_BLOCK", 1024)
+    monkeypatch.setattr(sampling, "RANDOM_BLOCK", 1024)
     policy = np.where(np.arange(2_500) % 5 == 0, -np.inf, np.linspace(-8, 0, 2_500)).astype(np.float32)
     chosen = np.asarray(selection.select(key, policy, num=300))
-    monkeypatch.setattr(draws, "FEW", 1)
+    monkeypatch.setattr(sampling, "FEW", 1)
     jax.clear_caches()
     np.testing.assert_array_equal(selection.select(key, policy, num=300), chosen)
     noise = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from alkd_jax import scoring
-from alkd_jax.scoring import largest as largest_of_rows
-from alkd_jax.scoring import lists
+from alkd_jax.ops import top_k as largest_of_rows
+from alkd_jax.scoring import top_k
 
 INF = np.inf
 
@@ -75,9 +75,9 @@ def test_a_later_chunk_may_hold_any_number_of_better_items(better):
 
 
 def test_sessions_come_in_tiles_that_need_not_divide_them(monkeypatch):
-    monkeypatch.setattr(lists, "_CPU_SCORES", 2 * 1024)
+    monkeypatch.setattr(top_k, "_CPU_SCORES", 2 * 1024)
     vectors, table, exclude = whole_numbers(3000, batch=5)
-    assert lists._sizes(vectors.shape, 3000, 3, 1024) == (2, 1024)
+    assert top_k._sizes(vectors.shape, 3000, 3, 1024) == (2, 1024)
     check(vectors, table, 3, exclude, chunk_size=1024)
 
 
@@ -139,15 +139,15 @@ def test_ranks_of_a_narrow_table_need_no_wide_copy_of_it(dtype):
 
 
 def test_the_device_decides_how_much_is_scored_at_a_time(monkeypatch):
-    on_cpu = lists._sizes((512, 8), 10**7, 10, None)
-    assert on_cpu[0] * on_cpu[1] <= lists._CPU_SCORES
+    on_cpu = top_k._sizes((512, 8), 10**7, 10, None)
+    assert on_cpu[0] * on_cpu[1] <= top_k._CPU_SCORES
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(lists, "_device_scores", lambda: 2**29)
-    tile, chunk = lists._sizes((5000, 8), 10**7, 10, None)
+    monkeypatch.setattr(top_k, "_device_scores", lambda: 2**29)
+    tile, chunk = top_k._sizes((5000, 8), 10**7, 10, None)
     assert tile == 4096
     assert 2**28 < tile * chunk <= 2**29
-    assert lists._sizes((5000, 8), 1000, 10, None) == (4096, 1000)
-    assert lists._sizes((1, 20, 8), 10**7, 10, None)[1] * 20 <= 2**29
+    assert top_k._sizes((5000, 8), 1000, 10, None) == (4096, 1000)
+    assert top_k._sizes((1, 20, 8), 10**7, 10, None)[1] * 20 <= 2**29
 
 
 def unstable_top_k(values, k):
@@ -183,7 +183,7 @@ def test_lists_of_many_sessions_are_the_same_in_pieces(monkeypatch):
     vectors, table, exclude = map(jnp.asarray, whole_numbers(700, batch=41))
     whole = scoring.top_k(vectors, table, 9, exclude=exclude)
     monkeypatch.setattr(largest_of_rows, "_WORTH_PIECES", 1)
-    lists._top_k.clear_cache()
+    top_k._top_k.clear_cache()
     check(vectors, table, 2, np.asarray(exclude))
     for mine, wanted in zip(scoring.top_k(vectors, table, 9, exclude=exclude), whole, strict=True):
         np.testing.assert_array_equal(mine, wanted)
@@ -209,7 +209,7 @@ def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
 
 @pytest.mark.parametrize("k", [3, 12])
 def test_a_program_for_any_number_of_sessions_lists_the_same(k):
-    vectors, table, exclude = whole_numbers(64 * lists._BINS_PAY * k + 5)
+    vectors, table, exclude = whole_numbers(64 * top_k._BINS_PAY * k + 5)
     listed = jax.jit(lambda u, seen: scoring.top_k(u, jnp.asarray(table), k, exclude=seen))
     (batch,) = jax.export.symbolic_shape("b")
     shapes = (

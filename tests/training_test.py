@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from alkd_jax import evaluation, models, training
-from alkd_jax.examples import Examples
+from alkd_jax.training.examples import Examples
 from alkd_jax.types import Sessions
 
 NUM_ITEMS = 40

@@ -18,7 +18,7 @@ def by_tables(mesh, folder, *, max_steps):
     from training_test import chain_sessions
 
     from alkd_jax import evaluation, models, selection, training
-    from alkd_jax.checkpoints import TrainingFolder
+    from alkd_jax.training.checkpoints import TrainingFolder
 
     model = models.create("fpmc", num_items=40, dim=6)
     train, validation = chain_sessions(200, 0, 0), chain_sessions(60, 200, 1)
@@ -51,8 +51,9 @@ def by_rows(mesh, folder, *, max_steps):
     from jax.experimental import multihost_utils
     from large_test import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
 
-    from alkd_jax import models, objectives, sparse_rows, training
-    from alkd_jax.checkpoints import TrainingFolder
+    from alkd_jax import models, objectives, training
+    from alkd_jax.ops import embedding
+    from alkd_jax.training.checkpoints import TrainingFolder
 
     found = {}
     for num_items in (NUM_ITEMS, NUM_ITEMS + 1):
@@ -63,7 +64,7 @@ def by_rows(mesh, folder, *, max_steps):
             VALIDATION,
             loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
             aside=SAMPLED,
-            row_optimizer=sparse_rows.adam(0.3),
+            row_optimizer=embedding.adam(0.3),
             batch_size=64,
             max_steps=max_steps,
             steps_per_validation=5,

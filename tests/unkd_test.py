@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alkd_jax.distillation import guidance, popularity, unkd
+from alkd_jax.distillation import inputs, popularity_strata, unkd
 from alkd_jax.types import Sequences
 
 NUM_ITEMS = 40
@@ -21,7 +21,7 @@ def test_groups_hold_about_equal_totals_and_run_down_in_popularity(counts, num_g
     counts = np.array([0, *counts])
     if not counts.sum():
         return
-    groups = popularity.popularity_groups(counts, num_groups=num_groups)
+    groups = popularity_strata.popularity_groups(counts, num_groups=num_groups)
     np.testing.assert_array_equal(groups < 0, counts == 0)
     limit = counts.sum() / num_groups
     last = groups.max()
@@ -38,29 +38,29 @@ def test_groups_hold_about_equal_totals_and_run_down_in_popularity(counts, num_g
 
 def test_a_small_rest_joins_the_group_before():
     counts = np.array([0, 6, 4, 4, 4, 1, 1])
-    assert popularity.popularity_groups(counts, num_groups=2).tolist() == [-1, 0, 0, 1, 1, 1, 1]
-    assert popularity.popularity_groups(np.array([0, 9, 9, 2]), num_groups=2).tolist() == [-1, 0, 1, 1]
+    assert popularity_strata.popularity_groups(counts, num_groups=2).tolist() == [-1, 0, 0, 1, 1, 1, 1]
+    assert popularity_strata.popularity_groups(np.array([0, 9, 9, 2]), num_groups=2).tolist() == [-1, 0, 1, 1]
 
 
 def test_items_without_interactions_are_refused():
     with pytest.raises(ValueError, match="no item has interactions"):
-        popularity.popularity_groups(np.zeros(4, int))
+        popularity_strata.popularity_groups(np.zeros(4, int))
     with pytest.raises(ValueError, match="num_groups is 0"):
-        popularity.popularity_groups(np.ones(4, int), num_groups=0)
+        popularity_strata.popularity_groups(np.ones(4, int), num_groups=0)
 
 
 def test_the_padding_is_no_item():
     sequences = Sequences(np.array([3, 1, 3, 0, 2], np.int32), np.array([0, 3, 5], np.int32))
-    assert popularity.item_counts(sequences, 4).tolist() == [0, 1, 1, 2, 0]
+    assert popularity_strata.item_counts(sequences, 4).tolist() == [0, 1, 1, 2, 0]
 
 
 def test_budgets_are_the_authors():
     counts, four = np.array([0, 4, 4, 4, 4]), np.array([-1, 0, 1, 2, 3], np.int32)
-    assert popularity.pair_budget(counts, four) == (8, 8, 8, 8)
-    assert popularity.pair_budget(counts[:3], four[:3]) == (15, 15)
+    assert popularity_strata.pair_budget(counts, four) == (8, 8, 8, 8)
+    assert popularity_strata.pair_budget(counts[:3], four[:3]) == (15, 15)
     # Three groups share 10 as 3 each; the first gets the one that is short.
-    assert popularity.pair_budget(counts[:4], four[:4], num_pairs=10) == (4, 3, 3)
-    steep = popularity.pair_budget(np.array([0, 90, 5]), four[:3], gamma=1.0)
+    assert popularity_strata.pair_budget(counts[:4], four[:4], num_pairs=10) == (4, 3, 3)
+    steep = popularity_strata.pair_budget(np.array([0, 90, 5]), four[:3], gamma=1.0)
     assert steep == (3, 27)
 
 
@@ -95,7 +95,7 @@ def test_two_items_make_the_one_pair():
 @pytest.fixture
 def lists():
     rng = np.random.default_rng(0)
-    teacher = guidance.Teacher(
+    teacher = inputs.Teacher(
         jnp.asarray(rng.normal(size=(30, 5)), jnp.float32),
         jnp.asarray(rng.normal(size=(NUM_ITEMS + 1, 5)), jnp.float32),
     )
@@ -161,7 +161,7 @@ def test_the_loss_is_the_mean_over_pairs_of_a_session_then_over_sessions():
 
 def test_one_group_draws_from_the_whole_order():
     counts = np.array([0, 5, 4, 3, 2])
-    assert popularity.popularity_groups(counts, num_groups=1).tolist() == [-1, 0, 0, 0, 0]
+    assert popularity_strata.popularity_groups(counts, num_groups=1).tolist() == [-1, 0, 0, 0, 0]
     lists = jnp.array([[[4, 2, 1, 3]]])
     better, worse, _ = unkd.draw_pairs(jax.random.key(0), lists, jnp.array([[4]]), (500,))
     seen = collections.Counter(zip(better[0].tolist(), worse[0].tolist(), strict=True))

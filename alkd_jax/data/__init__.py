@@ -1,18 +1,18 @@
 """Sessions from files and from scratch, read on the host."""
 
-from alkd_jax.data.amazon import load_amazon
-from alkd_jax.data.gru4rec import load_gru4rec, write_gru4rec
-from alkd_jax.data.hetrec import load_hetrec
-from alkd_jax.data.lastfm import load_lastfm
-from alkd_jax.data.movielens import load_movielens
 from alkd_jax.data.prepared import load_prepared, prepare, read_prepared, save_prepared
-from alkd_jax.data.recbole import load_recbole, write_recbole
-from alkd_jax.data.released import load_released, load_released_rankings, load_released_selection
-from alkd_jax.data.released_student import load_released_student
-from alkd_jax.data.sessioniser import SessionRules, sessionise
-from alkd_jax.data.srgnn import load_srgnn
+from alkd_jax.data.readers.amazon import load_amazon
+from alkd_jax.data.readers.gru4rec import load_gru4rec, write_gru4rec
+from alkd_jax.data.readers.hetrec import load_hetrec
+from alkd_jax.data.readers.lastfm import load_lastfm
+from alkd_jax.data.readers.movielens import load_movielens
+from alkd_jax.data.readers.recbole import load_recbole, write_recbole
+from alkd_jax.data.readers.released import load_released, load_released_rankings, load_released_selection
+from alkd_jax.data.readers.released_student import load_released_student
+from alkd_jax.data.readers.srgnn import load_srgnn
+from alkd_jax.data.readers.tables import load_table
+from alkd_jax.data.sessionize import SessionRules, sessionise
 from alkd_jax.data.synthetic import synthetic
-from alkd_jax.data.tables import load_table
 
 __all__ = [
     "SessionRules",

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessioniser import SessionLog
+from alkd_jax.data.sessionize import SessionLog
 
 UNTITLED = ("drop", "keep")
 

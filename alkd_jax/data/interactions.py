@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.data.faults import Faults
+from alkd_jax.data.text.bad_rows import Faults
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64
 
 from alkd_jax.data.catalogue import NumberedSessions, number_items
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessioniser import SessionRules, sessionise
+from alkd_jax.data.sessionize import SessionRules, sessionise
 from alkd_jax.data.sessions import build_dataset
 from alkd_jax.data.splits import SPLITS, split_rows
 from alkd_jax.types import Dataset, Sequences

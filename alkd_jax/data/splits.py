@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.data.sessioniser import local_day
+from alkd_jax.data.sessionize import local_day
 from alkd_jax.data.sessions import block_split
 
 SPLITS = {

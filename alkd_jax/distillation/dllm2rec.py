@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import scoring, training
-from alkd_jax.distillation.alkd import list_examples
-from alkd_jax.distillation.guidance import as_arrays, check_weight, fit_guided, noise_key
-from alkd_jax.distillation.popularity import item_counts
-from alkd_jax.examples import Batch, Examples, sequences_of
-from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.distillation.alkdrec import list_examples
+from alkd_jax.distillation.inputs import as_arrays, check_weight, fit_guided, noise_key
+from alkd_jax.distillation.popularity_strata import item_counts
+from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode, in_batch_loss
-from alkd_jax.shuffling import shuffled
-from alkd_jax.types import PAD, Rankings, Sequences, Sessions
+from alkd_jax.ops.permutation import shuffled
+from alkd_jax.training.examples import Examples, sequences_of
+from alkd_jax.types import PAD, Batch, Rankings, Sequences, Sessions
 
 _LEAST = 1e-8
 """Weight of an item without confidence or agreement, so that no list weighs nothing."""

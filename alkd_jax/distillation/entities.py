@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import sharding
-from alkd_jax.distillation.guidance import Teacher
-from alkd_jax.examples import Batch
+from alkd_jax.distillation.inputs import Teacher
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import encode
+from alkd_jax.ops import lookup
+from alkd_jax.types import Batch
 
 
 @flax.struct.dataclass
@@ -54,7 +54,7 @@ def batch_items(
 ) -> Entities:
     """Items with the rows of the output tables, each once."""
     table = model.apply(params, method="item_embeddings")
-    return Entities(sharding.rows(table, items), teacher.items[items], once(items, counted))
+    return Entities(lookup.rows(table, items), teacher.items[items], once(items, counted))
 
 
 def draw_items(key: jax.Array, model: Encoder, num: int) -> Int[Array, " num"]:

@@ -9,11 +9,10 @@ from jaxtyping import Array, Float
 
 from alkd_jax import training
 from alkd_jax.distillation.entities import Entities, batch_items, batch_sessions, draw_items, stack, unit
-from alkd_jax.distillation.guidance import counted_rows, fit_guided, noise_key, teacher_vectors
-from alkd_jax.examples import Batch
+from alkd_jax.distillation.inputs import counted_rows, fit_guided, noise_key, teacher_vectors
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
-from alkd_jax.types import Sessions
+from alkd_jax.types import Batch, Sessions
 
 
 def full_topology_loss(

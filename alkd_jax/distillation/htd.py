@@ -12,11 +12,10 @@ from alkd_jax.distillation.de import check_experts, total_error, two_sets
 from alkd_jax.distillation.entities import Entities, stack, unit
 from alkd_jax.distillation.experts import Experts, annealed_temperature, gate
 from alkd_jax.distillation.ftd import batch_entities
-from alkd_jax.distillation.guidance import counted_rows, fit_guided, noise_key, teacher_vectors
-from alkd_jax.examples import Batch
+from alkd_jax.distillation.inputs import counted_rows, fit_guided, noise_key, teacher_vectors
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
-from alkd_jax.types import Sessions
+from alkd_jax.types import Batch, Sessions
 
 LEVELS = ("entities", "prototypes")
 """What prototypes are compared with: the paper's (P, e) and (P, P)."""

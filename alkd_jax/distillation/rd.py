@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import sharding, training
+from alkd_jax import training
 from alkd_jax.distillation.entities import draw_items
-from alkd_jax.distillation.guidance import fit_guided, noise_key, teacher_vectors, top_lists, whole_sessions
-from alkd_jax.examples import Batch
-from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.distillation.inputs import fit_guided, noise_key, teacher_vectors, top_lists, whole_sessions
+from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode
-from alkd_jax.types import PAD, Sequences, Sessions
+from alkd_jax.ops import lookup
+from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
 
 def static_weights(length: int, *, sharpness: Float[Array, ""] | float = 1.0) -> Float[Array, " K"]:
@@ -106,7 +106,7 @@ def list_term(model: Encoder, *, num_sampled: int = 100) -> Loss:
         rows = lists.shape[0]
         drawn = draw_items(noise_key(key), model, rows * num_sampled).reshape(rows, num_sampled)
         vectors, table = encode(model, params, batch, key), model.apply(params, method="item_embeddings")
-        listed, sampled = (jnp.einsum("bd,bcd->bc", vectors, sharding.rows(table, items)) for items in (lists, drawn))
+        listed, sampled = (jnp.einsum("bd,bcd->bc", vectors, lookup.rows(table, items)) for items in (lists, drawn))
         settings = {name: guide[name] for name in ("dynamic_from", "sharpness", "mu")}
         weights = final_weights(listed, sampled, step=batch.step, num_items=model.num_items, **settings)
         return list_loss(listed, weights, where=lists != PAD, weight=batch.weight)

@@ -8,20 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import losses, sharding, training
-from alkd_jax.distillation.guidance import (
-    Teacher,
-    fit_guided,
-    noise_key,
-    teacher_vectors,
-    top_lists,
-    whole_sessions,
-)
-from alkd_jax.distillation.popularity import item_counts, pair_budget, popularity_groups
-from alkd_jax.examples import Batch, sequences_of
+from alkd_jax import losses, training
+from alkd_jax.distillation.inputs import Teacher, fit_guided, noise_key, teacher_vectors, top_lists, whole_sessions
+from alkd_jax.distillation.popularity_strata import item_counts, pair_budget, popularity_groups
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode
-from alkd_jax.types import PAD, Sequences, Sessions
+from alkd_jax.ops import lookup
+from alkd_jax.training.examples import sequences_of
+from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
 MU = 20.0
 """Rank r is drawn with chance ∝ exp(−r / 20)."""
@@ -36,7 +30,7 @@ def group_lists(
 
     Args:
         teacher: its vectors.
-        groups: from :func:`alkd_jax.distillation.popularity.popularity_groups`.
+        groups: from :func:`alkd_jax.distillation.popularity_strata.popularity_groups`.
         exclude: each session's own items, target included; 0 where there are fewer.
         depth: K, how much of a group's order to keep, at least 2.
 
@@ -169,7 +163,7 @@ def pair_term(model: Encoder, budget: tuple[int, ...], *, mu: float = MU) -> Los
         better, worse, drawn = draw_pairs(noise_key(key), lists, length, budget, mu=mu)
         table = model.apply(params, method="item_embeddings")
         vectors = encode(model, params, batch, key)
-        margin = jnp.einsum("bd,bpd->bp", vectors, sharding.rows(table, better) - sharding.rows(table, worse))
+        margin = jnp.einsum("bd,bpd->bp", vectors, lookup.rows(table, better) - lookup.rows(table, worse))
         return pair_loss(margin, drawn, weight=batch.weight)
 
     return term
@@ -204,7 +198,7 @@ def distil(
         weight: λ.
         num_groups: G.
         num_pairs: M, pairs of a session and step, over all groups.
-        gamma: γ of :func:`alkd_jax.distillation.popularity.pair_budget`.
+        gamma: γ of :func:`alkd_jax.distillation.popularity_strata.pair_budget`.
         mu: μ of :func:`rank_pairs`.
         depth: how much of each group's order to keep; ``N · G · depth`` integers on the device.
         sequences: the training sessions uncut, for popularity and for what to leave out; by default as much of them

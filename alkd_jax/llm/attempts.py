@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from alkd_jax.llm import pricing
-from alkd_jax.llm.account import Account
 from alkd_jax.llm.client import Client
 from alkd_jax.llm.endpoint import Connection, Reply
 from alkd_jax.llm.ledger import Ledger
-from alkd_jax.llm.limits import Pacer
+from alkd_jax.llm.rate_limits import Pacer
+from alkd_jax.llm.usage import Account
 
 _T = TypeVar("_T")
 _HEALTH = 50

@@ -6,10 +6,10 @@ from typing import Any
 from alkd_jax.llm import pricing
 from alkd_jax.llm.endpoint import Endpoint, Reply
 from alkd_jax.llm.ledger import Budget
-from alkd_jax.llm.limits import Limits
 from alkd_jax.llm.parsing import Reading, read_answer
 from alkd_jax.llm.pricing import Price
 from alkd_jax.llm.prompts import Question
+from alkd_jax.llm.rate_limits import Limits
 from alkd_jax.llm.store import Known, Store
 
 _MAX_ANSWERS = 2

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from alkd_jax.llm.account import Account
 from alkd_jax.llm.attempts import Attempts
 from alkd_jax.llm.client import Client, is_final
 from alkd_jax.llm.endpoint import Connection
@@ -22,6 +21,7 @@ from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import Reading
 from alkd_jax.llm.prompts import Question
 from alkd_jax.llm.store import Known
+from alkd_jax.llm.usage import Account
 
 _T = TypeVar("_T")
 _plain = functools.lru_cache(json.loads)

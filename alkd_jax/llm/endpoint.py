@@ -17,9 +17,9 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from alkd_jax.llm.limits import Limits, retry_after
 from alkd_jax.llm.pricing import read_usage
 from alkd_jax.llm.prompts import Question
+from alkd_jax.llm.rate_limits import Limits, retry_after
 from alkd_jax.llm.store import Answer
 
 _KEY_SCHEMA = 1

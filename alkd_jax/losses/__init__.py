@@ -1,10 +1,10 @@
 """Losses: Bayesian personalised ranking, binary cross-entropy, and softmax over catalogue, sample or list."""
 
 from alkd_jax.losses.bpr import fused_in_batch_bpr, in_batch_bpr, sampled_bpr
-from alkd_jax.losses.mean import weighted_mean
-from alkd_jax.losses.partition import log_partition
 from alkd_jax.losses.pointwise import binary_cross_entropy
+from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.losses.softmax import chunked_softmax, full_softmax, listwise_softmax, sampled_softmax
+from alkd_jax.ops.log_partition import log_partition
 
 __all__ = [
     "binary_cross_entropy",

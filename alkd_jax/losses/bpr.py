@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.losses.reduction import weighted_mean
 
 _TILE = 256
 """Rows of the in-batch score matrix that a CPU works on at a time: what stays in its cache."""

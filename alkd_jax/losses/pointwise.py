@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array, Float
 
-from alkd_jax.losses.mean import weighted_mean
+from alkd_jax.losses.reduction import weighted_mean
 
 
 def binary_cross_entropy(

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.losses.mean import weighted_mean
-from alkd_jax.losses.partition import log_partition
+from alkd_jax.losses.reduction import weighted_mean
+from alkd_jax.ops.log_partition import log_partition
 from alkd_jax.types import PAD
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.maxmin.summation import accurate_sum
+from alkd_jax.ops.sums import accurate_sum
 
 State = tuple[Array, Array, Array, Array]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.maxmin.game import FloatArray, namespace
-from alkd_jax.maxmin.summation import Split, accurate_sum, split_sum
+from alkd_jax.ops.sums import Split, accurate_sum, split_sum
 
 LOG_2 = (0.693359375, -2.121944400546905827679e-4)
 """log 2 in two parts; the first has so few bits that its product with an exponent is exact in float32."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.maxmin.adversary import log_worst_case
 from alkd_jax.maxmin.game import Count, FloatArray, Solution, check_counts, check_gains, check_order, namespace
-from alkd_jax.maxmin.summation import accurate_sum
+from alkd_jax.ops.sums import accurate_sum
 
 
 def closed_form(

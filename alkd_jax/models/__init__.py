@@ -10,7 +10,7 @@ import numpy as np
 from alkd_jax.models.attmix import AttMix
 from alkd_jax.models.encoder import Encoder, Params, encode, init_params
 from alkd_jax.models.fpmc import FPMC
-from alkd_jax.models.late import Late
+from alkd_jax.models.late_interaction import Late
 from alkd_jax.models.stamp import STAMP
 
 __all__ = [

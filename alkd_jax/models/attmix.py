@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
+from alkd_jax.ops import lookup
 
 _LAYER_NORM_EPSILON = 1e-8
 _LEVELS_A_PRODUCT = 2
@@ -105,7 +105,7 @@ class AttMix(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, of length 1. With ``train``, dropout draws from the random stream "dropout"."""
-        return self.read(sharding.rows(self.input_embedding, items), mask, train=train)
+        return self.read(lookup.rows(self.input_embedding, items), mask, train=train)
 
     def read(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False

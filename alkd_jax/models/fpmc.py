@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
+from alkd_jax.ops import lookup
 
 
 def xavier_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
@@ -42,7 +42,7 @@ class FPMC(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
-        return self.read(sharding.rows(self.input_embedding, items), mask, train=train)
+        return self.read(lookup.rows(self.input_embedding, items), mask, train=train)
 
     def read(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import sharding
 from alkd_jax.models.encoder import zero_padding_row
+from alkd_jax.ops import lookup
 
 _NARROW = 32
 """Rows of fewer numbers leave a CPU's registers half empty."""
@@ -92,7 +92,7 @@ class STAMP(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, in the original variant h_s ∘ h_t; zero for an empty session. Has no dropout."""
-        return self.read(sharding.rows(self.input_embedding, items), mask, train=train)
+        return self.read(lookup.rows(self.input_embedding, items), mask, train=train)
 
     @property
     def separate_tables(self) -> bool:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.scoring.products import scores
-from alkd_jax.sharding import MODEL, active, batch_axis, filled, in_parts, local_rows
+from alkd_jax.ops.lookup import filled, local_rows
+from alkd_jax.ops.products import scores
+from alkd_jax.sharding import MODEL, active, batch_axis, in_parts
 from alkd_jax.types import PAD
 
 TIES = ("average", "optimistic", "pessimistic")

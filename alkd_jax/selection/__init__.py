@@ -1,8 +1,6 @@
 """Which sessions to ask the LLM about: difficulty, gains, and the draw from a policy."""
 
-from alkd_jax.selection.draws import RANDOM_BLOCK, random_policy, select
-from alkd_jax.selection.payoffs import LogGains, class_counts, gains, log_fraction
-from alkd_jax.selection.ratings import (
+from alkd_jax.selection.difficulty import (
     by_difficulty,
     check_num,
     difficulty,
@@ -11,6 +9,8 @@ from alkd_jax.selection.ratings import (
     hardest,
     session_difficulty,
 )
+from alkd_jax.selection.gains import LogGains, class_counts, gains, log_fraction
+from alkd_jax.selection.sampling import RANDOM_BLOCK, random_policy, select
 
 __all__ = [
     "RANDOM_BLOCK",

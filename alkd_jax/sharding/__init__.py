@@ -1,7 +1,6 @@
 """Many devices: a mesh with a data and a model axis, item tables by rows over the one, batches over the other."""
 
 from alkd_jax.sharding.layout import Layout, layout_of
-from alkd_jax.sharding.lookup import filled, local_rows, rows
 from alkd_jax.sharding.mesh import (
     DATA,
     MODEL,
@@ -25,14 +24,11 @@ __all__ = [
     "batch_axis",
     "even_batch",
     "everywhere",
-    "filled",
     "in_parts",
     "layout_of",
-    "local_rows",
     "make",
     "over_data",
     "parse",
     "put",
-    "rows",
     "using",
 ]

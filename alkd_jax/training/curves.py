@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from alkd_jax.training.records import Progress
+from alkd_jax.training.results import Progress
 
 
 @contextlib.contextmanager

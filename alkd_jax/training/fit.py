@@ -18,8 +18,11 @@ import numpy as np
 import optax
 
 from alkd_jax import sharding
-from alkd_jax.checkpoints import KeptTraining, TrainingFolder, kept_training
-from alkd_jax.examples import (
+from alkd_jax.models import Encoder, Params, init_params
+from alkd_jax.objectives import Loss, in_batch_loss
+from alkd_jax.training import seeds as seed_groups
+from alkd_jax.training.checkpoints import KeptTraining, TrainingFolder, kept_training
+from alkd_jax.training.examples import (
     AnyExamples,
     Examples,
     Positions,
@@ -28,13 +31,10 @@ from alkd_jax.examples import (
     last_item_examples,
     sequences_of,
 )
-from alkd_jax.models import Encoder, Params, init_params
-from alkd_jax.objectives import Loss, in_batch_loss
-from alkd_jax.training import groups as seed_groups
-from alkd_jax.training.identity import identity
-from alkd_jax.training.program import Material, Program, Seen, TrainState
-from alkd_jax.training.records import Fitted, History, Progress
-from alkd_jax.training.row_adam import Adam
+from alkd_jax.training.fingerprint import identity
+from alkd_jax.training.results import Fitted, History, Progress
+from alkd_jax.training.steppers.dense import Material, Program, Seen, TrainState
+from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 ExtraParams: TypeAlias = Callable[[jax.Array, Encoder], Params]

@@ -15,12 +15,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from alkd_jax import sharding
-from alkd_jax.examples import Batch
 from alkd_jax.models import Encoder, init_params
 from alkd_jax.objectives import Loss
+from alkd_jax.ops import lookup
+from alkd_jax.ops.embedding import distinct_ids
 from alkd_jax.samplers import Sampler
-from alkd_jax.sparse_rows import distinct_ids
-from alkd_jax.types import PAD
+from alkd_jax.types import PAD, Batch
 
 LossOf = Callable[[Encoder], Loss]
 """Binds a loss to a backbone, as the functions of :mod:`alkd_jax.objectives` do."""
@@ -90,7 +90,7 @@ def rows_of(tables: Mapping[str, Array], ids: Int[Array, " R"], mesh: Mesh | Non
     """These rows of every table in float32; on a mesh, whose model axis the tables are cut along, on every device."""
     if mesh is None:
         return {name: table.at[ids].get(mode="clip").astype(jnp.float32) for name, table in tables.items()}
-    look_up = sharding.in_parts(sharding.local_rows, mesh, (P(sharding.MODEL), P()), P())
+    look_up = sharding.in_parts(lookup.local_rows, mesh, (P(sharding.MODEL), P()), P())
     return {name: look_up(table, ids).astype(jnp.float32) for name, table in tables.items()}
 
 

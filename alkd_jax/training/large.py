@@ -10,17 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alkd_jax import objectives, sharding, sparse_rows
-from alkd_jax.checkpoints import TrainingFolder
-from alkd_jax.examples import AnyExamples
+from alkd_jax import objectives, sharding
 from alkd_jax.models import Encoder, Params, init_params
-from alkd_jax.sparse_rows import RowOptimizer
-from alkd_jax.training import gathered, rows
+from alkd_jax.ops import embedding
+from alkd_jax.ops.embedding import RowOptimizer
+from alkd_jax.training import gathered
+from alkd_jax.training.checkpoints import TrainingFolder
+from alkd_jax.training.examples import AnyExamples
 from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _placed, _what_to_learn, seed_keys
-from alkd_jax.training.program import Material
-from alkd_jax.training.records import Fitted, History, Progress
-from alkd_jax.training.row_adam import Adam
-from alkd_jax.training.row_run import Outcome, RowRun, Tell
+from alkd_jax.training.loop import Outcome, RowRun, Tell
+from alkd_jax.training.results import Fitted, History, Progress
+from alkd_jax.training.steppers import lazy_rows
+from alkd_jax.training.steppers.dense import Material
+from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 _PER_ITEM = ("log_frequency",)
@@ -60,7 +62,7 @@ def fit_large(
 
     Only the rows of the item tables that a batch names are read, differentiated and written; no gradient and no score
     of the catalogue's size is ever made, tables and slots are changed in place. With SGD or Adagrad it is the training
-    :func:`~alkd_jax.training.fit` does, step for step; Adam is lazy, see :mod:`alkd_jax.sparse_rows`.
+    :func:`~alkd_jax.training.fit` does, step for step; Adam is lazy, see :mod:`alkd_jax.ops.embedding`.
 
     Args:
         key: consumed; with the seed's number it decides initial values, batches, dropout and draws as in ``fit``.
@@ -119,7 +121,7 @@ class _First:
     dtype: Any
     initial: Params | None
 
-    def state(self, program: rows.RowProgram, key: jax.Array) -> rows.RowState:
+    def state(self, program: lazy_rows.RowProgram, key: jax.Array) -> lazy_rows.RowState:
         """The state before the first step."""
         if self.initial is None:
             return program.start(_first_params(program, key, self.length, self.dtype))
@@ -127,7 +129,7 @@ class _First:
         copies = {name: jnp.array(leaf, dtype, copy=True) for name, (leaf, dtype) in self._given().items()}
         return program.start({"params": copies} if program.layout is None else program.layout.place({"params": copies}))
 
-    def shapes(self, program: rows.RowProgram, key: jax.Array) -> rows.RowState:
+    def shapes(self, program: lazy_rows.RowProgram, key: jax.Array) -> lazy_rows.RowState:
         """The shapes of the state."""
         if self.initial is None:
             return jax.eval_shape(lambda: self.state(program, key))
@@ -137,7 +139,7 @@ class _First:
 
     def _given(self) -> dict[str, tuple[Any, Any]]:
         """The parameters given, and the types they are stored in."""
-        tables, given = rows.item_tables(self.model), self.initial["params"]  # type: ignore[index]
+        tables, given = lazy_rows.item_tables(self.model), self.initial["params"]  # type: ignore[index]
         return {name: (leaf, self.dtype if name in tables else leaf.dtype) for name, leaf in given.items()}
 
 
@@ -149,11 +151,11 @@ def _program(
     mesh: jax.sharding.Mesh | None,
     examples: AnyExamples,
     sizes: dict[str, int],
-) -> rows.RowProgram:
+) -> lazy_rows.RowProgram:
     """What is compiled in."""
     model = first.model
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=first.length))
-    return rows.RowProgram(
+    return lazy_rows.RowProgram(
         binding=gathered.Binding(model, loss_of, _PER_ITEM),
         rows=_default_rows() if row_optimizer is None else row_optimizer,
         optimizer=_default_optimizer(Adam(1e-3)) if optimizer is None else optimizer,
@@ -166,7 +168,7 @@ def _program(
 
 
 def _run(
-    program: rows.RowProgram,
+    program: lazy_rows.RowProgram,
     first: _First,
     material: Material,
     max_steps: int,
@@ -189,7 +191,7 @@ def _run(
 
 
 def _one_after_another(
-    program: rows.RowProgram,
+    program: lazy_rows.RowProgram,
     key: jax.Array,
     seeds: int | Sequence[int] | None,
     run: Callable[[int, jax.Array, Tell], Outcome],
@@ -213,7 +215,7 @@ def _one_after_another(
 
 def _default_rows() -> RowOptimizer:
     # A row's part of a mean over the batch is tiny: beside optax's accumulator of 0.1 or ε of 1e-7 it would not count.
-    return sparse_rows.adagrad(0.05, rowwise=True, initial_accumulator_value=0.0, eps=1e-20)
+    return embedding.adagrad(0.05, rowwise=True, initial_accumulator_value=0.0, eps=1e-20)
 
 
 def _check_large(loss_of: gathered.LossOf, aside: Any, model: Encoder) -> None:
@@ -237,9 +239,9 @@ def _sample(key: jax.Array, validation: Sessions, num: int) -> Sessions:
     return jax.tree.map(lambda array: np.asarray(array)[chosen], validation)
 
 
-def _first_params(program: rows.RowProgram, key: jax.Array, length: int, dtype: Any) -> Params:
+def _first_params(program: lazy_rows.RowProgram, key: jax.Array, length: int, dtype: Any) -> Params:
     """Fresh parameters, the item tables in the type they are stored in, on a mesh every part where it lies."""
-    tables = rows.item_tables(program.model)
+    tables = lazy_rows.item_tables(program.model)
     # A program a table: the random words of all of them at once would be the peak of the whole training.
     groups = [((name,), dtype) for name in tables] + [(tables, None)]
     drawn = [_drawn(key, program, length, names, kept) for names, kept in groups]
@@ -248,7 +250,7 @@ def _first_params(program: rows.RowProgram, key: jax.Array, length: int, dtype: 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _drawn(
-    key: jax.Array, program: rows.RowProgram, length: int, names: tuple[str, ...], dtype: Any
+    key: jax.Array, program: lazy_rows.RowProgram, length: int, names: tuple[str, ...], dtype: Any
 ) -> dict[str, jax.Array]:
     """These parameters in this type; without a type, all but these."""
     params = init_params(key, program.model, length=length)["params"]
@@ -272,13 +274,13 @@ def _teller(progress: Callable[[Progress], None] | None, max_steps: int, num_see
     return tell
 
 
-def _on_host(program: rows.RowProgram, params: Params) -> dict[str, np.ndarray]:
+def _on_host(program: lazy_rows.RowProgram, params: Params) -> dict[str, np.ndarray]:
     """Parameters in the model's own shapes, on the host of every process."""
     fetched = jax.tree.map(np.asarray, params) if program.layout is None else program.layout.fetch(params)
     return fetched["params"]
 
 
-def _given_back(program: rows.RowProgram, params: Params) -> Params:
+def _given_back(program: lazy_rows.RowProgram, params: Params) -> Params:
     """Parameters in the model's own shapes, tables in their parts where they are even; never whole on every device."""
     if program.layout is None or program.layout.rows_held == program.layout.num_rows:
         return params

@@ -1,0 +1,1 @@
+"""Text files read line by line: bounded, decoded, with every bad row counted."""

@@ -1,0 +1,1 @@
+"""The strongest narrow student: trained item by item on co-occurrence rules."""

@@ -1,0 +1,27 @@
+"""Teachers that rank candidates: a language model online, recorded answers, and a simulation from titles."""
+
+from alkd_jax.llm.teachers.online import (
+    FAULTS,
+    BatchTeacher,
+    ConventionalTeacher,
+    OnlineTeacher,
+    ReplayTeacher,
+    SimulatedTeacher,
+    Teacher,
+    as_rankings,
+    stored_lists,
+    words,
+)
+
+__all__ = [
+    "FAULTS",
+    "BatchTeacher",
+    "ConventionalTeacher",
+    "OnlineTeacher",
+    "ReplayTeacher",
+    "SimulatedTeacher",
+    "Teacher",
+    "as_rankings",
+    "stored_lists",
+    "words",
+]

@@ -1,0 +1,1 @@
+"""Steps of training: dense, exact Adam on the rows that a batch reads, and lazy optimizers of rows."""
