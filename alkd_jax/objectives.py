@@ -55,9 +55,9 @@ class InBatchLoss:
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors = encode(self.model, params, batch, key)
-        targets = lookup.rows(self.model.apply(params, method="item_embeddings"), batch.target)
+        targets = lookup.embedding_lookup(self.model.apply(params, method="item_embeddings"), batch.target)
         if vectors.ndim > 2:
-            scores = scoring.pooled(vectors @ targets.T)
+            scores = scoring.logsumexp_pool(vectors @ targets.T)
             apart = batch.session[:, None] != batch.session[None, :]
             return losses.in_batch_bpr(
                 scores, batch.target, weight=batch.weight, negatives=apart, released=self.released
@@ -108,9 +108,9 @@ def in_batch_softmax(model: Encoder) -> Loss:
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
-        targets = lookup.rows(model.apply(params, method="item_embeddings"), batch.target)
-        log_chance = jnp.asarray(batch.aside["log_frequency"])[batch.target]
-        scores = scoring.pooled(vectors @ targets.T)
+        targets = lookup.embedding_lookup(model.apply(params, method="item_embeddings"), batch.target)
+        log_chance = jnp.asarray(batch.loss_inputs["log_frequency"])[batch.target]
+        scores = scoring.logsumexp_pool(vectors @ targets.T)
         differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])
         return losses.sampled_softmax(
             jnp.diagonal(scores),
@@ -136,14 +136,14 @@ def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        own = scoring.listed_scores(vectors, lookup.rows(table, batch.target)[:, None])[:, 0]
+        own = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
         return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - own, batch.weight)
 
     return loss
 
 
 @functools.lru_cache(maxsize=64)
-def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
+def distilled_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     """:func:`full_softmax` towards the target and a teacher's list together.
 
     ``L = mean_b [log Z_b − (1 − λ) s_b,target − λ Σ_k g_bk s_bk / Σ_k g_bk]``, λ in ``batch.aside["list_share"]``, the
@@ -160,13 +160,13 @@ def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        listed = jnp.asarray(batch.aside["list_items"])[batch.row]
-        gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
+        listed = jnp.asarray(batch.loss_inputs["list_items"])[batch.row]
+        gain = jnp.where(listed > 0, jnp.asarray(batch.loss_inputs["list_gain"])[batch.row], 0.0)
         total = gain.sum(-1)
-        of_listed = scoring.listed_scores(vectors, lookup.rows(table, listed))
+        of_listed = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))
         taught = (gain * of_listed).sum(-1) / jnp.where(total > 0, total, 1.0)
-        own = scoring.listed_scores(vectors, lookup.rows(table, batch.target)[:, None])[:, 0]
-        share = jnp.where(total > 0, batch.aside["list_share"], 0.0)
+        own = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
+        share = jnp.where(total > 0, batch.loss_inputs["list_share"], 0.0)
         wanted = (1 - share) * own + share * taught
         return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - wanted, batch.weight)
 
@@ -174,7 +174,7 @@ def taught_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
 
 
 @functools.lru_cache(maxsize=64)
-def measure_softmax(model: Encoder, *, smoothing: float = 0.0, chunk_size: int | None = None) -> Loss:
+def self_normalized_softmax(model: Encoder, *, smoothing: float = 0.0, chunk_size: int | None = None) -> Loss:
     """Full softmax towards a teacher's list, with the sum of all scores drawn to a given mass.
 
     ``L = mean_b [log Z_b − (1 − ε) Σ_k g_bk s_bk − ε mean_v s_bv + (a_b + stop(log Z_b − a_b) − log m_b)²]``, for
@@ -201,15 +201,15 @@ def measure_softmax(model: Encoder, *, smoothing: float = 0.0, chunk_size: int |
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        listed = jnp.asarray(batch.aside["list_items"])[batch.row]
-        gain = jnp.where(listed > 0, jnp.asarray(batch.aside["list_gain"])[batch.row], 0.0)
+        listed = jnp.asarray(batch.loss_inputs["list_items"])[batch.row]
+        gain = jnp.where(listed > 0, jnp.asarray(batch.loss_inputs["list_gain"])[batch.row], 0.0)
         log_z = _log_partition(vectors, table, chunk_size)
-        wanted = (gain * scoring.listed_scores(vectors, lookup.rows(table, listed))).sum(-1)
+        wanted = (gain * scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))).sum(-1)
         if smoothing:
             wanted = (1 - smoothing) * wanted + smoothing * gain.sum(-1) * (vectors[:, 0] @ table[1:].mean(0))
         taught = log_z * gain.sum(-1) - wanted
         bias = vectors[:, 0, -2]
-        excess = bias + jax.lax.stop_gradient(log_z - bias) - jnp.asarray(batch.aside["log_mass"])[batch.row]
+        excess = bias + jax.lax.stop_gradient(log_z - bias) - jnp.asarray(batch.loss_inputs["log_mass"])[batch.row]
         return losses.weighted_mean(taught + excess**2, batch.weight)
 
     return loss
@@ -248,20 +248,20 @@ def sampled_loss(model: Encoder, kind: str, *, num_negatives: int = 1) -> Loss:
         raise ValueError(f"num_negatives is {num_negatives}; expected at least 1")
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        sampler: Sampler = batch.aside["sampler"]
+        sampler: Sampler = batch.loss_inputs["sampler"]
         dropout_key, draw_key = jax.random.split(key)
         vectors = encode(model, params, batch, dropout_key)
         table = model.apply(params, method="item_embeddings")
         drawn = sampler.draw(draw_key, (batch.target.shape[0], num_negatives))
         fresh = (drawn != batch.target[:, None]) & (drawn[:, :, None] != batch.items[:, None, :]).all(-1)
-        positive = scoring.listed_scores(vectors, lookup.rows(table, batch.target)[:, None])[:, 0]
-        negative = scoring.listed_scores(vectors, lookup.rows(table, drawn))
+        positive = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
+        negative = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, drawn))
         if kind == "softmax":
             return losses.sampled_softmax(
                 positive,
                 negative,
                 log_chance_positive=jnp.zeros_like(positive),
-                log_chance_negative=sampler.log_chance[drawn] + jnp.log(float(num_negatives)),
+                log_chance_negative=sampler.log_prob[drawn] + jnp.log(float(num_negatives)),
                 where=fresh,
                 weight=batch.weight,
             )
@@ -284,10 +284,10 @@ def listwise_loss(model: Encoder) -> Loss:
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
-        listed = jnp.asarray(batch.aside["list_items"])[batch.row]
-        gain = jnp.asarray(batch.aside["list_gain"])[batch.row]
+        listed = jnp.asarray(batch.loss_inputs["list_items"])[batch.row]
+        gain = jnp.asarray(batch.loss_inputs["list_gain"])[batch.row]
         table = model.apply(params, method="item_embeddings")
-        scores = scoring.listed_scores(vectors, lookup.rows(table, listed))
+        scores = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))
         return losses.listwise_softmax(scores, gain, where=listed > 0, weight=batch.weight)
 
     return loss

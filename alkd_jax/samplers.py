@@ -19,7 +19,7 @@ class Sampler:
     """
 
     upper: UInt32[Array, " V"]
-    log_chance: Float[Array, " V"]
+    log_prob: Float[Array, " V"]
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> Int[Array, "..."]:
         """Draws items independently.

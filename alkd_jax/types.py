@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -38,6 +39,37 @@ class Sessions:
     def __len__(self) -> int:
         """Returns the number of sessions N."""
         return self.items.shape[0]
+
+    def take(self, rows: Any) -> "Sessions":
+        """Returns some of the sessions.
+
+        Args:
+            rows: row numbers, a boolean mask ``[N]`` or a slice.
+        """
+        return jax.tree.map(lambda leaf: leaf[rows], self)
+
+    def rows_of(self, session_id: IntArray) -> Int[np.ndarray, " M"]:
+        """Returns the rows of the sessions with these ids, in the order of the ids.
+
+        Args:
+            session_id: ``[M]`` ids; an id may stand there more than once.
+
+        Raises:
+            ValueError: an id belongs to none of the sessions.
+        """
+        own, wanted = np.asarray(self.session_id), np.asarray(session_id)
+        if not wanted.size:
+            return np.zeros(0, np.int64)
+        order = np.argsort(own, kind="stable")
+        place = np.searchsorted(own, wanted, sorter=order)
+        rows = order[np.minimum(place, len(order) - 1)] if len(order) else np.zeros(len(wanted), np.int64)
+        unknown = own[rows] != wanted if len(order) else np.ones(len(wanted), bool)
+        if unknown.any():
+            raise ValueError(
+                f"session_id has {unknown.sum()} ids, the first {wanted[unknown][0]}, of no session in the split; "
+                f"expected ids of its {len(own)} sessions"
+            )
+        return rows
 
 
 @flax.struct.dataclass
@@ -75,6 +107,25 @@ class Rankings:
         """Returns the number of ranked sessions M."""
         return self.session_id.shape[0]
 
+    def take(self, rows: Any) -> "Rankings":
+        """Returns some of the lists.
+
+        Args:
+            rows: row numbers, a boolean mask ``[M]`` or a slice.
+        """
+        return jax.tree.map(lambda leaf: leaf[rows], self)
+
+    @classmethod
+    def from_top_k(cls, session_id: IntArray, ids: IntArray) -> "Rankings":
+        """Makes rankings of what a top-k search returns; its fill value −1 becomes padding.
+
+        Args:
+            session_id: ``[M]`` the sessions.
+            ids: ``[M, K]`` items, best first; −1 or 0 fills a short list.
+        """
+        items = np.maximum(np.asarray(ids, np.int32), PAD)
+        return cls(np.asarray(session_id, np.int32), items, items != PAD)
+
 
 @flax.struct.dataclass
 class Batch:
@@ -88,7 +139,7 @@ class Batch:
         weight: ``[B]`` 0 takes a row out.
         row: ``[B]`` row among the examples.
         step: steps taken before this one.
-        aside: whatever was given to ``fit(aside=…)``: a teacher's tables, lists, a sampler, a weight.
+        loss_inputs: whatever was given to ``fit(loss_inputs=…)``: a teacher's tables, lists, a sampler, a weight.
     """
 
     items: Int[Array, "B L"]
@@ -98,7 +149,7 @@ class Batch:
     weight: Float[Array, " B"]
     row: Int[Array, " B"]
     step: Int[Array, ""] | int = 0
-    aside: Any = None
+    loss_inputs: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

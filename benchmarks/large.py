@@ -62,7 +62,7 @@ def measure(num_items: int, bench: Cells) -> None:
             train,
             validation,
             loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64),
-            aside={"sampler": samplers.uniform(num_items)},
+            loss_inputs={"sampler": samplers.uniform(num_items)},
             row_optimizer=alkd.ops.embedding.adagrad(0.2, rowwise=True, initial_accumulator_value=0.0, eps=1e-20),
             table_dtype=bench.dtype,
             steps_per_validation=max(1, bench.steps // 2),

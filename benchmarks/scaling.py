@@ -81,7 +81,7 @@ def train(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
     params = jax.tree.map(lambda leaf: leaf[None], alkd.models.init_params(jax.random.key(0), model))
     layout = sharding.layout_of(params, sizes.items + 1, mesh, lead=1)
     assert layout is not None
-    program = programs.Program(
+    program = programs.TrainStep(
         model=model,
         loss=training.in_batch_loss(model),
         optimizer=optax.adam(1e-3),
@@ -93,15 +93,15 @@ def train(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
         layout=dataclasses.replace(layout, lead=0),
     )
     few = jax.tree.map(lambda array: array[:8], data)
-    material = programs.Material(examples.last_item_examples(data), data, few, None)
-    material, keys = sharding.put((material, training.seed_keys(jax.random.key(1), 1)), layout.whole)
+    material = programs.TrainingData(examples.last_item_examples(data), data, few, None)
+    material, keys = sharding.device_put_global((material, training.seed_keys(jax.random.key(1), 1)), layout.whole)
     placed, taken = layout.place(params), 0
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         state = programs.start(program, jax.tree.map(jnp.copy, placed), placed, material.validation)
 
     def run() -> Any:
         nonlocal state, taken
-        with sharding.using(mesh):
+        with sharding.use_mesh(mesh):
             state, seen = programs.interval(program, state, keys, material, np.int32(taken))
         taken += sizes.steps
         return seen
@@ -135,17 +135,17 @@ def rank(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
     params = alkd.models.init_params(jax.random.key(0), model)
     layout = sharding.layout_of(params, sizes.items + 1, mesh)
     assert layout is not None
-    placed, cut = layout.place(params), layout.cut
+    placed, cut = layout.place(params), layout.unpad_rows
     data = worlds.random_sessions(sizes.batch, sizes.items)
 
     @jax.jit
     def ranks(params: Any, items: Any, mask: Any, target: Any) -> Any:
         params = cut(params)
         table = model.apply(params, method="item_embeddings")
-        return scoring.catalogue_rank(model.apply(params, items, mask), table, target, exclude=items)
+        return scoring.full_catalogue_rank(model.apply(params, items, mask), table, target, exclude=items)
 
     def run() -> Any:
-        with sharding.using(mesh):
+        with sharding.use_mesh(mesh):
             return ranks(placed, data.items, data.mask, data.target)
 
     return run
@@ -182,7 +182,7 @@ def child(mesh: str, sizes: dict[str, int], rounds: int) -> None:
     """Measures every case on one mesh, in a process of its own, and prints what it saw."""
     found = {}
     for case, make in CASES.items():
-        work = make(sharding.make(mesh), Sizes(**sizes))
+        work = make(sharding.make_mesh(mesh), Sizes(**sizes))
         before = peak_mib()
         first, _ = seconds(work)
         grown = peak_mib() - before

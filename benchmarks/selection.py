@@ -14,7 +14,7 @@ import tyro
 from scipy.optimize import linprog
 
 from alkd_jax import maxmin, selection
-from alkd_jax.maxmin.instances import Value, from_gains, look
+from alkd_jax.maxmin.instances import Value, evaluate_constraint, from_gains
 from benchmarks.harness import Bench, compare
 
 
@@ -107,7 +107,7 @@ def main(bench: Bench) -> None:
     solution = solve_general()
     instances = from_gains(*general, log_gains=False)
     value = Value(jnp.float32(0.1), jnp.int32(0))
-    look_once = jax.jit(look)
+    look_once = jax.jit(evaluate_constraint)
     both: dict[str, Callable[[], Any]] = {
         "one pass": lambda: look_once(instances, jnp.float32(0.8), value, num_effective, num_similar),
         "solve": solve_general,

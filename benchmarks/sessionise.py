@@ -61,9 +61,9 @@ def write_log(path: pathlib.Path, interactions: int) -> None:
 
 def sessionise_with_us(path: pathlib.Path) -> int:
     """Reads and cuts with this library; returns the number of sessions."""
-    from alkd_jax.data import load_table, sessionise
+    from alkd_jax.data import load_table, sessionize
 
-    return len(sessionise(load_table(path)))
+    return len(sessionize(load_table(path)))
 
 
 def sessionise_with_pandas(path: pathlib.Path) -> int:

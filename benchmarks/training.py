@@ -48,7 +48,7 @@ def interval(
 ) -> Callable[[], Any]:
     """Our interval of so many steps; it validates on eight sessions, which is next to nothing."""
     few = jax.tree.map(lambda array: array[:8], train)
-    program = programs.Program(
+    program = programs.TrainStep(
         model=model,
         loss=training.in_batch_loss(model),
         optimizer=DENSE,
@@ -60,7 +60,7 @@ def interval(
         validation_batch=8,
     )
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), params)
-    material = jax.device_put(programs.Material(examples.last_item_examples(train), train, few, None))
+    material = jax.device_put(programs.TrainingData(examples.last_item_examples(train), train, few, None))
     own = groups.split(program, training.seed_keys(jax.random.key(1), seeds), material)
     states, taken = groups.start(program, stacked, stacked, own), 0
 

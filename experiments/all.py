@@ -12,14 +12,14 @@ import tyro
 from . import fig2_correction, fig2_width, fig3_ratios, fig4_budget
 from .pipeline.sources import parse_source
 from .reporting import tables
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 FIGURES = (fig2_width, fig2_correction, fig3_ratios, fig4_budget)
 
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         asked = tyro.cli(tables.Tables, description=__doc__)
         for name, methods in (("table1", "table1,controls"), ("table2", "all")):
             rows = tables.make(asked, name, methods)

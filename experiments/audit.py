@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 import alkd_jax as alkd
 from alkd_jax.data.audit import audit
 from alkd_jax.data.sessions import pack
+from alkd_jax.io import write_json
 
-from .pipeline.run_folder import write_json
 from .pipeline.sources import parse_source
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 from .reporting.report import svg
 
 _WHOLE = 1000
@@ -264,7 +264,7 @@ def main() -> None:
         """
         run(data, out)
 
-    with told_in_one_line():
+    with cli_errors():
         tyro.cli(ask, description=__doc__)
 
 

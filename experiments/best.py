@@ -23,15 +23,16 @@ from alkd_jax import evaluation
 from alkd_jax.distillation.item_rules import recipe as best
 from alkd_jax.distillation.item_rules.recipe import Recipe
 from alkd_jax.evaluation import metrics
+from alkd_jax.io import write_json
 from alkd_jax.training import checkpoints
 
 from .export import write_student
 from .pipeline import best_lists, best_rows, best_sessions
 from .pipeline.best_rows import Row
-from .pipeline.run_folder import RunFolder, write_json
+from .pipeline.run_folder import RunFolder
 from .pipeline.sources import parse_source
 from .reporting import comparisons
-from .reporting.console import console, told_in_one_line, training_bar
+from .reporting.console import cli_errors, console, training_bar
 from .reporting.results import COLUMNS, averaged, cell
 
 NAME = "Best student (width 10)"
@@ -114,7 +115,7 @@ def make_row(asked: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) ->
         checkpoints.save_params(place / f"{row.slug}.params", fitted.params)
 
     inputs = {"row": row.identity, "seeds": asked.seeds, "test": row.test}
-    folder.hop(row.slug, inputs, [f"{row.slug}.npz", f"{row.slug}.params"], work)
+    folder.stage(row.slug, inputs, [f"{row.slug}.npz", f"{row.slug}.params"], work)
 
 
 def account(asked: Best) -> dict[str, Any]:
@@ -134,10 +135,12 @@ def account(asked: Best) -> dict[str, Any]:
     rows_asked = rows(asked.rows, asked.data, dataset, recipe)
     for row in rows_asked:
         make_row(asked, dataset, folder, row)
-    return gathered(asked, dataset, folder, rows_asked, recipe)
+    return collect_rows(asked, dataset, folder, rows_asked, recipe)
 
 
-def gathered(asked: Best, dataset: alkd.Dataset, folder: RunFolder, made: list[Row], recipe: Recipe) -> dict[str, Any]:
+def collect_rows(
+    asked: Best, dataset: alkd.Dataset, folder: RunFolder, made: list[Row], recipe: Recipe
+) -> dict[str, Any]:
     """The numbers of all rows, from their stored ranks."""
     told: dict[str, dict[str, Any]] = {}
     on_test: dict[str, np.ndarray] = {}
@@ -196,7 +199,7 @@ SHOWN = [column for column in COLUMNS if column.endswith("@10")]
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         asked = tyro.cli(Best, description=__doc__)
         if asked.ship is not None and asked.ship.exists():
             raise ValueError(f"{asked.ship} exists; expected a new folder")

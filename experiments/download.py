@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from alkd_jax.data.download import PUBLIC_SETS, download
 
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 
 def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         """
         run(name, out, agree=agree)
 
-    with told_in_one_line():
+    with cli_errors():
         tyro.cli(ask, description=__doc__)
 
 

@@ -18,14 +18,14 @@ import tabulate
 import tyro
 
 from alkd_jax import scoring
+from alkd_jax.io import write_json
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
 
 from .pipeline.methods import role_of, trained_methods
 from .pipeline.run import first_seed
-from .pipeline.run_folder import write_json
 from .pipeline.stages import Run
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 HEADINGS = ("model", "width", "parameters", "not 0", "bytes", "µs a session", "seconds to train")
 
@@ -58,7 +58,7 @@ def account(asked: Efficiency) -> dict[str, Any]:
     if asked.model not in PRICES:
         raise ValueError(f"--model is {asked.model!r}, of no known price; expected one of {', '.join(PRICES)}")
     run = Run.reopen(asked.run, readonly=True)
-    seconds = {name: hop["seconds"] for name, hop in run.folder.hops.items()}
+    seconds = {name: hop["seconds"] for name, hop in run.folder.stages.items()}
     if "ranks" not in seconds:
         raise ValueError(f"{asked.run} is not finished; run experiments.reproduce on it first")
     models = {}
@@ -101,7 +101,7 @@ def time_to_recommend(sessions: Sessions, model: Any, params: Any, rounds: int) 
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         asked = tyro.cli(Efficiency, description=__doc__)
         counted = account(asked)
         write_json(asked.run / "efficiency.json", counted)

@@ -18,7 +18,7 @@ from alkd_jax.serving import export
 from .pipeline.distill_methods import role_of
 from .pipeline.methods import trained_methods
 from .pipeline.run import OpenRun
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def write_student(out: pathlib.Path, told: str, *student: Any, **options: Any) -
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         ship(tyro.cli(Shipping, description=__doc__))
 
 

@@ -12,7 +12,7 @@ import tyro
 
 from .pipeline.settings import Settings
 from .reporting import sweeps
-from .reporting.console import told_in_one_line
+from .reporting.console import cli_errors
 
 NAME = "fig3_ratios"
 RATIOS = ((1, 5, 4), (1, 4, 5), (1, 6, 3), (1, 7, 2), (2, 5, 3), (3, 5, 2), (4, 5, 1))
@@ -30,7 +30,7 @@ def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         draw(tyro.cli(Settings, description=__doc__))
 
 

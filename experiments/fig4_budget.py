@@ -12,7 +12,7 @@ import tyro
 
 from .pipeline.settings import Settings
 from .reporting import sweeps
-from .reporting.console import told_in_one_line
+from .reporting.console import cli_errors
 
 NAME = "fig4_budget"
 BUDGETS = (50, 100, 250, 500, 750, 1000, 2000)
@@ -27,7 +27,7 @@ def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         draw(tyro.cli(Settings, description=__doc__))
 
 

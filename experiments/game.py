@@ -15,9 +15,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from alkd_jax import maxmin, selection
+from alkd_jax.io import write_json
 
-from .pipeline.run_folder import write_json
-from .reporting.console import told_in_one_line
+from .reporting.console import cli_errors
 
 
 def solve_both(gains: selection.LogGains, num_effective: int, num_similar: int) -> dict[str, maxmin.Solution]:
@@ -144,7 +144,7 @@ def main() -> None:
         write_json(out / "game.json", {"counts": counts, "solutions": table, "sweep": plain, "drawn": chosen.tolist()})
         draw(gains, both, chosen, mixes).savefig(out / "game.png", dpi=120)
 
-    with told_in_one_line():
+    with cli_errors():
         tyro.cli(game, description=__doc__)
 
 

@@ -17,6 +17,7 @@ import tabulate
 import tyro
 
 from alkd_jax.distillation.item_rules import recipe as best
+from alkd_jax.io import write_json
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.training import checkpoints
@@ -26,12 +27,11 @@ from . import efficiency
 from .best import NAME, Best, account, open_folder
 from .pipeline.methods import SELECTIONS, TUNED, role_of, trained_methods
 from .pipeline.run import first_seed
-from .pipeline.run_folder import write_json
 from .pipeline.settings import Settings
 from .pipeline.sources import parse_source
 from .pipeline.stages import Run, rank_by_counting
 from .reporting import comparisons
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 from .reporting.results import averaged, cell
 from .reporting.tables import PAPER_NAMES, published
 from .reproduce import run_pipeline
@@ -56,8 +56,8 @@ class Leaderboard:
         max_steps: training steps at most, of everything that is trained here.
         prompt_tokens: of one question to the language model; by default the paper's account.
         answer_tokens: of one answer.
-        teacher: who ranks the sessions chosen here, as in `pipeline.settings`; by default the data's own, which prepared data do not
-            have.
+        teacher: who ranks the sessions chosen here, see `pipeline.settings`; by default the data's own, which prepared
+            data do not have.
         rankings: file of recorded lists that replay reads.
     """
 
@@ -216,7 +216,7 @@ def write(asked: Leaderboard, numbers: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         asked = tyro.cli(Leaderboard, description=__doc__)
         trained_here(asked, asked.out)
         # What takes minutes is written before what may take an hour.

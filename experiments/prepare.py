@@ -21,7 +21,7 @@ from alkd_jax.data.readers.recbole import write_recbole
 from alkd_jax.data.sessionize import SessionRules
 
 from .pipeline.raw_sources import read_source
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _show(prepared: Prepared, manifest: dict[str, Any]) -> None:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         run(tyro.cli(Preparation, description=__doc__))
 
 

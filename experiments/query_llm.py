@@ -23,12 +23,12 @@ from alkd_jax.llm.client import Client
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.ledger import Budget, Ledger
 from alkd_jax.llm.pricing import Estimate, Price, dollars
-from alkd_jax.llm.usage import Account
+from alkd_jax.llm.usage import UsageReport
 
 from .pipeline import llm_settings as asked
 from .pipeline.llm_settings import Asking
 from .pipeline.stages import Run
-from .reporting.console import asking_bar, console, told_in_one_line
+from .reporting.console import asking_bar, cli_errors, console
 
 Options = Annotated[Asking, tyro.conf.arg(name="")]
 
@@ -54,7 +54,7 @@ def say_estimate(asking: Asking, estimate: Estimate) -> None:
     say(f"{money}; about {estimate.tokens:,} tokens ({estimate.basis})")
 
 
-def say_account(account: Account, ledger: Ledger, price: Price | None) -> None:
+def say_account(account: UsageReport, ledger: Ledger, price: Price | None) -> None:
     """Prints what was done."""
     statuses = ", ".join(f"{count} {name}" for name, count in sorted(account.statuses.items())) or "none"
     say(f"{account.asked} questions: {statuses}; {account.cached} from the store; {account.requests} requests sent")
@@ -115,7 +115,7 @@ def ask(options: Asking, *, only_pilot: bool = False, partial: bool = False, wai
             console.input("Press return to begin, Ctrl-C to leave. ")
         asked.keep_asking(options)
 
-        def after_pilot(account: Account) -> str | None:
+        def after_pilot(account: UsageReport) -> str | None:
             anew = client.estimate(asked.questions(options, run.dataset))
             say(f"pilot: {account.valid_rate:.0%} of {account.done} answers usable")
             say_estimate(options, anew)
@@ -203,7 +203,7 @@ def main() -> None:
     """Entry point."""
     commands: dict[str, Callable[..., Any]] = {"estimate": estimate, "pilot": pilot, "run": run, "status": status}
     commands["export"] = export
-    with told_in_one_line():
+    with cli_errors():
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 
 

@@ -10,7 +10,7 @@ import pathlib
 import tyro
 
 from .pipeline.settings import Settings
-from .reporting.console import told_in_one_line
+from .reporting.console import cli_errors
 from .reproduce import run_pipeline
 
 
@@ -29,7 +29,7 @@ def main() -> None:
             Settings(data="synthetic", backbone="fpmc", out=out, seeds=seeds, selection="own", accuracy=accuracy)
         )
 
-    with told_in_one_line():
+    with cli_errors():
         tyro.cli(quickstart, description=__doc__)
 
 

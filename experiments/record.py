@@ -17,10 +17,11 @@ from typing import Any
 import tabulate
 import tyro
 
+from alkd_jax.io import read_json
+
 from .pipeline.methods import CONTROLS
-from .pipeline.run_folder import read_json
 from .reporting import comparisons, report, tables
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 from .reporting.results import cell, search_lines, spread
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
@@ -174,7 +175,7 @@ def page(folder: pathlib.Path) -> str:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         asked = tyro.cli(Record, description=__doc__)
         every = {run.name: condensed(run) for run in asked.runs}
         asked.out.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,14 @@ from typing import Any
 
 import tyro
 
+from alkd_jax.io import write_json
+
 from . import query_llm
 from .pipeline import llm_settings
-from .pipeline.run_folder import write_json
 from .pipeline.settings import Settings
 from .pipeline.stages import Run
 from .reporting import report, results
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 
 def run_pipeline(settings: Settings) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         run_pipeline(tyro.cli(Settings, description=__doc__))
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import tyro
 
 import alkd_jax as alkd
+from alkd_jax.io import write_json
 from alkd_jax.llm import prompts
 from alkd_jax.llm.collection import collect_sync
 
 from .pipeline import llm_settings as asked
 from .pipeline.llm_settings import Asking
-from .pipeline.run_folder import write_json
 from .pipeline.stages import Run
 from .query_llm import say, say_account, say_estimate
-from .reporting.console import told_in_one_line
+from .reporting.console import cli_errors
 
 
 def summarize(options: Annotated[Asking, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:
@@ -66,7 +66,7 @@ def hints_question(run: Run, options: Asking, cases: int, seed: int) -> prompts.
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         tyro.cli(summarize, description=__doc__)
 
 

@@ -8,12 +8,12 @@ Every dataset and backbone is a run's folder of its own, shared with the other t
 import tyro
 
 from .reporting import tables
-from .reporting.console import console, told_in_one_line
+from .reporting.console import cli_errors, console
 
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         asked = tyro.cli(tables.Tables, description=__doc__)
         rows = tables.make(asked, "table1", "table1")
         console.print(tables.shown(rows), highlight=False, markup=False)

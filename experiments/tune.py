@@ -17,12 +17,12 @@ import numpy as np
 import tyro
 
 from alkd_jax import evaluation
+from alkd_jax.io import read_json, write_json
 
 from .pipeline import distill_methods
 from .pipeline.methods import BASELINES, TUNED, parse_methods, role_of
-from .pipeline.run_folder import read_json, write_json
 from .pipeline.stages import Run
-from .reporting.console import console, told_in_one_line, training_bar
+from .reporting.console import cli_errors, console, training_bar
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "DE": {"weight": (0.01, 0.001, 0.005, 0.05, 0.1), "num_experts": (30, 5, 10, 20)},
@@ -80,7 +80,7 @@ def tune(asked: Tuning) -> dict[str, Any]:
     found: dict[str, Any] = read_json(file) if file.exists() else {}
     for method in (name for name in parse_methods(asked.methods) if name in GRIDS):
         if method not in found:
-            found[method] = searched(run, asked, method)
+            found[method] = tuned_settings(run, asked, method)
             write_json(file, found)
         trials = found[method]["trials"]
         reached = f"{max(trial['recall@10'] for trial in trials):.4f} (defaults {trials[0]['recall@10']:.4f})"
@@ -89,7 +89,7 @@ def tune(asked: Tuning) -> dict[str, Any]:
     return found
 
 
-def searched(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
+def tuned_settings(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
     """Tries a method's option sets; the first of the best is chosen.
 
     A trial is trained as the run would train it, and stops as that does: recall@10 alone is too coarse to stop by.
@@ -110,7 +110,7 @@ def searched(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point."""
-    with told_in_one_line():
+    with cli_errors():
         tune(tyro.cli(Tuning, description=__doc__))
 
 

@@ -15,7 +15,7 @@ import alkd_jax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"types"},
+    {"types", "checks", "io"},
     {"sharding"},
     {"ops"},
     {"maxmin", "losses", "models", "scoring", "llm"},

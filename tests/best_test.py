@@ -40,7 +40,7 @@ def test_the_student_beats_the_count_it_was_taught_by_far_less_than_it_beats_pop
 def test_rules_hold_what_the_recipe_names(world):
     plain = best.Recipe(decay=0.9, backward=0.0)
     counts = baselines.count(world.train_sequences, world.num_items)
-    followed = rules.follow_rules(counts)
+    followed = rules.cooccurrence_rules(counts)
     assert abs(best.rules_for(world, plain) - followed).max() == 0
     titled = best.rules_for(world, dataclasses.replace(plain, titles=0.5))
     assert titled.sum() > followed.sum()
@@ -166,7 +166,7 @@ def test_published_numbers_are_shown_as_published():
 def test_the_loudest_item_ranks_by_the_maximum(world):
     recipe = best.Recipe(max_steps=20)
     model, fitted = best.train(jax.random.key(0), world, preset=recipe)
-    sharp, sharpened = best_rows.loudest(jax.random.key(0), world, recipe=recipe)
+    sharp, sharpened = best_rows.max_pooling(jax.random.key(0), world, recipe=recipe)
     plain, scaled = (jax.tree.map(lambda leaf: leaf[0], out.params) for out in (fitted, sharpened))
     items, mask = jax.numpy.asarray(world.validation.items), jax.numpy.asarray(world.validation.mask)
     vectors, table = model.apply(plain, items, mask), model.apply(plain, method="item_embeddings")
@@ -186,8 +186,8 @@ def test_lists_lie_at_the_ends_of_their_sessions(world):
         items=np.array([[7, 8], [9, 0]], np.int32),
         mask=np.array([[True, True], [True, False]]),
     )
-    items, gain = best_sessions.at_the_ends(world, lists)
-    examples = alkd.training.examples.every_prefix(world.train_sequences)
+    items, gain = best_sessions.last_position_lists(world, lists)
+    examples = alkd.training.examples.prefix_examples(world.train_sequences)
     session, position = np.asarray(examples.session), np.asarray(examples.position)
     listed = np.flatnonzero(items.any(1))
     assert session[listed].tolist() == [2, 5]

@@ -68,7 +68,7 @@ def test_the_student_comes_to_rank_the_listed_items_high(train, released):
     student = jax.vmap(lambda k: models.init_params(k, model))(jax.random.split(jax.random.key(0), 2))
     lists = lists_for(train.session_id, length=10)
     wanted = train.replace(target=lists.items[:, 0])
-    out = distillation.distil(
+    out = distillation.distill(
         jax.random.key(1),
         model,
         student,

@@ -104,7 +104,7 @@ def batch_of(train, lists, rows):
         target=jnp.ones(len(rows), jnp.int32),
         weight=jnp.ones(len(rows)),
         row=rows,
-        aside={"distillation": {"lists": jax.tree.map(jnp.asarray, lists)} | more, "robust": robust},
+        loss_inputs={"distillation": {"lists": jax.tree.map(jnp.asarray, lists)} | more, "robust": robust},
     )
 
 
@@ -153,7 +153,7 @@ def test_the_ranking_loss_is_the_sum_over_positions_of_the_mean_over_sessions(wo
     weight = dllm2rec.importance_weights(dllm2rec.agreement(scores, listed))
     loss = jax.nn.softplus(-jnp.take_along_axis(scores, listed, axis=1))
     if robust:
-        loss += 0.5 * dllm2rec.robust_loss(scores, listed, batch.aside["robust"]["popularity"])
+        loss += 0.5 * dllm2rec.robust_loss(scores, listed, batch.loss_inputs["robust"]["popularity"])
     assert found == pytest.approx(float((weight * loss).mean(0).sum()), rel=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_the_robust_loss_joins_the_base_loss(world):
     lists, _ = dllm2rec.labelled_lists(rankings, train, 5)
     base = pointwise(model)
     batch = batch_of(train, lists, [2, 0, 3]).replace(weight=jnp.array([1.0, 0.0, 1.0]))
-    guide = batch.aside["robust"]
+    guide = batch.loss_inputs["robust"]
     scores = model.apply(params, batch.items, batch.mask) @ model.apply(params, method="item_embeddings").T
     worst = dllm2rec.robust_loss(scores, batch.target[:, None], guide["popularity"], beta=guide["beta"])[:, 0]
     expected = base(params, batch, jax.random.key(0)) + 0.5 * (worst[0] + worst[2]) / 2

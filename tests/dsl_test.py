@@ -162,4 +162,4 @@ def test_every_needs_and_ratios_are_checked():
     )
     for options, message in (({"every": 0}, "every is 0"), ({"initial_ratio": 2.0}, "initial_ratio is 2.0")):
         with pytest.raises(ValueError, match=message):
-            dsl.distil(jax.random.key(0), model, one, one, **options)
+            dsl.distill(jax.random.key(0), model, one, one, **options)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax.data import load_released
-from alkd_jax.training.examples import batch_rows, every_item, every_prefix, sequences_of
+from alkd_jax.training.examples import batch_rows, cloze_examples, prefix_examples, sequences_of
 from alkd_jax.types import Sequences, Sessions
 
 
@@ -43,7 +43,7 @@ def taken(examples, sequences=SEQUENCES):
 
 
 def test_every_prefix_predicts_the_item_after_it():
-    assert taken(every_prefix(SEQUENCES, length=10)) == [
+    assert taken(prefix_examples(SEQUENCES, length=10)) == [
         (0, [5], 6),
         (0, [5, 6], 7),
         (0, [5, 6, 7], 8),
@@ -52,12 +52,12 @@ def test_every_prefix_predicts_the_item_after_it():
 
 
 def test_inputs_keep_the_most_recent_items():
-    assert taken(every_prefix(SEQUENCES, length=2))[2] == (0, [6, 7], 8)
-    assert taken(every_item(SEQUENCES, length=2))[1] == (0, [7, 8], 6)
+    assert taken(prefix_examples(SEQUENCES, length=2))[2] == (0, [6, 7], 8)
+    assert taken(cloze_examples(SEQUENCES, length=2))[1] == (0, [7, 8], 6)
 
 
 def test_cloze_predicts_every_item_from_the_others_in_their_order():
-    assert taken(every_item(SEQUENCES, length=10)) == [
+    assert taken(cloze_examples(SEQUENCES, length=10)) == [
         (0, [6, 7, 8], 5),
         (0, [5, 7, 8], 6),
         (0, [5, 6, 8], 7),
@@ -68,7 +68,7 @@ def test_cloze_predicts_every_item_from_the_others_in_their_order():
 
 
 def test_inputs_are_left_aligned():
-    batch = every_item(SEQUENCES, length=5).take(jnp.array([0, 4]), SEQUENCES)
+    batch = cloze_examples(SEQUENCES, length=5).take(jnp.array([0, 4]), SEQUENCES)
     assert batch.mask.tolist() == [[True, True, True, False, False], [True, False, False, False, False]]
 
 
@@ -82,16 +82,16 @@ def test_sessions_become_sequences_and_back():
     sequences = sequences_of(sessions)
     assert sequences.items.tolist() == [1, 2, 9, 3, 8]
     assert sequences.offsets.tolist() == [0, 3, 5]
-    assert taken(every_prefix(sequences, length=3), sequences)[1] == (0, [1, 2], 9)
+    assert taken(prefix_examples(sequences, length=3), sequences)[1] == (0, [1, 2], 9)
 
 
 def test_released_data_has_as_many_prefixes_as_counted_by_hand(release):
     for name, wanted in (("ML", 59_771), ("Games", 67_387)):
         dataset = load_released(release, name)
-        assert len(every_prefix(dataset.train_sequences).weight) == wanted
+        assert len(prefix_examples(dataset.train_sequences).weight) == wanted
 
 
-@pytest.mark.parametrize("make", [every_prefix, every_item])
+@pytest.mark.parametrize("make", [prefix_examples, cloze_examples])
 def test_nothing_to_predict_is_refused(make):
     lonely = Sequences(items=np.array([5, 6], np.int32), offsets=np.array([0, 1, 2], np.int32))
     with pytest.raises(ValueError, match="no training session has two items"):

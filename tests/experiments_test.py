@@ -162,7 +162,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_done(tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(stages.Run, "hop_train", interrupt)
-        with pytest.raises(SystemExit) as stop, console.told_in_one_line():
+        with pytest.raises(SystemExit) as stop, console.cli_errors():
             reproduce.run_pipeline(settings(out))
     assert stop.value.code == 130
     assert list(json.loads((out / "hops.json").read_text())) == ["neighbors"]
@@ -187,7 +187,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_done(tmp_path, mo
 )
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, changes, message):
     base = {"data": "synthetic", "backbone": "fpmc", "out": tmp_path / "run", "selection": "own"}
-    with pytest.raises(SystemExit) as stop, console.told_in_one_line():
+    with pytest.raises(SystemExit) as stop, console.cli_errors():
         reproduce.run_pipeline(Settings(**(base | changes)))
     assert stop.value.code == 2
     told = capsys.readouterr().out.strip()

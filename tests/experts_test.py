@@ -114,4 +114,4 @@ def test_the_temperature_falls_tenfold_each_tenth_of_training_down_to_its_floor(
 def test_rows_of_one_id_together_count_once():
     ids = jnp.array([4, 2, 4, 4, 7])
     counted = jnp.array([True, True, True, False, True])
-    np.testing.assert_allclose(entities.once(ids, counted), [0.5, 1, 0.5, 0, 1])
+    np.testing.assert_allclose(entities.inverse_counts(ids, counted), [0.5, 1, 0.5, 0, 1])

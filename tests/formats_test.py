@@ -11,7 +11,7 @@ import alkd_jax as alkd
 from alkd_jax.data import SessionRules
 from alkd_jax.data.interactions import gather
 from alkd_jax.data.text import delimited, text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.text_files import TextFile
 from tests.raw_data_test import sessions_of
 
@@ -110,7 +110,7 @@ def test_numbers_of_names_hold_over_many_frames():
         ("f", pl.DataFrame({"user": part, "item": part[::-1], "line": range(len(part))}))
         for part in (names[at : at + 7000] for at in range(0, len(names), 7000))
     )
-    log = gather("x", frames, Faults())
+    log = gather("x", frames, BadRows())
     assert [log.user_ids[user] for user in log.user] == names
     assert list(log.user_ids) == list(dict.fromkeys(names))
 
@@ -217,7 +217,7 @@ def test_the_quick_and_the_sure_way_read_the_same(tmp_path, monkeypatch, separat
     path.write_bytes(text.encode())
 
     def read():
-        faults = Faults()
+        faults = BadRows()
         wanted = {"two": ("q",), "one": ("p",)}
         frames = list(delimited.read_delimited(TextFile(path), faults, wanted, separator=separator))
         return pl.concat(frames).rows(), faults.report

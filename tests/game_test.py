@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from alkd_jax import maxmin, selection
+from alkd_jax.io import read_json
 from experiments import game
-from experiments.pipeline.run_folder import read_json
 
 
 @pytest.fixture

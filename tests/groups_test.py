@@ -20,9 +20,9 @@ def prepared(num_items, seeds):
     sessions = chain_sessions(64, 0, 0, num_items=num_items)
     few = jax.tree.map(lambda leaf: leaf[:4], sessions)
     model = models.create("fpmc", num_items=num_items, dim=DIM)
-    program = programs.Program(model, training.in_batch_loss(model), optax.adam(0.01), 16, 3, 10, 5, 4)
+    program = programs.TrainStep(model, training.in_batch_loss(model), optax.adam(0.01), 16, 3, 10, 5, 4)
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), seeds))
-    material = programs.Material(last_item_examples(sessions), sessions, few, None)
+    material = programs.TrainingData(last_item_examples(sessions), sessions, few, None)
     own = groups.split(program, training.seed_keys(jax.random.key(1), seeds), material)
     return program, params, own, groups.start(program, params, params, own)
 

@@ -38,12 +38,12 @@ def methods(teacher, rankings):
     given = (jax.random.key(0), STUDENT)
     after = (TRAIN, VALIDATION)
     return {
-        "DE": functools.partial(de.distil, *given, TEACHER, teacher, *after, num_experts=3),
-        "FTD": functools.partial(ftd.distil, *given, TEACHER, teacher, *after),
-        "HTD": functools.partial(htd.distil, *given, TEACHER, teacher, *after, num_groups=3),
-        "unKD": functools.partial(unkd.distil, *given, TEACHER, teacher, *after, num_groups=2, num_pairs=6, depth=8),
-        "RD": functools.partial(rd.distil, *given, TEACHER, teacher, *after, length=5, dynamic_from=4),
-        "DLLM2Rec": functools.partial(dllm2rec.distil, *given, rankings, *after, length=4, list_batch=32),
+        "DE": functools.partial(de.distill, *given, TEACHER, teacher, *after, num_experts=3),
+        "FTD": functools.partial(ftd.distill, *given, TEACHER, teacher, *after),
+        "HTD": functools.partial(htd.distill, *given, TEACHER, teacher, *after, num_groups=3),
+        "unKD": functools.partial(unkd.distill, *given, TEACHER, teacher, *after, num_groups=2, num_pairs=6, depth=8),
+        "RD": functools.partial(rd.distill, *given, TEACHER, teacher, *after, length=5, dynamic_from=4),
+        "DLLM2Rec": functools.partial(dllm2rec.distill, *given, rankings, *after, length=4, list_batch=32),
     }
 
 
@@ -87,13 +87,13 @@ def test_what_a_method_draws_leaves_the_students_draws_alone_and_one_program_ser
 
 def test_sparse_training_at_density_one_is_plain_training(plain):
     given = (jax.random.key(0), STUDENT, TRAIN, VALIDATION)
-    assert_same_course(dsl.distil(*given, density=1.0, seeds=2, max_steps=8, **FEW), plain)
+    assert_same_course(dsl.distill(*given, density=1.0, seeds=2, max_steps=8, **FEW), plain)
 
 
 def test_sparse_training_keeps_its_budget_and_learns():
     wide = models.create("fpmc", num_items=NUM_ITEMS, dim=20)
     given = (jax.random.key(0), wide, TRAIN, VALIDATION)
-    fitted = dsl.distil(*given, density=0.3, every=5, seeds=2, max_steps=100, **FEW)
+    fitted = dsl.distill(*given, density=0.3, every=5, seeds=2, max_steps=100, **FEW)
     assert fitted.history.recall.max() > fitted.history.recall[:, 0].max() + 0.2
     whole = 2 * NUM_ITEMS * 20
     active = np.asarray(fitted.params["params"]["input_embedding"] != 0)
@@ -106,7 +106,7 @@ def test_sparse_training_keeps_its_budget_and_learns():
 
 def test_lists_alone_teach_a_trained_student(rankings, plain):
     wanted = VALIDATION
-    tuned = dllm2rec.distil(
+    tuned = dllm2rec.distill(
         jax.random.key(0),
         STUDENT,
         rankings,
@@ -126,9 +126,9 @@ def test_a_base_loss_finds_its_own_aside_and_the_noise_leaves_its_key_alone(teac
     base = objectives.sampled_loss(STUDENT, "bce", num_negatives=2)
     own = {"sampler": samplers.uniform(NUM_ITEMS)}
     after = (TRAIN, VALIDATION)
-    expected = training.fit(jax.random.key(0), STUDENT, *after, loss=base, aside=own, max_steps=8, **FEW)
+    expected = training.fit(jax.random.key(0), STUDENT, *after, loss=base, loss_inputs=own, max_steps=8, **FEW)
     given = (jax.random.key(0), STUDENT, TEACHER, teacher, *after)
-    found = ftd.distil(*given, weight=1e-30, base=base, aside=own, max_steps=8, **FEW)
+    found = ftd.distill(*given, weight=1e-30, base=base, loss_inputs=own, max_steps=8, **FEW)
     assert_same_course(found, expected, atol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_a_base_loss_finds_its_own_aside_and_the_noise_leaves_its_key_alone(teac
 )
 def test_what_cannot_guide_is_refused(teacher, options, message):
     with pytest.raises(ValueError, match=message):
-        ftd.distil(jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION, **options)
+        ftd.distill(jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION, **options)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_full_topology_brings_the_students_angles_nearer_the_teachers(teacher):
 
     def trained(weight):
         given = (jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION)
-        fitted = ftd.distil(*given, weight=weight, seeds=2, max_steps=60, **FEW)
+        fitted = ftd.distill(*given, weight=weight, seeds=2, max_steps=60, **FEW)
         return jax.tree.map(lambda leaf: leaf[0], fitted.params)
 
     assert distance(trained(0.1)) < 0.8 * distance(trained(0.0))

@@ -37,7 +37,7 @@ LOSS_OF = functools.partial(objectives.sampled_loss, kind="softmax", num_negativ
 def trained(folder, *, key=0, dim=4, rate=0.3, every=2, data=(TRAIN, VALIDATION), **options):
     defaults = {
         "loss_of": LOSS_OF,
-        "aside": SAMPLED,
+        "loss_inputs": SAMPLED,
         "row_optimizer": embedding.adam(rate),
         "batch_size": 64,
         "max_steps": 40,

@@ -38,19 +38,19 @@ PAIRS = {
 }
 
 
-def dense_params(model, loss, aside, optimizer, *, steps):
+def dense_params(model, loss, loss_inputs, optimizer, *, steps):
     """What ``fit`` makes of the first seed in so many steps, better or not."""
-    program = programs.Program(model, loss, optimizer, 32, steps, 10, 5, 50)
+    program = programs.TrainStep(model, loss, optimizer, 32, steps, 10, 5, 50)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(training.seed_keys(jax.random.key(0), 1)), 1, 0)
     first = jax.vmap(lambda key: models.init_params(key, model, length=5))(init_keys)
-    material = jax.device_put(programs.Material(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, aside))
+    material = jax.device_put(programs.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs))
     state = programs.start(program, jax.tree.map(jnp.copy, first), first, material.validation)
     state, seen = programs.interval(program, state, run_keys, material, jnp.int32(0))
     return jax.tree.map(lambda leaf: leaf[0], state.params), seen
 
 
 @pytest.mark.parametrize(
-    ("backbone", "loss_of", "aside", "name"),
+    ("backbone", "loss_of", "loss_inputs", "name"),
     [
         ("fpmc", objectives.in_batch_loss, None, "adagrad"),
         ("fpmc", functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3), SAMPLED, "adagrad"),
@@ -65,17 +65,17 @@ def dense_params(model, loss, aside, optimizer, *, steps):
         pytest.param("attmix", objectives.in_batch_loss, None, "sgd", marks=pytest.mark.slow),
     ],
 )
-def test_training_by_rows_equals_dense_training(backbone, loss_of, aside, name):
+def test_training_by_rows_equals_dense_training(backbone, loss_of, loss_inputs, name):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     by_rows, dense = PAIRS[name]
-    expected, seen = dense_params(model, loss_of(model), aside, dense, steps=7)
+    expected, seen = dense_params(model, loss_of(model), loss_inputs, dense, steps=7)
     fitted = training.fit_large(
         jax.random.key(0),
         model,
         TRAIN,
         VALIDATION,
         loss_of=loss_of,
-        aside=aside,
+        loss_inputs=loss_inputs,
         row_optimizer=by_rows,
         optimizer=dense,
         batch_size=32,
@@ -168,8 +168,10 @@ def test_a_step_is_made_in_place_and_needs_no_memory_of_the_catalogues_size():
         program = lazy_rows.RowProgram(binding, embedding.adam(0.1), optax.adam(0.1), 32, 3, 5, 16)
         shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model, length=5))
         state = program.start(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
-        aside = {"sampler": samplers.uniform(num_items)}
-        material = jax.device_put(programs.Material(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, aside))
+        loss_inputs = {"sampler": samplers.uniform(num_items)}
+        material = jax.device_put(
+            programs.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs)
+        )
         (changed, shape), (read, other) = jax.tree.flatten(state), jax.tree.flatten(material)
 
         def run(changed, read, key, step):
@@ -205,11 +207,11 @@ def test_what_cannot_be_trained_by_rows_is_refused():
     with pytest.raises(ValueError, match="reads the whole catalogue"):
         refused(loss_of=functools.partial(objectives.full_softmax, chunk_size=8))
     with pytest.raises(ValueError, match="no lists of items"):
-        refused(aside={"list_items": np.zeros((3, 2))})
+        refused(loss_inputs={"list_items": np.zeros((3, 2))})
     with pytest.raises(ValueError, match="log_frequency has 5 rows; expected 61"):
-        refused(aside={"log_frequency": np.zeros(5)})
+        refused(loss_inputs={"log_frequency": np.zeros(5)})
     with pytest.raises(ValueError, match="aside is a list"):
-        refused(aside=[1])
+        refused(loss_inputs=[1])
     with pytest.raises(ValueError, match="patience is 0"):
         refused(patience=0)
 

@@ -7,7 +7,7 @@ import pytest
 
 from alkd_jax import baselines, evaluation, models, objectives, scoring, training
 from alkd_jax.distillation.soft_labels import counted_labels
-from alkd_jax.training.examples import every_item, every_prefix
+from alkd_jax.training.examples import cloze_examples, prefix_examples
 from alkd_jax.types import Batch, Sequences, Sessions
 
 NUM_ITEMS = 30
@@ -64,7 +64,7 @@ def test_the_score_is_its_definition(model, params, sessions, by_hand):
     vectors, table = vectors_and_table(model, params, sessions)
     np.testing.assert_allclose(scoring.scores(vectors, table)[:, 1:], by_hand[:, 1:], atol=1e-5)
     listed = jnp.asarray([[3, 7, 9]] * 20)
-    np.testing.assert_allclose(scoring.listed_scores(vectors, table[listed]), by_hand[:, [3, 7, 9]], atol=1e-4)
+    np.testing.assert_allclose(scoring.candidate_scores(vectors, table[listed]), by_hand[:, [3, 7, 9]], atol=1e-4)
 
 
 def test_ranks_and_lists_follow_the_definition(model, params, sessions, by_hand):
@@ -80,7 +80,7 @@ def test_ranks_and_lists_follow_the_definition(model, params, sessions, by_hand)
     np.testing.assert_array_equal(ids, np.argsort(-allowed, axis=1)[:, :5])
 
 
-def make_batch(sessions, **aside):
+def make_batch(sessions, **loss_inputs):
     rows = jnp.arange(20)
     return Batch(
         items=jnp.asarray(sessions.items),
@@ -89,7 +89,7 @@ def make_batch(sessions, **aside):
         target=jnp.asarray(sessions.target),
         weight=jnp.ones(20),
         row=rows,
-        aside=aside,
+        loss_inputs=loss_inputs,
     )
 
 
@@ -104,9 +104,11 @@ def test_softmax_over_the_catalogue_by_hand(model, params, sessions, by_hand, ke
     gain = np.array([[3.0, 1.0, 9.0], [0.0, 0.0, 0.0]] * 10)
     taught = (3 * by_hand[:, 1] + by_hand[:, 2]) / 4
     wanted = np.where(np.arange(20) % 2 == 0, 0.6 * own + 0.4 * taught, own)
-    aside = {"list_items": jnp.asarray(lists), "list_gain": jnp.asarray(gain, jnp.float32), "list_share": 0.4}
-    loss = objectives.taught_softmax(model, chunk_size=chunk_size)
-    assert float(loss(params, make_batch(sessions, **aside), key)) == pytest.approx((log_z - wanted).mean(), rel=1e-5)
+    loss_inputs = {"list_items": jnp.asarray(lists), "list_gain": jnp.asarray(gain, jnp.float32), "list_share": 0.4}
+    loss = objectives.distilled_softmax(model, chunk_size=chunk_size)
+    assert float(loss(params, make_batch(sessions, **loss_inputs), key)) == pytest.approx(
+        (log_z - wanted).mean(), rel=1e-5
+    )
 
 
 def test_gradients_reach_real_items_and_no_others(model, params, sessions, key):
@@ -151,7 +153,7 @@ def test_an_impossible_recency_is_refused(recency):
 SEQUENCES = Sequences(items=np.array([1, 2, 3, 1, 2, 4, 7, 8], np.int32), offsets=np.array([0, 3, 6, 8], np.int32))
 
 
-@pytest.mark.parametrize("make", [every_item, every_prefix])
+@pytest.mark.parametrize("make", [cloze_examples, prefix_examples])
 def test_soft_labels_are_counted_in_other_sessions_only(make):
     examples = make(SEQUENCES)
     items, gain = counted_labels(baselines.co_occurrence, SEQUENCES, 8, examples, k=2, folds=3)
@@ -166,4 +168,4 @@ def test_soft_labels_are_counted_in_other_sessions_only(make):
 def test_too_few_or_too_many_folds_are_refused():
     for folds in (1, 4):
         with pytest.raises(ValueError, match=f"folds is {folds}"):
-            counted_labels(baselines.markov, SEQUENCES, 8, every_prefix(SEQUENCES), folds=folds)
+            counted_labels(baselines.markov, SEQUENCES, 8, prefix_examples(SEQUENCES), folds=folds)

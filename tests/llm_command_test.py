@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from fault_server import FaultServer, completion, error, faultless, http, ranked
 
+from alkd_jax.io import read_json, write_json
 from alkd_jax.llm import teachers
 from alkd_jax.llm.pricing import dollars
 from alkd_jax.llm.teachers.replay import load_rankings, save_rankings
 from alkd_jax.types import Rankings, Sessions
 from experiments import query_llm, summarize_hints
 from experiments.pipeline import llm_settings, offline_teachers
-from experiments.pipeline.run_folder import read_json, write_json
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.stages import Run
 from experiments.reporting import teacher_quality
@@ -255,7 +255,7 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
     )
     sessions, candidates = llm_settings.asked_sessions(online, run.dataset)
     answers = {}
-    for asked in teachers.words(sessions, candidates, run.dataset.titles, prompts.MOVIES):
+    for asked in teachers.build_questions(sessions, candidates, run.dataset.titles, prompts.MOVIES):
         names = {item: f"C{n:02d}" for n, item in enumerate(asked.candidates)}
         # The record's repair takes out items of the whole session; the models see, and exclude, its last ten only.
         kept = repaired[asked.session_id]

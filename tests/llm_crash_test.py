@@ -65,7 +65,7 @@ def writing(self, work=database.Database.writing):
 
 database.Database.writing = writing
 store.Store.begin = around("before reserve", store.Store.begin, "after reserve")
-store.Store.settle = around("before settle", store.Store.settle, "after commit")
+store.Store.record_answer = around("before settle", store.Store.record_answer, "after commit")
 """
 
 

@@ -12,7 +12,7 @@ from llm_world import TITLES, question
 
 from alkd_jax.llm import prompts
 from alkd_jax.llm.prompts import MOVIES, RankingPrompt, clean_title, render
-from alkd_jax.llm.teachers import words
+from alkd_jax.llm.teachers import build_questions
 from alkd_jax.types import Sessions
 
 
@@ -60,7 +60,9 @@ def test_the_target_is_no_part_of_a_question():
     items = np.array([[3, 4, 0], [5, 6, 7]], np.int32)
     candidates = np.array([[10, 11, 12], [13, 14, 0]], np.int32)
     asked = [
-        list(words(Sessions(items, items > 0, np.array(target), np.array([1, 2])), candidates, TITLES, MOVIES))
+        list(
+            build_questions(Sessions(items, items > 0, np.array(target), np.array([1, 2])), candidates, TITLES, MOVIES)
+        )
         for target in ([10, 13], [250, 251])
     ]
     assert asked[0] == asked[1]

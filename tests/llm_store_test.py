@@ -36,13 +36,13 @@ def test_the_ledger_in_memory_is_the_ledger_on_disk(tmp_path):
     with Store.open(tmp_path / "s") as store:
         numbers = [store.begin(ENDPOINT.request(question(n)), reserved=100 + n, tokens=50) for n in range(4)]
         assert store.ledger == Ledger(reserved=406, tokens=200, requests=4, open=4)
-        store.settle(numbers[0], answer(), cost=7, tokens=15, basis="usage")
-        store.hold(numbers[1], error="e", http_status=500)
-        store.release(numbers[2], error="e", http_status=429)
+        store.record_answer(numbers[0], answer(), cost=7, tokens=15, basis="usage")
+        store.mark_possibly_billed(numbers[1], error="e", http_status=500)
+        store.mark_unbilled(numbers[2], error="e", http_status=429)
         assert store.ledger == Ledger(confirmed=7, possible=101, reserved=103, tokens=115, requests=3, open=1)
         store.verify()
         with pytest.raises(TypeError):
-            store.hold(numbers[1], error="twice", http_status=None)
+            store.mark_possibly_billed(numbers[1], error="twice", http_status=None)
     with Store.open(tmp_path / "s") as store:
         assert store.ledger == Ledger(confirmed=7, possible=204, tokens=115, requests=3)
         assert [error for _, error, _ in store.failures()] == ["e", "lost on the way"]
@@ -330,9 +330,9 @@ def test_a_better_parser_reads_old_answers_for_nothing(tmp_path, monkeypatch):
 def test_a_reading_comes_back_as_it_was_kept(tmp_path):
     with Store.open(tmp_path / "s") as store:
         attempt = store.begin(ENDPOINT.request(question(0)), reserved=1, tokens=1)
-        store.settle(attempt, answer(), cost=1, tokens=15, basis="usage")
+        store.record_answer(attempt, answer(), cost=1, tokens=15, basis="usage")
         assert next(iter(store.answered().values())).status is None
         reading = Reading("repaired", (3, 1), ("a",), {"duplicate": 2})
-        store.judge(attempt, reading)
+        store.record_parse(attempt, reading)
         assert store.reading(attempt) == reading
         assert next(iter(store.answered().values())).usable

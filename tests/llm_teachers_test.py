@@ -125,6 +125,6 @@ def test_sessions_that_ask_the_same_get_an_answer_each_whatever_their_numbers():
     items, candidates = np.array([[3, 4]] * 3, np.int32), np.array([[10, 11, 12, 13, 14, 15]] * 3, np.int32)
     titles = [f"T{n}" for n in range(20)]
     sessions = [Sessions(items, items > 0, items[:, 0], np.array(ids)) for ids in ([1, 2, 3], [7, 8, 9])]
-    asked = [[q.messages for q in teachers.words(s, candidates, titles, prompts.ITEMS)] for s in sessions]
+    asked = [[q.messages for q in teachers.build_questions(s, candidates, titles, prompts.ITEMS)] for s in sessions]
     assert asked[0] == asked[1]
     assert len({messages[1]["content"] for messages in asked[0]}) == 3

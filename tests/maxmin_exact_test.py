@@ -322,7 +322,9 @@ def test_blocks_of_instances_add_up_to_one_pass_over_all(kind, monkeypatch):
 def test_a_pass_holds_no_more_than_a_block_of_what_it_works_out():
     def one_pass(a, b, d, ratio, value):
         game = from_gains(a, b, d, log_gains=False)
-        return instances.look(game, ratio, instances.Value(value, jnp.int32(0)), jnp.int32(1), jnp.int32(1))
+        return instances.evaluate_constraint(
+            game, ratio, instances.Value(value, jnp.int32(0)), jnp.int32(1), jnp.int32(1)
+        )
 
     gains = [jax.ShapeDtypeStruct((10**6,), jnp.float32)] * 3
     compiled = jax.jit(one_pass).lower(*gains, jnp.float32(0.5), jnp.float32(0.5)).compile()

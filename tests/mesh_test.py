@@ -19,29 +19,29 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def test_a_mesh_is_read_from_a_text():
-    assert sharding.parse("data=2,model=4") == {"data": 2, "model": 4}
-    assert sharding.parse(" model=3") == {"data": 1, "model": 3}
+    assert sharding.parse_mesh("data=2,model=4") == {"data": 2, "model": 4}
+    assert sharding.parse_mesh(" model=3") == {"data": 1, "model": 3}
     for wrong in ("", "data", "data=0", "data=-1", "rows=2", "data=2,data=2", "data=2;model=4", "model=²"):
         with pytest.raises(ValueError, match="expected numbers from 1, as in 'data=2,model=4'"):
-            sharding.parse(wrong)
+            sharding.parse_mesh(wrong)
 
 
 def test_a_mesh_needs_its_devices():
-    assert dict(sharding.make("data=1").shape) == {"data": 1, "model": 1}
+    assert dict(sharding.make_mesh("data=1").shape) == {"data": 1, "model": 1}
     needed = 2 * len(jax.devices())
     with pytest.raises(
         ValueError, match=rf"data=2,model={needed // 2} needs {needed} devices; there are {needed // 2}"
     ):
-        sharding.make(f"data=2,model={needed // 2}")
+        sharding.make_mesh(f"data=2,model={needed // 2}")
 
 
 def test_without_a_mesh_none_holds():
-    assert sharding.active() is None
-    with sharding.using(None):
-        assert sharding.active() is None
-    with sharding.using(sharding.make("data=1")):
-        assert dict(sharding.active().shape) == {"data": 1, "model": 1}
-    assert sharding.active() is None
+    assert sharding.current_mesh() is None
+    with sharding.use_mesh(None):
+        assert sharding.current_mesh() is None
+    with sharding.use_mesh(sharding.make_mesh("data=1")):
+        assert dict(sharding.current_mesh().shape) == {"data": 1, "model": 1}
+    assert sharding.current_mesh() is None
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])

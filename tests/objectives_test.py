@@ -20,13 +20,13 @@ def world():
 @pytest.fixture
 def batch(world):
     train = world[0]
-    aside = {
+    loss_inputs = {
         "sampler": samplers.uniform(NUM_ITEMS),
         "log_frequency": jnp.asarray(samplers.log_frequency(train.target, NUM_ITEMS)),
         "list_items": jnp.asarray(np.random.default_rng(0).integers(0, NUM_ITEMS + 1, (300, 8)), jnp.int32),
         "list_gain": jnp.asarray(np.random.default_rng(1).random((300, 8)), jnp.float32),
     }
-    return last_item_examples(train).take(jnp.arange(16), train).replace(aside=aside)
+    return last_item_examples(train).take(jnp.arange(16), train).replace(loss_inputs=loss_inputs)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_drawn_items_that_were_seen_do_not_count(world, params, batch, key, kind
 def test_in_batch_softmax_by_hand(world, params, batch, key):
     vectors, table = vectors_and_table(world, params, batch)
     corrected = np.asarray(
-        vectors @ table[batch.target].T - batch.aside["log_frequency"][batch.target][None, :], np.float64
+        vectors @ table[batch.target].T - batch.loss_inputs["log_frequency"][batch.target][None, :], np.float64
     )
     target = np.asarray(batch.target)
     total = 0.0
@@ -98,7 +98,7 @@ def test_in_batch_softmax_by_hand(world, params, batch, key):
 
 def test_listwise_reads_the_list_of_the_example(world, params, batch, key):
     vectors, table = vectors_and_table(world, params, batch)
-    listed, gain = batch.aside["list_items"][:16], batch.aside["list_gain"][:16]
+    listed, gain = batch.loss_inputs["list_items"][:16], batch.loss_inputs["list_gain"][:16]
     wanted = losses.listwise_softmax(jnp.einsum("bd,bkd->bk", vectors, table[listed]), gain, where=listed > 0)
     np.testing.assert_allclose(objectives.listwise_loss(world[2])(params, batch, key), wanted, rtol=1e-6)
 
@@ -119,7 +119,7 @@ def takes_steps(world, batch, backbone, name, targets):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     options = dict(batch_size=32, steps_per_validation=2, max_steps=2, recall_at=5, targets=targets)
     loss = make_losses(model)[name]
-    out = training.fit(jax.random.key(0), model, train, validation, loss=loss, aside=batch.aside, **options)
+    out = training.fit(jax.random.key(0), model, train, validation, loss=loss, loss_inputs=batch.loss_inputs, **options)
     return np.isfinite(out.history.loss[:, 1:]).all()
 
 
@@ -154,7 +154,7 @@ def test_every_loss_learns_the_chain(world, batch, name):
         targets="all",
         sequences=sequences_of(train),
         loss=loss,
-        aside=batch.aside,
+        loss_inputs=batch.loss_inputs,
         **options,
     )
     assert out.best_metric[0] > out.history.recall[0, 0] + 0.3

@@ -47,7 +47,7 @@ def assert_nothing_large_travels(compiled, num_rows, parts):
 
 @pytest.fixture(scope="module", params=MESHES)
 def mesh(request):
-    return sharding.make(request.param)
+    return sharding.make_mesh(request.param)
 
 
 def test_there_are_eight():
@@ -62,11 +62,11 @@ def test_rows_and_their_gradient_are_to_the_bit_those_of_one_device(mesh, key, s
 
     @jax.jit
     def found(table, ids, pull):
-        rows, back = jax.vjp(lambda table: lookup.rows(table, ids), table)
+        rows, back = jax.vjp(lambda table: lookup.embedding_lookup(table, ids), table)
         return rows, back(pull)[0]
 
     expected = found(table, ids, pull)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         for one, other in zip(found(table, ids, pull), expected, strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -79,7 +79,7 @@ def test_the_partition_function_and_its_gradient(mesh, key):
         return jax.value_and_grad(lambda *a: losses.log_partition(*a, 2).sum(), (0, 1))(vectors, table)
 
     _, (to_vectors, to_table) = found(vectors, table)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         total, gradient = found(vectors, table)
     scores = np.asarray(vectors, np.float64) @ np.asarray(table, np.float64)[1:].T
     assert float(total) == pytest.approx(np.log(np.exp(scores).sum(1)).sum(), rel=1e-6)
@@ -93,7 +93,7 @@ def test_ranks_are_those_of_one_device_ties_and_all(mesh, ties):
     rng = np.random.default_rng(0)
     table, vectors = rng.integers(-2, 3, (45, 3)).astype(np.float32), rng.integers(-2, 3, (16, 3)).astype(np.float32)
     target, exclude = rng.integers(1, 45, 16), rng.integers(0, 45, (16, 5))
-    ranks = jax.jit(functools.partial(scoring.catalogue_rank, ties=ties, chunk_size=4))
+    ranks = jax.jit(functools.partial(scoring.full_catalogue_rank, ties=ties, chunk_size=4))
     expected = ranks(vectors, table, target, exclude=exclude)
     scores = vectors @ table.T
     scores[np.arange(16)[:, None], np.where(exclude == target[:, None], 0, exclude)] = -np.inf
@@ -101,7 +101,7 @@ def test_ranks_are_those_of_one_device_ties_and_all(mesh, ties):
     ahead, equal = (scores[:, 1:] > own).sum(1), (scores[:, 1:] == own).sum(1) - 1
     share = {"optimistic": 0 * equal, "pessimistic": equal, "average": (equal + 1) // 2}[ties]
     np.testing.assert_array_equal(expected, 1 + ahead + share)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         np.testing.assert_array_equal(ranks(vectors, table, target, exclude=exclude), expected)
 
 
@@ -123,11 +123,11 @@ def test_lists_are_those_of_one_device_ties_and_all(mesh, k):
 
 
 def test_only_the_lists_of_the_parts_travel(key):
-    mesh, num_rows, k = sharding.make("data=2,model=4"), 4001, 5
+    mesh, num_rows, k = sharding.make_mesh("data=2,model=4"), 4001, 5
     vectors, table = jax.random.normal(key, (16, 4)), jax.random.normal(key, (num_rows, 4))
     exclude = jnp.zeros((16, 1), jnp.int32)
-    table = jax.device_put(lookup.filled(table, 4), NamedSharding(mesh, P("model")))
-    with sharding.using(mesh):
+    table = jax.device_put(lookup.pad_rows(table, 4), NamedSharding(mesh, P("model")))
+    with sharding.use_mesh(mesh):
         listing = jax.jit(lambda u, t, e: scoring.top_k(u, t[:num_rows], k, exclude=e))
         compiled = listing.lower(vectors, table, exclude).compile()
     assert_nothing_large_travels(compiled, num_rows, 4)
@@ -180,12 +180,12 @@ def test_equal_numbers_are_taken_from_the_first_devices_first(mesh):
     axes = ("data", "model")
     for k in (1, 30, 111, 160):
         work = functools.partial(threshold.k_largest, k=k, axes=axes)
-        found = jax.jit(sharding.in_parts(work, mesh, (P(axes),), (P(), P())))(bits)
+        found = jax.jit(sharding.shard_map_unchecked(work, mesh, (P(axes),), (P(), P())))(bits)
         np.testing.assert_array_equal(found[1], np.argsort(-np.asarray(bits, np.int64), kind="stable")[:k])
 
 
 def test_no_more_than_what_is_drawn_travels():
-    mesh, num = sharding.make("data=2,model=4"), 50
+    mesh, num = sharding.make_mesh("data=2,model=4"), 50
     blocks = jax.device_put(jnp.zeros((8, 1000)), NamedSharding(mesh, P(("data", "model"))))
     lowered = sampling._select_in_parts.lower(jax.random.key(0), blocks, num=num, mesh=mesh)
     travels = collectives(lowered.compile())
@@ -212,12 +212,12 @@ OBJECTIVES = {
     ],
 )
 def test_no_more_than_a_batch_travels_in_training_and_validation(objective, backbone):
-    mesh, sessions = sharding.make("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
+    mesh, sessions = sharding.make_mesh("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 1))
     layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh, lead=1)
     assert len(layout.tables) == {"fpmc": 2, "late": 4}[backbone]
-    program = programs.Program(
+    program = programs.TrainStep(
         model=model,
         loss=OBJECTIVES[objective](model),
         optimizer=optax.adam(1e-2),
@@ -229,11 +229,11 @@ def test_no_more_than_a_batch_travels_in_training_and_validation(objective, back
         layout=dataclasses.replace(layout, lead=0),
     )
     frequency = samplers.log_frequency(sessions.target, NUM_ITEMS)
-    aside = {"log_frequency": frequency, "sampler": samplers.uniform(NUM_ITEMS)}
-    material = programs.Material(last_item_examples(sessions), sessions, sessions, aside)
+    loss_inputs = {"log_frequency": frequency, "sampler": samplers.uniform(NUM_ITEMS)}
+    material = programs.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
     material, keys = jax.device_put((material, training.seed_keys(jax.random.key(0), 1)), layout.whole)
     placed = layout.place(params)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         state = programs.start(program, jax.tree.map(jnp.copy, placed), placed, material.validation)
         # Flat, since what describes an array is no array, which the types of a state would refuse.
         flat, tree = jax.tree.flatten((state, keys, material, np.int32(0)))
@@ -275,7 +275,7 @@ def assert_close(found, expected):
     "text", [*(pytest.param(text, marks=slow) for text in ("data=1", "data=2", "model=4")), "data=2,model=4"]
 )
 def test_training_and_ranks_are_those_of_one_device(text, on_one):
-    found = fitted(sharding.make(text))
+    found = fitted(sharding.make_mesh(text))
     assert on_one[0].history.recall[:, -1].min() > 0.5, "it learned"
     assert_close(found, on_one)
 
@@ -283,8 +283,8 @@ def test_training_and_ranks_are_those_of_one_device(text, on_one):
 @slow
 def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
     # 41 rows are filled up to 44, to 48, and not at all.
-    fitted(sharding.make("data=2,model=4"), max_steps=5, checkpoints=tmp_path)
-    fitted(sharding.make("model=8"), max_steps=10, checkpoints=tmp_path)
+    fitted(sharding.make_mesh("data=2,model=4"), max_steps=5, checkpoints=tmp_path)
+    fitted(sharding.make_mesh("model=8"), max_steps=10, checkpoints=tmp_path)
     steps = []
     found = fitted(None, checkpoints=tmp_path, progress=lambda now: steps.append(now.step))
     assert steps == [15, 20]
@@ -293,5 +293,5 @@ def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
 
 @slow
 def test_a_batch_that_cannot_be_cut_is_worked_out_whole(on_one):
-    found = fitted(sharding.make("data=8"), batch_size=60, max_steps=5)
+    found = fitted(sharding.make_mesh("data=8"), batch_size=60, max_steps=5)
     assert_close(found, fitted(None, batch_size=60, max_steps=5))

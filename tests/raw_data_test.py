@@ -10,7 +10,7 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax.data.readers import hetrec
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from tests import raw_files
 
 DAY = 86_400
@@ -258,7 +258,7 @@ def test_lastfm_names_tracks_with_and_without_an_id(tmp_path):
 
 
 def test_faults_keep_a_few_of_each_reason():
-    faults = Faults()
+    faults = BadRows()
     faults.add("f", "wrong", [(n, "x" * 500) for n in range(1, 100)])
     faults.add("f", "other", [(3, None)])
     assert faults.report["total"] == 100

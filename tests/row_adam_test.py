@@ -27,7 +27,7 @@ def train():
 
 
 def prepared(train, model, adam, **changes):
-    program = programs.Program(
+    program = programs.TrainStep(
         model=model,
         loss=objectives.in_batch_loss(model),
         optimizer=adam.dense(),
@@ -39,7 +39,7 @@ def prepared(train, model, adam, **changes):
         validation_batch=8,
     )
     params = models.init_params(jax.random.key(1), model, length=6)
-    material = jax.device_put(programs.Material(examples.last_item_examples(train), train, train, None))
+    material = jax.device_put(programs.TrainingData(examples.last_item_examples(train), train, train, None))
     zero = jnp.zeros((), jnp.int32)
     recall = jnp.zeros(())
     state = programs.TrainState(params, adam.dense().init(params), params, recall, zero, zero, jnp.zeros((), bool))
@@ -98,7 +98,7 @@ def test_rows_read_now_and_then_are_those_of_dense_adam_over_the_longest_interva
             table, missed = carry
             since, place, gradient = now
             rows = row_sparse_adam.named(place, len(value))
-            table = row_sparse_adam.caught_up(adam, table, rows, missed, since)
+            table = row_sparse_adam.apply_pending(adam, table, rows, missed, since)
             read, move = table.value[place], adam.move(since, since)
             table = row_sparse_adam.take_step(adam, table, rows, gradient, move, since)
             return (table, missed.after(move, since)), read
@@ -115,7 +115,7 @@ def test_rows_read_now_and_then_are_those_of_dense_adam_over_the_longest_interva
         table = row_sparse_adam.begin(value, zeros, zeros)
         (table, missed), read = jax.lax.scan(by_rows, (table, row_sparse_adam.nothing_missed(steps)), plan)
         (wanted, state), wanted_read = jax.lax.scan(dense, (value, optimizer.init(value)), plan)
-        ours = row_sparse_adam.settled(adam, table, missed, steps)
+        ours = row_sparse_adam.apply_all_pending(adam, table, missed, steps)
         return (*ours, read), (wanted, *(optax.tree.get(state, name) for name in ("mu", "nu")), wanted_read)
 
     for ours, wanted in zip(*both(value, place, gradient), strict=True):

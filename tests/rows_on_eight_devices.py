@@ -34,23 +34,23 @@ NUM_ITEMS = 4000
     [("sampled softmax", "fpmc"), *(pytest.param(name, "late", marks=slow) for name in LOSSES)],
 )
 def test_no_more_than_a_batchs_rows_travel(loss, backbone):
-    mesh, sessions = sharding.make("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
+    mesh, sessions = sharding.make_mesh("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
     model = models.create(backbone, num_items=NUM_ITEMS, dim=3)
     params = models.init_params(jax.random.key(0), model, length=sessions.items.shape[1])
     layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh)
-    aside = {"log_frequency": samplers.log_frequency(sessions.target, NUM_ITEMS)}
-    aside["sampler"] = samplers.uniform(NUM_ITEMS)
+    loss_inputs = {"log_frequency": samplers.log_frequency(sessions.target, NUM_ITEMS)}
+    loss_inputs["sampler"] = samplers.uniform(NUM_ITEMS)
     binding = gathered.Binding(model, LOSSES[loss], ("log_frequency",))
     program = lazy_rows.RowProgram(binding, embedding.adam(0.1), optax.adam(0.1), 16, 3, 5, 16, layout)
     state = program.start(layout.place(params))
     held = {str(leaf.sharding.spec) for leaf in jax.tree.leaves((state.tables, state.slots)) if leaf.ndim > 0}
     assert held == {"P('model',)"} or held == {"P('model')"}, held
-    material = programs.Material(last_item_examples(sessions), sessions, sessions, aside)
-    material, key = sharding.put((material, jax.random.key(0)), layout.whole)
+    material = programs.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
+    material, key = sharding.device_put_global((material, jax.random.key(0)), layout.whole)
     assert_nothing_large_travels(
         lowered(lazy_rows.take_steps, program, state, key, material, np.int32(0)), NUM_ITEMS, 4
     )
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         compiled = lowered(lazy_rows.recall, program, state, material.validation)
     assert_nothing_large_travels(compiled, NUM_ITEMS, 4)
 
@@ -66,7 +66,7 @@ def fitted(mesh, *, num_items=40, **options):
     data = chain_sessions(300, 0, 0), chain_sessions(90, 300, 1)
     defaults = {
         "loss_of": LOSSES["sampled softmax"],
-        "aside": {"sampler": samplers.by_popularity(data[0].target, num_items)},
+        "loss_inputs": {"sampler": samplers.by_popularity(data[0].target, num_items)},
         "row_optimizer": embedding.adam(0.05),
         "optimizer": optax.adam(0.01),
         "steps_per_validation": 5,
@@ -99,7 +99,7 @@ def assert_close(found, expected):
 def test_training_by_rows_is_that_of_one_device(text, on_one):
     expected, model, validation = on_one
     assert expected.history.recall[0, -1] > 0.5, "it learned"
-    mesh = sharding.make(text)
+    mesh = sharding.make_mesh(text)
     found, _, _ = fitted(mesh)
     assert_close(found, expected)
     ranks = evaluation.evaluate(model, found.params, validation, mesh=mesh).ranks
@@ -109,12 +109,12 @@ def test_training_by_rows_is_that_of_one_device(text, on_one):
 @slow
 @pytest.mark.parametrize("loss", ["in-batch BPR", "in-batch softmax"])
 def test_losses_within_the_batch_and_bfloat16_tables(loss):
-    aside = {"log_frequency": samplers.log_frequency(chain_sessions(300, 0, 0).target, 40)}
-    options = {"loss_of": LOSSES[loss], "aside": aside, "row_optimizer": embedding.sgd(0.5), "max_steps": 5}
-    assert_close(fitted(sharding.make("data=2,model=4"), **options)[0], fitted(None, **options)[0])
+    loss_inputs = {"log_frequency": samplers.log_frequency(chain_sessions(300, 0, 0).target, 40)}
+    options = {"loss_of": LOSSES[loss], "loss_inputs": loss_inputs, "row_optimizer": embedding.sgd(0.5), "max_steps": 5}
+    assert_close(fitted(sharding.make_mesh("data=2,model=4"), **options)[0], fitted(None, **options)[0])
     # Rounded at random, but by the same numbers; where a sum differs in its last digit, to the other neighbour.
     options |= {"table_dtype": "bfloat16", "steps_per_validation": 1, "max_steps": 1}
-    one, other = fitted(sharding.make("data=2,model=4"), **options)[0], fitted(None, **options)[0]
+    one, other = fitted(sharding.make_mesh("data=2,model=4"), **options)[0], fitted(None, **options)[0]
     for name in ("input_embedding", "output_embedding"):
         unlike = np.asarray(one.params["params"][name]) != np.asarray(other.params["params"][name])
         assert unlike.mean() < 0.01, name
@@ -123,7 +123,9 @@ def test_losses_within_the_batch_and_bfloat16_tables(loss):
 @slow
 def test_tables_come_back_in_parts_where_their_rows_allow_it():
     # 40 items and a padding cannot be cut in four, 43 can.
-    uneven, even = (fitted(sharding.make("data=2,model=4"), num_items=num, max_steps=5)[0].params for num in (40, 43))
+    uneven, even = (
+        fitted(sharding.make_mesh("data=2,model=4"), num_items=num, max_steps=5)[0].params for num in (40, 43)
+    )
     assert isinstance(uneven["params"]["output_embedding"], np.ndarray)
     assert uneven["params"]["output_embedding"].shape == (41, 6)
     assert even["params"]["output_embedding"].sharding.shard_shape((44, 6)) == (11, 6)
@@ -133,8 +135,8 @@ def test_tables_come_back_in_parts_where_their_rows_allow_it():
 def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
     folder = TrainingFolder(tmp_path, every=1)
     # 41 rows are filled up to 44, to 48, and not at all.
-    fitted(sharding.make("data=2,model=4"), max_steps=5, checkpoints=folder)
-    fitted(sharding.make("model=8"), max_steps=10, checkpoints=folder)
+    fitted(sharding.make_mesh("data=2,model=4"), max_steps=5, checkpoints=folder)
+    fitted(sharding.make_mesh("model=8"), max_steps=10, checkpoints=folder)
     steps = []
     found, _, _ = fitted(None, checkpoints=folder, progress=lambda now: steps.append(now.step))
     assert steps == [15, 20]
@@ -143,7 +145,7 @@ def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
 
 @slow
 def test_seeds_on_a_mesh_and_initial_values_that_are_left_alone():
-    mesh = sharding.make("data=2,model=4")
+    mesh = sharding.make_mesh("data=2,model=4")
     several, alone = fitted(mesh, seeds=2, max_steps=5)[0], fitted(None, seeds=2, max_steps=5)[0]
     assert_close(several, alone)
     assert several.params["params"]["input_embedding"].shape == (2, 41, 6)
@@ -154,7 +156,7 @@ def test_seeds_on_a_mesh_and_initial_values_that_are_left_alone():
 
 
 def test_rows_and_bits_of_one_device_when_every_device_has_the_gradients(key):
-    mesh, optimizer = sharding.make("data=2,model=4"), embedding.adam(0.1)
+    mesh, optimizer = sharding.make_mesh("data=2,model=4"), embedding.adam(0.1)
     table = jax.random.normal(key, (40, 3)).astype(jnp.bfloat16)
     ids, gradients = jnp.array([3, 9, 10, 39, -1, 77, 0, 20]), jax.random.normal(key, (8, 3))
     how = {"distinct": True, "key": key}

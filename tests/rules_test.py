@@ -23,7 +23,7 @@ def made(*entries: tuple[int, int, float], num_items: int = 4) -> csr_array:
 def test_follow_rules_look_both_ways_and_leave_out_the_item_itself():
     followers = dense(baselines.count(SEQUENCES, 4, decay=0.5).followers)
     assert followers[4, 4] == 1
-    found = dense(rules.follow_rules(baselines.count(SEQUENCES, 4, decay=0.5), backward=0.25))
+    found = dense(rules.cooccurrence_rules(baselines.count(SEQUENCES, 4, decay=0.5), backward=0.25))
     wanted = followers + 0.25 * followers.T
     np.fill_diagonal(wanted, 0)
     np.testing.assert_allclose(found, wanted)
@@ -73,7 +73,7 @@ def test_list_rules_lay_a_list_to_the_items_of_its_session():
 
 
 def test_a_blend_adds_in_proportion_to_what_an_item_says():
-    mixed = dense(rules.blend(made((1, 2, 6.0), (3, 1, 0.5)), made((1, 3, 2.0), (1, 4, 2.0), (3, 2, 9.0)), 0.5))
+    mixed = dense(rules.add_rules(made((1, 2, 6.0), (3, 1, 0.5)), made((1, 3, 2.0), (1, 4, 2.0), (3, 2, 9.0)), 0.5))
     wanted = np.zeros((5, 5))
     wanted[1, 2], wanted[1, 3], wanted[1, 4] = 6, 1.5, 1.5
     wanted[3, 1], wanted[3, 2] = 0.5, 0.5
@@ -81,7 +81,7 @@ def test_a_blend_adds_in_proportion_to_what_an_item_says():
 
 
 def test_lessons_are_the_strongest_rules_sharpened():
-    found = rules.lessons(made((1, 2, 1.0), (1, 3, 4.0), (1, 4, 2.0), (3, 1, 2.0)), k=2, power=2.0)
+    found = rules.rule_targets(made((1, 2, 1.0), (1, 3, 4.0), (1, 4, 2.0), (3, 1, 2.0)), k=2, power=2.0)
     np.testing.assert_array_equal(found.item, [1, 3])
     np.testing.assert_array_equal(found.listed, [[3, 4], [1, 0]])
     np.testing.assert_allclose(found.gain, [[0.8, 0.2], [1.0, 0.0]], rtol=1e-6)
@@ -91,11 +91,11 @@ def test_lessons_are_the_strongest_rules_sharpened():
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: rules.lessons(csr_array((3, 3))), "no item has a rule"),
-        (lambda: rules.lessons(made((1, 2, 1.0)), k=0), "k is 0"),
-        (lambda: rules.lessons(made((1, 2, 1.0)), power=0.0), "power 0.0"),
-        (lambda: rules.blend(made((1, 2, 1.0)), made((1, 2, 1.0)), -1.0), "share is -1.0"),
-        (lambda: rules.follow_rules(baselines.count(SEQUENCES, 4), backward=-1.0), "backward is -1.0"),
+        (lambda: rules.rule_targets(csr_array((3, 3))), "no item has a rule"),
+        (lambda: rules.rule_targets(made((1, 2, 1.0)), k=0), "k is 0"),
+        (lambda: rules.rule_targets(made((1, 2, 1.0)), power=0.0), "power 0.0"),
+        (lambda: rules.add_rules(made((1, 2, 1.0)), made((1, 2, 1.0)), -1.0), "share is -1.0"),
+        (lambda: rules.cooccurrence_rules(baselines.count(SEQUENCES, 4), backward=-1.0), "backward is -1.0"),
         (lambda: rules.title_rules(["", "a"], least=0.0), "least is 0.0"),
     ],
 )
@@ -122,11 +122,11 @@ def test_a_list_counts_as_much_as_it_is_trusted():
 def test_walks_follow_the_rules_by_their_weights():
     rule = made((1, 2, 3.0), (1, 3, 1.0), (2, 1, 5.0))
     start = np.array([0.0, 1.0, 0.0, 0.0, 1.0])
-    found = rules.walks(np.random.default_rng(0), rule, start, 4000, length=3)
+    found = rules.random_walk_sessions(np.random.default_rng(0), rule, start, 4000, length=3)
     walks = np.split(found.items, found.offsets[1:-1])
     # Item 4 has no rules: half the walks end where they begin and are left out.
     assert len(walks) == pytest.approx(2000, abs=150)
     assert {tuple(walk) for walk in walks} == {(1, 2, 1), (1, 3)}
     assert np.mean([walk[1] == 2 for walk in walks]) == pytest.approx(0.75, abs=0.04)
     with pytest.raises(ValueError, match=r"start\[0\] 1"):
-        rules.walks(np.random.default_rng(0), rule, np.ones(5), 5)
+        rules.random_walk_sessions(np.random.default_rng(0), rule, np.ones(5), 5)

@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
+from alkd_jax.io import lock_folder, read_json, unlock_folder, write_json
 from experiments import reproduce
 from experiments.pipeline.run import OpenRun
-from experiments.pipeline.run_folder import RunFolder, hold, let_go, read_json, write_json
+from experiments.pipeline.run_folder import RunFolder
 from experiments.pipeline.settings import Settings
 from experiments.reporting import console
 
@@ -37,41 +38,41 @@ def writer(calls, text="x", name="a.txt"):
 def test_a_hop_is_run_once_for_the_same_inputs_and_again_for_others(folder):
     calls = []
     for budget in (500, 500, 600, 600):
-        folder.hop("select", {"budget": budget}, ["a.txt"], writer(calls, str(budget)))
+        folder.stage("select", {"budget": budget}, ["a.txt"], writer(calls, str(budget)))
     assert calls == ["500", "600"]
     assert (folder.path / "a.txt").read_text() == "600"
 
 
 def test_a_hop_is_run_again_when_its_output_is_gone(folder):
     calls = []
-    folder.hop("select", {}, ["a.txt"], writer(calls))
+    folder.stage("select", {}, ["a.txt"], writer(calls))
     (folder.path / "a.txt").unlink()
-    folder.hop("select", {}, ["a.txt"], writer(calls))
+    folder.stage("select", {}, ["a.txt"], writer(calls))
     assert len(calls) == 2
 
 
 def test_a_hop_is_run_again_when_an_earlier_one_changed(folder):
     calls = []
     for dim in (10, 10, 12):
-        folder.hop("train", {"dim": dim}, ["a.txt"], writer([]))
-        folder.hop("evaluate", {}, ["b.txt"], writer(calls, name="b.txt"), after=["train"])
+        folder.stage("train", {"dim": dim}, ["a.txt"], writer([]))
+        folder.stage("evaluate", {}, ["b.txt"], writer(calls, name="b.txt"), after=["train"])
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_hop_leaves_the_former_output_and_no_remains(folder, error):
-    folder.hop("select", {"budget": 1}, ["a.txt"], writer([], "old"))
+    folder.stage("select", {"budget": 1}, ["a.txt"], writer([], "old"))
 
     def breaks(partial):
         (partial / "a.txt").write_text("half")
         raise error
 
     with pytest.raises(error):
-        folder.hop("select", {"budget": 2}, ["a.txt"], breaks)
+        folder.stage("select", {"budget": 2}, ["a.txt"], breaks)
     assert (folder.path / "a.txt").read_text() == "old"
     assert sorted(p.name for p in folder.path.iterdir()) == [".lock", "a.txt", "hops.json", "run.json"]
     calls = []
-    folder.hop("select", {"budget": 1}, ["a.txt"], writer(calls))
+    folder.stage("select", {"budget": 1}, ["a.txt"], writer(calls))
     assert calls == []
 
 
@@ -126,7 +127,7 @@ def contents(path):
 def test_a_second_process_is_refused_while_the_first_is_alive(folder):
     folder.open({"data": "world"})
     before = contents(folder.path)
-    told = f"ValueError: {folder.path} is in use by process {os.getpid()}; wait for its end, or choose another folder"
+    told = f"ValueError: {folder.path} is in use by process {os.getpid()}; wait until it ends, or choose another folder"
     assert elsewhere(folder.path) == told
     assert contents(folder.path) == before
 
@@ -141,7 +142,7 @@ def test_a_killed_process_locks_nobody_out(tmp_path):
 
 
 def test_a_folder_that_is_refused_is_not_held(folder):
-    let_go(folder.path)
+    unlock_folder(folder.path)
     with pytest.raises(ValueError, match="holds another run"):
         folder.open({"data": "ML"})
     assert elsewhere(folder.path) == ""
@@ -159,7 +160,7 @@ def test_a_folder_that_was_deleted_and_made_again_is_held_again(folder):
 
 def test_one_folder_has_one_lock_under_all_its_names(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder.path)
-    assert not hold(tmp_path / "link")
+    assert not lock_folder(tmp_path / "link")
     assert "in use" in elsewhere(tmp_path / "link")
 
 
@@ -178,10 +179,10 @@ def test_a_command_is_refused_in_one_line_beside_a_run_and_may_look(tmp_path, ca
     path = tmp_path / "run"
     with held_elsewhere(path, OPEN_RUN) as other:
         before = contents(path)
-        with pytest.raises(SystemExit) as stop, console.told_in_one_line():
+        with pytest.raises(SystemExit) as stop, console.cli_errors():
             reproduce.run_pipeline(Settings("synthetic", "fpmc", path, selection="own", max_steps=1))
         assert stop.value.code == 2
-        told = f"error: {path} is in use by process {other.pid}; wait for its end, or choose another folder\n"
+        told = f"error: {path} is in use by process {other.pid}; wait until it ends, or choose another folder\n"
         assert capsys.readouterr().out == told
         with pytest.raises(ValueError, match="in use"):
             OpenRun.reopen(path)

@@ -26,7 +26,7 @@ def test_popularity_is_tempered_by_the_exponent(key, exponent):
     wanted = (1.0 + np.array([80, 15, 0, 3])) ** exponent
     wanted /= wanted.sum()
     sampler = samplers.by_popularity(target, 4, exponent=exponent)
-    np.testing.assert_allclose(np.exp(sampler.log_chance[1:]), wanted, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(sampler.log_prob[1:]), wanted, rtol=1e-6)
     np.testing.assert_allclose(frequencies(sampler, key, 4), wanted, atol=5 * np.sqrt(0.25 / 200_000))
 
 
@@ -34,9 +34,7 @@ def test_the_words_of_an_item_are_exactly_as_many_as_its_chance_says(monkeypatch
     sampler = samplers.by_popularity(np.array([1] * 10**6 + [3]), 3, exponent=1.0)
     upper = np.asarray(sampler.upper).astype(np.int64)
     edges = np.concatenate([[0], upper[1:] + 1])
-    np.testing.assert_allclose(
-        np.exp(np.asarray(sampler.log_chance[1:], np.float64)), np.diff(edges) / 2**32, rtol=1e-6
-    )
+    np.testing.assert_allclose(np.exp(np.asarray(sampler.log_prob[1:], np.float64)), np.diff(edges) / 2**32, rtol=1e-6)
     assert edges[-1] == 2**32
     for item in (1, 2, 3):
         words = jnp.asarray([edges[item - 1], edges[item] - 1], jnp.uint32)
@@ -47,8 +45,8 @@ def test_the_words_of_an_item_are_exactly_as_many_as_its_chance_says(monkeypatch
 def test_an_item_that_was_never_seen_can_still_be_drawn():
     sampler = samplers.by_popularity(np.array([1] * 10**7), 5000, exponent=2.0)
     assert (np.diff(np.asarray(sampler.upper).astype(np.int64))[1:] >= 1).all()
-    assert np.isfinite(sampler.log_chance[1:]).all()
-    assert np.isneginf(sampler.log_chance[0])
+    assert np.isfinite(sampler.log_prob[1:]).all()
+    assert np.isneginf(sampler.log_prob[0])
 
 
 def test_log_frequency_follows_the_targets():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from alkd_jax import scoring
 from alkd_jax.scoring import ranks
 
-catalogue_rank = jax.jit(scoring.catalogue_rank, static_argnames=("ties", "chunk_size"))
+catalogue_rank = jax.jit(scoring.full_catalogue_rank, static_argnames=("ties", "chunk_size"))
 
 
 def brute_rank(row, target, exclude, ties):
@@ -95,7 +95,7 @@ def test_rank_by_chunks_holds_no_score_matrix():
     arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
 
     def rank(vectors, table, target, exclude):
-        return scoring.catalogue_rank(vectors, table, target, exclude=exclude, chunk_size=1000)
+        return scoring.full_catalogue_rank(vectors, table, target, exclude=exclude, chunk_size=1000)
 
     memory = jax.jit(rank).lower(*arguments).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.1 * 4 * batch * items
@@ -147,8 +147,8 @@ def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="chunk_size is 0"):
         scoring.top_k(jnp.ones((1, 2)), table, 1, exclude=exclude, chunk_size=0)
     with pytest.raises(ValueError, match="chunk_size is 0"):
-        scoring.catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, chunk_size=0)
+        scoring.full_catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, chunk_size=0)
     with pytest.raises(ValueError, match="ties is 'best'; expected one of average"):
-        scoring.catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, ties="best")
+        scoring.full_catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, ties="best")
     with pytest.raises(ValueError, match="ties is 'best'"):
         scoring.target_rank(jnp.ones((1, 3)), jnp.ones(1, jnp.int32), exclude=exclude, ties="best")

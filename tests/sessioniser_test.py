@@ -10,7 +10,7 @@ import pytest
 from alkd_jax.data import sessionize as module
 from alkd_jax.data.catalogue import number_items
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessionize import SessionRules, sessionise
+from alkd_jax.data.sessionize import SessionRules, sessionize
 from alkd_jax.data.splits import SPLITS, split_rows
 
 HOUR = 3_600_000
@@ -102,7 +102,7 @@ def test_sessions_are_those_of_the_rules_read_aloud(rules, at_once, monkeypatch)
     monkeypatch.setattr(module, "_AT_ONCE", at_once)
     for seed in range(3):
         log = random_log(seed, sessions=rules.boundary == "given")
-        assert as_lists(sessionise(log, rules)) == by_hand(log, rules)
+        assert as_lists(sessionize(log, rules)) == by_hand(log, rules)
 
 
 def test_file_order_in_and_out_of_user_order_agree(monkeypatch):
@@ -113,7 +113,7 @@ def test_file_order_in_and_out_of_user_order_agree(monkeypatch):
         object.__setattr__(in_order, name, getattr(log, name)[order])
     monkeypatch.setattr(module, "_AT_ONCE", 30)
     rules = SessionRules(min_length=2)
-    assert as_lists(sessionise(log, rules)) == as_lists(sessionise(in_order, rules))
+    assert as_lists(sessionize(log, rules)) == as_lists(sessionize(in_order, rules))
 
 
 def test_the_day_ends_where_the_zone_says():
@@ -145,7 +145,7 @@ def tied_log(num_users=40, num_items=12, seed=3):
 
 
 def orders(log, **rules):
-    return np.array([items for _, items in as_lists(sessionise(log, SessionRules(**rules)))])
+    return np.array([items for _, items in as_lists(sessionize(log, SessionRules(**rules)))])
 
 
 def test_ties_follow_the_policy():
@@ -175,7 +175,7 @@ def test_number_ids_sort_as_numbers():
 
 def test_counts_tell_what_was_dropped():
     log = random_log(1)
-    report = sessionise(log, SessionRules(min_length=3, max_length=4)).report
+    report = sessionize(log, SessionRules(min_length=3, max_length=4)).report
     kept = len(by_hand(log, SessionRules(min_length=3, max_length=4)))
     dropped = report["sessions_dropped"]["too_short"] + report["sessions_dropped"]["too_long"]
     assert report["sessions_found"] == dropped + report["sessions_without_input"] + kept
@@ -194,9 +194,9 @@ def test_wrong_rules_are_refused():
         with pytest.raises(ValueError, match=message):
             SessionRules(**wrong)
     with pytest.raises(ValueError, match="has no session column"):
-        sessionise(random_log(), SessionRules(boundary="given"))
+        sessionize(random_log(), SessionRules(boundary="given"))
     with pytest.raises(ValueError, match="none of"):
-        sessionise(random_log(), SessionRules(min_length=300, max_length=400))
+        sessionize(random_log(), SessionRules(min_length=300, max_length=400))
 
 
 def titled(log, names):
@@ -206,7 +206,7 @@ def titled(log, names):
 
 def test_items_stand_in_the_order_of_the_titles_and_untitled_ones_leave():
     log = tied_log(num_users=3, num_items=6)
-    sessions = sessionise(log, SessionRules())
+    sessions = sessionize(log, SessionRules())
     log = titled(log, ["99", "05", "03", "01", "02", "04"])
     numbered = number_items(log, sessions)
     assert numbered.item_ids == ("", "05", "03", "01", "02", "04")

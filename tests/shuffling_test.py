@@ -10,25 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from alkd_jax.ops.permutation import shuffled
+from alkd_jax.ops.permutation import permuted_index
 
 
 def orders(num, times, seed=0):
     keys = jax.random.split(jax.random.key(seed), times)
-    return np.asarray(jax.jit(jax.vmap(lambda key: shuffled(key, jnp.arange(num), num)))(keys))
+    return np.asarray(jax.jit(jax.vmap(lambda key: permuted_index(key, jnp.arange(num), num)))(keys))
 
 
 @settings(max_examples=25, deadline=None)
 @given(num=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1))
 def test_every_entry_comes_once(num, seed):
-    order = shuffled(jax.random.key(seed), jnp.arange(num), num)
+    order = permuted_index(jax.random.key(seed), jnp.arange(num), num)
     np.testing.assert_array_equal(np.sort(order), np.arange(num))
 
 
 def test_any_place_can_be_read_alone(key):
-    whole = np.asarray(shuffled(key, jnp.arange(1000), 1000))
+    whole = np.asarray(permuted_index(key, jnp.arange(1000), 1000))
     places = jnp.asarray([[999, 3], [500, 3]])
-    np.testing.assert_array_equal(shuffled(key, places, 1000), whole[places])
+    np.testing.assert_array_equal(permuted_index(key, places, 1000), whole[places])
 
 
 @pytest.mark.parametrize("num", [2, 3, 4, 5])
@@ -54,7 +54,7 @@ def test_long_orders_look_drawn_by_lot():
 
 def test_neighbouring_keys_give_unlike_orders():
     keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))(jnp.arange(40))
-    drawn = np.asarray(jax.vmap(lambda key: shuffled(key, jnp.arange(500), 500))(keys))
+    drawn = np.asarray(jax.vmap(lambda key: permuted_index(key, jnp.arange(500), 500))(keys))
     likeness = np.corrcoef(drawn)[np.triu_indices(40, 1)]
     assert np.abs(likeness).max() < 0.2
     assert likeness.std() == pytest.approx(500**-0.5, rel=0.15)
@@ -63,6 +63,6 @@ def test_neighbouring_keys_give_unlike_orders():
 def test_long_orders_do_not_overflow(key):
     num = 2**31 - 1
     places = jnp.asarray([0, 1, 2**30, num - 1])
-    entries = np.asarray(shuffled(key, places, num))
+    entries = np.asarray(permuted_index(key, places, num))
     assert ((entries >= 0) & (entries < num)).all()
     assert len(set(entries.tolist())) == 4

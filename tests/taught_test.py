@@ -32,7 +32,7 @@ def validation() -> Sessions:
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_student_repeats_its_lessons(ring, validation, shared):
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=shared, recency=0.5)
-    learned = rules.lessons(ring, k=4, power=1.0)
+    learned = rules.rule_targets(ring, k=4, power=1.0)
     steps = dict(max_steps=400, steps_per_validation=400)
     out = targets.teach(jax.random.key(0), model, learned, validation, damping=0.5, seeds=2, recall_at=1, **steps)
     assert (out.best_metric == 1).all()
@@ -57,7 +57,7 @@ def test_the_loss_is_its_definition():
         target=jnp.array([1, 1]),
         weight=jnp.array([1.0, 3.0]),
         row=jnp.arange(2),
-        aside={
+        loss_inputs={
             "list_items": jnp.array([[3, 1], [5, 0]]),
             "list_gain": jnp.array([[0.75, 0.25], [1.0, 0.0]]),
             "log_mass": jnp.array([0.3, -1.0]),
@@ -67,11 +67,11 @@ def test_the_loss_is_its_definition():
     log_z = np.log(np.exp(each).sum(1))
     taught_part = log_z - np.array([0.75 * each[0, 2] + 0.25 * each[0, 0], each[1, 4]])
     wanted = np.average(taught_part + (log_z - [0.3, -1.0]) ** 2, weights=[1, 3])
-    loss = objectives.measure_softmax(model)
+    loss = objectives.self_normalized_softmax(model)
     found, gradient = jax.value_and_grad(loss)({"params": own}, batch, jax.random.key(1))
     assert float(found) == pytest.approx(wanted, rel=1e-5)
     # The mass is the input bias's business alone: another mass leaves every other gradient as it was.
-    other = batch.replace(aside=batch.aside | {"log_mass": jnp.array([3.0, 2.0])})
+    other = batch.replace(loss_inputs=batch.loss_inputs | {"log_mass": jnp.array([3.0, 2.0])})
     changed = jax.grad(loss)({"params": own}, other, jax.random.key(1))
     for name, leaf in gradient["params"].items():
         same = np.allclose(leaf, changed["params"][name], atol=1e-6)
@@ -89,22 +89,22 @@ def test_smoothing_gives_all_items_a_share():
         target=jnp.array([1]),
         weight=jnp.ones(1),
         row=jnp.arange(1),
-        aside={"list_items": jnp.array([[3]]), "list_gain": jnp.ones((1, 1)), "log_mass": jnp.zeros(1)},
+        loss_inputs={"list_items": jnp.array([[3]]), "list_gain": jnp.ones((1, 1)), "log_mass": jnp.zeros(1)},
     )
     own = params["params"]
     each = np.asarray(own["input_embedding"])[2] @ np.asarray(own["output_embedding"])[1:].T
     plain, smooth = (
-        float(objectives.measure_softmax(model, smoothing=share)(params, batch, jax.random.key(1)))
+        float(objectives.self_normalized_softmax(model, smoothing=share)(params, batch, jax.random.key(1)))
         for share in (0.0, 0.3)
     )
     assert smooth - plain == pytest.approx(0.3 * (each[2] - each.mean()), rel=1e-4)
     with pytest.raises(ValueError, match="smoothing is 1"):
-        objectives.measure_softmax(model, smoothing=1.0)
+        objectives.self_normalized_softmax(model, smoothing=1.0)
 
 
 def test_rows_keep_their_length_and_frozen_parameters_their_values(ring, validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=True, recency=0.5)
-    learned = rules.lessons(ring, k=4, power=1.0)
+    learned = rules.rule_targets(ring, k=4, power=1.0)
     steps = dict(max_steps=200, steps_per_validation=200, recall_at=1)
     out = targets.teach(
         jax.random.key(0), model, learned, validation, length=1.5, frozen=["input_bias", "output_bias"], **steps
@@ -121,14 +121,14 @@ def test_rows_keep_their_length_and_frozen_parameters_their_values(ring, validat
 def test_impossible_damping_is_refused(ring, validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
     with pytest.raises(ValueError, match="damping is 2"):
-        targets.teach(jax.random.key(0), model, rules.lessons(ring), validation, damping=2.0)
+        targets.teach(jax.random.key(0), model, rules.rule_targets(ring), validation, damping=2.0)
 
 
 def test_rules_of_real_counts_can_be_taught(validation):
     sequences = Sequences(np.arange(1, NUM_ITEMS + 1, dtype=np.int32), np.arange(0, NUM_ITEMS + 1, 6))
-    counted = rules.follow_rules(baselines.count(sequences, NUM_ITEMS))
+    counted = rules.cooccurrence_rules(baselines.count(sequences, NUM_ITEMS))
     model = models.create("late", num_items=NUM_ITEMS, dim=3)
-    out = targets.teach(jax.random.key(0), model, rules.lessons(counted), validation, max_steps=20)
+    out = targets.teach(jax.random.key(0), model, rules.rule_targets(counted), validation, max_steps=20)
     assert np.isfinite(out.history.loss[:, 1:]).all()
 
 
@@ -136,4 +136,4 @@ def test_rules_of_real_counts_can_be_taught(validation):
 def test_impossible_options_are_refused(ring, validation, options, told):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
     with pytest.raises(ValueError, match=told):
-        targets.teach(jax.random.key(0), model, rules.lessons(ring), validation, **options)
+        targets.teach(jax.random.key(0), model, rules.rule_targets(ring), validation, **options)

@@ -133,7 +133,7 @@ def test_memory_does_not_grow_with_the_catalogue(dtype, k):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_ranks_of_a_narrow_table_need_no_wide_copy_of_it(dtype):
     shapes = [((16, 8), jnp.float32), ((400_000, 8), dtype), ((16,), jnp.int32), ((16, 10), jnp.int32)]
-    ranked = jax.jit(lambda u, y, t, e: scoring.catalogue_rank(u, y, t, exclude=e))
+    ranked = jax.jit(lambda u, y, t, e: scoring.full_catalogue_rank(u, y, t, exclude=e))
     compiled = ranked.lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * 4 * 8 * 400_000
 
@@ -162,7 +162,7 @@ def test_an_unstable_top_k_is_put_in_order(monkeypatch, levels):
     monkeypatch.setattr(largest_of_rows, "_in_any_order", unstable_top_k)
     values = np.random.default_rng(levels).integers(0, levels, (6, 300)).astype(np.float32)
     values[0] = values[0, 7] = 1.0
-    value, place = largest_of_rows.largest(jnp.asarray(values), 20)
+    value, place = largest_of_rows.stable_top_k(jnp.asarray(values), 20)
     np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
     np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
 
@@ -171,7 +171,7 @@ def test_an_unstable_top_k_is_put_in_order(monkeypatch, levels):
 def test_a_cpu_takes_rows_in_pieces_that_run_side_by_side(monkeypatch, rows):
     monkeypatch.setattr(largest_of_rows, "_WORTH_PIECES", rows * 300)
     values = np.random.default_rng(rows).integers(0, 9, (rows, 300)).astype(np.float32)
-    found = jax.jit(functools.partial(largest_of_rows.largest, k=20)).lower(values).compile()
+    found = jax.jit(functools.partial(largest_of_rows.stable_top_k, k=20)).lower(values).compile()
     value, place = found(values)
     np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
     np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
@@ -203,7 +203,7 @@ def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert largest_of_rows._sorts_rows(17)
     values = np.random.default_rng(0).integers(0, 50, (6, 300)).astype(np.float32)
-    _, place = jax.jit(functools.partial(largest_of_rows.largest, k=20))(jnp.asarray(values))
+    _, place = jax.jit(functools.partial(largest_of_rows.stable_top_k, k=20))(jnp.asarray(values))
     np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
 
 

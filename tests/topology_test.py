@@ -36,7 +36,7 @@ def test_full_topology_equals_the_sum_over_pairs(pair):
 def test_weights_make_repeated_entities_count_once(pair):
     student, teacher = pair
     ids = jnp.array([0, 1, 2, 2, 3, 1, 1])
-    weight = entities.once(ids, jnp.ones(7, bool))
+    weight = entities.inverse_counts(ids, jnp.ones(7, bool))
     repeated = ftd.full_topology_loss(student[ids], teacher[ids], weight=weight)
     assert repeated == pytest.approx(float(ftd.full_topology_loss(student[:4], teacher[:4])), rel=1e-4)
 
@@ -65,7 +65,13 @@ def test_the_gradient_is_that_of_the_pairs_and_finite_for_a_vector_of_zeros(pair
     student, teacher = pair
 
     def by_pairs(s):
-        return ((entities.unit(s) @ entities.unit(s).T - entities.unit(teacher) @ entities.unit(teacher).T) ** 2).sum()
+        return (
+            (
+                entities.normalize(s) @ entities.normalize(s).T
+                - entities.normalize(teacher) @ entities.normalize(teacher).T
+            )
+            ** 2
+        ).sum()
 
     found = jax.grad(lambda s: ftd.full_topology_loss(s, teacher))(student)
     np.testing.assert_allclose(found, jax.grad(by_pairs)(student), atol=1e-4)
@@ -142,7 +148,7 @@ def test_repeated_entities_count_once_at_every_level(pair):
     student, teacher = pair
     ids = jnp.array([0, 1, 2, 2, 3, 1, 1, 4])
     group = jnp.array([0, 0, 0, 1, 1])
-    weight = entities.once(ids, jnp.ones(8, bool))
+    weight = entities.inverse_counts(ids, jnp.ones(8, bool))
     args, repeated = (student[:5], teacher[:5], group), (student[ids], teacher[ids], group[ids])
     for loss in (
         htd.entity_topology_loss,
@@ -162,15 +168,15 @@ def test_only_between_prototypes_does_the_gradient_pass_through_the_students(pai
     assert jnp.abs(jax.grad(loss)(student, "prototypes")).max() > 1e-3
     # Against constants, entity i's pull does not depend on how entity j moves the mean.
     centre = htd.prototypes(student, group, num_groups=2, weight=jnp.ones(N))[0]
-    fixed = jax.grad(lambda s: ((entities.unit(centre) @ entities.unit(s).T - _wanted(teacher, group)) ** 2).sum())(
-        student
-    )
+    fixed = jax.grad(
+        lambda s: ((entities.normalize(centre) @ entities.normalize(s).T - _wanted(teacher, group)) ** 2).sum()
+    )(student)
     np.testing.assert_allclose(jax.grad(loss)(student, "entities"), fixed, atol=1e-5)
 
 
 def _wanted(teacher, group):
     centre = htd.prototypes(teacher, group, num_groups=2, weight=jnp.ones(N))[0]
-    return entities.unit(centre) @ entities.unit(teacher).T
+    return entities.normalize(centre) @ entities.normalize(teacher).T
 
 
 def test_groups_come_from_the_teacher_without_a_gradient_to_the_gate(key, pair):

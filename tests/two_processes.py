@@ -63,7 +63,7 @@ def by_rows(mesh, folder, *, max_steps):
             TRAIN,
             VALIDATION,
             loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
-            aside=SAMPLED,
+            loss_inputs=SAMPLED,
             row_optimizer=embedding.adam(0.3),
             batch_size=64,
             max_steps=max_steps,
@@ -92,7 +92,7 @@ def main():
     from alkd_jax import sharding
 
     assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
-    mesh = sharding.make("data=2,model=2")
+    mesh = sharding.make_mesh("data=2,model=2")
     PARTS[part](mesh, folder / "training", max_steps=5)
     # From what both have kept.
     found = PARTS[part](mesh, folder / "training", max_steps=10)

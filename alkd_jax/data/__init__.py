@@ -11,7 +11,7 @@ from alkd_jax.data.readers.released import load_released, load_released_rankings
 from alkd_jax.data.readers.released_student import load_released_student
 from alkd_jax.data.readers.srgnn import load_srgnn
 from alkd_jax.data.readers.tables import load_table
-from alkd_jax.data.sessionize import SessionRules, sessionise
+from alkd_jax.data.sessionize import SessionRules, sessionize
 from alkd_jax.data.synthetic import synthetic
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "prepare",
     "read_prepared",
     "save_prepared",
-    "sessionise",
+    "sessionize",
     "synthetic",
     "write_gru4rec",
     "write_recbole",

@@ -195,7 +195,7 @@ def _popularity(items: Int[np.ndarray, " T"], num_ids: int) -> dict[str, Any]:
 
 def _titles(titles: Sequence[str]) -> dict[str, Any]:
     copies = Counter(filter(None, titles))
-    faults = {
+    bad_rows = {
         "empty": [title for title in titles if not title.strip()],
         "shared with another item": [title for title in titles if copies[title] > 1],
         "not ASCII": [title for title in titles if not title.isascii()],
@@ -209,7 +209,7 @@ def _titles(titles: Sequence[str]) -> dict[str, Any]:
     }
     lengths = [len(title) for title in titles]
     return {
-        "faults": {name: {"items": len(found), "such_as": _few(found)} for name, found in faults.items()},
+        "faults": {name: {"items": len(found), "such_as": _few(found)} for name, found in bad_rows.items()},
         "longest": max(lengths, default=0),
         "median_length": float(np.median(lengths)) if lengths else 0.0,
     }

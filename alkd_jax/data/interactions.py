@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -79,7 +79,7 @@ class _Codes:
 def gather(
     name: str,
     frames: Iterable[tuple[str, Any]],
-    faults: Faults,
+    bad_rows: BadRows,
     *,
     titles: Mapping[str, str] | None = None,
     earliest: int | None = None,
@@ -92,7 +92,7 @@ def gather(
         frames: file name and polars frame with string columns ``item``, ``user`` or ``session`` or both, ``time``
             (numbers since 1970 or ISO 8601; the row number where the column is missing) and ``line``; ``title`` where
             the rows say it, ``split`` ("0", "1" or "2") where they are split.
-        faults: told of rows without user, item or readable time.
+        bad_rows: told of rows without user, item or readable time.
         titles: item identifier → title, where they come from another file.
         earliest: milliseconds since 1970 before which a time is a fault; None where times may be relative.
         report: what else was counted.
@@ -109,12 +109,12 @@ def gather(
     parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "session", "split")}
     units: dict[str, int] = {}
     heard: dict[str, str] = {}
-    rows, faults_before = 0, faults.counts.total()
+    rows, faults_before = 0, bad_rows.counts.total()
     for file, frame in frames:
         frame = _with_user(frame)
         frame = frame.with_columns(_time(frame, units, rows))
         rows += len(frame)
-        frame = _good_rows(file, frame, faults, earliest)
+        frame = _good_rows(file, frame, bad_rows, earliest)
         known = len(items.ids)
         item = items.encode(frame["item"])
         parts["user"].append(users.encode(frame["user"]))
@@ -130,10 +130,10 @@ def gather(
             heard.update(zip(frame["item"].gather(first), frame["title"].fill_null("").gather(first), strict=True))
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
     if not len(arrays.get("item", ())):
-        raise ValueError(f"{name}: no readable interaction; the first faults: {faults.samples[:2]}")
+        raise ValueError(f"{name}: no readable interaction; the first faults: {bad_rows.samples[:2]}")
     told = {
-        "rows_read": len(arrays["item"]) + faults.counts.total() - faults_before,
-        "bad_rows": faults.report,
+        "rows_read": len(arrays["item"]) + bad_rows.counts.total() - faults_before,
+        "bad_rows": bad_rows.report,
         "time_units": units,
     }
     told |= _told(arrays, users.ids, items.ids)
@@ -169,7 +169,7 @@ def _with_user(frame: "pl.DataFrame") -> "pl.DataFrame":
     return frame.with_columns(user=pl.col("session"))
 
 
-def _good_rows(file: str, frame: "pl.DataFrame", faults: Faults, earliest: int | None) -> "pl.DataFrame":
+def _good_rows(file: str, frame: "pl.DataFrame", bad_rows: BadRows, earliest: int | None) -> "pl.DataFrame":
     import polars as pl
 
     left = pl.lit(True)
@@ -183,7 +183,7 @@ def _good_rows(file: str, frame: "pl.DataFrame", faults: Faults, earliest: int |
     for reason, bad in reasons:
         if (found := frame.filter(left & bad)).height:
             texts = found.drop("line").rows() if found.height < 10_000 else [()] * found.height
-            faults.add(file, reason, zip(found["line"], texts, strict=True))
+            bad_rows.add(file, reason, zip(found["line"], texts, strict=True))
         left = left & ~bad
     return frame.filter(left)
 

@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64
 
 from alkd_jax.data.catalogue import NumberedSessions, number_items
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessionize import SessionRules, sessionise
+from alkd_jax.data.sessionize import SessionRules, sessionize
 from alkd_jax.data.sessions import build_dataset
 from alkd_jax.data.splits import SPLITS, split_rows
 from alkd_jax.types import Dataset, Sequences
@@ -93,7 +93,7 @@ def prepare(
         ValueError: an option is unknown, no session is left, or a split is empty.
     """
     rules = rules or SessionRules()
-    sessions = sessionise(log, rules)
+    sessions = sessionize(log, rules)
     numbered = number_items(log, sessions, untitled=untitled)
     start = numbered.time[numbered.offsets[:-1]]
     parts = split_rows(

@@ -101,7 +101,7 @@ class SessionLog:
         return len(self.user)
 
 
-def sessionise(log: Interactions, rules: SessionRules | None = None) -> SessionLog:
+def sessionize(log: Interactions, rules: SessionRules | None = None) -> SessionLog:
     """Cut every user's interactions into sessions.
 
     Args:

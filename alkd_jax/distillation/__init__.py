@@ -6,11 +6,11 @@ ALKDRec's own is :func:`distil`. Each baseline has a module with a ``distil`` of
 """
 
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, item_rules, rd, unkd
-from alkd_jax.distillation.alkdrec import distil, list_examples, position_weights, stack_examples
+from alkd_jax.distillation.alkdrec import distill, list_examples, position_weights, stack_examples
 
 __all__ = [
     "de",
-    "distil",
+    "distill",
     "dllm2rec",
     "dsl",
     "ftd",

@@ -8,7 +8,7 @@ import numpy as np
 
 from alkd_jax import training
 from alkd_jax.models import Encoder, Params
-from alkd_jax.training.examples import Examples, ranked_rows
+from alkd_jax.training.examples import Examples
 from alkd_jax.types import Rankings, Sessions
 
 PAPER_BOUNDS = (5, 15, 25)
@@ -51,7 +51,7 @@ def list_examples(rankings: Rankings, train: Sessions, *, bounds: Sequence[int] 
     Raises:
         ValueError: a list's session is not a training session.
     """
-    row = ranked_rows(rankings, train)
+    row = train.rows_of(rankings.session_id)
     items, mask = np.asarray(rankings.items), np.asarray(rankings.mask)
     repeats = np.where(mask, position_weights(items.shape[1], bounds=bounds), 0).ravel()
     sessions = np.repeat(np.repeat(row, items.shape[1]), repeats).astype(np.int32)
@@ -70,7 +70,7 @@ def stack_examples(per_seed: Sequence[Examples]) -> Examples:
     return Examples(session=stack("session", 0), target=stack("target", 1), weight=stack("weight", 0))
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     student: Params,
@@ -86,7 +86,7 @@ def distil(
     recall_at: int = 50,
     learning_rate: float = 1e-3,
     **options: object,
-) -> training.Fitted:
+) -> training.FitResult:
     """Distils lists into a trained student.
 
     Maximises ``Σ_s Σ_{v ∈ list(s)} α_v log σ(S(s, v) − S(s, v′))`` with the batch's other items as negatives v′.

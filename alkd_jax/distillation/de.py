@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from alkd_jax import training
 from alkd_jax.distillation.entities import Entities, batch_items, batch_sessions, draw_items
 from alkd_jax.distillation.experts import Experts, annealed_temperature, init_experts, reconstruction_errors
-from alkd_jax.distillation.inputs import counted_rows, fit_guided, noise_key, teacher_vectors
+from alkd_jax.distillation.inputs import counted_rows, fit_with_distillation, noise_key, teacher_vectors
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
 from alkd_jax.training.fit import ExtraParams
@@ -37,7 +37,7 @@ def expert_term(model: Encoder) -> Loss:
     """
 
     def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.aside["distillation"]
+        guide = batch.loss_inputs["distillation"]
         keys = jax.random.split(noise_key(key), 4)
         counted = batch.weight > 0
         temperature = annealed_temperature(batch.step, guide["temperature_end"], total=guide["total"])
@@ -55,7 +55,7 @@ def expert_term(model: Encoder) -> Loss:
 
 
 @functools.lru_cache(maxsize=64)
-def two_sets(num: int, teacher_dim: int) -> ExtraParams:
+def init_expert_pair(num: int, teacher_dim: int) -> ExtraParams:
     """Draws experts for sessions and others for items, as a collection beside the student's parameters.
 
     Args:
@@ -63,15 +63,15 @@ def two_sets(num: int, teacher_dim: int) -> ExtraParams:
         teacher_dim: the teacher's width.
     """
 
-    def extra(key: jax.Array, student: Encoder) -> Params:
+    def extra_params_init(key: jax.Array, student: Encoder) -> Params:
         keys = zip(("session", "item"), jax.random.split(key), strict=True)
         widths = {"num_experts": num, "student_dim": student.dim, "teacher_dim": teacher_dim}
         return {"experts": {kind: init_experts(k, **widths) for kind, k in keys}}
 
-    return extra
+    return extra_params_init
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     teacher_model: Encoder,
@@ -84,7 +84,7 @@ def distil(
     temperature_end: float = 1e-10,
     max_steps: int = 10_000,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student whose vectors let experts rebuild the teacher's; the experts are dropped at the end.
 
     The weight is the authors', for a sum over entities divided by the batch size, as the base loss is a mean.
@@ -100,7 +100,7 @@ def distil(
         num_experts: E, for sessions and again for items.
         temperature_end: the choice's temperature falls from 1 towards this over ``max_steps``, but not below 0.01.
         max_steps: as in :func:`alkd_jax.training.fit`.
-        **options: ``base`` and ``aside`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
 
     Raises:
         ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, there is no expert, the temperature is
@@ -117,9 +117,17 @@ def distil(
         "total": max_steps,
     }
 
-    extra = two_sets(num_experts, teacher_model.dim)
-    return fit_guided(
-        key, model, train, validation, expert_term(model), guide, extra=extra, max_steps=max_steps, **options
+    extra_params_init = init_expert_pair(num_experts, teacher_model.dim)
+    return fit_with_distillation(
+        key,
+        model,
+        train,
+        validation,
+        expert_term(model),
+        guide,
+        extra_params_init=extra_params_init,
+        max_steps=max_steps,
+        **options,
     )
 
 

@@ -11,12 +11,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import scoring, training
 from alkd_jax.distillation.alkdrec import list_examples
-from alkd_jax.distillation.inputs import as_arrays, check_weight, fit_guided, noise_key
+from alkd_jax.distillation.inputs import as_arrays, check_weight, fit_with_distillation, noise_key
 from alkd_jax.distillation.popularity_strata import item_counts
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode, in_batch_loss
-from alkd_jax.ops.permutation import shuffled
+from alkd_jax.ops.permutation import permuted_index
 from alkd_jax.training.examples import Examples, sequences_of
 from alkd_jax.types import PAD, Batch, Rankings, Sequences, Sessions
 
@@ -144,13 +144,13 @@ def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, r
     """
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.aside["distillation"]
+        guide = batch.loss_inputs["distillation"]
         draw_key, encode_key, base_key = jax.random.split(noise_key(key), 3)
         if list_batch is None:
             rows, counted = batch.row, (batch.weight > 0).astype(batch.weight.dtype)
         else:
             num_lists = guide["lists"]["session"].shape[0]
-            rows = shuffled(draw_key, jnp.arange(min(list_batch, num_lists)), num_lists)
+            rows = permuted_index(draw_key, jnp.arange(min(list_batch, num_lists)), num_lists)
             counted = jnp.ones(rows.shape[0])
         lists = jax.tree.map(lambda leaf: leaf[rows], guide["lists"])
         listed = lists["listed"]
@@ -163,7 +163,7 @@ def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, r
             weight=counted,
             row=rows,
             step=batch.step,
-            aside=batch.aside,
+            loss_inputs=batch.loss_inputs,
         )
         all_scores = scoring.scores(encode(model, params, labelled, encode_key), table)
         weights = counted[:, None] * importance_weights(
@@ -181,12 +181,12 @@ def ranking_loss(model: Encoder, base: Loss, *, list_batch: int | None = None, r
             weight=weights.ravel(),
             row=spread(rows),
             step=batch.step,
-            aside=batch.aside,
+            loss_inputs=batch.loss_inputs,
         )
         value = base(params, pairs, base_key)
         if robust:
             worst = _worst(batch, all_scores, listed)
-            value += batch.aside["robust"]["weight"] * weighted_mean((weights * worst).sum(1), counted)
+            value += batch.loss_inputs["robust"]["weight"] * weighted_mean((weights * worst).sum(1), counted)
         return value
 
     return loss
@@ -199,13 +199,15 @@ def robust_base(model: Encoder, base: Loss) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         table = model.apply(params, method="item_embeddings")
         worst = _worst(batch, scoring.scores(encode(model, params, batch, key), table), batch.target[:, None])
-        return base(params, batch, key) + batch.aside["robust"]["weight"] * weighted_mean(worst[:, 0], batch.weight)
+        return base(params, batch, key) + batch.loss_inputs["robust"]["weight"] * weighted_mean(
+            worst[:, 0], batch.weight
+        )
 
     return loss
 
 
 def _worst(batch: Batch, all_scores: Float[Array, "B V"], target: Int[Array, "B K"]) -> Float[Array, "B K"]:
-    robust = batch.aside["robust"]
+    robust = batch.loss_inputs["robust"]
     return robust_loss(all_scores, target, robust["popularity"], beta=robust["beta"])
 
 
@@ -235,7 +237,7 @@ def labelled_lists(rankings: Rankings, train: Sessions, length: int) -> tuple[di
     return lists, examples
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     rankings: Rankings,
@@ -252,9 +254,9 @@ def distil(
     beta: float = 1.0,
     sequences: Sequences | None = None,
     base: Loss | None = None,
-    aside: Mapping[str, Any] | None = None,
+    loss_inputs: Mapping[str, Any] | None = None,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student by its own loss and by an LLM's lists for some of the sessions.
 
     As ALKDRec simplifies DLLM2Rec: few lists, no confidence, and no text embeddings, which its LLM does not give.
@@ -276,7 +278,7 @@ def distil(
         beta: β of it.
         sequences: the training sessions uncut, for popularity there; by default as much of them as ``train`` holds.
         base: the student's own loss, a mean by ``batch.weight``; default in-batch BPR.
-        aside: what the base loss finds in ``batch.aside``.
+        loss_inputs: what the base loss finds in ``batch.aside``.
         **options: of :func:`alkd_jax.training.fit`.
 
     Raises:
@@ -296,12 +298,17 @@ def distil(
     if is_robust:
         counts = item_counts(sequences_of(train) if sequences is None else sequences, model.num_items)
         popularity = robust_popularity(jnp.asarray(counts))
-        aside = {**(aside or {}), "robust": as_arrays({"weight": robust, "beta": beta, "popularity": popularity})}
+        loss_inputs = {
+            **(loss_inputs or {}),
+            "robust": as_arrays({"weight": robust, "beta": beta, "popularity": popularity}),
+        }
     if student is not None:
         loss = ranking_loss(model, base, robust=is_robust)  # type: ignore[arg-type]
-        aside = {**(aside or {}), "distillation": as_arrays(guide)}
-        options |= {"initial": student, "examples": examples, "loss": loss, "aside": aside}
+        loss_inputs = {**(loss_inputs or {}), "distillation": as_arrays(guide)}
+        options |= {"initial": student, "examples": examples, "loss": loss, "loss_inputs": loss_inputs}
         return training.fit(key, model, train, validation, **options)
     term = ranking_loss(model, base, list_batch=min(list_batch, len(lists["session"])), robust=is_robust)  # type: ignore[arg-type]
     base = robust_base(model, base) if is_robust else base  # type: ignore[arg-type]
-    return fit_guided(key, model, train, validation, term, guide, base=base, aside=aside, **options)
+    return fit_with_distillation(
+        key, model, train, validation, term, guide, base=base, loss_inputs=loss_inputs, **options
+    )

@@ -206,7 +206,7 @@ def num_active(params: Params) -> int:
     return sum(int(jnp.count_nonzero(leaf)) for leaf in jax.tree.leaves(params))
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     train: Sessions,
@@ -221,7 +221,7 @@ def distil(
     learning_rate: float = 1e-3,
     max_steps: int = 10_000,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a sparse model from scratch; nothing is distilled, and there is no teacher.
 
     ALKDRec does not say which it compares with. A model of the teacher's width 100 at density 0.1 has as many non-zero

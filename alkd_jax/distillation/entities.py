@@ -27,12 +27,12 @@ class Entities:
     weight: Float[Array, " N"]
 
 
-def unit(vectors: Float[Array, "N D"]) -> Float[Array, "N D"]:
+def normalize(vectors: Float[Array, "N D"]) -> Float[Array, "N D"]:
     """``x / √(‖x‖² + 1e-12)``: length 1, and 0 with a finite gradient for a vector of zeros."""
     return vectors * jax.lax.rsqrt((vectors * vectors).sum(-1, keepdims=True) + 1e-12)
 
 
-def once(ids: Int[Array, " N"], counted: Bool[Array, " N"]) -> Float[Array, " N"]:
+def inverse_counts(ids: Int[Array, " N"], counted: Bool[Array, " N"]) -> Float[Array, " N"]:
     """``1 / how often the id occurs``, so that a sum over rows is a sum over distinct ids.
 
     Args:
@@ -45,7 +45,7 @@ def once(ids: Int[Array, " N"], counted: Bool[Array, " N"]) -> Float[Array, " N"
 
 def batch_sessions(model: Encoder, params: Params, batch: Batch, teacher: Teacher, key: jax.Array) -> Entities:
     """The batch's sessions, each once; the key is for the student's dropout."""
-    weight = once(batch.session, batch.weight > 0)
+    weight = inverse_counts(batch.session, batch.weight > 0)
     return Entities(encode(model, params, batch, key), teacher.sessions[batch.session], weight)
 
 
@@ -54,7 +54,7 @@ def batch_items(
 ) -> Entities:
     """Items with the rows of the output tables, each once."""
     table = model.apply(params, method="item_embeddings")
-    return Entities(lookup.rows(table, items), teacher.items[items], once(items, counted))
+    return Entities(lookup.embedding_lookup(table, items), teacher.items[items], inverse_counts(items, counted))
 
 
 def draw_items(key: jax.Array, model: Encoder, num: int) -> Int[Array, " num"]:

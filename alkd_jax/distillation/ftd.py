@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alkd_jax import training
-from alkd_jax.distillation.entities import Entities, batch_items, batch_sessions, draw_items, stack, unit
-from alkd_jax.distillation.inputs import counted_rows, fit_guided, noise_key, teacher_vectors
+from alkd_jax.distillation.entities import Entities, batch_items, batch_sessions, draw_items, normalize, stack
+from alkd_jax.distillation.inputs import counted_rows, fit_with_distillation, noise_key, teacher_vectors
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
 from alkd_jax.types import Batch, Sessions
@@ -36,7 +36,7 @@ def full_topology_loss(
         Kang et al., Topology distillation for recommender system, KDD 2021, eq. for FTD.
     """
     weight = jnp.ones(student.shape[0]) if weight is None else weight
-    s, t = unit(student), unit(jax.lax.stop_gradient(teacher))
+    s, t = normalize(student), normalize(jax.lax.stop_gradient(teacher))
     weighted_s, weighted_t = weight[:, None] * s, weight[:, None] * t
 
     def square(left: Float[Array, "N A"], right: Float[Array, "N C"]) -> Float[Array, ""]:
@@ -57,7 +57,7 @@ def batch_entities(
         key: for the student's dropout.
         draw_key: for the negatives.
     """
-    teacher, counted = batch.aside["distillation"]["teacher"], batch.weight > 0
+    teacher, counted = batch.loss_inputs["distillation"]["teacher"], batch.weight > 0
     drawn = draw_items(draw_key, model, len(counted))
     items = batch_items(
         model, params, jnp.concatenate([batch.target, drawn]), teacher, jnp.concatenate([counted, counted])
@@ -83,7 +83,7 @@ def topology_term(model: Encoder) -> Loss:
     return term
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     teacher_model: Encoder,
@@ -93,7 +93,7 @@ def distil(
     *,
     weight: float = 0.001,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student whose vectors stand to each other at the angles of the teacher's.
 
     The weight is the authors', for a sum over pairs divided by the batch size, as the base loss is a mean. The sum has
@@ -107,7 +107,7 @@ def distil(
         train: the training sessions.
         validation: sessions that decide when to stop.
         weight: λ.
-        **options: ``base`` and ``aside`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
 
     Raises:
         ValueError: as :func:`alkd_jax.training.fit`; the weight is negative.
@@ -116,4 +116,4 @@ def distil(
         Kang et al., Topology distillation for recommender system, KDD 2021.
     """
     guide = {"teacher": teacher_vectors(teacher_model, teacher_params, train), "weight": weight}
-    return fit_guided(key, model, train, validation, topology_term(model), guide, **options)
+    return fit_with_distillation(key, model, train, validation, topology_term(model), guide, **options)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
-from alkd_jax.distillation.de import check_experts, total_error, two_sets
-from alkd_jax.distillation.entities import Entities, stack, unit
+from alkd_jax.distillation.de import check_experts, init_expert_pair, total_error
+from alkd_jax.distillation.entities import Entities, normalize, stack
 from alkd_jax.distillation.experts import Experts, annealed_temperature, gate
 from alkd_jax.distillation.ftd import batch_entities
-from alkd_jax.distillation.inputs import counted_rows, fit_guided, noise_key, teacher_vectors
+from alkd_jax.distillation.inputs import counted_rows, fit_with_distillation, noise_key, teacher_vectors
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
 from alkd_jax.types import Batch, Sessions
@@ -27,7 +27,7 @@ def assign(experts: Experts, teacher: Float[Array, "N T"]) -> Int[Array, " N"]:
 
 
 def _cosines(x: Float[Array, "N D"], y: Float[Array, "M D"]) -> Float[Array, "N M"]:
-    return jnp.matmul(unit(x), unit(y).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(normalize(x), normalize(y).T, precision=jax.lax.Precision.HIGHEST)
 
 
 def entity_topology_loss(
@@ -154,7 +154,7 @@ def hierarchy_term(model: Encoder, *, level: str = "entities", positive_only: bo
     """
 
     def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.aside["distillation"]
+        guide = batch.loss_inputs["distillation"]
         keys = jax.random.split(noise_key(key), 3)
         temperature = annealed_temperature(batch.step, guide["temperature_end"], total=guide["total"])
         kinds = batch_entities(model, params, batch, key, keys[0])
@@ -176,7 +176,7 @@ def hierarchy_term(model: Encoder, *, level: str = "entities", positive_only: bo
     return term
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     teacher_model: Encoder,
@@ -192,7 +192,7 @@ def distil(
     temperature_end: float = 1e-10,
     max_steps: int = 10_000,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student whose vectors follow the teacher's angles finely within learned groups, coarsely between.
 
     The weight is the authors', for sums divided by the batch size, as the base loss is a mean. The experts that learn
@@ -212,7 +212,7 @@ def distil(
         positive_only: leave out pairs within a group whose teacher cosine is not positive, as the authors' code does.
         temperature_end: as in :func:`alkd_jax.distillation.de.distil`.
         max_steps: as in :func:`alkd_jax.training.fit`.
-        **options: ``base`` and ``aside`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
 
     Raises:
         ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, ``topology`` is not in 0..1, there is no
@@ -233,9 +233,11 @@ def distil(
         "total": max_steps,
     }
 
-    extra = two_sets(num_groups, teacher_model.dim)
+    extra_params_init = init_expert_pair(num_groups, teacher_model.dim)
     term = hierarchy_term(model, level=level, positive_only=positive_only)
-    return fit_guided(key, model, train, validation, term, guide, extra=extra, max_steps=max_steps, **options)
+    return fit_with_distillation(
+        key, model, train, validation, term, guide, extra_params_init=extra_params_init, max_steps=max_steps, **options
+    )
 
 
 def _check_level(level: str) -> None:

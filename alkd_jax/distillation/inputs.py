@@ -121,12 +121,12 @@ def guided_loss(base: Loss, term: Loss) -> Loss:
     """
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        return base(params, batch, key) + batch.aside["distillation"]["weight"] * term(params, batch, key)
+        return base(params, batch, key) + batch.loss_inputs["distillation"]["weight"] * term(params, batch, key)
 
     return loss
 
 
-def fit_guided(
+def fit_with_distillation(
     key: jax.Array,
     model: Encoder,
     train: Sessions,
@@ -135,10 +135,10 @@ def fit_guided(
     guide: Mapping[str, Any],
     *,
     base: Loss | None = None,
-    aside: Mapping[str, Any] | None = None,
-    extra: ExtraParams | None = None,
+    loss_inputs: Mapping[str, Any] | None = None,
+    extra_params_init: ExtraParams | None = None,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student by its own loss and a distillation term.
 
     Args:
@@ -149,8 +149,8 @@ def fit_guided(
         term: the distillation loss.
         guide: what the term finds in ``batch.aside["distillation"]``, the "weight" among it.
         base: the student's own loss; default in-batch BPR.
-        aside: what the base loss finds in ``batch.aside``.
-        extra: parameters of the term.
+        loss_inputs: what the base loss finds in ``batch.aside``.
+        extra_params_init: parameters of the term.
         **options: of :func:`alkd_jax.training.fit`.
 
     Raises:
@@ -163,10 +163,19 @@ def fit_guided(
     loss = in_batch_loss(model) if base is None else base
     if guide["weight"] == 0:
         # A compiler may round a sum with a term of 0 otherwise than the sum without.
-        return training.fit(key, model, train, validation, loss=loss, aside=aside, **options)
+        return training.fit(key, model, train, validation, loss=loss, loss_inputs=loss_inputs, **options)
     loss = guided_loss(loss, term)  # type: ignore[arg-type]
-    aside = {**(aside or {}), "distillation": as_arrays(guide)}
-    return training.fit(key, model, train, validation, loss=loss, aside=aside, extra=extra, **options)
+    loss_inputs = {**(loss_inputs or {}), "distillation": as_arrays(guide)}
+    return training.fit(
+        key,
+        model,
+        train,
+        validation,
+        loss=loss,
+        loss_inputs=loss_inputs,
+        extra_params_init=extra_params_init,
+        **options,
+    )
 
 
 def as_arrays(guide: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
 from alkd_jax.distillation.entities import draw_items
-from alkd_jax.distillation.inputs import fit_guided, noise_key, teacher_vectors, top_lists, whole_sessions
+from alkd_jax.distillation.inputs import fit_with_distillation, noise_key, teacher_vectors, top_lists, whole_sessions
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode
@@ -101,12 +101,14 @@ def list_term(model: Encoder, *, num_sampled: int = 100) -> Loss:
     """
 
     def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.aside["distillation"]
+        guide = batch.loss_inputs["distillation"]
         lists = guide["lists"][batch.session]
         rows = lists.shape[0]
         drawn = draw_items(noise_key(key), model, rows * num_sampled).reshape(rows, num_sampled)
         vectors, table = encode(model, params, batch, key), model.apply(params, method="item_embeddings")
-        listed, sampled = (jnp.einsum("bd,bcd->bc", vectors, lookup.rows(table, items)) for items in (lists, drawn))
+        listed, sampled = (
+            jnp.einsum("bd,bcd->bc", vectors, lookup.embedding_lookup(table, items)) for items in (lists, drawn)
+        )
         settings = {name: guide[name] for name in ("dynamic_from", "sharpness", "mu")}
         weights = final_weights(listed, sampled, step=batch.step, num_items=model.num_items, **settings)
         return list_loss(listed, weights, where=lists != PAD, weight=batch.weight)
@@ -114,7 +116,7 @@ def list_term(model: Encoder, *, num_sampled: int = 100) -> Loss:
     return term
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     teacher_model: Encoder,
@@ -130,7 +132,7 @@ def distil(
     num_sampled: int = 100,
     sequences: Sequences | None = None,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student that takes the head of the teacher's list for positives too.
 
     Args:
@@ -147,7 +149,7 @@ def distil(
         dynamic_from: step from which the dynamic weight counts; the authors' ten epochs are about 100 steps here.
         num_sampled: C of :func:`dynamic_weights`.
         sequences: the training sessions uncut, for what to leave out; by default as much of them as ``train`` holds.
-        **options: ``base`` and ``aside`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
 
     Raises:
         ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, a size is below 1.
@@ -161,4 +163,6 @@ def distil(
     teacher = teacher_vectors(teacher_model, teacher_params, train)
     lists = np.maximum(top_lists(teacher, length, whole_sessions(train, sequences)), PAD)
     guide = {"lists": lists, "weight": weight, "sharpness": sharpness, "mu": mu, "dynamic_from": dynamic_from}
-    return fit_guided(key, model, train, validation, list_term(model, num_sampled=num_sampled), guide, **options)
+    return fit_with_distillation(
+        key, model, train, validation, list_term(model, num_sampled=num_sampled), guide, **options
+    )

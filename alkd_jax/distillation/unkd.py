@@ -9,7 +9,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import losses, training
-from alkd_jax.distillation.inputs import Teacher, fit_guided, noise_key, teacher_vectors, top_lists, whole_sessions
+from alkd_jax.distillation.inputs import (
+    Teacher,
+    fit_with_distillation,
+    noise_key,
+    teacher_vectors,
+    top_lists,
+    whole_sessions,
+)
 from alkd_jax.distillation.popularity_strata import item_counts, pair_budget, popularity_groups
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode
@@ -158,18 +165,20 @@ def pair_term(model: Encoder, budget: tuple[int, ...], *, mu: float = MU) -> Los
     """
 
     def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.aside["distillation"]
+        guide = batch.loss_inputs["distillation"]
         lists, length = guide["lists"][batch.session], guide["length"][batch.session]
         better, worse, drawn = draw_pairs(noise_key(key), lists, length, budget, mu=mu)
         table = model.apply(params, method="item_embeddings")
         vectors = encode(model, params, batch, key)
-        margin = jnp.einsum("bd,bpd->bp", vectors, lookup.rows(table, better) - lookup.rows(table, worse))
+        margin = jnp.einsum(
+            "bd,bpd->bp", vectors, lookup.embedding_lookup(table, better) - lookup.embedding_lookup(table, worse)
+        )
         return pair_loss(margin, drawn, weight=batch.weight)
 
     return term
 
 
-def distil(
+def distill(
     key: jax.Array,
     model: Encoder,
     teacher_model: Encoder,
@@ -185,7 +194,7 @@ def distil(
     depth: int = DEPTH,
     sequences: Sequences | None = None,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student that follows the teacher's order among items of like popularity.
 
     Args:
@@ -203,7 +212,7 @@ def distil(
         depth: how much of each group's order to keep; ``N · G · depth`` integers on the device.
         sequences: the training sessions uncut, for popularity and for what to leave out; by default as much of them
             as ``train`` holds.
-        **options: ``base`` and ``aside`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
 
     Raises:
         ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, a size is too small.
@@ -217,4 +226,4 @@ def distil(
     lists, length = group_lists(teacher, groups, whole_sessions(train, sequences), depth=depth)
     term = pair_term(model, pair_budget(counts, groups, num_pairs=num_pairs, gamma=gamma), mu=mu)
     guide = {"lists": lists, "length": length, "weight": weight}
-    return fit_guided(key, model, train, validation, term, guide, **options)
+    return fit_with_distillation(key, model, train, validation, term, guide, **options)

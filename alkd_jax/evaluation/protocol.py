@@ -72,13 +72,13 @@ def evaluate(
     params = params if layout is None else layout.place(params)
     options = {"ties": ties, "padding_is_item": padding_is_item, "chunk_size": chunk_size}
     batches = _batches(sessions, batch_size)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         ranks = np.concatenate(
             [np.asarray(_ranks(model, layout, params, *batch, **options))[:valid] for batch, valid in batches]
         )
     averages = metrics.from_ranks(ranks, ks)
     if padding_is_item:
-        with sharding.using(mesh):
+        with sharding.use_mesh(mesh):
             lists = np.concatenate(
                 [np.asarray(_lists(model, layout, params, *batch[:2], k=max(ks)))[:valid] for batch, valid in batches]
             )
@@ -162,16 +162,16 @@ def _ranks(
     padding_is_item: bool,
     chunk_size: int | None,
 ) -> Int[Array, " B"]:
-    params = params if layout is None else layout.cut(params)
+    params = params if layout is None else layout.unpad_rows(params)
     exclude = items
     if padding_is_item:
         items, mask, exclude = _released_input(items, mask)
     vectors, table = encode(model, params, items, mask), model.apply(params, method="item_embeddings")
-    ranks = scoring.catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk_size)
+    ranks = scoring.full_catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk_size)
     if padding_is_item:
         unreachable = (exclude == target[:, None]).any(1)
         ranks = jnp.where(unreachable, model.num_items, ranks)
-    return ranks if layout is None else sharding.everywhere(ranks, layout.mesh)
+    return ranks if layout is None else sharding.replicate(ranks, layout.mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layout", "k"))
@@ -185,8 +185,8 @@ def _lists(
     k: int,
 ) -> Int[Array, "B K"]:
     """The released protocol's top k."""
-    params = params if layout is None else layout.cut(params)
+    params = params if layout is None else layout.unpad_rows(params)
     items, mask, exclude = _released_input(items, mask)
     table = model.apply(params, method="item_embeddings")
     lists = scoring.top_k(encode(model, params, items, mask), table, k, exclude=exclude)[1]
-    return lists if layout is None else sharding.everywhere(lists, layout.mesh)
+    return lists if layout is None else sharding.replicate(lists, layout.mesh)

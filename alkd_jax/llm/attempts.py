@@ -17,7 +17,7 @@ from alkd_jax.llm.client import Client
 from alkd_jax.llm.endpoint import Connection, Reply
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.rate_limits import Pacer
-from alkd_jax.llm.usage import Account
+from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
 _HEALTH = 50
@@ -33,7 +33,7 @@ class Attempts:
         models: that answered, by their own account.
     """
 
-    def __init__(self, client: Client, account: Account):
+    def __init__(self, client: Client, account: UsageReport):
         self.client, self.store, self.account = client, client.store, account
         self.stopping = asyncio.Event()
         self.pacer = Pacer(client.limits, sleep=self.sleep)
@@ -56,7 +56,7 @@ class Attempts:
                 self._unbook(pico, tokens)
             await self.pacer.wait_for_pause(self.stopping.is_set)
             if self.stopping.is_set():
-                await self.disk(lambda: self.store.release(attempt, error="not sent", http_status=None))
+                await self.disk(lambda: self.store.mark_unbilled(attempt, error="not sent", http_status=None))
                 return None, 0
             async with self._turn:
                 # One begins to send in each round of the loop: many together would hold up all others.
@@ -103,9 +103,11 @@ class Attempts:
         if reply.outcome == "answer":
             await self._book_answer(reply, attempt, request)
         elif reply.outcome == "maybe":
-            await self.disk(lambda: self.store.hold(attempt, error=reply.error, http_status=reply.http_status))
+            await self.disk(
+                lambda: self.store.mark_possibly_billed(attempt, error=reply.error, http_status=reply.http_status)
+            )
         else:
-            await self.disk(lambda: self.store.release(attempt, error=reply.error, http_status=reply.http_status))
+            await self.disk(lambda: self.store.mark_unbilled(attempt, error=reply.error, http_status=reply.http_status))
         if reply.outcome == "limited":
             too_long = self.pacer.refused(sent_at, reply.wait)
             if too_long is not None:
@@ -123,7 +125,7 @@ class Attempts:
         assert answer is not None
         cost, tokens, basis = self.client.cost(reply, request)
         worst, bound = self.client.worst(request)
-        await self.disk(lambda: self.store.settle(attempt, answer, cost=cost, tokens=tokens, basis=basis))
+        await self.disk(lambda: self.store.record_answer(attempt, answer, cost=cost, tokens=tokens, basis=basis))
         self.pacer.succeeded(bound - tokens)
         self.models[f"{answer.model} {answer.fingerprint or ''}".strip()] += 1
         if answer.usage is not None:

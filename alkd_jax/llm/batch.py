@@ -107,9 +107,9 @@ class Batches:
                     self._take_in(connection, row["shard"], raw or b"", counts)
                 for attempt in self._open(row["shard"]).values():
                     if gone:
-                        self.store.hold(attempt, error="the batch's file is gone", http_status=404)
+                        self.store.mark_possibly_billed(attempt, error="the batch's file is gone", http_status=404)
                     else:
-                        self.store.release(attempt, error=f"batch {row['status']}", http_status=None)
+                        self.store.mark_unbilled(attempt, error=f"batch {row['status']}", http_status=None)
                     counts["files gone" if gone else "not done"] += 1
                 self._note(row["shard"], status=_INGESTED)
         return dict(counts)
@@ -206,14 +206,16 @@ class Batches:
                 query = "SELECT size, tokens - size FROM requests JOIN attempts USING (key) WHERE id = ?"
                 request = dict(zip(("size", "output"), self.store.read(query, attempt)[0], strict=True))
                 cost, tokens, basis = self.client.cost(Reply("answer", answer), request, batch=True)
-                self.store.settle(attempt, answer, cost=cost, tokens=tokens, basis=basis)
+                self.store.record_answer(attempt, answer, cost=cost, tokens=tokens, basis=basis)
                 counts["answers"] += 1
             elif http_status == 200:
-                self.store.hold(attempt, error=answer if isinstance(answer, str) else "", http_status=http_status)
+                self.store.mark_possibly_billed(
+                    attempt, error=answer if isinstance(answer, str) else "", http_status=http_status
+                )
                 counts["errors"] += 1
             else:
                 told = connection.scrub(f"in a batch: {body}")
-                self.store.release(attempt, error=told, http_status=http_status)
+                self.store.mark_unbilled(attempt, error=told, http_status=http_status)
                 counts["errors"] += 1
 
     async def _file(self, connection: Connection, name: str) -> bytes | None:

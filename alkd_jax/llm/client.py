@@ -10,7 +10,7 @@ from alkd_jax.llm.parsing import Reading, read_answer
 from alkd_jax.llm.pricing import Price
 from alkd_jax.llm.prompts import Question
 from alkd_jax.llm.rate_limits import Limits
-from alkd_jax.llm.store import Known, Store
+from alkd_jax.llm.store import AnswerRecord, Store
 
 _MAX_ANSWERS = 2
 
@@ -90,7 +90,7 @@ class Client:
         """Reads a stored answer and keeps the reading."""
         content, finish_reason, refusal = self.store.content(attempt)
         reading = read_answer(question, content, finish_reason=finish_reason, refusal=refusal, min_valid=self.min_valid)
-        self.store.judge(attempt, reading)
+        self.store.record_parse(attempt, reading)
         return reading
 
     def readings(self, questions: Iterable[Question]) -> Iterator[tuple[Question, str, Reading | None]]:
@@ -106,6 +106,6 @@ class Client:
                 yield question, key, read
 
 
-def is_final(known: Known | None) -> bool:
+def is_final(known: AnswerRecord | None) -> bool:
     """Whether nothing is to be bought for a key any more: an invalid answer is asked for once more, no other."""
     return known is not None and (known.status != "invalid" or known.answers >= _MAX_ANSWERS)

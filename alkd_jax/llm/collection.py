@@ -20,8 +20,8 @@ from alkd_jax.llm.endpoint import Connection
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import Reading
 from alkd_jax.llm.prompts import Question
-from alkd_jax.llm.store import Known
-from alkd_jax.llm.usage import Account
+from alkd_jax.llm.store import AnswerRecord
+from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
 _plain = functools.lru_cache(json.loads)
@@ -34,7 +34,7 @@ async def collect(
     pilot: int = 16,
     on_progress: Callable[..., None] | None = None,
     after_pilot: Callable[..., str | None] | None = None,
-) -> Account:
+) -> UsageReport:
     """Asks what is not answered yet.
 
     Args:
@@ -51,7 +51,7 @@ async def collect(
     return await _Collection(client, on_progress).run(questions, pilot, after_pilot)
 
 
-def collect_sync(client: Client, questions: Iterable[Question], **options: Any) -> Account:
+def collect_sync(client: Client, questions: Iterable[Question], **options: Any) -> UsageReport:
     """As `collect`, where no event loop is wanted, or one runs already."""
     return run_sync(collect(client, questions, **options))
 
@@ -71,7 +71,7 @@ class _Collection:
 
     def __init__(self, client: Client, on_progress: Callable[..., None] | None):
         self.client, self.store, self.on_progress = client, client.store, on_progress
-        self.account, self.known, self.handed_over = Account(), client.store.answered(), client.store.waiting()
+        self.account, self.known, self.handed_over = UsageReport(), client.store.answered(), client.store.waiting()
         self.wordings, self.worded = client.store.wordings(), dict[bytes, str]()
         self.attempts = Attempts(client, self.account)
         self.in_progress: dict[str, asyncio.Event] = {}
@@ -81,7 +81,7 @@ class _Collection:
 
     async def run(
         self, questions: Iterable[Question], pilot: int, after_pilot: Callable[..., str | None] | None
-    ) -> Account:
+    ) -> UsageReport:
         began, before = time.monotonic(), dataclasses.replace(self.store.ledger)
         rows = iter(questions)
         # The lock makes this process the only owner, and nothing of its own is on its way yet.
@@ -209,7 +209,7 @@ class _Collection:
                 reading = await self.attempts.disk(self.client.read, question, attempt)
                 before = self.known.get(request["key"])
                 repairs, times = json.dumps(dict(reading.repairs)), before.answers + 1 if before else 1
-                found = Known(attempt, reading.status, reading.usable, repairs, times)
+                found = AnswerRecord(attempt, reading.status, reading.usable, repairs, times)
                 self.known[request["key"]] = found
                 if is_final(found) or self.attempts.stopping.is_set():
                     return reading

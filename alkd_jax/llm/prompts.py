@@ -116,7 +116,7 @@ class RankingPrompt:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wording:
+class RenderedPrompt:
     """What is sent of a question.
 
     Attributes:
@@ -148,10 +148,10 @@ class Question:
     session_id: int
     k: int
     mark: bytes
-    word: Callable[[], Wording] = dataclasses.field(repr=False, compare=False)
+    word: Callable[[], RenderedPrompt] = dataclasses.field(repr=False, compare=False)
 
     @functools.cached_property
-    def wording(self) -> Wording:
+    def wording(self) -> RenderedPrompt:
         """The words."""
         return self.word()
 
@@ -237,7 +237,9 @@ def render(prompt: RankingPrompt, template: Template, titles: Sequence[str], *, 
     return Question("rank", prompt.session_id, k, mark, word)
 
 
-def _word_ranking(prompt: RankingPrompt, template: Template, titles: Sequence[str], *, k: int, seed: int) -> Wording:
+def _word_ranking(
+    prompt: RankingPrompt, template: Template, titles: Sequence[str], *, k: int, seed: int
+) -> RenderedPrompt:
     order = label_order(prompt.candidates, prompt.history, seed=seed)
     head = [SYSTEM.format(plural=template.plural), RANKING_RULES.format(**_words(template), k=k)]
     if template.hints:
@@ -247,7 +249,9 @@ def _word_ranking(prompt: RankingPrompt, template: Template, titles: Sequence[st
     candidates = "\n".join(f'{{"id": "{label(n)}", {_title_line(titles[item])[1:]}' for n, item in enumerate(order))
     asked = f"History, oldest first:\n{history}\nCandidates:\n{candidates}"
     messages = ({"role": "system", "content": "\n\n".join(head)}, {"role": "user", "content": asked})
-    return Wording(messages, _ranking_schema(len(order)), order, tuple(clean_title(titles[item]) for item in order))
+    return RenderedPrompt(
+        messages, _ranking_schema(len(order)), order, tuple(clean_title(titles[item]) for item in order)
+    )
 
 
 @functools.lru_cache
@@ -289,7 +293,7 @@ def render_hints(
     words = _words(template) | {"most": MAX_HINTS, "length": MAX_HINT}
     head = f"{SYSTEM.format(plural=template.plural)}\n\n{HINTS_RULES.format(**words)}"
     messages = ({"role": "system", "content": head}, {"role": "user", "content": "\n\n".join(parts)})
-    wording = Wording(messages, _schema("hints", {"type": "string"}), (), ())
+    wording = RenderedPrompt(messages, _schema("hints", {"type": "string"}), (), ())
     mark = hashlib.blake2b(json.dumps([WORDING_VERSION, messages]).encode(), digest_size=16).digest()
     return Question("hints", -1, MAX_HINTS, mark, lambda: wording)
 

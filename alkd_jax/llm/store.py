@@ -62,7 +62,7 @@ class Answer:
     raw: bytes
 
 
-class Known(NamedTuple):
+class AnswerRecord(NamedTuple):
     """The answer that counts for a key.
 
     Attributes:
@@ -180,7 +180,7 @@ class Store:
         self.ledger.open += len(numbers)
         return numbers
 
-    def settle(self, attempt: int, answer: Answer, *, cost: int, tokens: int, basis: str) -> None:
+    def record_answer(self, attempt: int, answer: Answer, *, cost: int, tokens: int, basis: str) -> None:
         """Keeps an answer and books its cost; when this returns both are on disk."""
         with self.writing() as connection:
             key = self._finish(connection, attempt, "settled", cost, tokens, basis)
@@ -201,12 +201,12 @@ class Store:
                 ),
             )
 
-    def hold(self, attempt: int, *, error: str, http_status: int | None) -> None:
+    def mark_possibly_billed(self, attempt: int, *, error: str, http_status: int | None) -> None:
         """Books an attempt that may have been billed at the most it can have cost."""
         with self.writing() as connection:
             self._finish(connection, attempt, "possible", None, None, "assumed worst", error, http_status)
 
-    def release(self, attempt: int, *, error: str, http_status: int | None) -> None:
+    def mark_unbilled(self, attempt: int, *, error: str, http_status: int | None) -> None:
         """Books an attempt that cost nothing."""
         with self.writing() as connection:
             self._finish(connection, attempt, "released", 0, 0, None, error, http_status)
@@ -215,7 +215,7 @@ class Store:
         """Books what was on its way when its owner died, batches apart; returns how many."""
         lost = self.read("SELECT id FROM attempts WHERE state = 'sent' AND batch IS NULL")
         for (attempt,) in lost:
-            self.hold(attempt, error="lost on the way", http_status=None)
+            self.mark_possibly_billed(attempt, error="lost on the way", http_status=None)
         return len(lost)
 
     def _finish(
@@ -247,7 +247,7 @@ class Store:
         ledger.requests -= state == "released"
         return key
 
-    def judge(self, attempt: int, reading: Reading) -> None:
+    def record_parse(self, attempt: int, reading: Reading) -> None:
         """Keeps how an answer was read."""
         values = (
             reading.status,
@@ -267,14 +267,14 @@ class Store:
 
     # What is known ------------------------------------------------------------------------------------------------
 
-    def answered(self) -> dict[str, Known]:
+    def answered(self) -> dict[str, AnswerRecord]:
         """Key → the answer that counts, which is the last."""
         query = "SELECT key, attempt, status, parser, usable, repairs FROM answers ORDER BY key, attempt"
-        found: dict[str, Known] = {}
+        found: dict[str, AnswerRecord] = {}
         for key, attempt, status, parser, usable, repairs in self.read(query):
             before = found.get(key)
             is_read = parser == PARSER_VERSION
-            found[key] = Known(
+            found[key] = AnswerRecord(
                 attempt,
                 status if is_read else None,
                 bool(usable),

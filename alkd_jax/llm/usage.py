@@ -9,7 +9,7 @@ from alkd_jax.llm.pricing import PICO
 
 
 @dataclasses.dataclass
-class Account:
+class UsageReport:
     """What a collection did, for people and for the report.
 
     Attributes:

@@ -89,8 +89,8 @@ def optimal_prices(costs: Costs) -> tuple[Float[Array, ""], Float[Array, ""]]:
         low, high = bracket_price(costs, theta, price_low, price_high, hurried=True)
         # θ suffices if ties allow as few similar instances as needed. The best price falls as θ grows, so the bracket
         # found here bounds the prices on the side that is kept.
-        few_similar = take_up(costs, theta, low)[1] <= costs.num_similar
-        suffices = few_similar & (take_up(costs, theta, high)[0] >= costs.num_effective)
+        few_similar = count_assigned(costs, theta, low)[1] <= costs.num_similar
+        suffices = few_similar & (count_assigned(costs, theta, high)[0] >= costs.num_effective)
         return (
             jnp.where(suffices, theta_low, theta),
             jnp.where(suffices, theta, theta_high),
@@ -132,7 +132,7 @@ def bracket_price(
     def halve(state: State) -> State:
         low, high, similar_low, similar_high = state
         price = low + (high - low) // 2
-        num_effective, num_similar = take_up(costs, theta, price)
+        num_effective, num_similar = count_assigned(costs, theta, price)
         enough = num_effective + num_similar >= costs.num_effective + costs.num_similar
         return (
             jnp.where(enough, low, price),
@@ -146,7 +146,7 @@ def bracket_price(
     return low, high
 
 
-def take_up(costs: Costs, theta: Int[Array, ""], price: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+def count_assigned(costs: Costs, theta: Int[Array, ""], price: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Counts who would be effective, and who similar, at two prices given as bit patterns, ties included."""
     bound, limit = as_float(theta), as_float(price)
     is_effective = (costs.margin <= bound) & (costs.effective <= bound + limit)

@@ -40,11 +40,11 @@ from alkd_jax.maxmin.instances import (
     Instances,
     Totals,
     Value,
+    evaluate_constraint,
     from_gains,
     guarantee,
     is_proportional,
     log_policy,
-    look,
 )
 from alkd_jax.maxmin.proportional import best_prefix, sort_weights
 
@@ -199,14 +199,14 @@ def search(instances: Instances, start: Search, num_effective: Int[Array, ""], n
     limits = jnp.finfo(start.ratio.dtype)
 
     def step(state: Search) -> Search:
-        totals = look(instances, state.ratio, state.value, num_effective, num_similar)
+        totals = evaluate_constraint(instances, state.ratio, state.value, num_effective, num_similar)
         growth = jnp.maximum(totals.growth, limits.tiny)
         # Where the weights underflow the step has no limit, and a part of it will do.
         rise = jnp.minimum(-totals.excess / growth, 2.0**30 * (1 + jnp.abs(state.value.number)))
         raised = state.value.number + rise
         rises = (totals.excess < -totals.noise) & (raised > state.value.number)
         value = choose(rises, normalised(raised, state.value.exponent), state.value)
-        low, high = cut(state, totals)
+        low, high = shrink_bracket(state, totals)
         least = least_excess(state, totals)
         is_least = (totals.left <= 0) & (totals.right >= 0)
         done = ~rises & ((least >= -totals.noise) | (low > high) | is_least)
@@ -228,7 +228,7 @@ def search(instances: Instances, start: Search, num_effective: Int[Array, ""], n
     return jax.lax.while_loop(lambda state: ~state.done & (state.num_passes < MAX_PASSES), step, start)
 
 
-def cut(state: Search, totals: Totals) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def shrink_bracket(state: Search, totals: Totals) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the λ that are left: f is convex, so where it is not negative its tangent bounds those where it is."""
     excess = jnp.maximum(totals.excess, 0)
     low, high = state.low, state.high
@@ -257,7 +257,7 @@ def prove(
     def widen(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         slack, _, num_passes = state
         value = Value(found.value.number + slack, found.value.exponent)
-        totals = look(instances, found.ratio, value, num_effective, num_similar)
+        totals = evaluate_constraint(instances, found.ratio, value, num_effective, num_similar)
         proved = (least_excess(found, totals) >= -2 * totals.noise) | (found.low > found.high)
         # Nothing may have been missing before, and yet rounding asks for a little.
         return jnp.where(proved, slack, 2 * slack + totals.noise / found.growth), proved, num_passes + 1

@@ -152,7 +152,7 @@ class Totals(NamedTuple):
     after: Float[Array, ""]
 
 
-def look(
+def evaluate_constraint(
     instances: Instances,
     ratio: Float[Array, ""],
     value: Value,

@@ -105,7 +105,7 @@ class AttMix(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, of length 1. With ``train``, dropout draws from the random stream "dropout"."""
-        return self.read(lookup.rows(self.input_embedding, items), mask, train=train)
+        return self.read(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
 
     def read(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False

@@ -79,7 +79,7 @@ def encode(
         mask: which positions hold an item.
     """
     batch = items.shape[0]
-    if batch <= _CPU_TILE or jax.default_backend() != "cpu" or sharding.active() is not None:
+    if batch <= _CPU_TILE or jax.default_backend() != "cpu" or sharding.current_mesh() is not None:
         return model.apply(params, items, mask)
     num_tiles = -(-batch // _CPU_TILE)
     size = -(-batch // num_tiles)

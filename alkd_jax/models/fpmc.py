@@ -42,7 +42,7 @@ class FPMC(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
-        return self.read(lookup.rows(self.input_embedding, items), mask, train=train)
+        return self.read(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
 
     def read(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False

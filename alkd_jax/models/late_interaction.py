@@ -61,12 +61,12 @@ class Late(nn.Module):
         if train and self.item_dropout > 0:
             kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.item_dropout, mask.shape)
             mask = mask & (kept | (steps_to_end == 0))
-        vectors = lookup.rows(self.input_embedding, items)
+        vectors = lookup.embedding_lookup(self.input_embedding, items)
         if self.shared:
-            both = jnp.concatenate([vectors, lookup.rows(self.output_embedding, items)], axis=-1)
+            both = jnp.concatenate([vectors, lookup.embedding_lookup(self.output_embedding, items)], axis=-1)
             vectors = (both.reshape(-1, 2 * self.dim) @ self.meeting_kernel).reshape(both.shape)
         vectors = jnp.where(mask[..., None], vectors, 0.0)
-        weight = lookup.rows(self.input_bias, items) + math.log(self.recency) * steps_to_end
+        weight = lookup.embedding_lookup(self.input_bias, items) + math.log(self.recency) * steps_to_end
         bias = jnp.where(mask, weight, _ABSENT)
         return jnp.concatenate([vectors, bias[..., None], jnp.ones_like(bias)[..., None]], axis=-1)
 

@@ -92,7 +92,7 @@ class STAMP(nn.Module):
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, in the original variant h_s ∘ h_t; zero for an empty session. Has no dropout."""
-        return self.read(lookup.rows(self.input_embedding, items), mask, train=train)
+        return self.read(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
 
     @property
     def separate_tables(self) -> bool:

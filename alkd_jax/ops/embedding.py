@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
-from alkd_jax.sharding import DATA, MODEL, batch_axis, in_parts
+from alkd_jax.sharding import DATA, MODEL, batch_axis, shard_map_unchecked
 from alkd_jax.types import PAD
 
 Table: TypeAlias = Array
@@ -251,7 +251,7 @@ def update_parts(
 
     by_rows = jax.tree.map(lambda leaf: P(MODEL) if leaf.ndim else P(), slots)
     takes = P(MODEL), by_rows, P(batch), P(batch), P()
-    return in_parts(of_part, mesh, takes, (P(MODEL), by_rows))(table, slots, ids, gradients, key)
+    return shard_map_unchecked(of_part, mesh, takes, (P(MODEL), by_rows))(table, slots, ids, gradients, key)
 
 
 class Rows:

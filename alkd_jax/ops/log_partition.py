@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.ops.lookup import filled
-from alkd_jax.sharding import DATA, MODEL, active, batch_axis, in_parts
+from alkd_jax.ops.lookup import pad_rows
+from alkd_jax.sharding import DATA, MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import PAD
 
 
@@ -24,9 +24,9 @@ def log_partition(vectors: Float[Array, "B D"], table: Float[Array, "V D"], chun
         table: Y, row 0 the padding.
         chunk_size: items scored at a time, at least 1.
     """
-    mesh, num_rows = active(), table.shape[0]
+    mesh, num_rows = current_mesh(), table.shape[0]
     parts = 1 if mesh is None else mesh.shape[MODEL]
-    return _log_partition(mesh, num_rows, chunk_size, vectors, filled(table, parts))
+    return _log_partition(mesh, num_rows, chunk_size, vectors, pad_rows(table, parts))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -47,7 +47,7 @@ def _forward(
             return largest + jnp.log(jax.lax.psum(jnp.exp(own - largest), MODEL))
 
         batch = batch_axis(mesh, vectors.shape[0])
-        total = in_parts(of_part, mesh, (P(batch), P(MODEL)), P(batch))(vectors, table)
+        total = shard_map_unchecked(of_part, mesh, (P(batch), P(MODEL)), P(batch))(vectors, table)
     return total, (vectors, table, total)
 
 
@@ -70,7 +70,7 @@ def _backward(
         return jax.lax.psum(to_vectors, MODEL), to_part
 
     takes = P(batch), P(MODEL), P(batch), P(batch)
-    return in_parts(of_part, mesh, takes, (P(batch), P(MODEL)))(vectors, table, total, cotangent)
+    return shard_map_unchecked(of_part, mesh, takes, (P(batch), P(MODEL)))(vectors, table, total, cotangent)
 
 
 _log_partition.defvjp(_forward, _backward)

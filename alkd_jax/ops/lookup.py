@@ -13,24 +13,24 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.sharding.mesh import DATA, MODEL, active, batch_axis, in_parts
+from alkd_jax.sharding.mesh import DATA, MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import IntArray
 
 
-def rows(table: Float[Array, "V ..."], ids: IntArray) -> Float[Array, "..."]:
+def embedding_lookup(table: Float[Array, "V ..."], ids: IntArray) -> Float[Array, "..."]:
     """``table[ids]``, on whatever mesh holds: the same numbers and the same gradient.
 
     Args:
         table: an item table.
         ids: rows of it, in ``0..V-1``, of any shape; on a mesh the first axis is the batch.
     """
-    mesh = active()
+    mesh = current_mesh()
     if mesh is None or ids.ndim == 0:
         return table[ids]
-    return _rows(mesh, filled(table, mesh.shape[MODEL]), ids)
+    return _rows(mesh, pad_rows(table, mesh.shape[MODEL]), ids)
 
 
-def filled(table: Float[Array, "V ..."], parts: int) -> Float[Array, "R ..."]:
+def pad_rows(table: Float[Array, "V ..."], parts: int) -> Float[Array, "R ..."]:
     """The table with rows of zeros after its last, so that it falls into equal parts."""
     return jnp.pad(table, [(0, -table.shape[0] % parts), *[(0, 0)] * (table.ndim - 1)])
 
@@ -43,7 +43,7 @@ def local_place(ids: Int[Array, "*batch"], size: int) -> tuple[Array, Array]:
     return jnp.where(here, place, size), here
 
 
-def local_rows(part: Float[Array, "R ..."], ids: Int[Array, "..."]) -> Float[Array, "..."]:
+def local_embedding_lookup(part: Float[Array, "R ..."], ids: Int[Array, "..."]) -> Float[Array, "..."]:
     """:func:`rows` from one device's part of the table, under ``shard_map``."""
     place, here = local_place(ids, part.shape[0])
     found = part[jnp.minimum(place, part.shape[0] - 1)]
@@ -54,7 +54,7 @@ def local_rows(part: Float[Array, "R ..."], ids: Int[Array, "..."]) -> Float[Arr
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rows(mesh: Any, table: Array, ids: Array) -> Array:
     batch = batch_axis(mesh, ids.shape[0])
-    return in_parts(local_rows, mesh, (P(MODEL), P(batch)), P(batch))(table, ids)
+    return shard_map_unchecked(local_embedding_lookup, mesh, (P(MODEL), P(batch)), P(batch))(table, ids)
 
 
 def _forward(mesh: Any, table: Array, ids: Array) -> tuple[Array, tuple[Array, int]]:
@@ -72,7 +72,7 @@ def _backward(mesh: Any, kept: tuple[Array, int], cotangent: Array) -> tuple[Arr
         nothing = jnp.zeros((size, *cotangent.shape[ids.ndim :]), cotangent.dtype)
         return nothing.at[place].add(cotangent, mode="drop")
 
-    return in_parts(add_up, mesh, (P(batch), P(batch)), P(MODEL))(ids, cotangent), None
+    return shard_map_unchecked(add_up, mesh, (P(batch), P(batch)), P(MODEL))(ids, cotangent), None
 
 
 _rows.defvjp(_forward, _backward)

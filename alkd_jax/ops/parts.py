@@ -9,9 +9,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.ops.lookup import filled
-from alkd_jax.ops.top_k import largest
-from alkd_jax.sharding import MODEL, batch_axis, in_parts, put
+from alkd_jax.ops.lookup import pad_rows
+from alkd_jax.ops.top_k import stable_top_k
+from alkd_jax.sharding import MODEL, batch_axis, device_put_global, shard_map_unchecked
 from alkd_jax.types import PAD
 
 Span: TypeAlias = tuple[Int[Array, ""] | int, Int[Array, ""] | int]
@@ -37,7 +37,7 @@ def top_k_of_parts(
         k: list length.
         exclude: items never returned, 0 where there are fewer.
     """
-    table, num_rows = filled(item_embeddings, mesh.shape[MODEL]), item_embeddings.shape[0]
+    table, num_rows = pad_rows(item_embeddings, mesh.shape[MODEL]), item_embeddings.shape[0]
     batch = P(batch_axis(mesh, exclude.shape[0]))
 
     def of_part(vectors: Array, part: Array, exclude: Array) -> tuple[Array, Array]:
@@ -45,11 +45,13 @@ def top_k_of_parts(
         value, row = top_k(vectors, part, exclude - first, (PAD + 1 - first, num_rows - first))
         value, item = (jax.lax.all_gather(array, MODEL, axis=1, tiled=True) for array in (value, row + first))
         # Parts stand in the order of their items, and the first of equal scores win.
-        value, place = largest(value, k)
+        value, place = stable_top_k(value, k)
         return value, jnp.where(jnp.isneginf(value), -1, jnp.take_along_axis(item, place, axis=1))
 
     arrays = session_vectors, table, exclude
     if not isinstance(table, jax.core.Tracer):
         places = (P(), P(MODEL), P())
-        arrays = tuple(put(array, NamedSharding(mesh, at)) for array, at in zip(arrays, places, strict=True))
-    return in_parts(of_part, mesh, (batch, P(MODEL), batch), (batch, batch))(*arrays)
+        arrays = tuple(
+            device_put_global(array, NamedSharding(mesh, at)) for array, at in zip(arrays, places, strict=True)
+        )
+    return shard_map_unchecked(of_part, mesh, (batch, P(MODEL), batch), (batch, batch))(*arrays)

@@ -10,7 +10,7 @@ _ROUNDS = 6
 """Each adds to both halves of a place; four are enough for a pseudo-random permutation in theory."""
 
 
-def shuffled(key: jax.Array, place: Int[Array, "*places"], num: int) -> Int[Array, "*places"]:
+def permuted_index(key: jax.Array, place: Int[Array, "*places"], num: int) -> Int[Array, "*places"]:
     """The entries at these places of a random order of ``0 .. num − 1``.
 
     A place is written ``a · right + b``, and the halves are scrambled in turn: ``a ← a + f(b) mod left``,

@@ -24,19 +24,19 @@ def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=kept,
     )
-    return pooled(products)
+    return logsumexp_pool(products)
 
 
-def listed_scores(session_vectors: Float[Array, "B *L D"], listed: Float[Array, "B K D"]) -> Float[Array, "B K"]:
+def candidate_scores(session_vectors: Float[Array, "B *L D"], listed: Float[Array, "B K D"]) -> Float[Array, "B K"]:
     """:func:`scores` of each session's own items, in the device's default precision, for losses.
 
     Args:
         session_vectors: u; one vector a session, or one a position.
         listed: rows of Y.
     """
-    return pooled(jnp.einsum("b...d,bkd->b...k", session_vectors, listed))
+    return logsumexp_pool(jnp.einsum("b...d,bkd->b...k", session_vectors, listed))
 
 
-def pooled(products: Float[Array, "B *L C"]) -> Float[Array, "B C"]:
+def logsumexp_pool(products: Float[Array, "B *L C"]) -> Float[Array, "B C"]:
     """Scores from the products of each vector of a session: the soft maximum where there are several."""
     return products if products.ndim == 2 else jax.nn.logsumexp(products, axis=1)

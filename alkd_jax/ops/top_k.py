@@ -18,7 +18,7 @@ _WORTH_PIECES = 2**18
 """Values from which on that is worth it."""
 
 
-def largest(values: Float[Array, "B C"], k: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+def stable_top_k(values: Float[Array, "B C"], k: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The k largest of each row, best first, equal ones in their order, and where they stand.
 
     Where a GPU would sort every row to keep equal values in order, they are taken in any order and put in order

@@ -1,7 +1,7 @@
 """Full-catalogue scores: the exact rank of the target and the exact top k, with seen items and padding left out."""
 
-from alkd_jax.ops.products import listed_scores, pooled, scores
-from alkd_jax.scoring.ranks import TIES, catalogue_rank, target_rank
+from alkd_jax.ops.products import candidate_scores, logsumexp_pool, scores
+from alkd_jax.scoring.ranks import TIES, full_catalogue_rank, target_rank
 from alkd_jax.scoring.top_k import top_k
 
-__all__ = ["TIES", "catalogue_rank", "listed_scores", "pooled", "scores", "target_rank", "top_k"]
+__all__ = ["TIES", "candidate_scores", "full_catalogue_rank", "logsumexp_pool", "scores", "target_rank", "top_k"]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.ops.lookup import filled, local_rows
+from alkd_jax.ops.lookup import local_embedding_lookup, pad_rows
 from alkd_jax.ops.products import scores
-from alkd_jax.sharding import MODEL, active, batch_axis, in_parts
+from alkd_jax.sharding import MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import PAD
 
 TIES = ("average", "optimistic", "pessimistic")
@@ -56,7 +56,7 @@ def target_rank(
     return _rank(ahead, ties)
 
 
-def catalogue_rank(
+def full_catalogue_rank(
     session_vectors: Float[Array, "B *L D"],
     item_embeddings: Float[Array, "V D"],
     target: Int[Array, " B"],
@@ -89,20 +89,20 @@ def catalogue_rank(
     _check(ties, chunk_size)
     left_out, counts = _left_out(target, exclude)
     count = functools.partial(_count_ahead, ties=ties, chunk_size=chunk_size)
-    mesh, num_rows = active(), item_embeddings.shape[0]
+    mesh, num_rows = current_mesh(), item_embeddings.shape[0]
     if mesh is None:
         targets = item_embeddings[target]
         return _rank(count(session_vectors, item_embeddings, targets, left_out, counts, num_rows), ties)
 
     def in_part(vectors: Array, part: Array, target: Array, left_out: Array, counts: Array) -> Array:
         first = jax.lax.axis_index(MODEL) * part.shape[0]
-        targets = local_rows(part, target)
+        targets = local_embedding_lookup(part, target)
         ahead = count(vectors, part, targets, left_out - first, counts, num_rows - first)
         return jax.lax.psum(ahead, MODEL)
 
     batch = P(batch_axis(mesh, target.shape[0]))
-    table = filled(item_embeddings, mesh.shape[MODEL])
-    counting = in_parts(in_part, mesh, (batch, P(MODEL), batch, batch, batch), batch)
+    table = pad_rows(item_embeddings, mesh.shape[MODEL])
+    counting = shard_map_unchecked(in_part, mesh, (batch, P(MODEL), batch, batch, batch), batch)
     return _rank(counting(session_vectors, table, target, left_out, counts), ties)
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from alkd_jax.ops.parts import Span, top_k_of_parts
 from alkd_jax.ops.products import scores
-from alkd_jax.ops.top_k import largest
-from alkd_jax.sharding import active
+from alkd_jax.ops.top_k import stable_top_k
+from alkd_jax.sharding import current_mesh
 from alkd_jax.types import PAD
 
 _BIN = 64
@@ -68,7 +68,7 @@ def top_k(
         tile, chunk = _sizes(vectors.shape, table.shape[0], k, chunk_size, widened=widened)
         return _top_k(vectors, table, exclude, items, k=k, tile=tile, chunk=chunk)
 
-    mesh = active() if mesh is None else mesh
+    mesh = current_mesh() if mesh is None else mesh
     if mesh is not None:
         return top_k_of_parts(mesh, of_table, session_vectors, item_embeddings, k, exclude)
     return of_table(session_vectors, item_embeddings, exclude, (PAD + 1, item_embeddings.shape[0]))
@@ -166,7 +166,7 @@ def _listable(found: Array, item: Array, candidates: Span) -> Array:
 
 def _merge(best: tuple[Array, Array], value: Array, item: Array, k: int) -> tuple[Array, Array]:
     """The best k of those so far and of later items; earlier ones stand first and win ties."""
-    value, place = largest(jnp.concatenate([best[0], value], axis=1), k)
+    value, place = stable_top_k(jnp.concatenate([best[0], value], axis=1), k)
     return value, jnp.take_along_axis(jnp.concatenate([best[1], item], axis=1), place, axis=1)
 
 
@@ -183,7 +183,7 @@ def _merge_bins(
 
     def look_into(best: tuple[Array, Array], num: int) -> tuple[Array, Array]:
         # In the order of their items again, so that equal scores are met in that order.
-        chosen = _BIN * jnp.sort(largest(highest, num)[1], axis=1)
+        chosen = _BIN * jnp.sort(stable_top_k(highest, num)[1], axis=1)
         # The last bin may be short: it is read from earlier on, and what is not its own left out.
         begin = jnp.minimum(chosen, chunk - _BIN)
         place = begin[:, :, None] + jnp.arange(_BIN)[None, None]

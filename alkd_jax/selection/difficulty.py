@@ -108,7 +108,7 @@ def session_difficulty(
     params = params if layout is None else layout.place(params)
     size = min(batch_size, num_sessions)
     found = np.empty(num_sessions, np.float32)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         for first in range(0, num_sessions, size):
             # The last batch starts early enough to be whole.
             start = min(first, num_sessions - size)
@@ -128,11 +128,11 @@ def _session_difficulty(
     mask: Bool[Array, "B L"],
 ) -> Float[Array, " B"]:
     if layout is not None:
-        params = layout.cut(params)
-        items, mask = sharding.over_data((items, mask), layout.mesh)
-    listed = lookup.rows(model.apply(params, method="item_embeddings"), items)
+        params = layout.unpad_rows(params)
+        items, mask = sharding.shard_batch((items, mask), layout.mesh)
+    listed = lookup.embedding_lookup(model.apply(params, method="item_embeddings"), items)
     found = jax.vmap(_disagreement)(model.apply(params, items, mask), listed, mask)
-    return found if layout is None else sharding.everywhere(found, layout.mesh)
+    return found if layout is None else sharding.replicate(found, layout.mesh)
 
 
 def _disagreement(vector: Float[Array, " D"], listed: Float[Array, "L D"], mask: Bool[Array, " L"]) -> Array:

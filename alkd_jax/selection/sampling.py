@@ -13,7 +13,7 @@ from alkd_jax.maxmin import RankedGame, draw_resolving
 from alkd_jax.maxmin.game import FloatArray, is_concrete, refuse_where
 from alkd_jax.selection import threshold
 from alkd_jax.selection.difficulty import check_num
-from alkd_jax.sharding import DATA, MODEL, in_parts, put
+from alkd_jax.sharding import DATA, MODEL, device_put_global, shard_map_unchecked
 
 RandomKey = Key[Array, ""] | UInt[Array, "2"]
 
@@ -77,7 +77,10 @@ def select(
     if mesh is None:
         return _select(key, blocks, num=num)
     if is_concrete(blocks):
-        key, blocks = put(key, NamedSharding(mesh, P())), put(blocks, NamedSharding(mesh, P(_AXES)))
+        key, blocks = (
+            device_put_global(key, NamedSharding(mesh, P())),
+            device_put_global(blocks, NamedSharding(mesh, P(_AXES))),
+        )
     return _select_in_parts(key, blocks, num=num, mesh=mesh)
 
 
@@ -120,7 +123,7 @@ def _select(key: RandomKey, blocks: Float[Array, "M C"], *, num: int) -> Int[Arr
 def _select_in_parts(key: RandomKey, blocks: Float[Array, "M C"], *, num: int, mesh: Mesh) -> Int[Array, " num"]:
     """The draw of devices that each hold some of the blocks."""
     draw = functools.partial(_by_threshold, num=num, axes=_AXES)
-    return in_parts(draw, mesh, (P(), P(_AXES)), P())(key, blocks)
+    return shard_map_unchecked(draw, mesh, (P(), P(_AXES)), P())(key, blocks)
 
 
 def _by_threshold(

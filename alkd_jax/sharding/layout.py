@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from alkd_jax.sharding.mesh import MODEL, put
+from alkd_jax.sharding.mesh import MODEL, device_put_global
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +56,19 @@ class Layout:
 
         def one(path: Any, leaf: Array | np.ndarray) -> Array:
             is_table = _name(path) in self.tables
-            return put(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
+            return device_put_global(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
 
         return jax.tree_util.tree_map_with_path(one, params)
 
-    def fill(self, params: Any) -> Any:
+    def pad_rows(self, params: Any) -> Any:
         """:meth:`place` inside a program."""
 
         def one(path: Any, leaf: Array) -> Array:
             return self._filled(leaf) if _name(path) in self.tables else leaf
 
-        return self.settle(jax.tree_util.tree_map_with_path(one, params))
+        return self.constrain_sharding(jax.tree_util.tree_map_with_path(one, params))
 
-    def settle(self, tree: Any) -> Any:
+    def constrain_sharding(self, tree: Any) -> Any:
         """Keeps what has been filled, a table's moments too, in its parts, and all else whole, inside a program."""
         return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.place_of(leaf)), tree)
 
@@ -77,7 +77,7 @@ class Layout:
         is_table = leaf.ndim > self.lead and leaf.shape[self.lead] == self.rows_held
         return self.by_rows if is_table else self.whole
 
-    def cut(self, params: Any) -> Any:
+    def unpad_rows(self, params: Any) -> Any:
         """Returns filled parameters in the model's own shapes, inside a program."""
 
         def one(path: Any, leaf: Array) -> Array:
@@ -87,14 +87,14 @@ class Layout:
 
         return jax.tree_util.tree_map_with_path(one, params)
 
-    def give_back(self, params: Any) -> Any:
+    def unpad_outputs(self, params: Any) -> Any:
         """Returns parameters in the model's own shapes: tables stay in parts if their rows allow it, else lie whole."""
         is_even = self.rows_held == self.num_rows
         paths = jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in self.tables, params)
         placed = jax.tree.map(lambda is_table: self.by_rows if is_table and is_even else self.whole, paths)
-        return jax.jit(self.cut, out_shardings=placed)(params)
+        return jax.jit(self.unpad_rows, out_shardings=placed)(params)
 
-    def fetch(self, params: Any) -> Any:
+    def to_host(self, params: Any) -> Any:
         """Copies parameters to the host, to that of every process, in the model's own shapes."""
 
         def one(path: Any, leaf: Array) -> np.ndarray:

@@ -12,7 +12,7 @@ DATA, MODEL = "data", "model"
 """The axis that batches are cut along, and the axis that item tables are cut along, by rows."""
 
 
-def parse(text: str) -> dict[str, int]:
+def parse_mesh(text: str) -> dict[str, int]:
     """Reads the sizes of a mesh from a text such as ``data=2,model=4``; an axis that is not named has size 1.
 
     Raises:
@@ -27,7 +27,7 @@ def parse(text: str) -> dict[str, int]:
     return {axis: sizes.get(axis, 1) for axis in (DATA, MODEL)}
 
 
-def make(sizes: str | Mapping[str, int]) -> Mesh:
+def make_mesh(sizes: str | Mapping[str, int]) -> Mesh:
     """Makes a mesh of the first devices there are.
 
     Args:
@@ -36,7 +36,7 @@ def make(sizes: str | Mapping[str, int]) -> Mesh:
     Raises:
         ValueError: it needs more devices than there are, or the text is none.
     """
-    sizes = parse(sizes) if isinstance(sizes, str) else sizes
+    sizes = parse_mesh(sizes) if isinstance(sizes, str) else sizes
     data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
     devices = jax.devices()
     if data * model > len(devices):
@@ -46,19 +46,19 @@ def make(sizes: str | Mapping[str, int]) -> Mesh:
     return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=chosen)
 
 
-def using(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+def use_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
     """Lets what is traced inside know the mesh; nothing where there is none."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
-def active() -> Any:
+def current_mesh() -> Any:
     """Returns the abstract mesh that holds here, or None: outside a mesh, and where one device's share is at hand."""
     mesh = jax.sharding.get_abstract_mesh()
     is_ours = DATA in mesh.axis_names and MODEL in mesh.axis_names
     return mesh if is_ours and all(kind == AxisType.Auto for kind in mesh.axis_types) else None
 
 
-def in_parts(work: Callable[..., Any], mesh: Any, takes: tuple[Any, ...], gives: Any) -> Callable[..., Any]:
+def shard_map_unchecked(work: Callable[..., Any], mesh: Any, takes: tuple[Any, ...], gives: Any) -> Callable[..., Any]:
     """``shard_map`` that takes our word for what is the same along an axis: sums that start alike and end differently,
     and results that every device works out for itself, would else be refused.
 
@@ -87,7 +87,7 @@ def even_batch(num: int, most: int) -> int:
     return min(most, num, -(-num // parts) * 8)
 
 
-def put(tree: Any, place: NamedSharding) -> Any:
+def device_put_global(tree: Any, place: NamedSharding) -> Any:
     """Puts arrays on a mesh, outside a program; where it spans processes, each must have the same arrays to hand."""
     if place.is_fully_addressable:
         return jax.device_put(tree, place)
@@ -103,12 +103,12 @@ def put(tree: Any, place: NamedSharding) -> Any:
     return jax.tree.map(one, tree)
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts every array of a tree whole on every device, inside a program."""
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def over_data(tree: Any, mesh: Mesh | None) -> Any:
+def shard_batch(tree: Any, mesh: Mesh | None) -> Any:
     """Cuts every array of a tree along the data axis, inside a program; one that cannot be cut evenly stays whole."""
     if mesh is None:
         return tree

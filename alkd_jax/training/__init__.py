@@ -4,11 +4,11 @@ from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.training.curves import curve_log
 from alkd_jax.training.fit import fit, seed_keys
 from alkd_jax.training.large import fit_large
-from alkd_jax.training.results import Fitted, History, Progress
+from alkd_jax.training.results import FitResult, History, Progress
 from alkd_jax.training.steppers.dense import TrainState
 
 __all__ = [
-    "Fitted",
+    "FitResult",
     "History",
     "Loss",
     "Progress",

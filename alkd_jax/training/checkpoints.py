@@ -98,7 +98,7 @@ class TrainingFolder:
 
 
 @dataclasses.dataclass(frozen=True)
-class KeptTraining:
+class TrainingCheckpointer:
     """An open :class:`TrainingFolder`.
 
     Attributes:
@@ -183,9 +183,9 @@ def _sparing(template: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def kept_training(
+def open_checkpoints(
     folder: TrainingFolder, identity: Mapping[str, Any], template: Any, *, in_background: bool = True
-) -> Iterator[KeptTraining]:
+) -> Iterator[TrainingCheckpointer]:
     """Opens a folder of training in progress; what is being saved is finished before it closes.
 
     ``identity.json`` in the folder says whose training it is, with the versions of what ran it.
@@ -214,7 +214,7 @@ def kept_training(
     )
     handlers = None if in_background else _sparing(template)
     with ocp.CheckpointManager(path / "steps", options=options, item_handlers=handlers) as manager:
-        yield KeptTraining(manager, folder.every, template, in_background)
+        yield TrainingCheckpointer(manager, folder.every, template, in_background)
         manager.wait_until_finished()
 
 

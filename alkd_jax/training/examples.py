@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.ops.permutation import shuffled
-from alkd_jax.types import PAD, Batch, Rankings, Sequences, Sessions
+from alkd_jax.ops.permutation import permuted_index
+from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
 
 @flax.struct.dataclass
@@ -60,14 +60,14 @@ class Positions:
     position: Int[Array, "*seeds E"]
     weight: Float[Array, "*seeds E"]
     length: int = flax.struct.field(pytree_node=False, default=10)
-    around: bool = flax.struct.field(pytree_node=False, default=False)
+    bidirectional: bool = flax.struct.field(pytree_node=False, default=False)
 
     def take(self, rows: Int[Array, " B"], train: Sequences) -> Batch:
         """Gathers a batch: the targets at these positions with their inputs."""
         items, offsets = jnp.asarray(train.items), jnp.asarray(train.offsets)
         session, hole = self.session[rows], self.position[rows]
         start = offsets[session]
-        stop = offsets[session + 1] - 1 if self.around else hole
+        stop = offsets[session + 1] - 1 if self.bidirectional else hole
         first = jnp.maximum(stop - self.length, start)
         place = first[:, None] + jnp.arange(self.length)[None]
         mask = place < stop[:, None]
@@ -92,7 +92,7 @@ def last_item_examples(train: Sessions) -> Examples:
     return Examples(session=rows, target=jnp.asarray(train.target), weight=jnp.ones(len(train)))
 
 
-def every_prefix(train: Sequences, *, length: int = 10) -> Positions:
+def prefix_examples(train: Sequences, *, length: int = 10) -> Positions:
     """Every item but the first of every session, given what came before it.
 
     Args:
@@ -105,7 +105,7 @@ def every_prefix(train: Sequences, *, length: int = 10) -> Positions:
     return _positions(train, length, around=False)
 
 
-def every_item(train: Sequences, *, length: int = 10) -> Positions:
+def cloze_examples(train: Sequences, *, length: int = 10) -> Positions:
     """Every item of every session of at least two, given the others in their order ("cloze").
 
     Args:
@@ -129,28 +129,9 @@ def _positions(train: Sequences, length: int, *, around: bool) -> Positions:
     if not usable.any():
         raise ValueError("no training session has two items; there is nothing to predict")
     weight = jnp.ones(int(usable.sum()))
-    return Positions(jnp.asarray(session[usable]), jnp.asarray(position[usable]), weight, length=length, around=around)
-
-
-def ranked_rows(rankings: Rankings, train: Sessions) -> Int[np.ndarray, " M"]:
-    """Rows of the training sessions that were ranked, in the order of the rankings.
-
-    Args:
-        rankings: lists for some of the sessions.
-        train: at least one session.
-
-    Raises:
-        ValueError: a ranked session is not there.
-    """
-    session_id = np.asarray(train.session_id)
-    order = np.argsort(session_id, kind="stable")
-    place = np.searchsorted(session_id, rankings.session_id, sorter=order)
-    row = order[np.minimum(place, len(order) - 1)]
-    unknown = session_id[row] != np.asarray(rankings.session_id)
-    if unknown.any():
-        first = np.asarray(rankings.session_id)[unknown][0]
-        raise ValueError(f"{unknown.sum()} ranked sessions are not in the training split, the first is {first}")
-    return row
+    return Positions(
+        jnp.asarray(session[usable]), jnp.asarray(position[usable]), weight, length=length, bidirectional=around
+    )
 
 
 def sequences_of(train: Sessions) -> Sequences:
@@ -184,6 +165,6 @@ def batch_rows(
 
     def batch(step: Int[Array, ""]) -> Int[Array, " B"]:
         place = step % per_epoch * batch_size + jnp.arange(batch_size)
-        return shuffled(jax.random.fold_in(key, step // per_epoch), place, num_examples)
+        return permuted_index(jax.random.fold_in(key, step // per_epoch), place, num_examples)
 
     return jax.vmap(batch)(step + jnp.arange(steps))

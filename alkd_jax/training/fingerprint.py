@@ -13,19 +13,19 @@ import numpy as np
 import optax
 
 from alkd_jax.models import Params, init_params
-from alkd_jax.training.steppers.dense import Material, Program, TrainState
+from alkd_jax.training.steppers.dense import TrainingData, TrainState, TrainStep
 from alkd_jax.training.steppers.lazy_rows import RowProgram, RowState
 
 _PACKAGES = ("alkd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def identity(
-    program: Program,
+    program: TrainStep,
     keys: jax.Array,
     state: TrainState,
     initial: Params | None,
-    extra: Callable[[jax.Array, Any], Params] | None,
-    material: Material,
+    extra_params_init: Callable[[jax.Array, Any], Params] | None,
+    material: TrainingData,
     *,
     length: int,
 ) -> dict[str, Any]:
@@ -37,15 +37,15 @@ def identity(
         state: shapes of the state.
         initial: parameters to start from, if given; those that are drawn follow from keys, model and what draws them.
             Their values would not do: drawn on a mesh, some may differ in the last bit.
-        extra: draws further collections, if given.
+        extra_params_init: draws further collections, if given.
         material: what is learned from.
         length: L that fresh parameters are drawn for.
     """
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
 
-    def loss(state: TrainState, material: Material, key: jax.Array) -> jax.Array:
+    def loss(state: TrainState, material: TrainingData, key: jax.Array) -> jax.Array:
         examples = first(material.examples) if material.examples.weight.ndim == 2 else material.examples
-        own = Material(examples, material.source, material.validation, material.aside)
+        own = TrainingData(examples, material.source, material.validation, material.loss_inputs)
         batch = program.batch(own, jnp.arange(2), jnp.int32(0))
         return program.loss(first(state.params), batch, key)
 
@@ -54,7 +54,7 @@ def identity(
         return optax.with_extra_args_support(program.optimizer).update(params, opt_state, params, step=jnp.int32(0))
 
     computed = {"loss": _computation(loss, state, material, keys[0]), "optimizer": _computation(update, state)}
-    computed |= {"draws": _draws(program.model, keys[0], initial, extra, length)}
+    computed |= {"draws": _draws(program.model, keys[0], initial, extra_params_init, length)}
     sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "patience": program.patience}
     sizes |= {"recall_at": program.recall_at}
     return _of_run(program.model, keys, initial, material, computed | sizes)
@@ -65,7 +65,7 @@ def row_identity(
     key: jax.Array,
     state: RowState,
     initial: Params | None,
-    material: Material,
+    material: TrainingData,
     *,
     length: int,
     **options: Any,
@@ -82,7 +82,7 @@ def row_identity(
         **options: further plain values.
     """
 
-    def loss(state: RowState, material: Material, key: jax.Array) -> jax.Array:
+    def loss(state: RowState, material: TrainingData, key: jax.Array) -> jax.Array:
         gathered = program.gathered(state.tables, program.batch(material, jnp.arange(2), jnp.int32(0)), key)
         return gathered.loss(gathered.tables, state.dense)
 
@@ -102,19 +102,23 @@ def row_identity(
 
 
 def _draws(
-    model: Any, key: jax.Array, initial: Params | None, extra: Callable[[jax.Array, Any], Params] | None, length: int
+    model: Any,
+    key: jax.Array,
+    initial: Params | None,
+    extra_params_init: Callable[[jax.Array, Any], Params] | None,
+    length: int,
 ) -> str:
     """A digest of what draws parameters."""
 
     def draw(key: jax.Array) -> tuple[Params, Params]:
         own = init_params(key, model, length=length) if initial is None else {}
-        return own, {} if extra is None else extra(key, model)
+        return own, {} if extra_params_init is None else extra_params_init(key, model)
 
     return _computation(draw, key)
 
 
 def _of_run(
-    model: Any, keys: jax.Array, initial: Params | None, material: Material, more: dict[str, Any]
+    model: Any, keys: jax.Array, initial: Params | None, material: TrainingData, more: dict[str, Any]
 ) -> dict[str, Any]:
     """What all training has."""
     return {
@@ -126,7 +130,7 @@ def _of_run(
         "examples": _digest(material.examples),
         "train": _digest(material.source),
         "validation": _digest(material.validation),
-        "aside": _digest(material.aside),
+        "loss_inputs": _digest(material.loss_inputs),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 

@@ -21,24 +21,24 @@ from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.training import seeds as seed_groups
-from alkd_jax.training.checkpoints import KeptTraining, TrainingFolder, kept_training
+from alkd_jax.training.checkpoints import TrainingCheckpointer, TrainingFolder, open_checkpoints
 from alkd_jax.training.examples import (
     AnyExamples,
     Examples,
     Positions,
-    every_item,
-    every_prefix,
+    cloze_examples,
     last_item_examples,
+    prefix_examples,
     sequences_of,
 )
 from alkd_jax.training.fingerprint import identity
-from alkd_jax.training.results import Fitted, History, Progress
-from alkd_jax.training.steppers.dense import Material, Program, Seen, TrainState
+from alkd_jax.training.results import FitResult, History, Progress
+from alkd_jax.training.steppers.dense import IntervalMetrics, TrainingData, TrainState, TrainStep
 from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 ExtraParams: TypeAlias = Callable[[jax.Array, Encoder], Params]
-"""``extra(key, model)`` returns further collections to train beside the model's."""
+"""``extra_params_init(key, model)`` returns further collections to train beside the model's."""
 
 _EXTRA = 1
 """Folded into a seed's initial key, so that extra parameters leave the model's own initial values as they are."""
@@ -67,9 +67,9 @@ def fit(
     sequences: Sequences | None = None,
     examples: AnyExamples | None = None,
     loss: Loss | None = None,
-    aside: Any = None,
+    loss_inputs: Any = None,
     initial: Params | None = None,
-    extra: ExtraParams | None = None,
+    extra_params_init: ExtraParams | None = None,
     optimizer: optax.GradientTransformation | None = None,
     learning_rate: float | optax.Schedule = 1e-3,
     weight_decay: float = 0.0,
@@ -82,7 +82,7 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     checkpoints: TrainingFolder | None = None,
     mesh: jax.sharding.Mesh | None = None,
-) -> Fitted:
+) -> FitResult:
     """Trains a backbone, every seed in the same program, each stopping when its validation recall stops rising.
 
     Args:
@@ -96,9 +96,9 @@ def fit(
         sequences: whole training sessions for "all" and "cloze"; by default as much of them as ``train`` holds.
         examples: what to learn, in place of ``targets``. With a seed axis, each seed its own.
         loss: default :func:`alkd_jax.objectives.in_batch_loss`. The same function object reuses a compilation.
-        aside: arrays the loss finds in ``batch.aside``, the same for all seeds.
+        loss_inputs: arrays the loss finds in ``batch.aside``, the same for all seeds.
         initial: parameters to start from, with a leading seed axis; drawn afresh if not given.
-        extra: draws further collections that are trained along and dropped at the end.
+        extra_params_init: draws further collections that are trained along and dropped at the end.
         optimizer: default Adam, AdamW where ``weight_decay`` is not 0. One that takes ``step=`` is given it.
         learning_rate: of the default optimizer; a number, or an optax schedule over steps.
         weight_decay: of the default optimizer, decoupled.
@@ -128,9 +128,9 @@ def fit(
     _check_examples(model, source, examples)
     keys = seed_keys(key, seeds)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    (own, more), layout = _first_params(init_keys, model, train.items.shape[1], initial, extra, mesh)
+    (own, more), layout = _first_params(init_keys, model, train.items.shape[1], initial, extra_params_init, mesh)
     adam = Adam(learning_rate, weight_decay)
-    program = Program(
+    program = TrainStep(
         model=model,
         loss=in_batch_loss(model) if loss is None else loss,
         optimizer=_default_optimizer(adam) if optimizer is None else optimizer,
@@ -140,11 +140,11 @@ def fit(
         adam=adam if optimizer is None else None,
         **watch,
     )
-    material, run_keys = _placed((Material(examples, source, validation, aside), run_keys), layout)
-    with sharding.using(mesh):
+    material, run_keys = _placed((TrainingData(examples, source, validation, loss_inputs), run_keys), layout)
+    with sharding.use_mesh(mesh):
         groups = seed_groups.split(program, run_keys, material)
         states = seed_groups.start(program, {**own, **more}, own, groups)
-    with _kept(checkpoints, program, keys, states, initial, extra, material, train.items.shape[1]) as kept:
+    with _kept(checkpoints, program, keys, states, initial, extra_params_init, material, train.items.shape[1]) as kept:
         return _run(program, groups, states, max_steps, progress, kept)
 
 
@@ -154,41 +154,41 @@ def _draw(
 ) -> Params:
     """Parameters of every seed, in one program rather than one an array; on a mesh each device draws its own part."""
     params = jax.vmap(lambda key: draw(key, model, **options))(keys)
-    return params if layout is None else layout.stacked.fill(params)
+    return params if layout is None else layout.stacked.pad_rows(params)
 
 
 def _placed(tree: Any, layout: sharding.Layout | None) -> Any:
     """Arrays on the device, on a mesh on every one."""
-    return jax.device_put(tree) if layout is None else sharding.put(tree, layout.whole)
+    return jax.device_put(tree) if layout is None else sharding.device_put_global(tree, layout.whole)
 
 
 def _kept(
     checkpoints: TrainingFolder | None,
-    program: Program,
+    program: TrainStep,
     keys: jax.Array,
     states: list[TrainState],
     initial: Params | None,
-    extra: ExtraParams | None,
-    material: Material,
+    extra_params_init: ExtraParams | None,
+    material: TrainingData,
     length: int,
-) -> contextlib.AbstractContextManager[KeptTraining | None]:
+) -> contextlib.AbstractContextManager[TrainingCheckpointer | None]:
     """The open folder of checkpoints, where there is one."""
     if checkpoints is None:
         return contextlib.nullcontext()
     layout = program.layout
-    with sharding.using(None if layout is None else layout.mesh):
+    with sharding.use_mesh(None if layout is None else layout.mesh):
         shapes = state = seed_groups.joined(program, states)
     if initial is not None:
-        initial = state.best_params if layout is None else layout.stacked.fetch(state.best_params)
+        initial = state.best_params if layout is None else layout.stacked.to_host(state.best_params)
     if layout is not None:
         # Told in the model's own shapes and for one device: the mesh is no part of what a training is.
-        params = jax.eval_shape(layout.stacked.cut, state.params)
+        params = jax.eval_shape(layout.stacked.unpad_rows, state.params)
         opt_state = jax.eval_shape(jax.vmap(program.optimizer.init), params)
         own = {name: params[name] for name in state.best_params}
         shapes = dataclasses.replace(state, params=params, opt_state=opt_state, best_params=own)
         program = dataclasses.replace(program, layout=None)
-    told = identity(program, keys, shapes, initial, extra, material, length=length)
-    return kept_training(checkpoints, told, state)
+    told = identity(program, keys, shapes, initial, extra_params_init, material, length=length)
+    return open_checkpoints(checkpoints, told, state)
 
 
 def _first_params(
@@ -196,7 +196,7 @@ def _first_params(
     model: Encoder,
     length: int,
     initial: Params | None,
-    extra: ExtraParams | None,
+    extra_params_init: ExtraParams | None,
     mesh: jax.sharding.Mesh | None,
 ) -> tuple[tuple[Params, Params], sharding.Layout | None]:
     """The model's parameters and the further ones of every seed, and how they lie on the mesh."""
@@ -204,7 +204,7 @@ def _first_params(
 
     def draw(layout: sharding.Layout | None, keys: jax.Array, more_keys: jax.Array) -> tuple[Params, Params]:
         own = _draw(init_params, model, layout, keys, length=length) if initial is None else {}
-        return own, {} if extra is None else _draw(extra, model, layout, more_keys)
+        return own, {} if extra_params_init is None else _draw(extra_params_init, model, layout, more_keys)
 
     shapes = jax.eval_shape(functools.partial(draw, None), keys, more_keys)
     own_shapes = shapes[0] if initial is None else initial
@@ -212,9 +212,9 @@ def _first_params(
         raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
     layout = sharding.layout_of({**own_shapes, **shapes[1]}, model.num_items + 1, mesh, lead=1)
     if layout is not None:
-        keys, more_keys = sharding.put((keys, more_keys), layout.whole)
+        keys, more_keys = sharding.device_put_global((keys, more_keys), layout.whole)
         layout = dataclasses.replace(layout, lead=0)
-    with sharding.using(mesh):
+    with sharding.use_mesh(mesh):
         own, more = draw(layout, keys, more_keys)
     if initial is not None:
         own = initial if layout is None else layout.stacked.place(initial)
@@ -232,7 +232,7 @@ def _what_to_learn(
     whole = sequences_of(train) if sequences is None else sequences
     if examples is None:
         length = train.items.shape[1]
-        examples = (every_prefix if targets == "all" else every_item)(whole, length=length)
+        examples = (prefix_examples if targets == "all" else cloze_examples)(whole, length=length)
     return examples, whole
 
 
@@ -278,16 +278,16 @@ def _default_optimizer(adam: Adam) -> optax.GradientTransformation:
 
 
 def _run(
-    program: Program,
+    program: TrainStep,
     groups: list[seed_groups.Group],
     states: list[TrainState],
     max_steps: int,
     progress: Callable[[Progress], None] | None,
-    kept: KeptTraining | None,
-) -> Fitted:
+    kept: TrainingCheckpointer | None,
+) -> FitResult:
     """Runs intervals until every seed has stopped or the steps are spent."""
     layout = program.layout
-    on_mesh = functools.partial(sharding.using, None if layout is None else layout.mesh)
+    on_mesh = functools.partial(sharding.use_mesh, None if layout is None else layout.mesh)
     recall = np.concatenate(jax.device_get([state.best_metric for state in states]))
     num_seeds = len(recall)
     steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [recall]
@@ -331,7 +331,9 @@ def _run(
         found = [(state.best_params, state.best_step, state.best_metric) for state in states]
         best, best_step, best_metric = seed_groups.joined(program, found)
     best_step, best_metric = jax.device_get((best_step, best_metric))
-    return Fitted(best if layout is None else layout.stacked.give_back(best), history, best_step, best_metric, speed)
+    return FitResult(
+        best if layout is None else layout.stacked.unpad_outputs(best), history, best_step, best_metric, speed
+    )
 
 
 def _stopped(states: list[TrainState]) -> np.ndarray:
@@ -343,7 +345,7 @@ def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarr
     return list(steps), [row.tolist() for row in losses], [row.tolist() for row in recalls]
 
 
-def _check_finite(seen: Seen, active: np.ndarray, step: int) -> None:
+def _check_finite(seen: IntervalMetrics, active: np.ndarray, step: int) -> None:
     """Raises where the loss of a seed that counts, or what a step made of the item vectors, is not finite."""
     for seed in np.flatnonzero(active):
         unsound = np.flatnonzero(~seen.sound[seed])

@@ -33,7 +33,7 @@ class Binding:
     Attributes:
         model: a backbone.
         loss_of: binds the loss to the small backbone.
-        per_item: names in ``aside`` of arrays with a row an item.
+        per_item: names in ``loss_inputs`` of arrays with a row an item.
     """
 
     model: Any
@@ -54,22 +54,22 @@ class Gathered:
     def __init__(
         self, binding: Binding, tables: Mapping[str, Array], batch: Batch, key: jax.Array, mesh: Mesh | None = None
     ) -> None:
-        aside = dict(batch.aside or {})
-        batch = batch.replace(aside=None)  # type: ignore[attr-defined]
-        sampler = aside.get("sampler")
-        drawn = [] if sampler is None else _draws(binding, batch, aside, key)
+        loss_inputs = dict(batch.loss_inputs or {})
+        batch = batch.replace(loss_inputs=None)  # type: ignore[attr-defined]
+        sampler = loss_inputs.get("sampler")
+        drawn = [] if sampler is None else _draws(binding, batch, loss_inputs, key)
         self.ids, named = renumbered(binding.model.num_items, batch.items, batch.target, *drawn)
         self.tables = rows_of(tables, self.ids, mesh)
-        batch, (items, target, *places) = sharding.over_data((batch, named), mesh)
+        batch, (items, target, *places) = sharding.shard_batch((batch, named), mesh)
         for name in binding.per_item:
-            if name in aside:
-                aside[name] = jnp.asarray(aside[name]).at[self.ids].get(mode="clip")
+            if name in loss_inputs:
+                loss_inputs[name] = jnp.asarray(loss_inputs[name]).at[self.ids].get(mode="clip")
         log_chance = None if sampler is None else sampler.log_chance.at[self.ids].get(mode="clip")
         model = binding.model.clone(num_items=len(self.ids) - 1)
 
         def loss(tables: dict[str, Array], dense: dict[str, Array]) -> Float[Array, ""]:
-            told = aside if sampler is None else aside | {"sampler": _Told(log_chance, iter(places))}
-            small = batch.replace(items=items, target=target, aside=told)  # type: ignore[attr-defined]
+            told = loss_inputs if sampler is None else loss_inputs | {"sampler": _Told(log_chance, iter(places))}
+            small = batch.replace(items=items, target=target, loss_inputs=told)  # type: ignore[attr-defined]
             return binding.loss_of(model)({"params": tables | dense}, small, key)
 
         self.loss = loss
@@ -90,7 +90,7 @@ def rows_of(tables: Mapping[str, Array], ids: Int[Array, " R"], mesh: Mesh | Non
     """These rows of every table in float32; on a mesh, whose model axis the tables are cut along, on every device."""
     if mesh is None:
         return {name: table.at[ids].get(mode="clip").astype(jnp.float32) for name, table in tables.items()}
-    look_up = sharding.in_parts(lookup.local_rows, mesh, (P(sharding.MODEL), P()), P())
+    look_up = sharding.shard_map_unchecked(lookup.local_embedding_lookup, mesh, (P(sharding.MODEL), P()), P())
     return {name: look_up(table, ids).astype(jnp.float32) for name, table in tables.items()}
 
 
@@ -118,7 +118,7 @@ class _Noting:
         return jnp.ones(shape, jnp.int32)
 
 
-def _draws(binding: Binding, batch: Batch, aside: dict[str, Any], key: jax.Array) -> list[Array]:
+def _draws(binding: Binding, batch: Batch, loss_inputs: dict[str, Any], key: jax.Array) -> list[Array]:
     """What the loss will draw. It does not depend on parameters: the loss of a catalogue of one item draws the same.
 
     Only the draws are used; the rest of that loss is never computed, since the compiler drops it.
@@ -126,9 +126,9 @@ def _draws(binding: Binding, batch: Batch, aside: dict[str, Any], key: jax.Array
     model = binding.model.clone(num_items=1)
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=batch.items.shape[1]))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    noting = _Noting(aside["sampler"], jnp.zeros(2), [])
-    small = aside | {name: jnp.zeros(2) for name in binding.per_item if name in aside} | {"sampler": noting}
+    noting = _Noting(loss_inputs["sampler"], jnp.zeros(2), [])
+    small = loss_inputs | {name: jnp.zeros(2) for name in binding.per_item if name in loss_inputs} | {"sampler": noting}
     ones = batch.mask.astype(jnp.int32)
-    told = batch.replace(items=ones, target=jnp.ones_like(batch.target), aside=small)  # type: ignore[attr-defined]
+    told = batch.replace(items=ones, target=jnp.ones_like(batch.target), loss_inputs=small)  # type: ignore[attr-defined]
     binding.loss_of(model)(params, told, key)
     return noting.drawn

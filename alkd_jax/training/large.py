@@ -19,15 +19,15 @@ from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
 from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _placed, _what_to_learn, seed_keys
 from alkd_jax.training.loop import Outcome, RowRun, Tell
-from alkd_jax.training.results import Fitted, History, Progress
+from alkd_jax.training.results import FitResult, History, Progress
 from alkd_jax.training.steppers import lazy_rows
-from alkd_jax.training.steppers.dense import Material
+from alkd_jax.training.steppers.dense import TrainingData
 from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 _PER_ITEM = ("log_frequency",)
-"""What of ``aside`` has a row an item."""
-_WHOLE_CATALOGUE = (objectives.full_softmax, objectives.taught_softmax, objectives.measure_softmax)
+"""What of ``loss_inputs`` has a row an item."""
+_WHOLE_CATALOGUE = (objectives.full_softmax, objectives.distilled_softmax, objectives.self_normalized_softmax)
 
 
 def fit_large(
@@ -41,7 +41,7 @@ def fit_large(
     sequences: Sequences | None = None,
     examples: AnyExamples | None = None,
     loss_of: gathered.LossOf = objectives.in_batch_loss,
-    aside: Any = None,
+    loss_inputs: Any = None,
     initial: Params | None = None,
     row_optimizer: RowOptimizer | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -57,7 +57,7 @@ def fit_large(
     progress: Callable[[Progress], None] | None = None,
     checkpoints: TrainingFolder | None = None,
     mesh: jax.sharding.Mesh | None = None,
-) -> Fitted:
+) -> FitResult:
     """:func:`alkd_jax.training.fit` for a large catalogue: a step costs what its batch costs.
 
     Only the rows of the item tables that a batch names are read, differentiated and written; no gradient and no score
@@ -74,8 +74,8 @@ def fit_large(
         targets: with ``sequences`` and ``examples`` as in ``fit``; all seeds have the same examples.
         loss_of: gives a loss for a backbone: in-batch or sampled, such as
             ``functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64)``.
-        aside: a dictionary the loss finds in ``batch.aside``; "sampler" may be drawn from, "log_frequency" has a row an
-            item, the rest is handed on as it is.
+        loss_inputs: a dictionary that the loss finds in ``batch.loss_inputs``; "sampler" may be drawn from,
+            "log_frequency" has a row an item, the rest is handed on as it is.
         initial: parameters to start from, without a seed axis; drawn afresh if not given.
         row_optimizer: of the item tables; default row-wise Adagrad at rate 0.05 from an accumulator of 0.
         optimizer: of the other parameters; default Adam at rate 1e-3.
@@ -95,10 +95,10 @@ def fit_large(
         of one seed stay in parts if their rows allow it, and are handed back on the host if not.
 
     Raises:
-        ValueError: as ``fit``; the loss reads the whole catalogue; ``aside`` holds lists of items.
+        ValueError: as ``fit``; the loss reads the whole catalogue; ``loss_inputs`` holds lists of items.
         FloatingPointError: the training loss is not finite.
     """
-    _check_large(loss_of, aside, model)
+    _check_large(loss_of, loss_inputs, model)
     sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
     sizes |= {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
     _check(model, train, validation, sizes | {"validation_sessions": validation_sessions})
@@ -107,7 +107,7 @@ def fit_large(
     first = _First(model, train.items.shape[1], jnp.dtype(table_dtype), initial)
     program = _program(first, loss_of, row_optimizer, optimizer, mesh, examples, sizes)
     sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
-    material = _placed(Material(examples, source, sample, aside), program.layout)
+    material = _placed(TrainingData(examples, source, sample, loss_inputs), program.layout)
     run = functools.partial(_run, program, first, material, max_steps, patience, keep_best, checkpoints)
     return _one_after_another(program, key, seeds, run, keep_best, max_steps, progress)
 
@@ -134,7 +134,7 @@ class _First:
         if self.initial is None:
             return jax.eval_shape(lambda: self.state(program, key))
         given = {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, (leaf, dtype) in self._given().items()}
-        fill = program.layout.fill if program.layout is not None else lambda params: params
+        fill = program.layout.pad_rows if program.layout is not None else lambda params: params
         return jax.eval_shape(lambda params: program.start(fill(params)), {"params": given})
 
     def _given(self) -> dict[str, tuple[Any, Any]]:
@@ -170,7 +170,7 @@ def _program(
 def _run(
     program: lazy_rows.RowProgram,
     first: _First,
-    material: Material,
+    material: TrainingData,
     max_steps: int,
     patience: int,
     keep_best: bool,
@@ -198,7 +198,7 @@ def _one_after_another(
     keep_best: bool,
     max_steps: int,
     progress: Callable[[Progress], None] | None,
-) -> Fitted:
+) -> FitResult:
     """Every seed, and what they came to; of those that are done, only the best parameters are held, on the host."""
     numbers = [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     outcomes: list[Outcome] = []
@@ -218,12 +218,12 @@ def _default_rows() -> RowOptimizer:
     return embedding.adagrad(0.05, rowwise=True, initial_accumulator_value=0.0, eps=1e-20)
 
 
-def _check_large(loss_of: gathered.LossOf, aside: Any, model: Encoder) -> None:
+def _check_large(loss_of: gathered.LossOf, loss_inputs: Any, model: Encoder) -> None:
     if getattr(loss_of, "func", loss_of) in _WHOLE_CATALOGUE:
         raise ValueError("loss_of reads the whole catalogue; expected an in-batch or a sampled loss")
-    if aside is not None and not isinstance(aside, dict):
-        raise ValueError(f"aside is a {type(aside).__name__}; expected a dictionary")
-    for name, value in (aside or {}).items():
+    if loss_inputs is not None and not isinstance(loss_inputs, dict):
+        raise ValueError(f"aside is a {type(loss_inputs).__name__}; expected a dictionary")
+    for name, value in (loss_inputs or {}).items():
         if name == "list_items":
             raise ValueError("aside holds list_items; expected no lists of items in training by rows")
         if name in _PER_ITEM and len(value) != model.num_items + 1:
@@ -258,7 +258,7 @@ def _drawn(
         chosen = {name: leaf for name, leaf in params.items() if name not in names}
     else:
         chosen = {name: params[name].astype(dtype) for name in names}
-    return chosen if program.layout is None else program.layout.fill({"params": chosen})["params"]
+    return chosen if program.layout is None else program.layout.pad_rows({"params": chosen})["params"]
 
 
 def _teller(progress: Callable[[Progress], None] | None, max_steps: int, num_seeds: int, place: int) -> Tell:
@@ -276,7 +276,7 @@ def _teller(progress: Callable[[Progress], None] | None, max_steps: int, num_see
 
 def _on_host(program: lazy_rows.RowProgram, params: Params) -> dict[str, np.ndarray]:
     """Parameters in the model's own shapes, on the host of every process."""
-    fetched = jax.tree.map(np.asarray, params) if program.layout is None else program.layout.fetch(params)
+    fetched = jax.tree.map(np.asarray, params) if program.layout is None else program.layout.to_host(params)
     return fetched["params"]
 
 
@@ -293,7 +293,7 @@ def _put(stacked: dict[str, np.ndarray], params: dict[str, np.ndarray], place: i
         stacked.setdefault(name, np.empty((num_seeds, *leaf.shape), leaf.dtype))[place] = leaf
 
 
-def _fitted(params: Params, outcomes: Sequence[Outcome], keep_best: bool) -> Fitted:
+def _fitted(params: Params, outcomes: Sequence[Outcome], keep_best: bool) -> FitResult:
     """The outcome of all seeds; those that stopped early have NaN from there on."""
     curves = [outcome.curves for outcome in outcomes]
     steps = max((curve.steps for curve in curves), key=len)
@@ -307,4 +307,4 @@ def _fitted(params: Params, outcomes: Sequence[Outcome], keep_best: bool) -> Fit
     metric = np.asarray([curve.recalls[curve.best] for curve in curves])
     seconds = sum(outcome.seconds for outcome in outcomes)
     speed = sum(outcome.timed for outcome in outcomes) / seconds if seconds else float("nan")
-    return Fitted(params, History(np.asarray(steps), losses, recalls), last, metric, speed)
+    return FitResult(params, History(np.asarray(steps), losses, recalls), last, metric, speed)

@@ -12,10 +12,10 @@ import numpy as np
 
 from alkd_jax import sharding
 from alkd_jax.models import Params
-from alkd_jax.training.checkpoints import KeptTraining, TrainingFolder, kept_training
+from alkd_jax.training.checkpoints import TrainingCheckpointer, TrainingFolder, open_checkpoints
 from alkd_jax.training.fingerprint import row_identity
 from alkd_jax.training.steppers import lazy_rows
-from alkd_jax.training.steppers.dense import Material
+from alkd_jax.training.steppers.dense import TrainingData
 
 Tell = Callable[[int, float, float, float, bool], None]
 """``tell(step, loss, recall, examples a second, whether it goes on)``."""
@@ -85,7 +85,7 @@ class RowRun:
     key: jax.Array
     start: Callable[[], lazy_rows.RowState]
     shapes: lazy_rows.RowState
-    material: Material
+    material: TrainingData
     max_steps: int
     patience: int
     keep_best: bool
@@ -97,7 +97,7 @@ class RowRun:
 
     def folder(
         self, checkpoints: TrainingFolder | None, key: jax.Array, initial: Params | None, length: int
-    ) -> contextlib.AbstractContextManager[KeptTraining | None]:
+    ) -> contextlib.AbstractContextManager[TrainingCheckpointer | None]:
         """The open folder of checkpoints, where there is one.
 
         Args:
@@ -121,7 +121,7 @@ class RowRun:
         options = {"patience": self.patience, "keep_best": self.keep_best, "table_dtype": ", ".join(sorted(dtype))}
         identity = row_identity(program, key, shapes, initial, self.material, length=length, **options)
         # The state itself is saved, and training waits: a copy would take as much memory again as the tables.
-        return kept_training(checkpoints, identity, self._template(), in_background=False)
+        return open_checkpoints(checkpoints, identity, self._template(), in_background=False)
 
     def _template(self) -> dict[str, Any]:
         """What is saved, described."""
@@ -136,7 +136,7 @@ class RowRun:
         best = state.params if self.is_copy_on_devices else jax.tree.map(on_host, self.shapes.params)
         return {"state": state, "best": best if self.keep_best else {}}
 
-    def run(self, kept: KeptTraining | None, tell: Tell) -> Outcome:
+    def run(self, kept: TrainingCheckpointer | None, tell: Tell) -> Outcome:
         """Runs intervals until the recall has stopped rising or the steps are spent."""
         found = None if kept is None else kept.restore()
         if found is None:
@@ -172,7 +172,7 @@ class RowRun:
     def _interval(self, state: lazy_rows.RowState, step: int) -> tuple[lazy_rows.RowState, float, float]:
         """The steps, and what is seen after them."""
         state, loss = lazy_rows.take_steps(self.program, state, self.key, self.material, np.int32(step))
-        with sharding.using(self.program.mesh):
+        with sharding.use_mesh(self.program.mesh):
             recall = lazy_rows.recall(self.program, state, self.material.validation)
         loss, recall = jax.device_get((loss, recall))
         return state, float(loss), float(recall)

@@ -23,7 +23,7 @@ class History:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The outcome of :func:`alkd_jax.training.fit`.
 
     Attributes:

@@ -16,17 +16,17 @@ from jaxtyping import Bool
 
 from alkd_jax.models import Params
 from alkd_jax.training.steppers import dense as programs
-from alkd_jax.training.steppers.dense import Material, Program, Seen, TrainState
+from alkd_jax.training.steppers.dense import IntervalMetrics, TrainingData, TrainState, TrainStep
 
 
 class Group(NamedTuple):
     """What one group of seeds reads: their keys, and what they learn from."""
 
     keys: jax.Array
-    material: Material
+    material: TrainingData
 
 
-def split(program: Program, keys: jax.Array, material: Material) -> list[Group]:
+def split(program: TrainStep, keys: jax.Array, material: TrainingData) -> list[Group]:
     """The groups of the seeds with these keys; examples with a seed axis are divided among them."""
     examples = material.examples
     if examples.weight.ndim == 1:
@@ -35,7 +35,7 @@ def split(program: Program, keys: jax.Array, material: Material) -> list[Group]:
     return [Group(own, material.replace(examples=part)) for own, part in pairs]  # type: ignore[attr-defined]
 
 
-def start(program: Program, params: Params, own: Iterable[str], groups: Sequence[Group]) -> list[TrainState]:
+def start(program: TrainStep, params: Params, own: Iterable[str], groups: Sequence[Group]) -> list[TrainState]:
     """The first state of every group.
 
     Args:
@@ -52,8 +52,8 @@ def start(program: Program, params: Params, own: Iterable[str], groups: Sequence
 
 
 def interval(
-    program: Program, states: Sequence[TrainState], groups: Sequence[Group], step: Any, active: Bool[np.ndarray, " S"]
-) -> tuple[list[TrainState], Seen]:
+    program: TrainStep, states: Sequence[TrainState], groups: Sequence[Group], step: Any, active: Bool[np.ndarray, " S"]
+) -> tuple[list[TrainState], IntervalMetrics]:
     """One interval of every group in which a seed is active.
 
     Args:
@@ -67,7 +67,7 @@ def interval(
         The new states, and what was seen of every seed, on the host.
     """
     size = len(active) // len(groups)
-    passed_over = Seen(np.zeros(size), np.zeros(size), np.ones((size, program.steps), bool))
+    passed_over = IntervalMetrics(np.zeros(size), np.zeros(size), np.ones((size, program.steps), bool))
     after, seen = list(states), [passed_over] * len(groups)
     for number, group in enumerate(groups):
         if active[number * size : (number + 1) * size].any():
@@ -75,17 +75,17 @@ def interval(
     return after, jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(seen))
 
 
-def joined(program: Program, parts: Sequence[Any]) -> Any:
+def joined(program: TrainStep, parts: Sequence[Any]) -> Any:
     """What lies in groups, as copies with one seed axis."""
     return _joined(program, tuple(parts))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _joined(program: Program, parts: tuple[Any, ...]) -> Any:
-    return program.settled(jax.tree.map(lambda *leaves: jnp.copy(jnp.concatenate(leaves)), *parts))
+def _joined(program: TrainStep, parts: tuple[Any, ...]) -> Any:
+    return program.constrain_sharding(jax.tree.map(lambda *leaves: jnp.copy(jnp.concatenate(leaves)), *parts))
 
 
-def cut(program: Program, stacked: Any) -> list[Any]:
+def cut(program: TrainStep, stacked: Any) -> list[Any]:
     """Arrays with a seed axis as those of every group; copies, also where there is one group."""
     num_seeds = jax.tree.leaves(stacked)[0].shape[0]
     size = 1 if jax.default_backend() == "cpu" and program.layout is None else num_seeds
@@ -93,5 +93,7 @@ def cut(program: Program, stacked: Any) -> list[Any]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _part(program: Program, size: int, stacked: Any, first: jax.Array) -> Any:
-    return program.settled(jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), stacked))
+def _part(program: TrainStep, size: int, stacked: Any, first: jax.Array) -> Any:
+    return program.constrain_sharding(
+        jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), stacked)
+    )

@@ -10,7 +10,6 @@ import alkd_jax as alkd
 from alkd_jax import baselines
 from alkd_jax.distillation.item_rules.recipe import Recipe
 from alkd_jax.llm.teachers import replay
-from alkd_jax.training.examples import ranked_rows
 
 from .best_rows import Row, taught
 from .sources import Source, parse_source
@@ -77,7 +76,7 @@ def in_their_place(dataset: alkd.Dataset, llm: alkd.Rankings) -> dict[str, alkd.
 
 def holds_next(dataset: alkd.Dataset, lists: alkd.Rankings) -> np.ndarray:
     """Which of the lists hold their session's next item."""
-    wanted = np.asarray(dataset.train.target)[ranked_rows(lists, dataset.train)]
+    wanted = np.asarray(dataset.train.target)[dataset.train.rows_of(lists.session_id)]
     return np.asarray((lists.items == wanted[:, None]).any(1))
 
 
@@ -86,7 +85,7 @@ def agreement(dataset: alkd.Dataset, lists: alkd.Rankings) -> np.ndarray:
     everyone = baselines.held_out_lists(
         baselines.sequential_rules, dataset.train_sequences, dataset.num_items, dataset.train, 50
     )
-    counted = everyone.items[ranked_rows(lists, dataset.train)]
+    counted = everyone.items[dataset.train.rows_of(lists.session_id)]
     shared = np.array(
         [np.isin(row[on], known).mean() for row, on, known in zip(lists.items, lists.mask, counted, strict=True)]
     )
@@ -98,7 +97,7 @@ def thinnest(dataset: alkd.Dataset, lists: alkd.Rankings, num: int) -> alkd.Rank
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     says = np.asarray(counts.followers.sum(1)).ravel()
     known = (np.log1p(says[dataset.train.items]) * dataset.train.mask).sum(1) / dataset.train.mask.sum(1)
-    order = np.argsort(known[ranked_rows(lists, dataset.train)], kind="stable")
+    order = np.argsort(known[dataset.train.rows_of(lists.session_id)], kind="stable")
     return taken(lists, order[:num])
 
 

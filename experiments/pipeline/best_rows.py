@@ -95,16 +95,16 @@ def ablation(recipe: Recipe) -> list[Row]:
     found = [taught(name, changed) for name, changed in made.items() if changed != recipe]
     found += [taught(name, recipe, **options) for name, options in settings.items()]
     identity = {"recipe": dataclasses.asdict(recipe), "sharpness": SHARPNESS}
-    return [*found, Row("the loudest item speaks", functools.partial(loudest, recipe=recipe), identity)]
+    return [*found, Row("the loudest item speaks", functools.partial(max_pooling, recipe=recipe), identity)]
 
 
 SHARPNESS = 16.0
 """Times which scores are pooled to stand for a maximum: ``log Σ exp(16 s) / 16`` is at most log(10) / 16 above it."""
 
 
-def loudest(
+def max_pooling(
     key: jax.Array, dataset: alkd.Dataset, *, recipe: Recipe, **options: Any
-) -> tuple[Encoder, training.Fitted]:
+) -> tuple[Encoder, training.FitResult]:
     """The recipe's student scored by its sessions' maximum in place of their sum.
 
     Teaching is by items alone, so nothing but the scoring differs. Scores times a large number are pooled:

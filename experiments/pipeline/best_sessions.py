@@ -18,7 +18,7 @@ from alkd_jax.distillation.soft_labels import counted_labels
 from alkd_jax.llm.teachers import replay
 from alkd_jax.models import Encoder
 from alkd_jax.training.augmentation import augmented
-from alkd_jax.training.examples import every_prefix, ranked_rows
+from alkd_jax.training.examples import prefix_examples
 from alkd_jax.types import PAD
 
 from . import distill_methods
@@ -89,13 +89,13 @@ def by_sessions(
     rankings: alkd.Rankings | None = None,
     start: Recipe | None = None,
     **options: Any,
-) -> tuple[Encoder, training.Fitted]:
+) -> tuple[Encoder, training.FitResult]:
     """A backbone trained on the sessions themselves, from a recipe's student on where there is a start."""
     made = alkd.models.create(backbone, num_items=dataset.num_items, dim=10, **(model or {}))
     if walked:
         dataset = dataclasses.replace(dataset, train_sequences=with_walks(dataset))
     if length != 10:
-        options["examples"] = every_prefix(dataset.train_sequences, length=length)
+        options["examples"] = prefix_examples(dataset.train_sequences, length=length)
     options |= objective(key, made, dataset, loss, rankings)
     if augment:
         options["loss"] = changed(made, **augment)
@@ -119,15 +119,17 @@ def objective(
         sampler = samplers.by_popularity(np.asarray(sequences.items), dataset.num_items)
         return {
             "loss": objectives.sampled_loss(model, "softmax", num_negatives=256),
-            "aside": {"sampler": sampler},
+            "loss_inputs": {"sampler": sampler},
         }
     if loss == "taught":
-        items, gain = counted_labels(baselines.sequential_rules, sequences, dataset.num_items, every_prefix(sequences))
+        items, gain = counted_labels(
+            baselines.sequential_rules, sequences, dataset.num_items, prefix_examples(sequences)
+        )
     else:
         lists = ensemble_lists(key, dataset) if rankings is None else rankings
-        items, gain = at_the_ends(dataset, lists)
-    aside = {"list_items": items, "list_gain": gain, "list_share": 0.5}
-    return {"loss": objectives.taught_softmax(model), "aside": aside}
+        items, gain = last_position_lists(dataset, lists)
+    loss_inputs = {"list_items": items, "list_gain": gain, "list_share": 0.5}
+    return {"loss": objectives.distilled_softmax(model), "loss_inputs": loss_inputs}
 
 
 @functools.lru_cache(maxsize=8)
@@ -136,13 +138,13 @@ def changed(model: Encoder, **chances: float) -> objectives.Loss:
     return augmented(objectives.in_batch_softmax(model), **chances)
 
 
-def at_the_ends(dataset: alkd.Dataset, lists: alkd.Rankings) -> tuple[np.ndarray, np.ndarray]:
+def last_position_lists(dataset: alkd.Dataset, lists: alkd.Rankings) -> tuple[np.ndarray, np.ndarray]:
     """Lists and gains of every prefix: those of its session where its target is the session's last item, else none."""
-    examples = every_prefix(dataset.train_sequences)
+    examples = prefix_examples(dataset.train_sequences)
     session, position = np.asarray(examples.session), np.asarray(examples.position)
     last = position == np.asarray(dataset.train_sequences.offsets)[session + 1] - 1
     row_of = np.full(len(dataset.train), -1)
-    row_of[ranked_rows(lists, dataset.train)] = np.arange(len(lists))
+    row_of[dataset.train.rows_of(lists.session_id)] = np.arange(len(lists))
     row = np.where(last, row_of[session], -1)
     items = np.where((row >= 0)[:, None], lists.items[row], PAD).astype(np.int32)
     weights = np.asarray(LIST_WEIGHTS, np.float32)[: items.shape[1]]
@@ -166,7 +168,7 @@ def ensemble_lists(key: jax.Array, dataset: alkd.Dataset) -> alkd.Rankings:
 
 def by_ensemble(
     key: jax.Array, dataset: alkd.Dataset, *, recipe: Recipe, **options: Any
-) -> tuple[Encoder, training.Fitted]:
+) -> tuple[Encoder, training.FitResult]:
     """The recipe with an ensemble's lists for all training sessions."""
     return best.train(key, dataset, preset=recipe, rankings=ensemble_lists(key, dataset), **options)
 
@@ -175,6 +177,8 @@ def with_walks(dataset: alkd.Dataset) -> alkd.Sequences:
     """The training sessions and as many walked along what follows what in them."""
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     own, num = dataset.train_sequences, len(dataset.train_sequences)
-    made = rules.walks(np.random.default_rng(0), rules.follow_rules(counts), counts.popularity, num)
+    made = rules.random_walk_sessions(
+        np.random.default_rng(0), rules.cooccurrence_rules(counts), counts.popularity, num
+    )
     offsets = np.concatenate([np.asarray(own.offsets), own.offsets[-1] + made.offsets[1:]]).astype(np.int32)
     return alkd.Sequences(items=np.concatenate([np.asarray(own.items), made.items]), offsets=offsets)

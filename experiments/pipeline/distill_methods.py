@@ -11,17 +11,17 @@ import alkd_jax as alkd
 from alkd_jax import baselines, training
 from alkd_jax.distillation import alkdrec as lists_distillation
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
+from alkd_jax.io import read_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.training.examples import last_item_examples
 
 from .methods import BASELINES, DISTILLATION_RATE, DISTILLED, SELECTIONS, TUNED, role_of
 from .run import OpenRun, first_seed
-from .run_folder import read_json
 
 _GUIDED: Mapping[str, Any] = {"DE": de, "FTD": ftd, "HTD": htd, "unKD": unkd, "RD": rd}
 
 
-def distilled(run: OpenRun, method: str, lists: alkd.Rankings | None, **options: Any) -> training.Fitted:
+def distilled(run: OpenRun, method: str, lists: alkd.Rankings | None, **options: Any) -> training.FitResult:
     """Makes the student of a method, every seed in one program.
 
     Args:
@@ -42,7 +42,7 @@ def fine_tuned(
     options: Mapping[str, Any],
     *,
     tuned: Mapping[str, Any],
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains the run's students on.
 
     Args:
@@ -57,13 +57,15 @@ def fine_tuned(
     options = {"patience": 20, "recall_at": recall_at, "learning_rate": rate, **options}
     model, data = run.model("student"), (run.split("train"), run.split("validation"))
     student = jax.tree.map(lambda leaf: leaf[: options["seeds"]], run.params("student"))
-    loss, aside = run.objective(model)
-    options |= {"loss": loss, "aside": aside}
+    loss, loss_inputs = run.objective(model)
+    options |= {"loss": loss, "loss_inputs": loss_inputs}
     key = method_key(run, method)
     if lists is None:
         return training.fit(key, model, *data, initial=student, examples=last_item_examples(data[0]), **options)
     bounds = (lists.items.shape[1],) if method == "TR" else tuned.get("bounds")
-    return lists_distillation.distil(key, model, student, *data, lists, released=run.released, bounds=bounds, **options)
+    return lists_distillation.distill(
+        key, model, student, *data, lists, released=run.released, bounds=bounds, **options
+    )
 
 
 def from_scratch(
@@ -73,7 +75,7 @@ def from_scratch(
     options: Mapping[str, Any],
     *,
     tuned: Mapping[str, Any],
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a student anew under one of the baselines; the key is the plain student's.
 
     Args:
@@ -85,12 +87,12 @@ def from_scratch(
     """
     key, data = run.key(1), (run.split("train"), run.split("validation"))
     model = run.model(role_of(method))
-    base, aside = run.objective(model)
-    options = {**options, "base": base, "aside": aside, **tuned}
+    base, loss_inputs = run.objective(model)
+    options = {**options, "base": base, "loss_inputs": loss_inputs, **tuned}
     if method == "DSL":
-        return dsl.distil(key, model, *data, **options)
+        return dsl.distill(key, model, *data, **options)
     if lists is not None:
-        return dllm2rec.distil(key, model, lists, *data, **options)
+        return dllm2rec.distill(key, model, lists, *data, **options)
     if method in ("unKD", "RD"):
         options |= {"sequences": run.dataset.train_sequences}
     teacher = run.model("teacher"), first_seed(run.params("teacher"))

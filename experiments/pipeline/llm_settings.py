@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import alkd_jax as alkd
+from alkd_jax.io import read_json, write_json
 from alkd_jax.llm import prompts, teachers
 from alkd_jax.llm.client import Client, is_final
 from alkd_jax.llm.endpoint import Endpoint
@@ -18,9 +19,7 @@ from alkd_jax.llm.pricing import PRICES, Price, dollars
 from alkd_jax.llm.rate_limits import Limits
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import replay
-from alkd_jax.llm.usage import Account
-
-from .run_folder import read_json, write_json
+from alkd_jax.llm.usage import UsageReport
 
 TEMPLATE_OF = {"ML": "movies", "Games": "games"}
 
@@ -176,7 +175,7 @@ def questions(asking: Asking, dataset: alkd.Dataset) -> Iterator[prompts.Questio
     """The run's questions, one by one."""
     sessions, candidates = asked_sessions(asking.run, dataset)
     template = template_of(asking, dataset)
-    return teachers.words(sessions, candidates, dataset.titles, template, seed=asking.order_seed)
+    return teachers.build_questions(sessions, candidates, dataset.titles, template, seed=asking.order_seed)
 
 
 def keep_asking(asking: Asking) -> None:
@@ -205,7 +204,7 @@ def command(run: pathlib.Path) -> str:
     )
 
 
-def keep_account(run: pathlib.Path, account: Account, store: Store) -> None:
+def keep_account(run: pathlib.Path, account: UsageReport, store: Store) -> None:
     """Adds a call's account to the run's, with the totals of the store."""
     path = run / "llm" / "account.json"
     calls = read_json(path)["calls"] if path.exists() else []

@@ -11,6 +11,7 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import evaluation, objectives, samplers, scoring, sharding
+from alkd_jax.io import read_json, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
@@ -18,7 +19,7 @@ from alkd_jax.training import checkpoints
 
 from ..reporting.console import console
 from .methods import chosen_by, role_of
-from .run_folder import RunFolder, read_json, write_json
+from .run_folder import RunFolder
 from .settings import Settings
 from .sources import parse_source
 
@@ -86,7 +87,7 @@ class OpenRun:
     @property
     def mesh(self) -> jax.sharding.Mesh | None:
         """The devices to compute on; None for one."""
-        return None if self.settings.mesh is None else sharding.make(self.settings.mesh)
+        return None if self.settings.mesh is None else sharding.make_mesh(self.settings.mesh)
 
     @property
     def released(self) -> bool:

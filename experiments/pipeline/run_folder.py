@@ -4,83 +4,16 @@ One process at a time works in a folder; others may look.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-LOCK = ".lock"
-"""The file that the process working in a folder has locked; it holds that process's number and stays behind."""
-
-_held: dict[tuple[int, pathlib.Path], int] = {}
-_holding = threading.Lock()
-
-
-def hold(folder: pathlib.Path) -> bool:
-    """Keeps other processes from working in a folder until this one ends, however it ends.
-
-    Args:
-        folder: that is there; this process may hold it already.
-
-    Returns:
-        Whether it was not held before.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    lock, key = folder / LOCK, (os.getpid(), folder.resolve())
-    with _holding:
-        before = _held.get(key)
-        if before is not None:
-            # A folder that was deleted and made again has another lock.
-            if lock.exists() and os.path.samestat(os.fstat(before), lock.stat()):
-                return False
-            os.close(_held.pop(key))
-        taken = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            number = os.read(taken, 20).decode(errors="replace").strip()
-            os.close(taken)
-            if not isinstance(error, BlockingIOError):
-                raise
-            who = f"process {number}" if number.isdecimal() else "another process"
-            raise ValueError(f"{folder} is in use by {who}; wait for its end, or choose another folder") from None
-        os.ftruncate(taken, 0)
-        os.write(taken, f"{os.getpid()}\n".encode())
-        _held[key] = taken
-        return True
-
-
-def let_go(folder: pathlib.Path) -> None:
-    """Lets other processes work in a folder that this one holds."""
-    with _holding:
-        os.close(_held.pop((os.getpid(), folder.resolve())))
-
-
-def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes JSON so that the file is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Reads JSON.
-
-    Raises:
-        ValueError: the file is damaged; names file and line.
-    """
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
+from alkd_jax.io import LOCK, lock_folder, read_json, unlock_folder, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +46,7 @@ class RunFolder:
         if not (self.path / "run.json").exists() and self.path.is_dir():
             self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
-        is_new = hold(self.path)
+        is_new = lock_folder(self.path)
         try:
             # Another process may have made it in between.
             if (self.path / "run.json").exists():
@@ -123,7 +56,7 @@ class RunFolder:
                 write_json(self.path / "run.json", dict(identity))
         except BaseException:
             if is_new:
-                let_go(self.path)
+                unlock_folder(self.path)
             raise
 
     def _check(self, identity: Mapping[str, Any]) -> None:
@@ -143,12 +76,12 @@ class RunFolder:
             raise ValueError(f"{self.path} holds files that are not a run's; choose another folder")
 
     @property
-    def hops(self) -> dict[str, dict[str, Any]]:
+    def stages(self) -> dict[str, dict[str, Any]]:
         """What is recorded of each finished hop: its inputs' digest, outputs, seconds."""
         record = self.path / "hops.json"
         return read_json(record) if record.exists() else {}
 
-    def hop(
+    def stage(
         self,
         name: str,
         inputs: Mapping[str, Any],
@@ -166,7 +99,7 @@ class RunFolder:
             work: writes the outputs into the folder it is given; they are moved in place when all are there.
             after: hops whose outputs it reads; it is run again when they were run on other inputs.
         """
-        recorded = self.hops
+        recorded = self.stages
         chain = {earlier: recorded[earlier]["digest"] for earlier in after}
         told = json.dumps({"inputs": dict(inputs), "after": chain}, sort_keys=True)
         digest = hashlib.sha256(told.encode()).hexdigest()
@@ -185,13 +118,13 @@ class RunFolder:
             shutil.rmtree(partial, ignore_errors=True)
         seconds = time.perf_counter() - began
         record = {"digest": digest, "outputs": list(outputs), "seconds": round(seconds, 3)}
-        earlier = {other: kept for other, kept in self.hops.items() if other != name}
+        earlier = {other: kept for other, kept in self.stages.items() if other != name}
         write_json(self.path / "hops.json", earlier | {name: record})
         self.announce(f"{name}: {seconds:.1f} s")
 
     def _put_in_place(self, name: str, partial: pathlib.Path, outputs: Sequence[str]) -> None:
         """Replaces the hop's former outputs, its record first, so that a crash in between only runs it again."""
-        recorded = self.hops
+        recorded = self.stages
         if name in recorded:
             del recorded[name]
             write_json(self.path / "hops.json", recorded)

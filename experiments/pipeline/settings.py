@@ -121,7 +121,7 @@ class Settings:
             raise ValueError(f"--teacher is {self.ranker!r}; expected {' or '.join(TEACHERS)}")
         parse_methods(self.methods)
         if self.mesh is not None:
-            sharding.make(self.mesh)
+            sharding.make_mesh(self.mesh)
         if self.selection == "released" and parse_source(self.data).kind != "released":
             raise ValueError("--selection released needs --data released:PATH:NAME")
         if self.ranker == "replay" and self.rankings is None and parse_source(self.data).kind != "released":

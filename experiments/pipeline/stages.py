@@ -14,6 +14,7 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import baselines, evaluation, maxmin, selection, training
+from alkd_jax.io import write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.training import checkpoints
 
@@ -21,7 +22,7 @@ from ..reporting.console import training_bar
 from . import distill_methods, llm_settings, offline_teachers, session_selection
 from .methods import chosen_by, role_of, trained_methods
 from .run import OpenRun, first_seed
-from .run_folder import RunFolder, write_json
+from .run_folder import RunFolder
 
 NEIGHBORS: Mapping[str, baselines.Scorer] = {
     "Popularity": baselines.popularity,
@@ -49,7 +50,7 @@ class Run(OpenRun):
 
         def work(folder: pathlib.Path) -> None:
             model = self.model(role)
-            loss, aside = self.objective(model)
+            loss, loss_inputs = self.objective(model)
             title = f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)"
             with self.watched(role, title) as watching:
                 fitted = training.fit(
@@ -59,7 +60,7 @@ class Run(OpenRun):
                     self.split("validation"),
                     seeds=settings.seeds,
                     loss=loss,
-                    aside=aside,
+                    loss_inputs=loss_inputs,
                     patience=patience,
                     max_steps=settings.max_steps,
                     mesh=self.mesh,
@@ -70,7 +71,7 @@ class Run(OpenRun):
         inputs: dict[str, Any] = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
         if self.base_loss != "bpr":
             inputs["loss"] = self.base_loss
-        self.folder.hop(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], work)
+        self.folder.stage(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], work)
 
     @contextlib.contextmanager
     def watched(self, name: str, title: str) -> Iterator[dict[str, Any]]:
@@ -95,7 +96,7 @@ class Run(OpenRun):
             difficulty = selection.session_difficulty(model, params, train.items, train.mask, mesh=self.mesh)
             np.savez(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
 
-        self.folder.hop("difficulty", {}, ["difficulty.npz"], work, after=[judge])
+        self.folder.stage("difficulty", {}, ["difficulty.npz"], work, after=[judge])
 
     def hop_policy(self) -> None:
         """Solves the max-min game over the training sessions (released: by the paper's closed form)."""
@@ -123,7 +124,7 @@ class Run(OpenRun):
                 support_size=solution.support_size,
             )
 
-        self.folder.hop(
+        self.folder.stage(
             "policy",
             {"solver": "closed form" if self.released else "exact", "ratios": list(self.settings.ratios)},
             ["policy.npz"],
@@ -144,7 +145,7 @@ class Run(OpenRun):
 
         inputs = {"selection": settings.selection, "budget": settings.num_asked}
         after = ["policy"] if settings.selection == "own" else []
-        self.folder.hop("selection", inputs, ["selection.json"], work, after=after)
+        self.folder.stage("selection", inputs, ["selection.json"], work, after=after)
 
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
         """Which training sessions the teacher can answer: all, or those with a recorded list."""
@@ -167,7 +168,7 @@ class Run(OpenRun):
             )
 
         inputs = {"candidates": self.settings.candidates, "asked": list(chosen_by(self.settings.asked_methods))}
-        self.folder.hop("candidates", inputs, ["candidates.jsonl"], work, after=["teacher", "selection"])
+        self.folder.stage("candidates", inputs, ["candidates.jsonl"], work, after=["teacher", "selection"])
 
     def hop_rankings(self) -> None:
         """Has the chosen sessions ranked, each once, by whoever the settings name; asks no server."""
@@ -191,7 +192,7 @@ class Run(OpenRun):
             write_json(folder / "rankings.report.json", report | {"teacher": settings.ranker})
 
         outputs = ["rankings.jsonl", "rankings.report.json"]
-        self.folder.hop("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
+        self.folder.stage("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
 
     def hop_lists(self) -> None:
         """Puts together what every method learns from; small next to training, so all anew where one is new."""
@@ -205,7 +206,7 @@ class Run(OpenRun):
             np.savez(folder / "lists.npz", allow_pickle=False, **arrays)
 
         inputs = {"methods": list(methods), "correction": self.settings.correction}
-        self.folder.hop("lists", inputs, ["lists.npz"], work, after=["teacher", "selection", "rankings"])
+        self.folder.stage("lists", inputs, ["lists.npz"], work, after=["teacher", "selection", "rankings"])
 
     def lists(self, method: str) -> alkd.Rankings | None:
         """What a method learns from; None where it needs no lists."""
@@ -230,7 +231,7 @@ class Run(OpenRun):
         inputs = {"max_steps": settings.max_steps, "lists": learned}
         outputs = [f"distilled/{method}", f"distilled/{method}.history.npz"]
         after = ["student"] if method == "DSL" else ["student", "teacher"]
-        self.folder.hop(f"distil-{method}", inputs | self.tuned(method), outputs, work, after=after)
+        self.folder.stage(f"distil-{method}", inputs | self.tuned(method), outputs, work, after=after)
 
     def hop_ranks(self) -> None:
         """Ranks the test targets with every trained model, seed by seed; the training-free ranks go beside them."""
@@ -254,7 +255,7 @@ class Run(OpenRun):
 
         methods = self.settings.asked_methods
         after = ["neighbors", "teacher", "student", *(f"distil-{method}" for method in methods)]
-        self.folder.hop("ranks", {"methods": list(methods)}, ["ranks.npz", "released_ndcg.json"], work, after=after)
+        self.folder.stage("ranks", {"methods": list(methods)}, ["ranks.npz", "released_ndcg.json"], work, after=after)
 
     def hops_to_candidates(self) -> None:
         """Runs what is not done yet of all that comes before the teacher is asked."""
@@ -283,10 +284,10 @@ def rank_by_counting(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
         ranks = {name: baselines.rank_targets(method, counts, dataset.test) for name, method in NEIGHBORS.items()}
         np.savez(folder / "neighbor_ranks.npz", allow_pickle=False, **ranks)
 
-    run_folder.hop("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
+    run_folder.stage("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
 
 
-def save_fitted(folder: pathlib.Path, name: str, fitted: training.Fitted) -> None:
+def save_fitted(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:
     """Writes the parameters and the learning curves of a training run."""
     checkpoints.save_params(folder / name, fitted.params)
     history = dataclasses.asdict(fitted.history)

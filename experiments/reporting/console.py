@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from alkd_jax import training
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
-from alkd_jax.llm.usage import Account
+from alkd_jax.llm.usage import UsageReport
 
 from ..pipeline import compile_cache
 
@@ -59,7 +59,7 @@ def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
 
 
 @contextlib.contextmanager
-def asking_bar(total: int) -> Iterator[Callable[[Account, Ledger], None]]:
+def asking_bar(total: int) -> Iterator[Callable[[UsageReport, Ledger], None]]:
     """Shows how many of a language model's answers are in and what they cost; a line every 30 s without a terminal.
 
     Args:
@@ -72,7 +72,7 @@ def asking_bar(total: int) -> Iterator[Callable[[Account, Ledger], None]]:
     with told_bar() as bar:
         task = bar.add_task("asking", total=total, told="")
 
-        def show(account: Account, ledger: Ledger) -> None:
+        def show(account: UsageReport, ledger: Ledger) -> None:
             nonlocal told_at
             usable = f"{account.valid_rate:.0%} usable"
             money = f"{dollars(ledger.confirmed)} paid, {dollars(ledger.possible + ledger.reserved)} more at most"
@@ -86,7 +86,7 @@ def asking_bar(total: int) -> Iterator[Callable[[Account, Ledger], None]]:
 
 
 @contextlib.contextmanager
-def told_in_one_line() -> Iterator[None]:
+def cli_errors() -> Iterator[None]:
     """Ends the command with one line for what the user can mend, and says how to go on after Ctrl-C.
 
     Turns the compile cache on first, if this process is a command.

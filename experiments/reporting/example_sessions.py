@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 
+from alkd_jax.io import read_json
+
 from ..pipeline.methods import chosen_by
-from ..pipeline.run_folder import read_json
 from ..pipeline.stages import Run
 
 NUMBER = 10

@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alkd_jax.distillation.alkdrec import RECALL_AT
+from alkd_jax.io import read_json, write_json
 
 from ..pipeline.methods import BASELINES, CONTROLS, SELECTIONS, TUNED, trained_methods
-from ..pipeline.run_folder import read_json, write_json
 from ..pipeline.sources import parse_source
 from ..pipeline.stages import NEIGHBORS, Run
 from . import comparisons, example_sessions, teacher_quality
@@ -36,7 +36,7 @@ KINDS = {
 def write_report(run: Run, results: Mapping[str, Any]) -> None:
     """Writes `report.html` into the run's folder."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__), autoescape=True)
-    kept = run.folder.hops
+    kept = run.folder.stages
     account = teacher_quality.teacher_account(run)
     headings, differences = comparisons.as_rows(results["tests"], list(results["methods"]))
     write_json(run.folder.path / "teaching.json", account)

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 
 from alkd_jax.evaluation import metrics
+from alkd_jax.io import read_json, write_json
 
-from ..pipeline.run_folder import read_json, write_json
 from ..pipeline.stages import Run
 from . import comparisons
 
@@ -73,7 +73,7 @@ def tested(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         write_json(folder / "tests.json", comparisons.compare_all(ranks, seed=run.settings.seed))
 
     inputs = {"metrics": comparisons.METRICS, "sign_patterns": comparisons.SIGN_PATTERNS}
-    run.folder.hop("tests", inputs, ["tests.json"], work, after=["ranks"])
+    run.folder.stage("tests", inputs, ["tests.json"], work, after=["ranks"])
     return read_json(run.folder.path / "tests.json")
 
 

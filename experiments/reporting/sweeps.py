@@ -9,7 +9,8 @@ from typing import Any
 import tabulate
 from matplotlib.figure import Figure
 
-from ..pipeline.run_folder import hold, write_json
+from alkd_jax.io import lock_folder, write_json
+
 from ..pipeline.settings import Settings
 from ..reproduce import run_pipeline
 from .console import console
@@ -45,7 +46,7 @@ def sweep(
             # What the change does not touch is taken over; the hops' records tell which that is.
             partial = base.out / f".{name}.partial"
             base.out.mkdir(parents=True, exist_ok=True)
-            hold(base.out)
+            lock_folder(base.out)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(first, partial)
             partial.rename(out)

@@ -8,9 +8,10 @@ from typing import Any
 
 import tabulate
 
+from alkd_jax.io import read_json, write_json
+
 from .. import tune
 from ..pipeline.methods import CONTROLS
-from ..pipeline.run_folder import read_json, write_json
 from ..pipeline.settings import Settings
 from ..pipeline.sources import parse_source
 from ..pipeline.stages import Run
@@ -55,8 +56,8 @@ class Tables:
         budget: sessions asked about; default the paper's.
         mesh: devices to compute on, as data=2,model=4; by default one.
         trials: option sets tried for every method that has options, see `experiments.tune`; 0 takes the defaults.
-        teacher: who ranks the chosen sessions, as in `pipeline.settings`; by default the data's own, which prepared data do not
-            have.
+        teacher: who ranks the chosen sessions, see `pipeline.settings`; by default the data's own, which prepared data
+            do not have.
         rankings: file of recorded lists that replay reads, for a single data set.
     """
 

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 import alkd_jax as alkd
+from alkd_jax.io import read_json
 
 from ..pipeline.llm_settings import asked_sessions
-from ..pipeline.run_folder import read_json
 from ..pipeline.stages import Run
 
 FROM_CANDIDATES = ("simulated", "openai", "conventional")

@@ -9,7 +9,7 @@ from typing import Any
 
 from alkd_jax.data.interactions import EARLIEST, Interactions, gather
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines, read_objects
 from alkd_jax.data.text.text_files import TextFile
@@ -59,25 +59,27 @@ def load_amazon(
     """
     if year not in _REVIEW_KEYS:
         raise ValueError(f"year: {year}, expected one of {', '.join(map(str, _REVIEW_KEYS))}")
-    faults = Faults(strict)
-    titles, report = (None, {}) if meta is None else _read_titles(TextFile(pathlib.Path(meta)), year, unescape, faults)
+    bad_rows = BadRows(strict)
+    titles, report = (
+        (None, {}) if meta is None else _read_titles(TextFile(pathlib.Path(meta)), year, unescape, bad_rows)
+    )
     file = TextFile(pathlib.Path(reviews))
-    frames = ((str(file), frame) for frame in _review_frames(file, year, faults))
+    frames = ((str(file), frame) for frame in _review_frames(file, year, bad_rows))
     name = f"Amazon {year} {file.path.name.split('.')[0]}"
-    return gather(name, frames, faults, titles=titles, earliest=EARLIEST, report=report)
+    return gather(name, frames, bad_rows, titles=titles, earliest=EARLIEST, report=report)
 
 
-def _review_frames(file: TextFile, year: int, faults: Faults) -> Iterator[Any]:
+def _review_frames(file: TextFile, year: int, bad_rows: BadRows) -> Iterator[Any]:
     start = next((block for _, block in text_files.blocks(file, size=1 << 18)), b"")
     if start.lstrip().startswith(b"{"):
-        return read_json_lines(file, faults, _REVIEW_KEYS[year])
+        return read_json_lines(file, bad_rows, _REVIEW_KEYS[year])
     lines = start.decode("utf-8", "replace").splitlines()[:_SNIFFED]
     if not lines:
         raise ValueError(f"{file}: empty, expected reviews as JSON lines or ratings as csv")
     first = lines[0].split(",")
     if not {"parent_asin", "asin", "item"}.isdisjoint(first):
-        return read_delimited(file, faults, _RATING_NAMES, separator=",")
-    return read_delimited(file, faults, _RATING_NAMES, separator=",", header=_ratings_header(file, lines))
+        return read_delimited(file, bad_rows, _RATING_NAMES, separator=",")
+    return read_delimited(file, bad_rows, _RATING_NAMES, separator=",", header=_ratings_header(file, lines))
 
 
 def _ratings_header(file: TextFile, lines: Sequence[str]) -> list[str]:
@@ -91,12 +93,12 @@ def _ratings_header(file: TextFile, lines: Sequence[str]) -> list[str]:
     return [*(("user", "item") if user_first > item_first else ("item", "user")), "rating", "time"]
 
 
-def _read_titles(file: TextFile, year: int, unescape: bool, faults: Faults) -> tuple[dict[str, str], dict[str, Any]]:
+def _read_titles(file: TextFile, year: int, unescape: bool, bad_rows: BadRows) -> tuple[dict[str, str], dict[str, Any]]:
     """Titles in the order of the file; of rows with one identifier the first that has a title counts."""
     titles: dict[str, str] = {}
     repeated, untitled, key = 0, 0, _ITEM_KEY[year]
     nameless: list[tuple[int, object]] = []
-    for line, row in read_objects(file, faults):
+    for line, row in read_objects(file, bad_rows):
         item, title = row.get(key), row.get("title")
         if not isinstance(item, str) or not item:
             nameless.append((line, f"no {key}"))
@@ -105,7 +107,7 @@ def _read_titles(file: TextFile, year: int, unescape: bool, faults: Faults) -> t
         title = title if isinstance(title, str) else ""
         if not titles.get(item):
             titles[item] = html.unescape(title) if unescape else title
-    faults.add(str(file), f"no {key}", nameless)
+    bad_rows.add(str(file), f"no {key}", nameless)
     untitled = sum(not title for title in titles.values())
     return titles, {
         "titles_file": file.path.name,

@@ -9,7 +9,7 @@ import numpy as np
 
 from alkd_jax.data.interactions import Interactions, gather
 from alkd_jax.data.prepared import Prepared
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.text_files import TextFile
 
@@ -38,18 +38,18 @@ def load_gru4rec(
     """
     import polars as pl
 
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
 
     def frames() -> Iterator[tuple[str, Any]]:
         for path, number in ((train, "0"), (test, "2")):
             if path is None:
                 continue
-            for frame in read_delimited(TextFile(pathlib.Path(path)), faults, _COLUMNS):
+            for frame in read_delimited(TextFile(pathlib.Path(path)), bad_rows, _COLUMNS):
                 # one number may name two sessions in two files
                 apart = frame.with_columns(session=pl.lit(f"{number}:") + pl.col("session"), split=pl.lit(number))
                 yield str(path), frame if test is None else apart
 
-    return gather(pathlib.Path(train).name, frames(), faults)
+    return gather(pathlib.Path(train).name, frames(), bad_rows)
 
 
 def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared) -> None:

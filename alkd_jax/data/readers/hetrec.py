@@ -4,7 +4,7 @@ import os
 
 from alkd_jax.data.interactions import EARLIEST, Interactions, gather
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 
 _RATINGS = "user_ratedmovies-timestamps.dat"
@@ -31,14 +31,14 @@ def load_hetrec(path: str | os.PathLike[str], *, strict: bool = False) -> Intera
     Reference:
         Cantador, Brusilovsky, Kuflik: HetRec 2011.
     """
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
     ratings, movies = text_files.find(path, _RATINGS), text_files.find(path, "movies.dat")
     encoding = text_files.encoding_of(movies)
     titles: dict[str, str] = {}
-    for frame in read_delimited(movies, faults, {"item": ("id",), "title": ("title",)}, encoding=encoding):
+    for frame in read_delimited(movies, bad_rows, {"item": ("id",), "title": ("title",)}, encoding=encoding):
         for item, title in zip(frame["item"], frame["title"], strict=True):
             titles.setdefault(item, "" if title == _MISSING else title)
     columns = {"user": ("userID",), "item": ("movieID",), "time": ("timestamp",)}
-    frames = ((str(ratings), frame) for frame in read_delimited(ratings, faults, columns))
+    frames = ((str(ratings), frame) for frame in read_delimited(ratings, bad_rows, columns))
     report = {"titles_file": movies.path.name, "titles_encoding": encoding, "titles_read": len(titles)}
-    return gather("HetRec 2011 MovieLens-2k", frames, faults, titles=titles, earliest=EARLIEST, report=report)
+    return gather("HetRec 2011 MovieLens-2k", frames, bad_rows, titles=titles, earliest=EARLIEST, report=report)

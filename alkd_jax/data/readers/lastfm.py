@@ -6,7 +6,7 @@ from typing import Any
 
 from alkd_jax.data.interactions import EARLIEST, Interactions, gather
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 
 _PLAYS = "userid-timestamp-artid-artname-traid-traname.tsv"
@@ -30,10 +30,10 @@ def load_lastfm(path: str | os.PathLike[str], *, strict: bool = False) -> Intera
     Reference:
         Celma: Music Recommendation and Discovery, 2010.
     """
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
     file = text_files.find(path, _PLAYS)
-    frames = read_delimited(file, faults, {name: (name,) for name in _COLUMNS}, header=_COLUMNS)
-    return gather("Last.fm-1K", ((str(file), frame) for frame in _tracks(frames)), faults, earliest=EARLIEST)
+    frames = read_delimited(file, bad_rows, {name: (name,) for name in _COLUMNS}, header=_COLUMNS)
+    return gather("Last.fm-1K", ((str(file), frame) for frame in _tracks(frames)), bad_rows, earliest=EARLIEST)
 
 
 def _tracks(frames: Iterator[Any]) -> Iterator[Any]:

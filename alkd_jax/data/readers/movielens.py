@@ -4,7 +4,7 @@ import os
 
 from alkd_jax.data.interactions import EARLIEST, Interactions, gather
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 
 
@@ -25,7 +25,7 @@ def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Int
     Reference:
         Harper, Konstan: The MovieLens Datasets, 2015.
     """
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
     ratings = text_files.find(path, "ratings.csv", "ratings.dat")
     colons = (ratings.member or ratings.path.name).removesuffix(".gz").endswith(".dat")
     movies = text_files.find(path, "movies.dat" if colons else "movies.csv")
@@ -33,7 +33,7 @@ def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Int
     titles: dict[str, str] = {}
     for frame in read_delimited(
         movies,
-        faults,
+        bad_rows,
         {"item": ("movieId",), "title": ("title",)},
         separator="::" if colons else ",",
         header=("movieId", "title", "genres") if colons else None,
@@ -43,11 +43,11 @@ def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Int
         titles.update(zip(frame["item"], frame["title"], strict=True))
     frames = read_delimited(
         ratings,
-        faults,
+        bad_rows,
         {"user": ("userId",), "item": ("movieId",), "time": ("timestamp",)},
         separator="::" if colons else ",",
         header=("userId", "movieId", "rating", "timestamp") if colons else None,
     )
     report = {"titles_encoding": encoding, "titles_read": len(titles)}
     named = ((str(ratings), frame) for frame in frames)
-    return gather("MovieLens", named, faults, titles=titles, earliest=EARLIEST, report=report)
+    return gather("MovieLens", named, bad_rows, titles=titles, earliest=EARLIEST, report=report)

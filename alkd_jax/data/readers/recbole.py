@@ -11,7 +11,7 @@ import numpy as np
 
 from alkd_jax.data.interactions import Interactions, gather
 from alkd_jax.data.prepared import Prepared
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.text_files import TextFile
 
@@ -45,14 +45,14 @@ def load_recbole(path: str | os.PathLike[str], *, strict: bool = False) -> Inter
         FileNotFoundError: there is no ``.inter`` file.
         ValueError: a file is damaged, lacks a column, or has a bad row and ``strict`` is set.
     """
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
     prefix = _prefix(pathlib.Path(path))
     whole, parts = _ending(prefix, "inter"), [_ending(prefix, f"{part}.inter") for part in _PARTS]
     files = [(whole, None)] if whole.is_file() else [(file, n) for n, file in enumerate(parts) if file.is_file()]
     if not files:
         raise FileNotFoundError(f"{whole}: no such file, and no {parts[0].name}")
-    frames = (pair for file, number in files for pair in _inter_frames(file, number, faults))
-    return gather(prefix.name, frames, faults, titles=_read_titles(_ending(prefix, "item"), faults))
+    frames = (pair for file, number in files for pair in _inter_frames(file, number, bad_rows))
+    return gather(prefix.name, frames, bad_rows, titles=_read_titles(_ending(prefix, "item"), bad_rows))
 
 
 def _prefix(path: pathlib.Path) -> pathlib.Path:
@@ -67,12 +67,12 @@ def _typed(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}{kind}" for name in names for kind in (*(f":{kind}" for kind in _TYPES), ""))
 
 
-def _inter_frames(file: pathlib.Path, number: int | None, faults: Faults) -> Iterator[tuple[str, Any]]:
+def _inter_frames(file: pathlib.Path, number: int | None, bad_rows: BadRows) -> Iterator[tuple[str, Any]]:
     import polars as pl
 
     columns = {key: _typed(names) for key, names in _COLUMNS.items()}
     for frame in read_delimited(
-        TextFile(file), faults, columns, optional=("user", "time", "session", "list"), quoted=True
+        TextFile(file), bad_rows, columns, optional=("user", "time", "session", "list"), quoted=True
     ):
         if not {"user", "session"} & set(frame.columns):
             raise ValueError(f"{file}, line 1: no user_id and no session_id column")
@@ -91,12 +91,12 @@ def _unfolded(frame: Any) -> Any:
     return frame.select("line", pl.col(key).alias("session"), "item").explode("item")
 
 
-def _read_titles(file: pathlib.Path, faults: Faults) -> dict[str, str] | None:
+def _read_titles(file: pathlib.Path, bad_rows: BadRows) -> dict[str, str] | None:
     if not file.is_file():
         return None
     titles: dict[str, str] = {}
     columns = {"item": _typed(("item_id",)), "title": _typed(_TITLES)}
-    for frame in read_delimited(TextFile(file), faults, columns, optional=("title",), quoted=True):
+    for frame in read_delimited(TextFile(file), bad_rows, columns, optional=("title",), quoted=True):
         names = frame["title"] if "title" in frame.columns else [""] * len(frame)
         titles.update(zip(frame["item"], names, strict=True))
     return titles if any(titles.values()) else None

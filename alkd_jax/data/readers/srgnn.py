@@ -8,7 +8,7 @@ import numpy as np
 
 from alkd_jax.data import pickles
 from alkd_jax.data.interactions import Interactions, gather
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 
 _PLAIN_LISTS: frozenset[str] = frozenset()
 
@@ -36,10 +36,10 @@ def load_srgnn(train: str | os.PathLike[str], test: str | os.PathLike[str], *, s
     """
     import polars as pl
 
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
 
     def frame(path: str | os.PathLike[str], number: str) -> tuple[str, Any]:
-        sessions = _fold(*_read(pathlib.Path(path), faults))
+        sessions = _fold(*_read(pathlib.Path(path), bad_rows))
         length = [len(items) for _, items in sessions]
         names = np.repeat([f"{number}:{line}" for line, _ in sessions], length)
         return str(path), pl.DataFrame(
@@ -51,10 +51,10 @@ def load_srgnn(train: str | os.PathLike[str], test: str | os.PathLike[str], *, s
         ).with_columns(split=pl.lit(number))
 
     name = f"SR-GNN {pathlib.Path(train).parent.name}".strip()
-    return gather(name, (frame(path, number) for path, number in ((train, "0"), (test, "2"))), faults)
+    return gather(name, (frame(path, number) for path, number in ((train, "0"), (test, "2"))), bad_rows)
 
 
-def _read(path: pathlib.Path, faults: Faults) -> tuple[list[int], list[list[int]]]:
+def _read(path: pathlib.Path, bad_rows: BadRows) -> tuple[list[int], list[list[int]]]:
     """Row numbers, from 1, and the items of each row, the target last."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -69,7 +69,7 @@ def _read(path: pathlib.Path, faults: Faults) -> tuple[list[int], list[list[int]
         whole = [*prefix, target] if isinstance(prefix, list) and prefix else []
         plain = whole and all(type(item) is int and item > 0 for item in whole)
         (good if plain else bad).append((row, whole or prefix))
-    faults.add(str(path), "not a list of item numbers from 1", bad)
+    bad_rows.add(str(path), "not a list of item numbers from 1", bad)
     return [row for row, _ in good], [items for _, items in good]
 
 

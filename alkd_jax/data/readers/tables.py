@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alkd_jax.data.interactions import Interactions, gather
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines
 from alkd_jax.data.text.text_files import TextFile
@@ -53,7 +53,7 @@ def load_table(
         FileNotFoundError: a file is missing.
         ValueError: a file is of another kind, lacks a column, is damaged, or has a bad row and ``strict`` is set.
     """
-    faults = Faults(strict)
+    bad_rows = BadRows(strict)
     for key in columns or {}:
         if key not in NAMES:
             raise ValueError(f"columns: {key!r}, expected some of {', '.join(NAMES)}")
@@ -62,14 +62,14 @@ def load_table(
     optional = [key for key in NAMES if key != "item" and not wanted[key]]
     known, file = None, pathlib.Path(path)
     if titles is not None:
-        known = _read_titles(pathlib.Path(titles), faults, accepted, quoted, encoding)
-    frames = ((str(file), frame) for frame in _frames(file, faults, accepted, optional, quoted, encoding))
-    return gather(file.name, frames, faults, titles=known)
+        known = _read_titles(pathlib.Path(titles), bad_rows, accepted, quoted, encoding)
+    frames = ((str(file), frame) for frame in _frames(file, bad_rows, accepted, optional, quoted, encoding))
+    return gather(file.name, frames, bad_rows, titles=known)
 
 
 def _frames(
     path: pathlib.Path,
-    faults: Faults,
+    bad_rows: BadRows,
     columns: Mapping[str, tuple[str, ...]],
     optional: list[str],
     quoted: bool,
@@ -81,7 +81,7 @@ def _frames(
     if kind in _SEPARATORS:
         frames = read_delimited(
             TextFile(path),
-            faults,
+            bad_rows,
             columns,
             optional=optional,
             separator=_SEPARATORS[kind],
@@ -89,7 +89,7 @@ def _frames(
             encoding=encoding,
         )
     elif kind in _JSON_LINES:
-        frames = _present(read_json_lines(TextFile(path), faults, columns), optional, path)
+        frames = _present(read_json_lines(TextFile(path), bad_rows, columns), optional, path)
     else:
         frames = _read_parquet(path, columns, optional)
     for frame in frames:
@@ -138,10 +138,10 @@ def _read_parquet(path: pathlib.Path, columns: Mapping[str, tuple[str, ...]], op
 
 
 def _read_titles(
-    path: pathlib.Path, faults: Faults, columns: Mapping[str, tuple[str, ...]], quoted: bool, encoding: str
+    path: pathlib.Path, bad_rows: BadRows, columns: Mapping[str, tuple[str, ...]], quoted: bool, encoding: str
 ) -> dict[str, str]:
     titles: dict[str, str] = {}
-    for frame in _frames(path, faults, {key: columns[key] for key in ("item", "title")}, [], quoted, encoding):
+    for frame in _frames(path, bad_rows, {key: columns[key] for key in ("item", "title")}, [], quoted, encoding):
         for item, title in zip(frame["item"], frame["title"].fill_null(""), strict=True):
             if item is not None and not titles.get(item):
                 titles[item] = title

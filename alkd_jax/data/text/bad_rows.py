@@ -10,7 +10,7 @@ _SAMPLE_WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Faults:
+class BadRows:
     """What was wrong with the rows of some files.
 
     Attributes:

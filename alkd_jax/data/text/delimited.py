@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.text_files import TextFile
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _NOT_TEXT = "\ufffd"
 
 def read_delimited(
     file: TextFile,
-    faults: Faults,
+    bad_rows: BadRows,
     columns: Mapping[str, Sequence[str]],
     *,
     optional: Sequence[str] = (),
@@ -30,7 +30,7 @@ def read_delimited(
 
     Args:
         file: what to read.
-        faults: told of rows with too few or too many fields, or with bytes that are not in the encoding.
+        bad_rows: told of rows with too few or too many fields, or with bytes that are not in the encoding.
         columns: what a column is for → the names it may have; in any order, among any others.
         optional: keys of ``columns`` that may be missing.
         separator: between fields.
@@ -52,7 +52,7 @@ def read_delimited(
         place = _places(file, names, columns, optional)
         frame = None if quoted and b'"' in block else _parse(block, first, len(names), place, separator)
         if frame is None:
-            rows = _good_rows(_split(file, block, first, separator, quoted), len(names), faults, str(file))
+            rows = _good_rows(_split(file, block, first, separator, quoted), len(names), bad_rows, str(file))
             frame = _chosen(rows, place)
         yield frame
     if names is None:
@@ -130,7 +130,7 @@ def _places(
     return place
 
 
-def _good_rows(frame: "pl.DataFrame", width: int, faults: Faults, file: str) -> "pl.DataFrame":
+def _good_rows(frame: "pl.DataFrame", width: int, bad_rows: BadRows, file: str) -> "pl.DataFrame":
     import polars as pl
 
     frame = frame.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
@@ -141,7 +141,7 @@ def _good_rows(frame: "pl.DataFrame", width: int, faults: Faults, file: str) -> 
         ("too many fields", fields > width),
         ("not in the file's encoding", (fields == width) & garbled),
     ):
-        faults.add(file, reason, frame.filter(bad).select("line", "text").iter_rows())
+        bad_rows.add(file, reason, frame.filter(bad).select("line", "text").iter_rows())
     return frame.filter((fields == width) & ~garbled)
 
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alkd_jax.data.text import text_files
-from alkd_jax.data.text.bad_rows import Faults
+from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.text_files import TextFile
 
 _LONGEST_LITERAL = 1 << 20
 _UNREADABLE = (ValueError, SyntaxError, RecursionError, MemoryError, TypeError)
 
 
-def read_objects(file: TextFile, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(file: TextFile, bad_rows: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read one object a line.
 
     Args:
         file: what to read.
-        faults: told of lines that are no object.
+        bad_rows: told of lines that are no object.
 
     Yields:
         Line number, from 1, and object.
@@ -31,11 +31,11 @@ def read_objects(file: TextFile, faults: Faults) -> Iterator[tuple[int, dict[str
             found = _object(line)
             if found is None:
                 bad.append((number, line[:200].decode("utf-8", "replace")))
-                if faults.strict:
+                if bad_rows.strict:
                     break
             else:
                 yield number, found
-        faults.add(str(file), "not a JSON object", bad)
+        bad_rows.add(str(file), "not a JSON object", bad)
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
@@ -52,13 +52,13 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def read_json_lines(
-    file: TextFile, faults: Faults, columns: Mapping[str, Sequence[str]], *, rows: int = 100_000
+    file: TextFile, bad_rows: BadRows, columns: Mapping[str, Sequence[str]], *, rows: int = 100_000
 ) -> Iterator[Any]:
     """Read some keys as text.
 
     Args:
         file: what to read.
-        faults: told of lines that are no object.
+        bad_rows: told of lines that are no object.
         columns: what a key is for → the names it may have, the first that is there wins.
         rows: of a frame.
 
@@ -72,7 +72,7 @@ def read_json_lines(
 
     lines: list[int] = []
     values: dict[str, list[str | None]] = {key: [] for key in columns}
-    for line, found in read_objects(file, faults):
+    for line, found in read_objects(file, bad_rows):
         lines.append(line)
         for key, accepted in columns.items():
             value = next((found[name] for name in accepted if found.get(name) is not None), None)

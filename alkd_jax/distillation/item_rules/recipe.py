@@ -114,7 +114,7 @@ def rules_for(
     if recipe.lists and rankings is None:
         raise ValueError("the recipe learns from lists; expected rankings")
     counts = baselines.count(dataset.train_sequences, dataset.num_items, decay=recipe.decay)
-    found = rules.follow_rules(counts, backward=recipe.backward)
+    found = rules.cooccurrence_rules(counts, backward=recipe.backward)
     if recipe.lists and rankings is not None:
         told = rules.list_rules(
             rankings,
@@ -125,7 +125,7 @@ def rules_for(
             confidence=confidence,
         )
         found = found + recipe.lists * told
-    return rules.blend(found, rules.title_rules(dataset.titles), recipe.titles) if recipe.titles else found
+    return rules.add_rules(found, rules.title_rules(dataset.titles), recipe.titles) if recipe.titles else found
 
 
 def train(
@@ -138,7 +138,7 @@ def train(
     rankings: Rankings | None = None,
     confidence: Float[np.ndarray, " N"] | None = None,
     **options: Any,
-) -> tuple[Encoder, training.Fitted]:
+) -> tuple[Encoder, training.FitResult]:
     """Makes the strongest student of a width.
 
     Args:
@@ -159,7 +159,7 @@ def train(
     """
     how = recipe(preset, dataset.name)
     model = student(how, num_items=dataset.num_items, dim=dim)
-    lessons = rules.lessons(rules_for(dataset, how, rankings, confidence), k=how.places, power=how.power)
+    lessons = rules.rule_targets(rules_for(dataset, how, rankings, confidence), k=how.places, power=how.power)
     settings = {
         "damping": how.damping,
         "learning_rate": how.learning_rate,
@@ -177,7 +177,7 @@ def train_backbone(
     seeds: int | Sequence[int] = 1,
     learning_rate: float = 5e-3,
     **options: Any,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains one of the paper's backbones as well as we can: every prefix, in-batch softmax with logQ correction.
 
     Args:
@@ -193,7 +193,7 @@ def train_backbone(
         "targets": "all",
         "sequences": sequences,
         "loss": objectives.in_batch_softmax(model),
-        "aside": {"log_frequency": samplers.log_frequency(np.asarray(sequences.items), dataset.num_items)},
+        "loss_inputs": {"log_frequency": samplers.log_frequency(np.asarray(sequences.items), dataset.num_items)},
         "learning_rate": learning_rate,
     }
     return training.fit(key, model, dataset.train, dataset.validation, seeds=seeds, **{**settings, **options})

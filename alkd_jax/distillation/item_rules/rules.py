@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array, diags_array
 
 from alkd_jax.baselines import Counts
-from alkd_jax.training.examples import ranked_rows
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _BLOCK = 2048
@@ -20,7 +19,7 @@ _BLOCK = 2048
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Lessons:
+class RuleTargets:
     """For each of R items that say anything: what follows it, and how much it has to say.
 
     Attributes:
@@ -36,7 +35,7 @@ class Lessons:
     mass: Float[np.ndarray, " R"]
 
 
-def follow_rules(counts: Counts, *, backward: float = 0.0) -> csr_array:
+def cooccurrence_rules(counts: Counts, *, backward: float = 0.0) -> csr_array:
     """``F + β Fᵀ``: which item comes after which in training sessions, nearer counting more, and before it with β.
 
     Args:
@@ -110,7 +109,7 @@ def list_rules(
         raise ValueError(f"{len(weights)} weights for lists of {listed.shape[1]}; expected one a place")
     if on.any() and not 1 <= listed[on].min() <= listed[on].max() <= num_items:
         raise ValueError(f"listed items span {listed[on].min()}..{listed[on].max()}; expected 1..{num_items}")
-    rows = ranked_rows(rankings, sessions)
+    rows = sessions.rows_of(rankings.session_id)
     items, mask = np.asarray(sessions.items)[rows], np.asarray(sessions.mask)[rows]
     says = recency ** (mask.sum(1, keepdims=True) - np.cumsum(mask, 1)) * mask
     share = np.where(on, np.asarray(weights, float)[None, : listed.shape[1]], 0.0)
@@ -124,7 +123,7 @@ def list_rules(
     return without_self(csr_array((weight.ravel()[kept], (left[kept], right[kept])), shape=shape))
 
 
-def blend(rules: csr_array, more: csr_array, share: float, *, least: float = 1.0) -> csr_array:
+def add_rules(rules: csr_array, more: csr_array, share: float, *, least: float = 1.0) -> csr_array:
     """Adds rules to rules, for each item in proportion to what it says already.
 
     ``R_x + α max(Σ_v R_xv, m) · M_x / Σ_v M_xv``
@@ -145,7 +144,7 @@ def blend(rules: csr_array, more: csr_array, share: float, *, least: float = 1.0
     return (rules + diags_array(factor) @ more).tocsr()
 
 
-def lessons(rules: csr_array, *, k: int = 64, power: float = 1.5) -> Lessons:
+def rule_targets(rules: csr_array, *, k: int = 64, power: float = 1.5) -> RuleTargets:
     """Each item's k strongest rules, sharpened: ``g_k ∝ R_xkᵖ``.
 
     Args:
@@ -171,10 +170,10 @@ def lessons(rules: csr_array, *, k: int = 64, power: float = 1.5) -> Lessons:
         strength = (rules.data[found][order] / rules.data[found][order[0]]) ** power
         listed[row, : order.size] = rules.indices[found][order]
         gain[row, : order.size] = strength / strength.sum()
-    return Lessons(item.astype(np.int32), listed, gain, mass[item].astype(np.float32))
+    return RuleTargets(item.astype(np.int32), listed, gain, mass[item].astype(np.float32))
 
 
-def walks(
+def random_walk_sessions(
     rng: np.random.Generator, rules: csr_array, start: Float[np.ndarray, " V"], num: int, *, length: int = 6
 ) -> Sequences:
     """Sessions that nobody had: each begins at an item drawn by ``start`` and follows the rules by their weights.

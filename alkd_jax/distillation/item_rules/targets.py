@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from alkd_jax import objectives, training
-from alkd_jax.distillation.item_rules.rules import Lessons
+from alkd_jax.distillation.item_rules.rules import RuleTargets
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.training.examples import Examples
 from alkd_jax.types import Sessions
@@ -18,7 +18,7 @@ from alkd_jax.types import Sessions
 def teach(
     key: jax.Array,
     model: Encoder,
-    lessons: Lessons,
+    lessons: RuleTargets,
     validation: Sessions,
     *,
     damping: float = 0.3,
@@ -35,7 +35,7 @@ def teach(
     steps_per_validation: int = 100,
     recall_at: int = 10,
     **options: object,
-) -> training.Fitted:
+) -> training.FitResult:
     """Trains a late-interaction student on rules alone.
 
     An item x is a session of its own, its list what x speaks for; examples weigh as much as their item has to say, and
@@ -94,8 +94,8 @@ def teach(
         seeds=seeds,
         examples=examples,
         initial=initial,
-        loss=objectives.measure_softmax(model, smoothing=smoothing),
-        aside={"list_items": lessons.listed, "list_gain": lessons.gain, "log_mass": log_mass},
+        loss=objectives.self_normalized_softmax(model, smoothing=smoothing),
+        loss_inputs={"list_items": lessons.listed, "list_gain": lessons.gain, "log_mass": log_mass},
         optimizer=_optimizer(learning_rate, meeting_rate, bias_rate, max_steps, length=length, frozen=frozen),
         batch_size=batch_size,
         max_steps=max_steps,

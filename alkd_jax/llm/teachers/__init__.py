@@ -9,8 +9,8 @@ from alkd_jax.llm.teachers.online import (
     SimulatedTeacher,
     Teacher,
     as_rankings,
+    build_questions,
     stored_lists,
-    words,
 )
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "SimulatedTeacher",
     "Teacher",
     "as_rankings",
+    "build_questions",
     "stored_lists",
-    "words",
 ]

@@ -74,7 +74,7 @@ class OnlineTeacher:
 
     def questions(self, sessions: Sessions, candidates: Int[np.ndarray, "M C"]) -> Iterator[Question]:
         """The questions, one by one."""
-        return words(sessions, candidates, self.titles, self.template, k=self.k, seed=self.seed)
+        return build_questions(sessions, candidates, self.titles, self.template, k=self.k, seed=self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ class SimulatedTeacher:
         statuses: collections.Counter[str] = collections.Counter()
         repairs: collections.Counter[str] = collections.Counter()
         lists = {}
-        asked = words(sessions, candidates, self.titles, self.template, k=self.k, seed=self.seed)
+        asked = build_questions(sessions, candidates, self.titles, self.template, k=self.k, seed=self.seed)
         for question, items, mask in zip(asked, np.asarray(ranked.items), np.asarray(ranked.mask), strict=True):
             names = [label(question.candidates.index(item)) for item in items[mask].tolist()]
             content, finish_reason = _spoilt(names, self._fault(question.session_id))
@@ -217,7 +217,7 @@ class ConventionalTeacher:
         return _answered(sessions, lists, self.k, {})
 
 
-def words(
+def build_questions(
     sessions: Sessions,
     candidates: Int[np.ndarray, "M C"],
     titles: Sequence[str],

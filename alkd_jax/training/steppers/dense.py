@@ -40,23 +40,23 @@ class TrainState:
 
 
 @flax.struct.dataclass
-class Material:
+class TrainingData:
     """What training reads and never changes, on the device once.
 
     Attributes:
         examples: what to learn.
         source: the sessions or sequences the examples point into.
         validation: sessions that decide when to stop.
-        aside: what the loss may look at.
+        loss_inputs: what the loss may look at.
     """
 
     examples: AnyExamples
     source: Sessions | Sequences
     validation: Sessions
-    aside: Any
+    loss_inputs: Any
 
 
-class Seen(NamedTuple):
+class IntervalMetrics(NamedTuple):
     """What the host reads after an interval, with a leading seed axis.
 
     Attributes:
@@ -85,7 +85,7 @@ def validation_recall(
         number, start = batch
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=batch_size)
         items, mask, target = take(validation.items), take(validation.mask), take(validation.target)
-        ranks = scoring.catalogue_rank(encode(model, params, items, mask), table, target, exclude=items)
+        ranks = scoring.full_catalogue_rank(encode(model, params, items, mask), table, target, exclude=items)
         fresh = start + jnp.arange(batch_size) >= number * batch_size
         return (metrics.recall(ranks, k) * fresh).sum()
 
@@ -93,7 +93,7 @@ def validation_recall(
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class TrainStep:
     """The static half of a run: what is compiled in. Equal programs share one compilation.
 
     ``adam`` says that ``optimizer`` is Adam with these numbers, so that a step may take a shorter way to the same end.
@@ -125,29 +125,29 @@ class Program:
 
     def shaped(self, params: Params) -> Params:
         """The parameters in the model's own shapes."""
-        return params if self.layout is None else self.layout.cut(params)
+        return params if self.layout is None else self.layout.unpad_rows(params)
 
-    def settled(self, tree: Any) -> Any:
+    def constrain_sharding(self, tree: Any) -> Any:
         """Arrays of several seeds, a state's or parts of one, lying as they do when they go in again."""
-        return tree if self.layout is None else self.layout.stacked.settle(tree)
+        return tree if self.layout is None else self.layout.stacked.constrain_sharding(tree)
 
     def recall(self, own: Params, validation: Sessions) -> Float[Array, ""]:
         """Validation recall of the model's parameters."""
         return validation_recall(self.model, self.shaped(own), validation, self.recall_at, self.validation_batch)
 
-    def batch(self, material: Material, rows: Array, step: Array) -> Batch:
+    def batch(self, material: TrainingData, rows: Array, step: Array) -> Batch:
         """Gathers the examples of a step, over the data axis where there is one."""
         batch = material.examples.take(rows, material.source)  # type: ignore[arg-type]
         if self.layout is not None:
-            batch = sharding.over_data(batch, self.layout.mesh)
-        return batch.replace(step=step, aside=material.aside)  # type: ignore[attr-defined]
+            batch = sharding.shard_batch(batch, self.layout.mesh)
+        return batch.replace(step=step, loss_inputs=material.loss_inputs)  # type: ignore[attr-defined]
 
     def loss_of(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """The loss, of parameters in whatever shapes they are kept."""
         return self.loss(self.shaped(params), batch, key)
 
     def by_tables(
-        self, state: TrainState, material: Material, plan: tuple[Array, Array], key: jax.Array
+        self, state: TrainState, material: TrainingData, plan: tuple[Array, Array], key: jax.Array
     ) -> tuple[Params, optax.OptState, Bool[Array, " T"]]:
         """Takes the steps with whatever loss and optimizer there is."""
         optimizer = optax.with_extra_args_support(self.optimizer)
@@ -163,7 +163,7 @@ class Program:
         (params, opt_state), sound = jax.lax.scan(take_step, (state.params, state.opt_state), plan)
         return params, opt_state, sound
 
-    def row_tables(self, state: TrainState, material: Material, plan: tuple[Array, Array]) -> tuple[str, ...]:
+    def row_tables(self, state: TrainState, material: TrainingData, plan: tuple[Array, Array]) -> tuple[str, ...]:
         """The tables best updated by rows: those of which a step reads few, if this is plain Adam and no more."""
         if self.adam is None or self.layout is not None or state.params.keys() != {"params"}:
             return ()
@@ -177,7 +177,7 @@ class Program:
         self,
         names: tuple[str, ...],
         state: TrainState,
-        material: Material,
+        material: TrainingData,
         plan: tuple[Array, Array],
         key: jax.Array,
     ) -> tuple[Params, optax.OptState, Bool[Array, " T"]]:
@@ -197,7 +197,7 @@ class Program:
             places = loss.places(batch)
             named = {name: row_sparse_adam.named(places[name], len(table.at)) for name, table in tables.items()}
             tables = {
-                name: row_sparse_adam.caught_up(adam, table, named[name], missed, since)
+                name: row_sparse_adam.apply_pending(adam, table, named[name], missed, since)
                 for name, table in tables.items()
             }
             whole = {name: table.value for name, table in tables.items()}
@@ -224,7 +224,9 @@ class Program:
         since = 1 + jnp.arange(self.steps)
         start = (parts, tables, row_sparse_adam.nothing_missed(self.steps))
         (parts, tables, missed), sound = jax.lax.scan(take_step, start, (*plan, since))
-        parts |= {name: row_sparse_adam.settled(adam, table, missed, self.steps) for name, table in tables.items()}
+        parts |= {
+            name: row_sparse_adam.apply_all_pending(adam, table, missed, self.steps) for name, table in tables.items()
+        }
         params, first, second = ({name: part[place] for name, part in parts.items()} for place in range(3))
         found = {"mu": {"params": first}, "nu": {"params": second}, "count": taken + self.steps}
         return {"params": params}, optax.tree.set(state.opt_state, **found), sound
@@ -233,9 +235,11 @@ class Program:
         """Whether a loss was finite: one that is not leaves its mark on the vectors of the items it was about."""
         table = self.model.apply(self.shaped(params), method="item_embeddings")
         # NaN if any number is not finite: a sum is several times as fast as asking every one.
-        return ~jnp.isnan((0.0 * lookup.rows(table, batch.target)).sum())
+        return ~jnp.isnan((0.0 * lookup.embedding_lookup(table, batch.target)).sum())
 
-    def interval(self, state: TrainState, key: jax.Array, material: Material, step: Array) -> tuple[TrainState, Seen]:
+    def interval(
+        self, state: TrainState, key: jax.Array, material: TrainingData, step: Array
+    ) -> tuple[TrainState, IntervalMetrics]:
         """Takes the interval's steps, validates, and keeps the better parameters."""
         order_key, loss_key = jax.random.split(key)
         num_examples = material.examples.weight.shape[-1]
@@ -260,10 +264,10 @@ class Program:
             stale=stale,
             stopped=state.stopped | (stale >= self.patience),
         )
-        return new_state, Seen(loss, recall, sound)
+        return new_state, IntervalMetrics(loss, recall, sound)
 
 
-def _of_every_seed(program: Program, one: Callable[..., Any], *stacked: Any) -> Any:
+def _of_every_seed(program: TrainStep, one: Callable[..., Any], *stacked: Any) -> Any:
     """Maps ``one`` over the seed axis. A single seed goes without it: a CPU takes longer over one more axis.
 
     Not on a mesh: without that axis, virtual devices of few cores were seen to wait for each other for ever.
@@ -275,22 +279,26 @@ def _of_every_seed(program: Program, one: Callable[..., Any], *stacked: Any) -> 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def start(program: Program, params: Params, own: Params, validation: Sessions) -> TrainState:
+def start(program: TrainStep, params: Params, own: Params, validation: Sessions) -> TrainState:
     """The first state of every seed."""
     state = _of_every_seed(program, lambda params, own: program.start(params, own, validation), params, own)
-    return program.settled(state)
+    return program.constrain_sharding(state)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def interval(
-    program: Program, state: TrainState, keys: jax.Array, material: Material, step: Array
-) -> tuple[TrainState, Seen]:
+    program: TrainStep, state: TrainState, keys: jax.Array, material: TrainingData, step: Array
+) -> tuple[TrainState, IntervalMetrics]:
     """One interval of every seed; the state is changed in place."""
 
-    def one(state: TrainState, key: jax.Array, examples: AnyExamples | None = None) -> tuple[TrainState, Seen]:
+    def one(
+        state: TrainState, key: jax.Array, examples: AnyExamples | None = None
+    ) -> tuple[TrainState, IntervalMetrics]:
         own = material if examples is None else material.replace(examples=examples)  # type: ignore[attr-defined]
         return program.interval(state, key, own, step)
 
     own_examples = (material.examples,) if material.examples.weight.ndim == 2 else ()
     state, seen = _of_every_seed(program, one, state, keys, *own_examples)
-    return program.settled(state), seen if program.layout is None else sharding.everywhere(seen, program.layout.mesh)
+    return program.constrain_sharding(state), seen if program.layout is None else sharding.replicate(
+        seen, program.layout.mesh
+    )

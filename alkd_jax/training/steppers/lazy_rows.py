@@ -23,7 +23,7 @@ from alkd_jax.ops import embedding
 from alkd_jax.ops.embedding import RowOptimizer
 from alkd_jax.training.examples import batch_rows
 from alkd_jax.training.gathered import Binding, Gathered, renumbered, rows_of
-from alkd_jax.training.steppers.dense import Material
+from alkd_jax.training.steppers.dense import TrainingData
 from alkd_jax.types import Batch, Sessions
 
 
@@ -95,12 +95,12 @@ class RowProgram:
         """Where an array of the state lies."""
         return SingleDeviceSharding(jax.devices()[0]) if self.layout is None else self.layout.place_of(leaf)
 
-    def settled(self, tree: Any) -> Any:
+    def constrain_sharding(self, tree: Any) -> Any:
         """What is part of a state, lying as it does when it goes in again."""
-        return tree if self.layout is None else self.layout.settle(tree)
+        return tree if self.layout is None else self.layout.constrain_sharding(tree)
 
     def take_steps(
-        self, state: RowState, key: jax.Array, material: Material, step: Array
+        self, state: RowState, key: jax.Array, material: TrainingData, step: Array
     ) -> tuple[RowState, Float[Array, ""]]:
         """Takes the interval's steps; and the loss of the last batch after them."""
         order_key, loss_key = jax.random.split(key)
@@ -115,10 +115,10 @@ class RowProgram:
         gathered = self.gathered(state.tables, last, jax.random.fold_in(loss_key, numbers[-1]))
         return state, self.everywhere(gathered.loss(gathered.tables, state.dense))
 
-    def batch(self, material: Material, rows: Array, step: Array) -> Batch:
+    def batch(self, material: TrainingData, rows: Array, step: Array) -> Batch:
         """Gathers the examples of a step."""
         batch = material.examples.take(rows, material.source)  # type: ignore[arg-type]
-        return batch.replace(step=step, aside=material.aside)  # type: ignore[attr-defined]
+        return batch.replace(step=step, loss_inputs=material.loss_inputs)  # type: ignore[attr-defined]
 
     def gathered(self, tables: dict[str, Array], batch: Batch, key: jax.Array) -> Gathered:
         """The rows that a batch names."""
@@ -126,7 +126,7 @@ class RowProgram:
 
     def everywhere(self, tree: Any) -> Any:
         """The same, on every device of a mesh."""
-        return tree if self.layout is None else sharding.everywhere(tree, self.layout.mesh)
+        return tree if self.layout is None else sharding.replicate(tree, self.layout.mesh)
 
     def step(self, state: RowState, batch: Batch, key: jax.Array) -> RowState:
         """One step: rows by the row optimizer, the rest by the other."""
@@ -148,11 +148,11 @@ class RowProgram:
                 )
         optimizer = optax.with_extra_args_support(self.optimizer)
         updates, opt_state = optimizer.update(of_dense, state.opt_state, state.dense, step=batch.step)
-        return self.settled(RowState(tables, slots, optax.apply_updates(state.dense, updates), opt_state))
+        return self.constrain_sharding(RowState(tables, slots, optax.apply_updates(state.dense, updates), opt_state))
 
     def recall(self, state: RowState, validation: Sessions) -> Float[Array, ""]:
         """Recall at k, a batch of sessions and a chunk of items at a time."""
-        params = state.params if self.layout is None else self.layout.cut(state.params)
+        params = state.params if self.layout is None else self.layout.unpad_rows(state.params)
         table = self.model.apply(params, method="item_embeddings")
         size = min(self.validation_batch, len(validation))
         num_batches = -(-len(validation) // size)
@@ -162,7 +162,7 @@ class RowProgram:
             number, start = batch
             take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
             items, mask, target = take(validation.items), take(validation.mask), take(validation.target)
-            ranks = scoring.catalogue_rank(self.encode(state, items, mask), table, target, exclude=items)
+            ranks = scoring.full_catalogue_rank(self.encode(state, items, mask), table, target, exclude=items)
             fresh = start + jnp.arange(size) >= number * size
             return (metrics.recall(ranks, self.recall_at) * fresh).sum()
 
@@ -190,14 +190,14 @@ def item_tables(model: Encoder) -> tuple[str, ...]:
 @functools.partial(jax.jit, static_argnums=0)
 def optimizer_states(program: RowProgram, tables: dict[str, Array], dense: dict[str, Array]) -> tuple[Any, Any]:
     """Slots and optimizer state before the first step."""
-    return program.settled(
+    return program.constrain_sharding(
         ({name: program.rows.init(table) for name, table in tables.items()}, program.optimizer.init(dense))
     )
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def take_steps(
-    program: RowProgram, state: RowState, key: jax.Array, material: Material, step: Array
+    program: RowProgram, state: RowState, key: jax.Array, material: TrainingData, step: Array
 ) -> tuple[RowState, Float[Array, ""]]:
     """The steps of an interval; the state is changed in place."""
     return program.take_steps(state, key, material, step)

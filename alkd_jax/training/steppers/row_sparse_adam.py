@@ -37,7 +37,7 @@ _BLOCK = 512
 """Rows taken at a time: as many blocks as there are different rows, which no static shape could tell."""
 
 
-class Move(NamedTuple):
+class AdamUpdate(NamedTuple):
     """What Adam does to a number: ``decay · value − pull · M / (√V + ε · lean)``; of one step, or of several."""
 
     decay: Array
@@ -67,7 +67,7 @@ class Adam:
             return optax.adam(self.learning_rate, **options)
         return optax.adamw(self.learning_rate, weight_decay=self.weight_decay, **options)
 
-    def move(self, count: Int[Array, ""], since: Int[Array, ""] | int) -> Move:
+    def move(self, count: Int[Array, ""], since: Int[Array, ""] | int) -> AdamUpdate:
         """A step's, for moments kept as multiples of ``β^since``.
 
         Args:
@@ -78,9 +78,9 @@ class Adam:
         rate = self.learning_rate(count - 1) if callable(self.learning_rate) else self.learning_rate
         own, square = self.scales(since)
         lean = jnp.sqrt((1 - self.b2**steps) / square)
-        return Move(jnp.float32(1 - rate * self.weight_decay), rate * own / (1 - self.b1**steps) * lean, lean)
+        return AdamUpdate(jnp.float32(1 - rate * self.weight_decay), rate * own / (1 - self.b1**steps) * lean, lean)
 
-    def moved(self, move: Move, value: Array, first: Array, second: Array) -> Array:
+    def moved(self, move: AdamUpdate, value: Array, first: Array, second: Array) -> Array:
         """Parameters after a move."""
         return move.decay * value - move.pull * first / (jnp.sqrt(second) + self.eps * move.lean)
 
@@ -111,7 +111,7 @@ class Table(NamedTuple):
     at: Array
 
 
-class Missed(NamedTuple):
+class PendingUpdates(NamedTuple):
     """Sums over the steps after step 0, 1, … T, by the step at which a row last moved.
 
     Attributes:
@@ -124,22 +124,22 @@ class Missed(NamedTuple):
     pull: Array
     leant: Array
 
-    def after(self, move: Move, since: Int[Array, ""]) -> "Missed":
+    def after(self, move: AdamUpdate, since: Int[Array, ""]) -> "PendingUpdates":
         """With one more step."""
         behind = jnp.arange(len(self.decay)) < since
-        return Missed(
+        return PendingUpdates(
             jnp.where(behind, move.decay * self.decay, 1.0),
             jnp.where(behind, move.decay * self.pull + move.pull, 0.0),
             jnp.where(behind, move.decay * self.leant + move.pull * move.lean, 0.0),
         )
 
-    def of(self, at: Int[Array, " M"]) -> Move:
+    def of(self, at: Int[Array, " M"]) -> AdamUpdate:
         """What rows have missed that last moved at these steps."""
         lean = jnp.where(self.pull > 0, self.leant / jnp.where(self.pull > 0, self.pull, 1.0), 1.0)
-        return Move(*(sums[at][:, None] for sums in (self.decay, self.pull, lean)))
+        return AdamUpdate(*(sums[at][:, None] for sums in (self.decay, self.pull, lean)))
 
 
-class Named(NamedTuple):
+class UniqueRows(NamedTuple):
     """The rows a step reads.
 
     Attributes:
@@ -164,20 +164,20 @@ def begin(value: Array, first: Array, second: Array) -> Table:
     return Table(value, first, second, jnp.zeros(value.shape[0], jnp.int32))
 
 
-def nothing_missed(steps: int) -> Missed:
+def nothing_missed(steps: int) -> PendingUpdates:
     """After a validation, for so many steps until the next."""
     nothing = jnp.zeros(steps + 1)
-    return Missed(nothing + 1, nothing, nothing)
+    return PendingUpdates(nothing + 1, nothing, nothing)
 
 
-def named(ids: Int[Array, "..."], num_rows: int) -> Named:
+def named(ids: Int[Array, "..."], num_rows: int) -> UniqueRows:
     """The rows of a table that are read; the padding too, since the authors' STAMP learns its vector."""
     each, place, count = named_rows(ids, num_rows)
     left_over = -len(each) % _BLOCK
-    return Named(jnp.append(each, num_rows + len(each) + jnp.arange(left_over, dtype=each.dtype)), place, count)
+    return UniqueRows(jnp.append(each, num_rows + len(each) + jnp.arange(left_over, dtype=each.dtype)), place, count)
 
 
-def caught_up(adam: Adam, table: Table, rows: Named, missed: Missed, since: Int[Array, ""]) -> Table:
+def apply_pending(adam: Adam, table: Table, rows: UniqueRows, missed: PendingUpdates, since: Int[Array, ""]) -> Table:
     """The table with these rows as dense Adam would have them before step ``since``, in which they move."""
 
     def block(number: Array, table: Table) -> Table:
@@ -192,7 +192,7 @@ def caught_up(adam: Adam, table: Table, rows: Named, missed: Missed, since: Int[
 
 
 def take_step(
-    adam: Adam, table: Table, rows: Named, gradient: Float[Array, "... D"], move: Move, since: Int[Array, ""]
+    adam: Adam, table: Table, rows: UniqueRows, gradient: Float[Array, "... D"], move: AdamUpdate, since: Int[Array, ""]
 ) -> Table:
     """Moves the rows that were read.
 
@@ -229,7 +229,7 @@ def dense_step(
     return adam.moved(adam.move(count, 0), value, first, second), first, second
 
 
-def settled(adam: Adam, table: Table, missed: Missed, since: int) -> tuple[Array, Array, Array]:
+def apply_all_pending(adam: Adam, table: Table, missed: PendingUpdates, since: int) -> tuple[Array, Array, Array]:
     """The whole table and its moments before a validation, after so many steps."""
     own, square = adam.scales(since)
     return adam.moved(missed.of(table.at), *table[:3]), own * table.first, square * table.second
@@ -248,5 +248,5 @@ def _piece(array: Array, number: Array) -> Array:
     return jax.lax.dynamic_slice_in_dim(array, number * _BLOCK, _BLOCK)
 
 
-def _over_blocks(rows: Named, block: Callable[[Array, Any], Any], start: Any) -> Any:
+def _over_blocks(rows: UniqueRows, block: Callable[[Array, Any], Any], start: Any) -> Any:
     return jax.lax.fori_loop(0, -(-rows.number // _BLOCK), block, start)
