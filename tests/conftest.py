@@ -7,9 +7,11 @@ import tempfile
 import jax
 import pytest
 
+from tests.helpers import paths
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+SHARED = paths.SHARED
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 

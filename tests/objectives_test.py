@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_test import NUM_ITEMS, chain_sessions
 
 from alkd_jax import losses, models, objectives, samplers, training
 from alkd_jax.training.examples import last_item_examples, sequences_of
+from tests.training.fit_test import NUM_ITEMS, chain_sessions
 
 SAMPLED = ("bpr", "bce", "softmax")
 

@@ -1,0 +1,139 @@
+"""What is kept of a run: its numbers and nothing else, from which the same tables come again."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import record
+from experiments.reporting.results import spread
+from tests.helpers import paths
+
+
+def against_student(method, difference, *, sessions, seeds):
+    return {
+        "method": method,
+        "against": "Student",
+        "metric": "recall@10",
+        "difference": difference,
+        "interval": [difference - 0.001, difference + 0.0012345678],
+        "p_randomisation": 0.001,
+        "p_randomisation_holm": sessions,
+        "p_seeds_holm": seeds,
+        "effect": 0.3,
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "Games-attmix-clean"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = ("Student", "FTD", "ALKDRec", "True labels", "Markov")
+    metrics = (*record.METRICS, "mrr")
+    numbers = {
+        "dataset": "Games",
+        "backbone": "attmix",
+        "mode": "clean",
+        "seeds": 3,
+        "budget": 500,
+        "selection": "released",
+        "methods": {
+            name: {m: spread(list(rng.random(1 if name == "Markov" else 3))) for m in metrics} for name in names
+        },
+        "tuned": {
+            "FTD": {
+                "chosen": {"weight": 1e-5},
+                "recall@10": 0.02,
+                "recall@10, defaults": 0.01,
+                "trials": 4,
+                "seeds": 1,
+            }
+        },
+        "tests": [
+            against_student("ALKDRec", 0.01234, sessions=0.01, seeds=0.2),
+            against_student("FTD", -0.002, sessions=0.6, seeds=None),
+            against_student("FTD", 0.5, sessions=0.0, seeds=0.0) | {"against": "Random"},
+        ],
+    }
+    (folder / "metrics.json").write_text(json.dumps(numbers))
+    (folder / "hops.json").write_text(json.dumps({"teacher": {"digest": "x", "seconds": 90.0, "outputs": []}}))
+    return folder
+
+
+def rows(markdown):
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
+    return {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
+
+
+def test_the_table_of_what_is_kept_holds_the_runs_own_numbers(run):
+    numbers = json.loads((run / "metrics.json").read_text())
+    held = json.loads(record.as_text(record.condensed(run)))
+    found = rows(record.table(held))
+    assert list(found) == ["Student", "FTD", "ALKDRec", "*True labels*", "Markov"]
+    student = numbers["methods"]["Student"]["ndcg@5"]
+    assert found["Student"]["ndcg@5"] == f"{student['mean']:.4f} ± {student['std']:.4f}"
+    assert "±" not in found["Markov"]["recall@10"]
+    assert found["ALKDRec"]["recall@10 − Student"] == "+0.0123 *"
+    assert found["FTD"]["recall@10 − Student"] == "-0.0020"
+
+
+def test_the_summary_has_a_line_a_run_in_clean_mode(run):
+    held = record.condensed(run)
+    found = rows(record.summary([held, held | {"mode": "released"}]))
+    assert list(found) == ["Games, AttMix"]
+    line = found["Games, AttMix"]
+    student = json.loads((run / "metrics.json").read_text())["methods"]["Student"]["recall@10"]
+    assert line["Student"] == f"{student['mean']:.4f} ± {student['std']:.4f}"
+    assert (line["Random"], line["ALKDRec − Random"]) == ("", "")
+    assert line["ALKDRec − Student"] == "+0.0123 *"
+
+
+def test_published_numbers_stand_beside_with_their_marks(run):
+    found = rows(record.table(record.condensed(run)))
+    assert found["FTD"]["published recall@10"].endswith("‡"), "fits the other dataset's test size"
+    assert found["Student"]["published ndcg@10"].endswith("‡"), "smaller than its ndcg@5"
+    assert found["ALKDRec"]["published recall@10"] == f"{record.known('Games', 'AttMix')['ALKDRec']['recall@10']:.5f}"
+    assert found["*True labels*"]["published recall@10"] == ""
+
+
+def test_the_command_keeps_a_file_a_run_and_writes_the_page(run, tmp_path, monkeypatch):
+    out = tmp_path / "kept"
+    monkeypatch.setattr(sys, "argv", ["record", "--runs", str(run), "--out", str(out)])
+    record.main()
+    text = (out / "README.md").read_text()
+    assert "## Games, AttMix, clean mode: 3 seeds, 500 sessions asked about, released selection" in text
+    assert "FTD: weight 1e-05; validation recall@10 0.0200, with the defaults 0.0100 (4 trials, seeds: 1)" in text
+    assert len((out / "Games-attmix-clean.json").read_text().splitlines()) < 20
+    assert text == record.page(out), "nothing of the run's folder is needed again"
+
+
+def test_a_figure_is_kept_with_its_table(tmp_path, monkeypatch):
+    figure = tmp_path / "fig4_budget-ML"
+    figure.mkdir()
+    (figure / "fig4_budget.svg").write_text("<svg/>")
+    with pytest.raises(ValueError, match=r"0 files fig\*\.md"):
+        record.keep_figure(figure, tmp_path / "kept")
+    (figure / "fig4_budget.md").write_text("| asked | recall |\n")
+    monkeypatch.setattr(sys, "argv", ["record", "--figures", str(figure), "--out", str(tmp_path / "out")])
+    record.main()
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "![fig4_budget-ML](figures/fig4_budget-ML.svg)\n\n| asked | recall |\n" in text
+    assert (tmp_path / "out" / "figures" / "fig4_budget-ML.svg").read_text() == "<svg/>"
+
+
+def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"no metrics\.json"):
+        record.condensed(tmp_path)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_kept_numbers():
+    held = record.kept(paths.ROOT / "experiments" / "results")
+    assert held, "the project keeps its results"
+    results = paths.ROOT / "experiments" / "results"
+    assert (results / "README.md").read_text() == record.page(results)
+    readme = (paths.ROOT / "README.md").read_text()
+    assert record.summary(held) in readme
+    shown = {(run["dataset"], run["backbone"]) for run in held if record.table(run) in readme}
+    assert {("ML", "fpmc"), ("Games", "fpmc")} <= shown

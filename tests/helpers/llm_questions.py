@@ -1,0 +1,60 @@
+"""A small catalogue, questions about it, and a client for a server on this machine."""
+
+import asyncio
+from decimal import Decimal
+
+from alkd_jax.llm import prompts
+from alkd_jax.llm.client import Client
+from alkd_jax.llm.collection import collect
+from alkd_jax.llm.endpoint import Endpoint
+from alkd_jax.llm.ledger import Budget
+from alkd_jax.llm.pricing import Price
+from alkd_jax.llm.rate_limits import Limits
+from alkd_jax.llm.store import Store
+from tests.helpers.fault_server import COMPLETION, PROMPT, FaultServer, faultless
+
+PRICE = Price(Decimal(PROMPT) / 10**6, Decimal(COMPLETION) / 10**6)
+TITLES = ("", *(f"Title {n}: Kind {n % 7}" for n in range(1, 301)))
+QUICK = {"connect_s": 2.0, "read_s": 2.0, "total_s": 4.0, "backoff_s": 0.02}
+
+
+def question(number, *, template=prompts.MOVIES, num_candidates=50, titles=TITLES, seed=None):
+    """The question about session `number`: three items of history, and candidates that are not among them."""
+    history = tuple(1 + (number * 7 + n) % 300 for n in range(3))
+    others = [item for item in range(1, len(titles)) if item not in history]
+    first = number * 13 % 200
+    return prompts.render(
+        prompts.RankingPrompt(number, history, tuple(others[first : first + num_candidates])),
+        template,
+        titles,
+        # Sessions repeat after 600; another order of labels makes another question of the same.
+        seed=number // 600 if seed is None else seed,
+    )
+
+
+def questions(number):
+    return [question(n) for n in range(number)]
+
+
+def client(server, store, *, usd="10", price=PRICE, limits=None, **options):
+    url = server if isinstance(server, str) else server.url
+    endpoint_options = {name: options.pop(name) for name in ("max_output_tokens", "temperature") if name in options}
+    return Client(
+        Endpoint(url, options.pop("model", "test-model"), **endpoint_options),
+        store,
+        price=price,
+        budget=options.pop("budget", None) or Budget(usd=Decimal(usd)),
+        limits=Limits(**(QUICK | (limits or {}))),
+        **options,
+    )
+
+
+def run(folder, behave=faultless, num=20, *, pilot=0, **options):
+    """Asks `num` questions of a server that behaves so; the account, the ledger, the server, and the readings."""
+    asked = questions(num) if isinstance(num, int) else num
+    with FaultServer(behave) as server, Store.open(folder / "store.sqlite") as store:
+        asker = client(server, store, **options)
+        account = asyncio.run(collect(asker, asked, pilot=pilot))
+        store.verify()
+        readings = {q.session_id: reading for q, _, reading in asker.readings(asked)}
+        return account, store.ledger, server, readings

@@ -1,0 +1,133 @@
+"""The NumPy recommender against brute force: what is read, what is left out, and in which order it answers."""
+
+import subprocess
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from alkd_jax.serving.recommender import Lookup, Recommender
+from tests.helpers import paths
+
+LENGTH = 4
+
+
+def fpmc(num_items=30, dim=3, *, seed=0, integers=False):
+    """A student whose scores are whole numbers, so that they are exact and often tie, or are not."""
+    rng = np.random.default_rng(seed)
+    shape = (num_items + 1, dim)
+    tables = [rng.integers(-2, 3, shape) if integers else rng.normal(size=shape) for _ in range(2)]
+    names = ("input_embedding", "output_embedding")
+    arrays = {name: table.astype(np.float32) for name, table in zip(names, tables, strict=True)}
+    ids = ("", *(f"id-{item}" for item in range(1, num_items + 1)))
+    return Recommender("fpmc", {}, arrays, ids, tuple(name.upper() for name in ids), LENGTH)
+
+
+def names(items):
+    return [f"id-{item}" for item in items]
+
+
+def expected(student, items, k):
+    """By the definition: mean of the last L, scores, a stable sort of everything."""
+    x, y = (student.arrays[f"{name}_embedding"] for name in ("input", "output"))
+    scores = y @ x[items[-LENGTH:]].mean(0)
+    order = [item for item in np.argsort(-scores, kind="stable") if item and item not in items]
+    return order[:k], scores
+
+
+@pytest.mark.parametrize("items", [[3], [3, 9], [5, 1, 2, 8], [9, 4, 7, 7, 2, 11, 30]])
+def test_a_list_is_what_the_definition_says(items):
+    student = fpmc()
+    found = student.recommend(names(items), k=7)
+    order, scores = expected(student, items, 7)
+    assert [each.item_id for each in found] == names(order)
+    assert [each.title for each in found] == [f"ID-{item}" for item in order]
+    np.testing.assert_allclose([each.score for each in found], scores[order], rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 40), num=st.integers(1, 12))
+def test_ties_go_to_the_lower_item_and_the_session_is_left_out(seed, k, num):
+    student = fpmc(seed=seed, integers=True)
+    # One item or four: their means are exact, so equal scores are equal.
+    items = np.random.default_rng(seed).choice(30, 1 if num < 4 else num, replace=False) + 1
+    found = student.recommend(names(items.tolist()), k=k)
+    assert [each.item_id for each in found] == names(expected(student, items.tolist(), k)[0])
+
+
+def test_items_older_than_what_is_read_are_left_out_too():
+    student = fpmc()
+    recent = [2, 3, 4, 5]
+    alone = [each.item_id for each in student.recommend(names(recent), k=30)]
+    older = [each.item_id for each in student.recommend(names([int(alone[0][3:]), *recent]), k=30)]
+    assert older == alone[1:]
+
+
+def test_unknown_ids_are_skipped_and_counted():
+    student = fpmc()
+    session = ["x", "id-3", "", "id-9", "ID-4", "id-31"]
+    assert student.lookup(session) == Lookup((3, 9), 4)
+    assert student.recommend(session) == student.recommend(["id-3", "id-9"])
+
+
+def test_a_short_catalogue_gives_a_short_list():
+    found = fpmc(num_items=5).recommend(["id-2"], k=100)
+    assert sorted(each.item_id for each in found) == ["id-1", "id-3", "id-4", "id-5"]
+    assert fpmc(num_items=2).recommend(["id-1", "id-2"]) == []
+
+
+@pytest.mark.parametrize(
+    ("session", "k", "told"),
+    [
+        ([], 10, "session is empty"),
+        (["nobody", "knows"], 10, "none of the session's 2 items is known"),
+        ("id-1", 10, "session is str"),
+        (["id-1"], 0, "k is 0"),
+    ],
+)
+def test_what_cannot_be_answered_says_why(session, k, told):
+    with pytest.raises(ValueError, match=told):
+        fpmc().recommend(session, k=k)
+
+
+@pytest.mark.parametrize(("session", "told"), [('{"id-1"}', "session is set"), ('["id-1", 2]', "session has 2")])
+def test_what_is_no_list_of_strings_says_so(session, told):
+    """In a process without the tests' own type checks."""
+    code = (
+        "from alkd_jax.serving.recommender import Recommender\n"
+        "try:\n"
+        f"    Recommender('fpmc', {{}}, {{}}, ('', 'id-1'), ('', ''), 4).recommend({session})\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT)
+    assert told in out.stdout
+
+
+@pytest.mark.parametrize("items", [[], [0], [31], [-1]])
+def test_item_numbers_are_checked(items):
+    with pytest.raises(ValueError, match=r"expected some, in 1\.\.30"):
+        fpmc().rank(items)
+
+
+def test_many_sessions_at_once_are_the_same_as_one_by_one():
+    student = fpmc(integers=True)
+    items = np.array([[1, 2, 3, 4], [7, 0, 0, 0], [9, 9, 0, 0]], np.int32)
+    scores, ids = student.top_k(items, 30, exclude=items)
+    for row, best, numbers in zip(items, scores, ids, strict=True):
+        alone = student.rank([item for item in row.tolist() if item], 30)
+        assert [each.item_id for each in alone] == names(numbers[numbers > 0])
+        assert [each.score for each in alone] == best[numbers > 0].tolist()
+        assert np.isneginf(best[numbers < 0]).all()
+        assert (numbers < 0).sum() == len(set(row.tolist()) - {0})
+
+
+def test_a_score_that_is_no_number_is_never_recommended():
+    student = fpmc()
+    student.arrays["output_embedding"][7] = np.nan
+    for k in (3, 30, 100):
+        found = student.recommend(["id-1"], k=k)
+        assert len(found) == min(k, 28)
+        assert "id-7" not in [each.item_id for each in found]

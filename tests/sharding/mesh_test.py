@@ -1,0 +1,113 @@
+"""Many devices: what a mesh is made of, and, in processes of their own, eight devices and two processes."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from alkd_jax import sharding
+from tests.helpers import paths, two_processes
+
+
+def test_a_mesh_is_read_from_a_text():
+    assert sharding.parse_mesh("data=2,model=4") == {"data": 2, "model": 4}
+    assert sharding.parse_mesh(" model=3") == {"data": 1, "model": 3}
+    for wrong in ("", "data", "data=0", "data=-1", "rows=2", "data=2,data=2", "data=2;model=4", "model=²"):
+        with pytest.raises(ValueError, match="expected numbers from 1, as in 'data=2,model=4'"):
+            sharding.parse_mesh(wrong)
+
+
+def test_a_mesh_needs_its_devices():
+    assert dict(sharding.make_mesh("data=1").shape) == {"data": 1, "model": 1}
+    needed = 2 * len(jax.devices())
+    with pytest.raises(
+        ValueError, match=rf"data=2,model={needed // 2} needs {needed} devices; there are {needed // 2}"
+    ):
+        sharding.make_mesh(f"data=2,model={needed // 2}")
+
+
+def test_without_a_mesh_none_holds():
+    assert sharding.current_mesh() is None
+    with sharding.use_mesh(None):
+        assert sharding.current_mesh() is None
+    with sharding.use_mesh(sharding.make_mesh("data=1")):
+        assert dict(sharding.current_mesh().shape) == {"data": 1, "model": 1}
+    assert sharding.current_mesh() is None
+
+
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("file", ["on_eight_devices.py", "rows_on_eight_devices.py"])
+def test_eight_devices(file, marked):
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    # The library that lies beside these tests, whichever is installed.
+    environment["PYTHONPATH"] = str(paths.ROOT)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/helpers/{file}"]
+    done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("part", ["by_tables", pytest.param("by_rows", marks=pytest.mark.slow)])
+def test_two_processes(tmp_path, part):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    both = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                str(paths.ROOT / "tests" / "helpers" / "two_processes.py"),
+                part,
+                str(number),
+                port,
+                str(tmp_path),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    told = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(told)[-6000:]
+    work = two_processes.PARTS[part]
+    alone = work(None, None, max_steps=10)
+    for number in range(2):
+        with np.load(tmp_path / f"process_{number}.npz") as found:
+            for name, expected in alone.items():
+                if name in ("ranks", "drawn"):
+                    np.testing.assert_array_equal(found[name], expected)
+                else:
+                    np.testing.assert_allclose(found[name], expected, atol=2e-5, err_msg=name)
+    # What two processes have kept is the finished training of one.
+    taken_up = work(None, tmp_path / "training", max_steps=10)
+    for name, expected in taken_up.items():
+        np.testing.assert_allclose(expected, alone[name], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_with_another_mesh_and_comes_out_alike(tmp_path):
+    """The whole pipeline on four devices, then on one: nothing is run again, and another one on one tells the same."""
+    options = ["--data", "synthetic", "--backbone", "fpmc", "--seeds", "2", "--max-steps", "20", "--teacher-dim", "12"]
+    command = [sys.executable, "-m", "experiments.reproduce", *options, "--budget", "40", "--selection", "own"]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    common = {"cwd": paths.ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 1200}
+    methods = ["--methods", "DE,DLLM2Rec,ALKDRec"]
+    for out, mesh in (("many", ["--mesh", "data=2,model=2"]), ("many", []), ("one", [])):
+        done = subprocess.run([*command, "--out", str(tmp_path / out), *methods, *mesh], **common)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        taken_over = done.stdout.count("kept from an earlier run")
+        assert (taken_over == 0) == (mesh != [] or out == "one"), done.stdout
+        assert not taken_over or not re.search(r"^\S+: \d+\.\d s$", done.stdout, re.MULTILINE), done.stdout
+    many, one = (json.loads((tmp_path / out / "metrics.json").read_text())["methods"] for out in ("many", "one"))
+    for name, columns in one.items():
+        for metric, column in columns.items():
+            np.testing.assert_allclose(many[name][metric]["values"], column["values"], atol=2e-3, err_msg=name)
