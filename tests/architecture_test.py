@@ -5,10 +5,12 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 
 import pytest
+from hypothesis import settings
 
 import alkd_jax
 
@@ -119,3 +121,10 @@ def test_files_and_functions_stay_short(place):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 size = node.end_lineno - node.lineno + 1
                 assert size <= 90, f"{path}: {node.name} has {size} lines"
+
+
+def test_no_property_is_given_a_time_to_hold_in():
+    """One profile for all tests says so; a busy machine would fail them."""
+    assert settings().deadline is None
+    for path in (ROOT / "tests").glob("*_test.py"):
+        assert not re.search(r"\bdeadline ?=", path.read_text()), path

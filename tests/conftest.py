@@ -6,10 +6,15 @@ import tempfile
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers import paths
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# How long an example takes is the machine's affair; a test that suppresses checks of its own names this one too.
+settings.register_profile("alkd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("alkd")
 
 SHARED = paths.SHARED
 

@@ -40,7 +40,7 @@ PLAIN = st.recursive(
 SESSIONS, LABELS = [["a", "b"], ["b"], ["c", "a", "b"]], ["c", "a", "d"]
 TOY = dumps(session_frame(SESSIONS, LABELS))
 STUDENT = state_dict({"w": np.arange(6).reshape(2, 3)})
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def replay(data, names=frozenset()):

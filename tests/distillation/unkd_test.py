@@ -16,7 +16,7 @@ NUM_ITEMS = 40
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.integers(1, 6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_groups_hold_about_equal_totals_and_run_down_in_popularity(counts, num_groups):
     counts = np.array([0, *counts])
     if not counts.sum():

@@ -23,7 +23,7 @@ def test_values_of_sessions_average_to_the_reported_metric(rng, metric):
     np.testing.assert_allclose(significance.per_session(ranks, metric).mean(), averages[metric], rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), num=st.integers(2, 9))
 def test_randomization_of_few_pairs_equals_the_enumeration_of_all_signs(seed, num):
     difference = np.random.default_rng(seed).integers(-3, 4, num).astype(float)
@@ -106,7 +106,7 @@ def test_holm_of_a_worked_table():
     assert significance.holm([]).size == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.5))
 def test_holm_rejects_as_its_procedure_steps_down(p_values, level):
     stands = set(range(len(p_values)))

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -50,7 +51,7 @@ def port():
 
 
 def call(port, method, path, body=None, accept=JSON):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     with contextlib.closing(connection):
         connection.request(method, path, body, {"Accept": accept})
         answer = connection.getresponse()
@@ -124,7 +125,7 @@ def test_a_fault_of_ours_says_nothing_of_our_insides(port, monkeypatch):
 
 def test_a_body_that_never_ends_is_given_up(port, monkeypatch):
     monkeypatch.setattr(serve, "_BODY_SECONDS", 0.1)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/recommend")
         connection.putheader("Content-Length", "100")
@@ -152,7 +153,8 @@ def test_metrics_count_what_happened():
         assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p90"] <= told["latency_ms"]["p99"]
         text = call(port, "GET", "/metrics", accept="text/plain")[1].decode()
         assert 'alkd_requests_total{status="200"} 3' in text
-        assert 'alkd_latency_seconds{quantile="0.99"} 0.0' in text
+        latency = re.search(r'^alkd_latency_seconds\{quantile="0\.99"\} (\S+)$', text, re.MULTILINE)
+        assert 1e3 * float(latency[1]) == pytest.approx(told["latency_ms"]["p99"], abs=0.01)
 
 
 def test_a_folder_that_is_no_student_ends_the_command_in_one_line(tmp_path):

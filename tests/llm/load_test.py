@@ -1,4 +1,7 @@
-"""Many questions: flat memory, an event loop that stays awake, a hundred thousand answers looked up quickly."""
+"""Many questions: few held at a time, an event loop that stays awake, a hundred thousand answers found by their marks.
+
+How fast and how large that is, is printed and never judged.
+"""
 
 import json
 import os
@@ -11,13 +14,42 @@ from tests.helpers import paths
 from tests.helpers.fault_server import FaultServer, faultless
 
 CLIENT = """
-import asyncio, json, os, resource, sys, time
+import asyncio, json, os, resource, sys, time, weakref
 sys.path.insert(0, sys.argv[1])
 from tests.helpers.llm_questions import client, question
 from alkd_jax.llm.collection import collect
+from alkd_jax.llm.endpoint import Connection
 from alkd_jax.llm.store import Store
 
 lags, busy, memory = [], [], []
+held = most_held = sent = most_sent = 0
+
+def released():
+    global held
+    held -= 1
+
+def held_questions(number):
+    global held, most_held
+    for n in range(number):
+        one = question(n)
+        held += 1
+        most_held = max(most_held, held)
+        weakref.finalize(one, released)
+        yield one
+
+def next_round():
+    global sent
+    sent = 0
+
+async def send(self, body, original=Connection.send):
+    global sent, most_sent
+    if not sent:
+        asyncio.get_running_loop().call_soon(next_round)
+    sent += 1
+    most_sent = max(most_sent, sent)
+    return await original(self, body)
+
+Connection.send = send
 
 async def main(asker, number):
     async def watch():
@@ -29,7 +61,7 @@ async def main(asker, number):
             memory.append(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize())
 
     watching = asyncio.create_task(watch())
-    account = await collect(asker, (question(n) for n in range(number)))
+    account = await collect(asker, held_questions(number))
     watching.cancel()
     return account
 
@@ -42,6 +74,7 @@ with Store.open(sys.argv[3]) as store:
     store.verify()
     told = {"ok": account.statuses["ok"], "seconds": account.seconds, "cpu": work, "cost": store.ledger.confirmed}
     told |= {"descriptors": len(os.listdir("/proc/self/fd")) - before}
+    told |= {"held": most_held, "at_once": most_sent}
     told |= {"third": memory[len(memory) // 3] / 2**20, "end": memory[-1] / 2**20}
     for name, values in (("lag", sorted(lags)), ("busy", sorted(busy))):
         told[name] = [round(1e3 * values[int(q * (len(values) - 1))], 1) for q in (0.5, 0.99, 1)]
@@ -65,9 +98,10 @@ def test_five_thousand_questions_in_one_run(tmp_path, capsys):
             f"{told['busy']} ms (median, 99 %, most); memory {told['third']:.0f} to {told['end']:.0f} MiB; "
             f"{server.most_at_once} at once at most"
         )
-    assert told["end"] - told["third"] < 30
-    # How late a busy machine wakes the loop is not ours; what the loop works in one go is.
-    assert told["busy"][1] < 50
+    # Each of at most 64 workers holds the question it asks, and a frame or two may hold the one before.
+    assert told["held"] <= 3 * 64
+    # Were many begun in one round of the loop, everything else would wait for all of them.
+    assert told["at_once"] <= 2
     assert told["descriptors"] <= 2
 
 
@@ -101,11 +135,20 @@ with Store.open(path) as store:
                 f"INSERT INTO {table} SELECT {', '.join(values)} FROM c, (SELECT * FROM {table} LIMIT 1)"
             )
     store.keep_wordings({asker.endpoint.mark(one): f"{n:064x}" for n, one in enumerate(asked(), start=2)})
+worded = 0
+
+def word(*values, original=prompts._word_ranking, **named):
+    global worded
+    worded += 1
+    return original(*values, **named)
+
+prompts._word_ranking = word
 began, work = time.perf_counter(), time.process_time()
 with Store.open(path) as store:
     account = asyncio.run(collect(client(url, store, usd="100000"), asked(), pilot=0))
 seconds, work = time.perf_counter() - began, time.process_time() - work
-print(json.dumps({"cached": account.cached, "ok": account.statuses["ok"], "seconds": seconds, "cpu": work}))
+told = {"cached": account.cached, "ok": account.statuses["ok"], "seconds": seconds, "cpu": work}
+print(json.dumps(told | {"worded": worded}))
 """
 
 
@@ -119,5 +162,4 @@ def test_a_hundred_thousand_stored_answers_are_found_again_without_wording_their
         assert len(server.calls) == 1
     with capsys.disabled():
         print(f"\n100,000 stored answers found in {told['seconds']:.2f} s, {told['cpu']:.2f} s of processor")  # noqa: T201
-    assert (told["cached"], told["ok"]) == (100_000, 100_000)
-    assert told["cpu"] < 5
+    assert (told["cached"], told["ok"], told["worded"]) == (100_000, 100_000, 0)

@@ -26,7 +26,7 @@ def brute_top_k(row, k, exclude):
     return ids + [-1] * (k - len(ids))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     levels=st.integers(1, 9),
@@ -53,7 +53,7 @@ def test_nan_scores_never_look_good(ties):
     assert ranks.tolist() == [3, 3]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     chunk=st.sampled_from([None, 1, 4, 13]),
@@ -110,7 +110,7 @@ def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypat
     assert ranks._chunk_size(2**30, 10_240) == 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), chunk=st.sampled_from([None, 1, 3, 5, 14, 50]), k=st.integers(1, 16))
 def test_top_k_equals_brute_force_in_any_chunking_with_ties_to_the_lower_id(seed, chunk, k):
     rng = np.random.default_rng(seed)

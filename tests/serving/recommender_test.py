@@ -47,7 +47,7 @@ def test_a_list_is_what_the_definition_says(items):
     np.testing.assert_allclose([each.score for each in found], scores[order], rtol=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 40), num=st.integers(1, 12))
 def test_ties_go_to_the_lower_item_and_the_session_is_left_out(seed, k, num):
     student = fpmc(seed=seed, integers=True)

@@ -76,7 +76,7 @@ def test_two_processes(tmp_path, part):
         )
         for number in range(2)
     ]
-    told = [process.communicate(timeout=600)[0] for process in both]
+    told = [process.communicate(timeout=1200)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(told)[-6000:]
     work = two_processes.PARTS[part]
     alone = work(None, None, max_steps=10)

@@ -76,7 +76,7 @@ def test_killed_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken, death
     assert 0 < unbroken.best_step[0] < 40, "the best are not the last"
     for die_at in deaths:
         command = [sys.executable, "-c", TRAINER, str(paths.ROOT), str(tmp_path), str(die_at)]
-        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=1200)
         assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []
     out = trained(tmp_path, progress=lambda now: seen.append(now.step))

@@ -71,7 +71,7 @@ def assert_same(one, two):
 
 def run_elsewhere(folder, die_at, **environment):
     arguments = [sys.executable, "-c", TRAINER, str(paths.ROOT), str(folder), str(die_at)]
-    return subprocess.run(arguments, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(arguments, env=os.environ | environment, capture_output=True, text=True, timeout=1200)
 
 
 def test_killed_twice_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken):

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alkd_jax.llm.teachers.replay import load_rankings, replay, save_rankings
@@ -50,7 +50,6 @@ def test_a_session_recorded_or_asked_about_twice_is_refused():
         replay(rankings(RECORDED), np.array([4, 17, 4, 4]))
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 2**31 - 1), st.lists(st.integers(1, 30), unique=True, max_size=6), max_size=6))
 def test_what_is_saved_is_loaded(tmp_path_factory, lists):
     path = tmp_path_factory.mktemp("rankings") / "rankings.jsonl"
