@@ -1,13 +1,12 @@
-"""One page about a data set that a reviewer would want: ties, order, duplicates, leaks, unseen targets, titles.
+"""Audits a dataset: ties, order, duplicates, overlap between splits, unseen targets and titles, on one page.
 
     python -m experiments.audit --data prepared:DIR --out runs/audit-ml
     python -m experiments.audit --data released:PATH:Games --out runs/audit-games
 
-Writes `audit.json` and `audit.html`, and prints what asks for a look.
+Writes `audit.json` and `audit.html`, and prints the findings that need attention.
 """
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
@@ -19,14 +18,14 @@ from matplotlib.figure import Figure
 
 import alkd_jax as alkd
 from alkd_jax.data.audit import audit
+from alkd_jax.data.readers import registry
 from alkd_jax.data.sessions import pack
-from alkd_jax.io import write_json
+from alkd_jax.io import write_json, write_text
 
-from .pipeline.sources import parse_source
-from .reporting.console import cli_errors, console
-from .reporting.report import svg
+from .pipeline.console import cli_errors, console
+from .reporting.report import figure_to_svg
 
-_WHOLE = 1000
+_MAX_SESSION_LENGTH = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,50 +33,58 @@ class Finding:
     """One line of the page.
 
     Attributes:
-        name: what was counted.
-        value: how many, or what share.
-        reading: what it means.
-        verdict: "look", "fine" or "told".
+        name: the property.
+        value: its count or share.
+        explanation: what the value means.
+        severity: "warning", "ok" or "info".
     """
 
     name: str
     value: str
-    reading: str
-    verdict: str = "told"
+    explanation: str
+    severity: str = "info"
 
 
 def run(data: str, out: pathlib.Path) -> dict[str, Any]:
-    """Audits a data set and writes its page.
+    """Audits a dataset and writes its page.
 
     Returns:
-        What `audit.json` holds.
+        The content of `audit.json`.
     """
-    source = parse_source(data)
+    source = registry.parse_source(data)
     if source.kind == "prepared":
-        held = alkd.data.read_prepared(source.path)
-        dataset = held.dataset()
-        found = audit(held.sequences, held.sizes, held.titles, held.item_ids, time=held.time, user=held.user)
+        prepared = alkd.data.read_prepared(source.path)
+        dataset = prepared.dataset()
+        result = audit(
+            prepared.sequences,
+            prepared.sizes,
+            prepared.titles,
+            prepared.item_ids,
+            time=prepared.time,
+            user=prepared.user,
+        )
     else:
-        dataset = source.load() if source.kind == "synthetic" else _whole(source.path, source.name)
+        untruncated = source.kind == "released"
+        dataset = _load_untruncated(source.path, source.name) if untruncated else registry.read(data)
         splits = (dataset.train, dataset.validation, dataset.test)
         rows = [row for split in splits for row in _rows(split)]
-        found = audit(pack(rows), [len(split) for split in splits], dataset.titles, dataset.item_ids)
-    topics = findings(found)
+        result = audit(pack(rows), [len(split) for split in splits], dataset.titles, dataset.item_ids)
+    topics = findings(result)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "audit.json", found)
-    _write_page(out / "audit.html", dataset, found, topics)
+    write_json(out / "audit.json", result)
+    _write_page(out / "audit.html", dataset, result, topics)
     for heading, lines in topics.items():
         for line in lines:
-            if line.verdict == "look":
-                told = f"{heading}: {line.name}: {line.value}. {line.reading}"
-                console.print(told, style="yellow", highlight=False, markup=False)
+            if line.severity == "warning":
+                message = f"{heading}: {line.name}: {line.value}. {line.explanation}"
+                console.print(message, style="yellow", highlight=False, markup=False)
     console.print(f"{out}/audit.html, {out}/audit.json", highlight=False, markup=False)
-    return found
+    return result
 
 
-def _whole(path: str, name: str) -> alkd.Dataset:
-    """The released data with no session cut."""
-    return alkd.data.load_released(path, name, max_length=_WHOLE)
+def _load_untruncated(path: str, name: str) -> alkd.Dataset:
+    """Reads the released data without truncating sessions."""
+    return alkd.data.load_released(path, name, max_length=_MAX_SESSION_LENGTH)
 
 
 def _rows(sessions: alkd.Sessions) -> list[list[int]]:
@@ -85,122 +92,140 @@ def _rows(sessions: alkd.Sessions) -> list[list[int]]:
     return [[*row.tolist(), int(target)] for row, target in zip(inputs, sessions.target, strict=True)]
 
 
-def findings(found: dict[str, Any]) -> dict[str, list[Finding]]:
-    """What the counts mean, topic by topic."""
+def findings(result: dict[str, Any]) -> dict[str, list[Finding]]:
+    """Returns the findings by topic."""
     return {
-        "Size": _size(found),
-        "Order within sessions": _order(found),
-        "Duplicates": _duplicates(found["duplicates"]),
-        "Between the splits": _between(found),
-        "Titles": _titles(found["titles"]),
+        "Size": _size(result),
+        "Order within sessions": _order(result),
+        "Duplicates": _duplicates(result["duplicates"]),
+        "Between the splits": _across_splits(result),
+        "Titles": _titles(result["titles"]),
     }
 
 
-def _size(found: dict[str, Any]) -> list[Finding]:
-    told = [Finding(name, f"{count:,}", "") for name, count in found["counts"].items() if count is not None]
-    popularity = found["popularity"]
+def _size(result: dict[str, Any]) -> list[Finding]:
+    counts = [Finding(name, f"{count:,}", "") for name, count in result["counts"].items() if count is not None]
+    popularity = result["popularity"]
     return [
-        *told,
-        Finding("sessions longer than a window of 10", _share(found["longer_than_window"]), "older items are cut"),
-        Finding("items that occur once", f"{popularity['items_once']:,}", "no model can learn both sides of these"),
+        *counts,
         Finding(
-            "items that never occur", f"{popularity['items_never']:,}", "in the catalogue, and ranked, all the same"
+            "sessions longer than a window of 10", _share(result["longer_than_window"]), "older items are truncated"
         ),
-        Finding("interactions with the top percent", _share(popularity["share_of_top_percent"]), "of the items"),
-        Finding("Gini index of popularity", f"{popularity['gini']:.3f}", "0 all items alike, 1 one item only"),
+        Finding(
+            "items that occur once", f"{popularity['items_once']:,}", "no model can both learn and predict these items"
+        ),
+        Finding(
+            "items that never occur",
+            f"{popularity['items_never']:,}",
+            "they are ranked too, because they are in the catalogue",
+        ),
+        Finding("interactions with the top percent of items", _share(popularity["share_of_top_percent"]), ""),
+        Finding(
+            "Gini index of popularity",
+            f"{popularity['gini']:.3f}",
+            "0: all items are equally popular, 1: one item only",
+        ),
     ]
 
 
-def _order(found: dict[str, Any]) -> list[Finding]:
-    order, ties = found["order"], found["ties"]
+def _order(result: dict[str, Any]) -> list[Finding]:
+    order, ties = result["order"], result["ties"]
 
     def rising(name: str, share: float | None) -> Finding:
         if share is None:
             return Finding(name, "none", "")
-        far = abs(share - 0.5) > 0.05
-        reading = "order follows the item id, so a model can win by counting" if far else "as often as it falls"
-        return Finding(name, _share(share), reading, "look" if far else "fine")
+        biased = abs(share - 0.5) > 0.05
+        explanation = (
+            "the order follows the item id, so a model can predict items from ids alone"
+            if biased
+            else "as often as falling"
+        )
+        return Finding(name, _share(share), explanation, "warning" if biased else "ok")
 
     lines = [
-        rising("neighbours with rising item id", order["pairs_rising"]),
+        rising("consecutive items with rising item id", order["pairs_rising"]),
         rising("last input and target with rising item id", order["pairs_to_target_rising"]),
-        Finding("sessions rising throughout", _share(order["sessions_all_rising"]), "sorted by id from end to end"),
+        Finding("sessions rising throughout", _share(order["sessions_all_rising"]), "sorted by id"),
     ]
     if ties is None:
-        return [*lines, Finding("equal times", "not known", "these data carry no times")]
+        return [*lines, Finding("equal times", "unknown", "these data have no times")]
     tied = ties["pairs_tied"]
-    how = "their order is not time; see --ties" if tied > 0.01 else "hardly any"
+    explanation = "their order is not that of time; see --ties" if tied > 0.01 else "negligible"
     if ties["times_are_days"]:
-        how += "; all times are midnights, so only the day is known"
+        explanation += "; all times are midnight, so that only the day is known"
     return [
         *lines,
-        Finding("neighbours with equal times", _share(tied), how, "look" if tied > 0.01 else "fine"),
+        Finding("consecutive items with equal times", _share(tied), explanation, "warning" if tied > 0.01 else "ok"),
         rising("… of these with rising item id", ties["tied_pairs_rising"]),
-        rising("neighbours with different times and rising item id", ties["untied_pairs_rising"]),
-        Finding("from", _date(ties["first_time"]), ""),
-        Finding("to", _date(ties["last_time"]), ""),
+        rising("consecutive items with different times and rising item id", ties["untied_pairs_rising"]),
+        Finding("first time", _date(ties["first_time"]), ""),
+        Finding("last time", _date(ties["last_time"]), ""),
     ]
 
 
 def _duplicates(duplicates: dict[str, int]) -> list[Finding]:
-    readings = {
-        "sessions_identical_to_an_earlier": "counted once too often",
-        "repeats_within_sessions": "an item twice in one session",
-        "sessions_with_target_in_input": "models that exclude what was seen cannot find these targets",
-        "validation_sessions_also_in_train": "known answers",
-        "test_sessions_also_in_train": "known answers",
+    explanations = {
+        "sessions_identical_to_an_earlier": "counted more than once",
+        "repeats_within_sessions": "an item occurs twice in one session",
+        "sessions_with_target_in_input": "models that exclude seen items cannot recommend these targets",
+        "validation_sessions_also_in_train": "their targets are in the training data",
+        "test_sessions_also_in_train": "their targets are in the training data",
     }
     return [
-        Finding(name.replace("_", " "), f"{count:,}", readings[name] if count else "", "look" if count else "fine")
+        Finding(name.replace("_", " "), f"{count:,}", explanations[name] if count else "", "warning" if count else "ok")
         for name, count in duplicates.items()
     ]
 
 
-def _between(found: dict[str, Any]) -> list[Finding]:
-    overlap, lines = found["overlap"], []
-    near, far = overlap["neighbours_sharing_an_item"], overlap["random_sessions_sharing_an_item"]
-    shuffled = abs(near - far) <= 0.2 * max(far, 1e-9)
+def _across_splits(result: dict[str, Any]) -> list[Finding]:
+    overlap, lines = result["overlap"], []
+    adjacent, random_pairs = overlap["neighbors_sharing_an_item"], overlap["random_sessions_sharing_an_item"]
+    shuffled = abs(adjacent - random_pairs) <= 0.2 * max(random_pairs, 1e-9)
     lines.append(
         Finding(
-            "neighbouring sessions that share an item",
-            f"{_share(near)}, random pairs {_share(far)}",
-            "rows are in no order" if shuffled else "rows are in an order (by user, say), and blocks of them differ",
-            "fine" if shuffled else "told",
+            "adjacent sessions that share an item",
+            f"{_share(adjacent)}, random pairs {_share(random_pairs)}",
+            "the rows are shuffled"
+            if shuffled
+            else "the rows are ordered (for example by user), and their blocks differ",
+            "ok" if shuffled else "info",
         )
     )
     if "users_in_train_and_test" in overlap:
         shared = overlap["test_sessions_of_users_in_train"]
-        reading = "the model met these people" if shared else "test users are new"
+        explanation = "the model has seen these users" if shared else "test users are new"
         lines += [
             Finding("users in train and test", f"{overlap['users_in_train_and_test']:,}", ""),
-            Finding("test sessions of users in train", _share(shared), reading),
+            Finding("test sessions of users in train", _share(shared), explanation),
         ]
-    late = overlap.get("train_sessions_ending_after_the_first_test_session")
-    if late is not None:
-        reading = (
-            "training has seen what comes after the test began" if late else "training ends before the test begins"
+    num_late = overlap.get("train_sessions_ending_after_the_first_test_session")
+    if num_late is not None:
+        explanation = (
+            "training data include sessions later than the first test session"
+            if num_late
+            else "training ends before test begins"
         )
         name = "train sessions ending after the first test session starts"
-        lines.append(Finding(name, _share(late), reading, "look" if late else "fine"))
-    for name, count in found["unseen_targets"].items():
+        lines.append(Finding(name, _share(num_late), explanation, "warning" if num_late else "ok"))
+    for name, count in result["unseen_targets"].items():
         value = f"{count['sessions']:,} of {count['of']:,} ({_share(count['sessions'] / max(count['of'], 1))})"
-        reading = "no model of ids can rank these but by chance"
-        verdict = "look" if count["sessions"] > 0.05 * count["of"] else "told"
-        lines.append(Finding(f"{name} targets never in train", value, reading, verdict))
+        explanation = "a model of item ids can rank these only at random"
+        severity = "warning" if count["sessions"] > 0.05 * count["of"] else "info"
+        lines.append(Finding(f"{name} targets never in train", value, explanation, severity))
     return lines
 
 
 def _titles(titles: dict[str, Any]) -> list[Finding]:
     bad = {"empty", "with HTML entities", "with HTML tags", "with a line end or a tab", "a stand-in such as nan"}
     lines = [
-        Finding(name, f"{fault['items']:,}", " · ".join(fault["such_as"]), _verdict(name in bad, fault["items"]))
-        for name, fault in titles["faults"].items()
+        Finding(name, f"{problem['items']:,}", " · ".join(problem["such_as"]), _severity(name in bad, problem["items"]))
+        for name, problem in titles["faults"].items()
     ]
-    return [*lines, Finding("longest", f"{titles['longest']} letters", f"median {titles['median_length']:.0f}")]
+    return [*lines, Finding("longest", f"{titles['longest']} characters", f"median {titles['median_length']:.0f}")]
 
 
-def _verdict(bad: bool, count: int) -> str:
-    return "fine" if not count else "look" if bad else "told"
+def _severity(bad: bool, count: int) -> str:
+    return "ok" if not count else "warning" if bad else "info"
 
 
 def _share(share: float) -> str:
@@ -211,52 +236,50 @@ def _date(milliseconds: int) -> str:
     return str(np.datetime64(milliseconds, "ms").astype("datetime64[m]")).replace("T", " ") + " UTC"
 
 
-def _figure(found: dict[str, Any]) -> str:
+def _figure(result: dict[str, Any]) -> str:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    lengths, curve = figure.subplots(1, 2)
-    count, popularity = found["lengths"], found["popularity"]
-    lengths.bar(range(len(count)), count, color="#3b6fb6", width=0.85)
-    lengths.set(xlabel="interactions of a session, target included", ylabel="sessions")
-    curve.loglog(popularity["rank"], np.maximum(popularity["count"], 0.5), color="#b1323f", lw=1.5)
-    curve.set(xlabel="rank of the item", ylabel="interactions")
-    for axes in (lengths, curve):
+    length_axes, popularity_axes = figure.subplots(1, 2)
+    count, popularity = result["lengths"], result["popularity"]
+    length_axes.bar(range(len(count)), count, color="#3b6fb6", width=0.85)
+    length_axes.set(xlabel="interactions of a session, target included", ylabel="sessions")
+    popularity_axes.loglog(popularity["rank"], np.maximum(popularity["count"], 0.5), color="#b1323f", lw=1.5)
+    popularity_axes.set(xlabel="rank of the item", ylabel="interactions")
+    for axes in (length_axes, popularity_axes):
         axes.spines[["top", "right"]].set_visible(False)
-    return svg(figure)
+    return figure_to_svg(figure)
 
 
-def _flat(name: str, value: object) -> list[tuple[str, str]]:
-    """Nested values as lines of a dotted name and a value."""
+def _flatten(name: str, value: object) -> list[tuple[str, str]]:
+    """Returns nested values as pairs of a dotted name and a value."""
     if isinstance(value, dict):
-        return [line for key, inner in value.items() for line in _flat(f"{name}.{key}", inner)]
+        return [line for key, inner in value.items() for line in _flatten(f"{name}.{key}", inner)]
     return [(name, str(value))]
 
 
-def _write_page(path: pathlib.Path, dataset: alkd.Dataset, found: dict[str, Any], topics: dict[str, Any]) -> None:
+def _write_page(path: pathlib.Path, dataset: alkd.Dataset, result: dict[str, Any], topics: dict[str, Any]) -> None:
     environment = jinja2.Environment(loader=jinja2.PackageLoader(f"{__package__}.reporting"), autoescape=True)
     report = dict(dataset.report)
-    about = "{sessions:,} sessions of {interactions:,} interactions over {items:,} items.".format(**found["counts"])
+    about = "{sessions:,} sessions of {interactions:,} interactions over {items:,} items.".format(**result["counts"])
     hidden = ("bad_rows", "lengths")
-    made = [line for key, value in report.items() if key not in hidden for line in _flat(key, value)]
+    provenance = [line for key, value in report.items() if key not in hidden for line in _flatten(key, value)]
     page = environment.get_template("audit.html.jinja").render(
         title=f"Audit of {dataset.name}",
         about=about,
         topics=topics.items(),
-        figure=markupsafe.Markup(_figure(found)),
+        figure=markupsafe.Markup(_figure(result)),
         caption="Left: lengths of sessions. Right: how often items occur, most popular first, both axes logarithmic.",
-        made=made,
+        provenance=provenance,
         samples=report.get("bad_rows", {}).get("samples", []),
         fingerprint=dataset.fingerprint,
     )
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, page)
 
 
 def main() -> None:
     """Entry point."""
 
-    def ask(data: str, out: pathlib.Path) -> None:
-        """Audits one data set.
+    def command(data: str, out: pathlib.Path) -> None:
+        """Audits one dataset.
 
         Args:
             data: prepared:PATH, released:PATH:NAME or synthetic.
@@ -265,7 +288,7 @@ def main() -> None:
         run(data, out)
 
     with cli_errors():
-        tyro.cli(ask, description=__doc__)
+        tyro.cli(command, description=__doc__)
 
 
 if __name__ == "__main__":

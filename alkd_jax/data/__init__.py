@@ -1,4 +1,4 @@
-"""Sessions from files and from scratch, read on the host."""
+"""Datasets: readers of public formats, session making, splits and the synthetic dataset, all on the host."""
 
 from alkd_jax.data.prepared import load_prepared, prepare, read_prepared, save_prepared
 from alkd_jax.data.readers.amazon import load_amazon

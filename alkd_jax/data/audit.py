@@ -1,4 +1,4 @@
-"""What a reviewer asks of a data set: ties, order artefacts, duplicates, leaks between splits, titles, popularity."""
+"""Audit of a dataset: ties, order artifacts, duplicates, overlap between splits, titles and popularity."""
 
 import html
 import itertools
@@ -12,11 +12,11 @@ from jaxtyping import Bool, Int, Int32, Int64
 
 from alkd_jax.types import Sequences
 
-SPLITS = ("train", "validation", "test")
+_SPLIT_NAMES = ("train", "validation", "test")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-_STAND_INS = frozenset({"nan", "none", "null", "\\n", "n/a", "unknown", "untitled"})
-_LONG_TITLE = 200
-_WINDOW = 10
+_PLACEHOLDERS = frozenset({"nan", "none", "null", "\\n", "n/a", "unknown", "untitled"})
+_LONG_TITLE_LENGTH = 200
+_WINDOW_LENGTH = 10
 
 
 def audit(
@@ -29,16 +29,16 @@ def audit(
     user: Int32[np.ndarray, " N"] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Count what may make results wrong, too good, or incomparable.
+    """Counts properties of a dataset that can make results wrong, too optimistic, or incomparable.
 
     Args:
-        sequences: N whole sessions in the order training, validation, test, items in ``1..V``, the target last.
-        sizes: sessions of the three splits.
+        sequences: N complete sessions in the order training, validation, test; items in ``1..V``, the target last.
+        sizes: numbers of sessions in the three splits.
         titles: V + 1 strings, the first empty.
         item_ids: V + 1 identifiers of the source, the first empty.
-        time: ``[T]`` of every item, milliseconds since 1970 in UTC; None where it is not known.
-        user: ``[N]`` whose session it is; None where it is not known.
-        seed: of the pairs of sessions drawn to compare neighbours with.
+        time: ``[T]`` time of every item, milliseconds since 1970 in UTC; None if unknown.
+        user: ``[N]`` number of each session's user; None if unknown.
+        seed: random seed of the pairs of sessions with which adjacent sessions are compared.
 
     Returns:
         Plain JSON values by topic: ``counts``, ``lengths``, ``order``, ``ties``, ``duplicates``, ``overlap``,
@@ -46,27 +46,27 @@ def audit(
     """
     items, offsets = np.asarray(sequences.items), np.asarray(sequences.offsets, np.int64)
     length = np.diff(offsets)
-    part = np.repeat(np.arange(3), sizes)
-    place = np.empty(len(item_ids), np.int64)
-    place[_natural_order(item_ids)] = np.arange(len(item_ids))
-    inside = np.ones(max(len(items) - 1, 0), bool)
-    inside[offsets[1:-1] - 1] = False
+    split = np.repeat(np.arange(3), sizes)
+    id_rank = np.empty(len(item_ids), np.int64)
+    id_rank[_natural_order(item_ids)] = np.arange(len(item_ids))
+    within_session = np.ones(max(len(items) - 1, 0), bool)
+    within_session[offsets[1:-1] - 1] = False
     return {
         "counts": _counts(sequences, sizes, titles, user),
         "lengths": np.bincount(length).tolist(),
-        "longer_than_window": float(np.mean(length - 1 > _WINDOW)),
-        "order": _order(place[items], offsets, inside),
-        "ties": None if time is None else _ties(time, place[items], inside),
-        "duplicates": _duplicates(items, offsets, part, len(titles)),
-        "overlap": _overlap(items, offsets, part, time, user, seed),
-        "unseen_targets": _unseen_targets(items, offsets, part),
+        "longer_than_window": float(np.mean(length - 1 > _WINDOW_LENGTH)),
+        "order": _order(id_rank[items], offsets, within_session),
+        "ties": None if time is None else _ties(time, id_rank[items], within_session),
+        "duplicates": _duplicates(items, offsets, split, len(titles)),
+        "overlap": _overlap(items, offsets, split, time, user, seed),
+        "unseen_targets": _unseen_targets(items, offsets, split),
         "popularity": _popularity(items, len(titles)),
         "titles": _titles(titles[1:]),
     }
 
 
 def _natural_order(ids: Sequence[str]) -> list[int]:
-    """Numerically where all identifiers are numbers."""
+    """Returns the order that sorts identifiers, numerically if all are numbers; the padding comes first."""
     numeric = all(name.isascii() and name.isdigit() for name in ids[1:])
     return sorted(range(len(ids)), key=lambda n: (n > 0, int(ids[n]) if numeric and n else 0, ids[n]))
 
@@ -79,36 +79,38 @@ def _counts(
         "items": len(titles) - 1,
         "interactions": len(sequences.items),
         "users": None if user is None else len(np.unique(user)),
-        **dict(zip(SPLITS, map(int, sizes), strict=True)),
+        **dict(zip(_SPLIT_NAMES, map(int, sizes), strict=True)),
     }
 
 
 def _order(
-    place: Int64[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], inside: Bool[np.ndarray, " T1"]
+    id_rank: Int64[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], within_session: Bool[np.ndarray, " T1"]
 ) -> dict[str, Any]:
-    """How often the next item has the higher identifier; half of the time if the order means time."""
-    rises = np.diff(place) > 0
-    to_target = np.zeros(len(inside), bool)
+    """Returns how often the next item has the higher identifier: about half of the time if the order is by time."""
+    rises = np.diff(id_rank) > 0
+    to_target = np.zeros(len(within_session), bool)
     to_target[offsets[1:] - 2] = True
-    first = np.searchsorted(np.flatnonzero(inside & ~rises), offsets[:-1])
-    last = np.searchsorted(np.flatnonzero(inside & ~rises), offsets[1:] - 1)
+    first = np.searchsorted(np.flatnonzero(within_session & ~rises), offsets[:-1])
+    last = np.searchsorted(np.flatnonzero(within_session & ~rises), offsets[1:] - 1)
     return {
-        "pairs_rising": float(np.mean(rises[inside])),
+        "pairs_rising": float(np.mean(rises[within_session])),
         "pairs_to_target_rising": float(np.mean(rises[to_target])),
         "sessions_all_rising": float(np.mean(first == last)),
     }
 
 
 def _ties(
-    time: Int64[np.ndarray, " T"], place: Int64[np.ndarray, " T"], inside: Bool[np.ndarray, " T1"]
+    time: Int64[np.ndarray, " T"], id_rank: Int64[np.ndarray, " T"], within_session: Bool[np.ndarray, " T1"]
 ) -> dict[str, Any]:
-    tied = inside & (np.diff(time) == 0)
-    rises = np.diff(place) > 0
+    tied = within_session & (np.diff(time) == 0)
+    rises = np.diff(id_rank) > 0
     day_only = bool(np.all(time % 86_400_000 == 0))
     return {
-        "pairs_tied": float(np.sum(tied) / np.sum(inside)),
+        "pairs_tied": float(np.sum(tied) / np.sum(within_session)),
         "tied_pairs_rising": float(np.mean(rises[tied])) if tied.any() else None,
-        "untied_pairs_rising": float(np.mean(rises[inside & ~tied])) if np.any(inside & ~tied) else None,
+        "untied_pairs_rising": float(np.mean(rises[within_session & ~tied]))
+        if np.any(within_session & ~tied)
+        else None,
         "times_are_days": day_only,
         "first_time": int(time.min()),
         "last_time": int(time.max()),
@@ -116,11 +118,11 @@ def _ties(
 
 
 def _duplicates(
-    items: Int[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], part: Int64[np.ndarray, " N"], num_ids: int
+    items: Int[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], split: Int64[np.ndarray, " N"], num_ids: int
 ) -> dict[str, Any]:
     rows = [row.tobytes() for row in np.split(items, offsets[1:-1])]
     seen: dict[bytes, set[int]] = {}
-    for row, number in zip(rows, part.tolist(), strict=True):
+    for row, number in zip(rows, split.tolist(), strict=True):
         seen.setdefault(row, set()).add(number)
     number = np.repeat(np.arange(len(rows)), np.diff(offsets))
     pair = number * num_ids + items
@@ -130,10 +132,10 @@ def _duplicates(
         "repeats_within_sessions": len(pair) - len(np.unique(pair)),
         "sessions_with_target_in_input": int(np.sum(np.bincount(number[target], minlength=len(rows)) > 1)),
         "validation_sessions_also_in_train": sum(
-            n == 1 and 0 in seen[row] for row, n in zip(rows, part.tolist(), strict=True)
+            n == 1 and 0 in seen[row] for row, n in zip(rows, split.tolist(), strict=True)
         ),
         "test_sessions_also_in_train": sum(
-            n == 2 and 0 in seen[row] for row, n in zip(rows, part.tolist(), strict=True)
+            n == 2 and 0 in seen[row] for row, n in zip(rows, split.tolist(), strict=True)
         ),
     }
 
@@ -141,40 +143,40 @@ def _duplicates(
 def _overlap(
     items: Int[np.ndarray, " T"],
     offsets: Int64[np.ndarray, " N1"],
-    part: Int64[np.ndarray, " N"],
+    split: Int64[np.ndarray, " N"],
     time: Int64[np.ndarray, " T"] | None,
     user: Int[np.ndarray, " N"] | None,
     seed: int,
 ) -> dict[str, Any]:
     sets = [frozenset(row.tolist()) for row in np.split(items, offsets[1:-1])]
-    neighbours = np.mean([not a.isdisjoint(b) for a, b in itertools.pairwise(sets)])
-    drawn = np.random.default_rng(seed).integers(0, len(sets), (20_000, 2)).tolist()
-    strangers = np.mean([not sets[a].isdisjoint(sets[b]) for a, b in drawn if a != b])
-    found: dict[str, Any] = {
-        "neighbours_sharing_an_item": float(neighbours),
-        "random_sessions_sharing_an_item": float(strangers),
+    adjacent = np.mean([not a.isdisjoint(b) for a, b in itertools.pairwise(sets)])
+    pairs = np.random.default_rng(seed).integers(0, len(sets), (20_000, 2)).tolist()
+    random_pairs = np.mean([not sets[a].isdisjoint(sets[b]) for a, b in pairs if a != b])
+    overlap: dict[str, Any] = {
+        "neighbors_sharing_an_item": float(adjacent),
+        "random_sessions_sharing_an_item": float(random_pairs),
     }
     if user is not None:
-        owners = [set(user[part == n].tolist()) for n in range(3)]
-        found["users_in_train_and_test"] = len(owners[0] & owners[2])
-        found["users_in_train_and_validation"] = len(owners[0] & owners[1])
-        found["test_sessions_of_users_in_train"] = float(np.mean(np.isin(user[part == 2], list(owners[0]))))
+        owners = [set(user[split == n].tolist()) for n in range(3)]
+        overlap["users_in_train_and_test"] = len(owners[0] & owners[2])
+        overlap["users_in_train_and_validation"] = len(owners[0] & owners[1])
+        overlap["test_sessions_of_users_in_train"] = float(np.mean(np.isin(user[split == 2], list(owners[0]))))
     if time is not None:
         start, end = time[offsets[:-1]], time[offsets[1:] - 1]
-        found["train_sessions_ending_after_the_first_test_session"] = float(
-            np.mean(end[part == 0] > start[part == 2].min())
+        overlap["train_sessions_ending_after_the_first_test_session"] = float(
+            np.mean(end[split == 0] > start[split == 2].min())
         )
-    return found
+    return overlap
 
 
 def _unseen_targets(
-    items: Int[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], part: Int64[np.ndarray, " N"]
+    items: Int[np.ndarray, " T"], offsets: Int64[np.ndarray, " N1"], split: Int64[np.ndarray, " N"]
 ) -> dict[str, Any]:
-    known = np.unique(items[: offsets[np.sum(part == 0)]])
+    known = np.unique(items[: offsets[np.sum(split == 0)]])
     target = items[offsets[1:] - 1]
     return {
-        name: {"sessions": int(np.sum(~np.isin(target[part == n], known))), "of": int(np.sum(part == n))}
-        for n, name in enumerate(SPLITS)
+        name: {"sessions": int(np.sum(~np.isin(target[split == n], known))), "of": int(np.sum(split == n))}
+        for n, name in enumerate(_SPLIT_NAMES)
         if n
     }
 
@@ -195,7 +197,7 @@ def _popularity(items: Int[np.ndarray, " T"], num_ids: int) -> dict[str, Any]:
 
 def _titles(titles: Sequence[str]) -> dict[str, Any]:
     copies = Counter(filter(None, titles))
-    bad_rows = {
+    problems = {
         "empty": [title for title in titles if not title.strip()],
         "shared with another item": [title for title in titles if copies[title] > 1],
         "not ASCII": [title for title in titles if not title.isascii()],
@@ -203,17 +205,19 @@ def _titles(titles: Sequence[str]) -> dict[str, Any]:
         "with HTML tags": [title for title in titles if _TAG.search(title)],
         "with a line end or a tab": [title for title in titles if re.search(r"[\r\n\t]", title)],
         "with spaces around": [title for title in titles if title.strip() and title.strip() != title],
-        f"longer than {_LONG_TITLE} letters": [title for title in titles if len(title) > _LONG_TITLE],
-        "a stand-in such as nan": [title for title in titles if title.strip().lower() in _STAND_INS],
+        f"longer than {_LONG_TITLE_LENGTH} letters": [title for title in titles if len(title) > _LONG_TITLE_LENGTH],
+        "a stand-in such as nan": [title for title in titles if title.strip().lower() in _PLACEHOLDERS],
         "without a letter": [title for title in titles if title.strip() and not re.search(r"[^\W\d_]", title)],
     }
     lengths = [len(title) for title in titles]
     return {
-        "faults": {name: {"items": len(found), "such_as": _few(found)} for name, found in bad_rows.items()},
+        "faults": {
+            name: {"items": len(matches), "such_as": _sample_titles(matches)} for name, matches in problems.items()
+        },
         "longest": max(lengths, default=0),
         "median_length": float(np.median(lengths)) if lengths else 0.0,
     }
 
 
-def _few(titles: Sequence[str]) -> list[str]:
+def _sample_titles(titles: Sequence[str]) -> list[str]:
     return [title[:120] for title in dict.fromkeys(titles) if title.strip()][:3]

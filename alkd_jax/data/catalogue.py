@@ -1,4 +1,4 @@
-"""Items of sessions numbered from 1 in the order of the titles, and what happens to those without a title."""
+"""The catalogue: numbers the items of sessions from 1 in the order of the titles and drops or keeps untitled items."""
 
 import dataclasses
 from typing import Any
@@ -6,25 +6,26 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from alkd_jax.checks import check_one_of
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.sessionize import SessionLog
 
-UNTITLED = ("drop", "keep")
+UNTITLED_OPTIONS = ("drop", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
 class NumberedSessions:
-    """N sessions of T items over a catalogue of V.
+    """N sessions with T items in total, over a catalogue of V items.
 
     Attributes:
-        items: ``[T]`` in ``1..V``.
+        items: ``[T]`` item numbers in ``1..V``.
         time: ``[T]`` milliseconds since 1970 in UTC.
-        offsets: ``[N + 1]`` where each session starts.
+        offsets: ``[N + 1]`` position of each session's first item.
         user: ``[N]`` position in the source's ``user_ids``.
-        split: ``[N]`` 0, 1 or 2 where the source is split already, or None.
+        split: ``[N]`` 0 training, 1 validation, 2 test; None where the source is not split.
         item_ids: V + 1 identifiers of the source, the first empty.
-        titles: V + 1, the first empty.
-        report: what was dropped; plain JSON values.
+        titles: V + 1 titles, the first empty.
+        report: counts of what was dropped; plain JSON values.
     """
 
     items: Int32[np.ndarray, " T"]
@@ -38,52 +39,51 @@ class NumberedSessions:
 
 
 def number_items(log: Interactions, sessions: SessionLog, *, untitled: str = "drop") -> NumberedSessions:
-    """Number the items that occur in sessions.
+    """Numbers the items that occur in sessions.
 
-    Items stand in the order of the titles' file, or of first appearance where the source has no titles. With
-    ``untitled="drop"``, as for the released data, inputs that the titles' file does not have are left out, then
-    sessions whose target it does not have or that have no input left; the catalogue keeps items that only such
-    sessions had. An item whose title is there but empty has a row and stays.
+    Items are in the order of the file of titles, or of first appearance where the source has no titles. With
+    ``untitled="drop"``, as in the released data, inputs that are not in the file of titles are dropped, then sessions
+    whose target is not in it or that have no input left; the catalogue keeps items that occur only in dropped sessions.
+    An item whose title is empty is in the file and stays.
 
     Args:
-        log: the interactions that the sessions were made of.
-        sessions: N sessions in the source's item positions.
-        untitled: "drop", or "keep" to give such items an empty title, at the end of the catalogue.
+        log: the interactions that the sessions were made from.
+        sessions: N sessions; their items are positions in ``log.item_ids``.
+        untitled: "drop" drops untitled items; "keep" gives them an empty title, at the end of the catalogue.
 
     Returns:
-        The kept sessions and the catalogue.
+        The remaining sessions and the catalogue.
 
     Raises:
-        ValueError: ``untitled`` is neither, or no session is left.
+        ValueError: ``untitled`` is unknown, or no session is left.
     """
-    if untitled not in UNTITLED:
-        raise ValueError(f"untitled: {untitled!r}, expected one of {', '.join(UNTITLED)}")
+    check_one_of("untitled", untitled, UNTITLED_OPTIONS)
     used = np.zeros(len(log.item_ids), bool)
     used[sessions.item] = True
     if log.titles is None:
         order = np.flatnonzero(used).tolist()
         titles = [""] * len(order)
-        without = 0
+        num_untitled = 0
     else:
-        place = {name: code for code, name in enumerate(log.item_ids) if used[code]}
-        order = [place.pop(name) for name in log.titles if name in place]
+        code_of = {name: code for code, name in enumerate(log.item_ids) if used[code]}
+        order = [code_of.pop(name) for name in log.titles if name in code_of]
         titles = [log.titles[log.item_ids[code]] for code in order]
-        without = len(place)
+        num_untitled = len(code_of)
         if untitled == "keep":
-            order += place.values()
-            titles += [""] * without
+            order += code_of.values()
+            titles += [""] * num_untitled
     number = np.zeros(len(log.item_ids), np.int32)
     number[order] = np.arange(1, len(order) + 1, dtype=np.int32)
-    return _without_unnumbered(
+    return _drop_untitled(
         sessions,
         number[sessions.item],
         ("", *(log.item_ids[code] for code in order)),
         ("", *titles),
-        {"untitled": untitled, "items_without_title_row": without},
+        {"untitled": untitled, "items_without_title_row": num_untitled},
     )
 
 
-def _without_unnumbered(
+def _drop_untitled(
     sessions: SessionLog,
     items: Int32[np.ndarray, " T"],
     item_ids: tuple[str, ...],
@@ -91,25 +91,25 @@ def _without_unnumbered(
     report: dict[str, Any],
 ) -> NumberedSessions:
     offsets, length = sessions.offsets, np.diff(sessions.offsets)
-    known = items > 0
-    total = np.concatenate([[0], np.cumsum(known)])
-    left = total[offsets[1:]] - total[offsets[:-1]]
-    titled_target = known[offsets[1:] - 1]
-    kept = titled_target & (left > 1)
-    if not kept.any():
-        raise ValueError("titles: no session is left, expected the titles' item ids to be those of the interactions")
-    keep = known & np.repeat(kept, length)
+    titled = items > 0
+    num_titled = np.concatenate([[0], np.cumsum(titled)])
+    length_left = num_titled[offsets[1:]] - num_titled[offsets[:-1]]
+    titled_target = titled[offsets[1:] - 1]
+    keep_session = titled_target & (length_left > 1)
+    if not keep_session.any():
+        raise ValueError("titles match the items of no session; expected the item ids of the interactions")
+    keep_item = titled & np.repeat(keep_session, length)
     report |= {
-        "inputs_untitled": int(np.sum(~known)) - int(np.sum(~titled_target)),
+        "inputs_untitled": int(np.sum(~titled)) - int(np.sum(~titled_target)),
         "targets_untitled": int(np.sum(~titled_target)),
-        "no_input_left": int(np.sum(titled_target & (left < 2))),
+        "no_input_left": int(np.sum(titled_target & (length_left < 2))),
     }
     return NumberedSessions(
-        items=items[keep],
-        time=sessions.time[keep],
-        offsets=np.concatenate([[0], np.cumsum(left[kept], dtype=np.int64)]),
-        user=sessions.user[kept],
-        split=None if sessions.split is None else sessions.split[kept],
+        items=items[keep_item],
+        time=sessions.time[keep_item],
+        offsets=np.concatenate([[0], np.cumsum(length_left[keep_session], dtype=np.int64)]),
+        user=sessions.user[keep_session],
+        split=None if sessions.split is None else sessions.split[keep_session],
         item_ids=item_ids,
         titles=titles,
         report=report,

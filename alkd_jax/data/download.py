@@ -1,4 +1,4 @@
-"""Public data sets by name: terms, resumed transfer, checked sums. Nothing is fetched unless this is called."""
+"""Downloads of public datasets by name, with their terms of use, resumed transfers and verified checksums."""
 
 import contextlib
 import dataclasses
@@ -11,53 +11,55 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_CHUNK = 1 << 20
-_WAIT = 30.0
+from alkd_jax.io import sha256_of, write_text
+
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_SECONDS = 30.0
 _GROUPLENS = "https://files.grouplens.org/datasets"
 _AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
-_AMAZON_TERMS = "Its makers state no licence; research use, cite the paper, do not pass the texts on."
+_AMAZON_TERMS = "The publishers state no license; research use, cite the paper, do not redistribute the texts."
 _MOVIELENS_TERMS = "Research use; no redistribution without permission; cite Harper and Konstan 2015."
 
 
 @dataclasses.dataclass(frozen=True)
-class PublicSet:
-    """One data set and where it lives.
+class PublicDataset:
+    """A public dataset and its addresses.
 
     Attributes:
         files: file name → address.
-        terms: of use, in short; the source's own page counts.
-        source: what ``experiments.prepare`` takes, with DIR for the folder.
-        sums: file name → "md5:…" or "sha256:…", where the makers or several independent users publish one.
+        terms: summary of the terms of use; the publisher's own page is binding.
+        source: source string for ``experiments.prepare``, with DIR for the folder.
+        checksums: file name → "md5:…" or "sha256:…", if the publisher or several independent users published one.
     """
 
     files: Mapping[str, str]
     terms: str
     source: str
-    sums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _amazon(year: int, folder: str, reviews: str, meta: str) -> PublicSet:
+def _amazon(year: int, folder: str, reviews: str, meta: str) -> PublicDataset:
     names = [path.rpartition("/")[2] for path in (reviews, meta)]
     files = {name: f"{_AMAZON}/{folder}/{path}" for name, path in zip(names, (reviews, meta), strict=True)}
-    return PublicSet(files, _AMAZON_TERMS, f"amazon{year}:DIR/{names[0]}:DIR/{names[1]}")
+    return PublicDataset(files, _AMAZON_TERMS, f"amazon{year}:DIR/{names[0]}:DIR/{names[1]}")
 
 
-PUBLIC_SETS: Mapping[str, PublicSet] = {
-    "hetrec2011": PublicSet(
+PUBLIC_DATASETS: Mapping[str, PublicDataset] = {
+    "hetrec2011": PublicDataset(
         {"hetrec2011-movielens-2k-v2.zip": f"{_GROUPLENS}/hetrec2011/hetrec2011-movielens-2k-v2.zip"},
         "Non-commercial use, by permission of GroupLens; cite MovieLens, IMDb and Rotten Tomatoes.",
         "hetrec2011:DIR/hetrec2011-movielens-2k-v2.zip",
     ),
-    "ml-1m": PublicSet(
+    "ml-1m": PublicDataset(
         {"ml-1m.zip": f"{_GROUPLENS}/movielens/ml-1m.zip"},
         _MOVIELENS_TERMS,
         "movielens:DIR/ml-1m.zip",
         {"ml-1m.zip": "md5:c4d9eecfca2ab87c1945afe126590906"},
     ),
-    "ml-32m": PublicSet(
+    "ml-32m": PublicDataset(
         {"ml-32m.zip": f"{_GROUPLENS}/movielens/ml-32m.zip"}, _MOVIELENS_TERMS, "movielens:DIR/ml-32m.zip"
     ),
-    "lastfm1k": PublicSet(
+    "lastfm1k": PublicDataset(
         {"lastfm-dataset-1K.tar.gz": "http://mtg.upf.edu/static/datasets/last.fm/lastfm-dataset-1K.tar.gz"},
         "Non-commercial use, by permission of Last.fm.",
         "lastfm1k:DIR/lastfm-dataset-1K.tar.gz",
@@ -75,110 +77,114 @@ PUBLIC_SETS: Mapping[str, PublicSet] = {
         "raw/meta_categories/meta_Video_Games.jsonl.gz",
     ),
 }
-"""What :func:`download` knows by name."""
+"""Name → public dataset that :func:`download` can fetch."""
 
 
 def download(
     name: str,
     folder: str | os.PathLike[str],
     *,
-    sets: Mapping[str, PublicSet] = PUBLIC_SETS,
+    datasets: Mapping[str, PublicDataset] = PUBLIC_DATASETS,
     progress: Callable[[str, int, int | None], None] = lambda file, done, total: None,
 ) -> dict[str, str]:
-    """Fetch a public data set's files, going on where an earlier attempt stopped.
+    """Downloads the files of a public dataset and resumes where an earlier attempt stopped.
 
-    A file is called by its name only when it is whole. Its SHA-256 is written beside it; where no sum is published,
-    that of the first download is what later ones are held to.
+    A file gets its name only when it is complete. Its SHA-256 is written beside it; later downloads are compared with
+    it, and with the published checksum where there is one.
 
     Args:
-        name: a key of ``sets``.
-        folder: is made where it is missing.
-        sets: what can be had.
-        progress: told file, bytes there, and bytes in all where the server says.
+        name: a key of ``datasets``.
+        folder: folder for the files; it is created if it does not exist.
+        datasets: name → dataset.
+        progress: function called with the file name, the bytes received, and the total bytes or None.
 
     Returns:
         File name → SHA-256.
 
     Raises:
-        ValueError: the name is unknown, a checksum is wrong, or the server sends something else than asked.
-        ConnectionError: there is no network, or the server does not answer; what came so far is kept.
+        ValueError: the name is unknown, or a checksum is wrong.
+        ConnectionError: there is no network, or the server does not answer or sends another part of the file. The bytes
+            received so far stay on the disk.
     """
-    if name not in sets:
-        raise ValueError(f"data set {name!r}, expected one of {', '.join(sets)}")
-    place = pathlib.Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    if name not in datasets:
+        raise ValueError(f"dataset is {name!r}; expected one of {', '.join(datasets)}")
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     digests = {}
-    for file, address in sets[name].files.items():
-        if not (place / file).exists():
-            partial = place / f"{file}.part"
+    for file, address in datasets[name].files.items():
+        if not (folder / file).exists():
+            partial = folder / f"{file}.part"
             _fetch(address, partial, functools.partial(progress, file))
             try:
-                _check(partial, sets[name].sums.get(file), place / f"{file}.sha256")
+                _verify(partial, datasets[name].checksums.get(file), folder / f"{file}.sha256")
             except ValueError:
                 partial.unlink()
                 raise
-            os.replace(partial, place / file)
-        digests[file] = _check(place / file, sets[name].sums.get(file), place / f"{file}.sha256")
+            os.replace(partial, folder / file)
+        digests[file] = _verify(folder / file, datasets[name].checksums.get(file), folder / f"{file}.sha256")
     return digests
 
 
 def _fetch(address: str, partial: pathlib.Path, progress: Callable[[int, int | None], None]) -> None:
-    there = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={there}-"} if there else {})
+    received = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={received}-"} if received else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=_WAIT)
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
-            whole = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if error.code == 416 and whole == str(there):
+            total_bytes = error.headers.get("Content-Range", "").rpartition("/")[2]
+            if error.code == 416 and total_bytes == str(received):
                 return
             if error.code == 416:
                 partial.unlink()
-            raise ConnectionError(f"{address}: the server answers {error.code} {error.reason}") from error
+            raise ConnectionError(
+                f"{address}: the server answers {error.code} {error.reason}; expected the file"
+            ) from error
     except OSError as error:
         raise ConnectionError(
             f"{address}: no answer ({getattr(error, 'reason', error)}); is there a network? Otherwise fetch the file "
             f"on another machine and put it at {partial.with_suffix('')}"
         ) from error
-    with answer, partial.open("ab" if answer.status == 206 else "wb") as file:
-        done, total = _extent(answer, there, address)
+    with response, partial.open("ab" if response.status == 206 else "wb") as file:
+        done, total = _parse_extent(response, received, address)
         try:
-            while chunk := answer.read(_CHUNK):
+            while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
                 progress(done, total)
         except OSError as error:
-            raise ConnectionError(f"{address}: broke off after {done:,} bytes; the same command goes on") from error
+            raise ConnectionError(
+                f"{address}: the transfer broke off after {done:,} bytes; the same command resumes it"
+            ) from error
     if total is not None and done < total:
-        raise ConnectionError(f"{address}: broke off after {done:,} of {total:,} bytes; the same command goes on")
+        raise ConnectionError(
+            f"{address}: the transfer broke off after {done:,} of {total:,} bytes; the same command resumes it"
+        )
 
 
-def _extent(answer: Any, there: int, address: str) -> tuple[int, int | None]:
-    """Bytes there already, and in all."""
-    length = answer.headers.get("Content-Length", "")
-    if answer.status == 200:
+def _parse_extent(response: Any, received: int, address: str) -> tuple[int, int | None]:
+    """Returns the number of bytes that are on the disk already, and the total or None."""
+    length = response.headers.get("Content-Length", "")
+    if response.status == 200:
         return 0, int(length) if length.isdigit() else None
-    reach, _, whole = answer.headers.get("Content-Range", "").partition("/")
-    if not reach.startswith(f"bytes {there}-"):
-        raise ConnectionError(f"{address}: the server sends {reach!r}, asked from byte {there}")
-    return there, int(whole) if whole.isdigit() else None
+    byte_range, _, total_bytes = response.headers.get("Content-Range", "").partition("/")
+    if not byte_range.startswith(f"bytes {received}-"):
+        raise ConnectionError(f"{address}: the server sends {byte_range!r}; expected bytes from {received}")
+    return received, int(total_bytes) if total_bytes.isdigit() else None
 
 
-def _check(path: pathlib.Path, published: str | None, record: pathlib.Path) -> str:
-    """The file's SHA-256, after comparing what can be compared."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+def _verify(path: pathlib.Path, published: str | None, record: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file after comparing it with the published checksum and with the recorded one."""
+    digest = sha256_of(path)
     if published is not None:
-        kind, _, wanted = published.partition(":")
+        algorithm, _, expected = published.partition(":")
         with path.open("rb") as file:
-            got = hashlib.file_digest(file, kind).hexdigest()
-        if got != wanted:
-            raise ValueError(
-                f"{path}: {kind} {got}, expected {wanted}; the file was dropped or changed, fetch it again"
-            )
+            computed = hashlib.file_digest(file, algorithm).hexdigest()
+        if computed != expected:
+            raise ValueError(f"{path}: {algorithm} is {computed}; expected {expected}; download the file again")
     with contextlib.suppress(FileNotFoundError):
-        wanted = record.read_text().split()[0]
-        if wanted != found:
-            raise ValueError(f"{path}: sha256 {found}, expected {wanted} as when it was fetched first")
-    record.write_text(f"{found}  {path.name.removesuffix('.part')}\n")
-    return found
+        expected = record.read_text().split()[0]
+        if expected != digest:
+            raise ValueError(f"{path}: sha256 is {digest}; expected {expected} as in the first download")
+    write_text(record, f"{digest}  {path.name.removesuffix('.part')}\n")
+    return digest

@@ -1,7 +1,6 @@
-"""A dataset made once and kept: a folder of plain arrays and text, with a manifest of how it came about."""
+"""Prepared datasets: a folder of plain arrays and text, with a manifest of options, counts and checksums."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -17,28 +16,29 @@ from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.sessionize import SessionRules, sessionize
 from alkd_jax.data.sessions import build_dataset
 from alkd_jax.data.splits import SPLITS, split_rows
+from alkd_jax.io import replacing, sha256_of, write_json, write_text
 from alkd_jax.types import Dataset, Sequences
 
 _FORMAT = 1
 _SPLIT_NAMES = ("train", "validation", "test")
-_ARRAYS, _CATALOGUE, _MANIFEST = "sessions.npz", "items.jsonl", "manifest.json"
-_KINDS = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
+_ARRAYS_FILE, _CATALOGUE_FILE, _MANIFEST_FILE = "sessions.npz", "items.jsonl", "manifest.json"
+_DTYPES = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """N whole sessions in the order training, validation, test.
+    """N complete sessions in the order training, validation, test.
 
     Attributes:
-        name: what reports call them.
-        sequences: whole sessions, items in ``1..V``.
-        time: ``[T]`` of every item, milliseconds since 1970 in UTC.
+        name: name of the dataset in reports.
+        sequences: complete sessions with items in ``1..V``.
+        time: ``[T]`` time of every item, milliseconds since 1970 in UTC.
         user: ``[N]`` number of each session's user.
-        sizes: sessions in training, validation and test.
-        titles: V + 1, the first empty.
-        item_ids: V + 1, the first empty.
-        options: how they were made; plain JSON values.
-        report: what was read and dropped; plain JSON values.
+        sizes: numbers of sessions in training, validation and test.
+        titles: V + 1 titles, the first empty.
+        item_ids: V + 1 identifiers of the source, the first empty.
+        options: options of session making and splitting; plain JSON values.
+        report: counts of what was read and dropped; plain JSON values.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Prepared:
     report: Mapping[str, Any]
 
     def dataset(self, *, max_length: int = 10) -> Dataset:
-        """The three splits with the last item of each session held out."""
+        """Returns the three splits with the last item of each session held out."""
         return build_dataset(
             self.name,
             self.sequences,
@@ -75,19 +75,19 @@ def prepare(
     seed: int = 0,
     untitled: str = "drop",
 ) -> Prepared:
-    """Make sessions of interactions, number their items, and split them.
+    """Makes sessions from interactions, numbers their items, and splits them.
 
     Args:
         log: E interactions.
-        rules: how sessions are made; the released recipe where not given.
+        rules: how sessions are made; None for the recipe of the released data.
         split: a key of :data:`alkd_jax.data.splits.SPLITS`.
         fractions: shares of training, validation and test.
-        days: of the test split for "last-days".
-        seed: of random splits.
-        untitled: "drop" or "keep" items that the titles' file does not have.
+        days: number of days of the test split for "last-days".
+        seed: random seed of the split.
+        untitled: "drop" or "keep" items that are not in the file of titles.
 
     Returns:
-        The sessions in the order of the splits, and every option and count.
+        The sessions in the order of the splits, with all options and counts.
 
     Raises:
         ValueError: an option is unknown, no session is left, or a split is empty.
@@ -96,14 +96,14 @@ def prepare(
     sessions = sessionize(log, rules)
     numbered = number_items(log, sessions, untitled=untitled)
     start = numbered.time[numbered.offsets[:-1]]
-    parts = split_rows(
+    split_row_numbers = split_rows(
         split,
         numbered.user,
         start,
         fractions=fractions,
         days=days,
         time_zone=rules.time_zone,
-        given=numbered.split,
+        source_split=numbered.split,
         seed=seed,
     )
     options = {
@@ -112,15 +112,17 @@ def prepare(
         "untitled": untitled,
     }
     report = {**log.report, "sessionise": sessions.report, "catalogue": numbered.report}
-    prepared = _in_order(log.name, numbered, np.concatenate(parts), options, report)
-    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    prepared = _reorder(log.name, numbered, np.concatenate(split_row_numbers), options, report)
+    sizes = (len(split_row_numbers[0]), len(split_row_numbers[1]), len(split_row_numbers[2]))
     for name, size in zip(("training", "validation", "test"), sizes, strict=True):
         if not size:
-            raise ValueError(f"split: {split!r} leaves the {name} split of {len(start)} sessions empty")
+            raise ValueError(
+                f"split is {split!r} and leaves the {name} split of {len(start)} sessions empty; expected another rule"
+            )
     return dataclasses.replace(prepared, sizes=sizes)
 
 
-def _in_order(
+def _reorder(
     name: str,
     numbered: NumberedSessions,
     order: Int64[np.ndarray, " N"],
@@ -144,37 +146,37 @@ def _in_order(
 
 
 def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[str, Any]:
-    """Write a dataset's folder; the manifest last, so that a folder with a manifest is whole.
+    """Writes the folder of a dataset. The manifest is written last, so that a folder with a manifest is complete.
 
     Args:
-        folder: a new or empty folder, or one that holds a prepared dataset, which is replaced.
-        prepared: what to write.
+        folder: a new or empty folder, or the folder of a prepared dataset, which is replaced.
+        prepared: the sessions to write.
 
     Returns:
         The manifest: ``sessions``, ``items``, ``interactions``, ``split``, ``fingerprint``, ``options``, ``report``.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder contains other files.
     """
     path = pathlib.Path(folder)
     if path.is_file():
-        raise ValueError(f"{path}: a file, expected a folder or nothing")
-    if path.is_dir() and any(path.iterdir()) and not (path / _MANIFEST).exists():
-        raise ValueError(f"{path}: holds other files, expected an empty folder or a prepared dataset")
+        raise ValueError(f"{path} is a file; expected a folder or a new path")
+    if path.is_dir() and any(path.iterdir()) and not (path / _MANIFEST_FILE).exists():
+        raise ValueError(f"{path} contains other files; expected an empty folder or a prepared dataset")
     dataset = prepared.dataset()
     path.mkdir(parents=True, exist_ok=True)
-    (path / _MANIFEST).unlink(missing_ok=True)
+    (path / _MANIFEST_FILE).unlink(missing_ok=True)
     arrays = {
         "items": prepared.sequences.items,
         "offsets": prepared.sequences.offsets,
         "time": prepared.time,
         "user": prepared.user,
     }
-    typed: dict[str, Any] = {name: np.asarray(arrays[name], kind) for name, kind in _KINDS.items()}
-    np.savez_compressed(path / _ARRAYS, allow_pickle=False, **typed)
-    with (path / _CATALOGUE).open("w", encoding="utf-8") as lines:
-        for row in zip(prepared.item_ids[1:], prepared.titles[1:], strict=True):
-            lines.write(json.dumps(row) + "\n")
+    typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype) for name, dtype in _DTYPES.items()}
+    with replacing(path / _ARRAYS_FILE) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **typed)
+    rows = zip(prepared.item_ids[1:], prepared.titles[1:], strict=True)
+    write_text(path / _CATALOGUE_FILE, "".join(json.dumps(row) + "\n" for row in rows))
     manifest = {
         "format": _FORMAT,
         "name": prepared.name,
@@ -187,45 +189,42 @@ def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[st
         "fingerprint_max_length": 10,
         "options": dict(prepared.options),
         "report": dict(prepared.report),
-        "files": {name: _sha256(path / name) for name in (_ARRAYS, _CATALOGUE)},
+        "files": {name: sha256_of(path / name) for name in (_ARRAYS_FILE, _CATALOGUE_FILE)},
     }
-    partial = path / f".{_MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path / _MANIFEST)
+    write_json(path / _MANIFEST_FILE, manifest)
     return manifest
 
 
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_prepared(folder: str | os.PathLike[str]) -> Prepared:
-    """Read a dataset's folder.
+    """Reads the folder of a dataset.
 
     Args:
-        folder: what :func:`save_prepared` wrote.
+        folder: a folder that :func:`save_prepared` wrote.
 
     Returns:
-        The whole sessions with times and users.
+        The complete sessions with times and users.
 
     Raises:
-        FileNotFoundError: the folder or a file of it is missing.
-        ValueError: a file was changed or is not what it should be.
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: a file was changed or is not valid.
     """
     path = pathlib.Path(folder)
-    if not (path / _MANIFEST).is_file():
-        raise FileNotFoundError(f"{path / _MANIFEST}: no such file, expected a folder written by experiments.prepare")
+    if not (path / _MANIFEST_FILE).is_file():
+        raise FileNotFoundError(
+            f"{path / _MANIFEST_FILE}: no such file; expected a folder written by experiments.prepare"
+        )
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / _MANIFEST_FILE).read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT:
-            raise ValueError(f"format {manifest['format']!r}, expected {_FORMAT}")
+            raise ValueError(f"format is {manifest['format']!r}; expected {_FORMAT}")
         train, validation, test = (int(manifest["split"][name]) for name in _SPLIT_NAMES)
-        for name in (_ARRAYS, _CATALOGUE):
-            if _sha256(path / name) != manifest["files"][name]:
-                raise ValueError(f"{name} is not the file that was written with it")
-        ids, titles = _read_catalogue(path / _CATALOGUE)
-        arrays = _read_arrays(path / _ARRAYS)
+        for name in (_ARRAYS_FILE, _CATALOGUE_FILE):
+            if sha256_of(path / name) != manifest["files"][name]:
+                raise ValueError(
+                    f"{name} is not the file that was written with the manifest; expected an unchanged folder"
+                )
+        ids, titles = _read_catalogue(path / _CATALOGUE_FILE)
+        arrays = _read_arrays(path / _ARRAYS_FILE)
         return Prepared(
             name=manifest["name"],
             sequences=Sequences(items=arrays["items"], offsets=arrays["offsets"]),
@@ -238,7 +237,7 @@ def read_prepared(folder: str | os.PathLike[str]) -> Prepared:
             report=manifest["report"],
         )
     except (ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path / _MANIFEST}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path / _MANIFEST_FILE}: {' '.join(str(error).split())}") from error
 
 
 def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -247,7 +246,7 @@ def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...
         for number, line in enumerate(lines, 1):
             row = json.loads(line)
             if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
-                raise ValueError(f"{path.name}, line {number}: expected an item id and a title")
+                raise ValueError(f"{path.name}, line {number}: not a pair of strings; expected an item id and a title")
             ids.append(row[0])
             titles.append(row[1])
     return tuple(ids), tuple(titles)
@@ -255,31 +254,35 @@ def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in _KINDS}
-    for name, kind in _KINDS.items():
-        if arrays[name].dtype != kind or arrays[name].ndim != 1:
-            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected one axis of {kind}")
+        arrays = {name: file[name] for name in _DTYPES}
+    for name, dtype in _DTYPES.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != 1:
+            raise ValueError(
+                f"{name} is {arrays[name].dtype} {arrays[name].shape}; expected one axis of {np.dtype(dtype)}"
+            )
     if len(arrays["time"]) != len(arrays["items"]) or len(arrays["user"]) != len(arrays["offsets"]) - 1:
-        raise ValueError("the arrays are of different lengths")
+        raise ValueError("time or user has another length than items or offsets; expected equal lengths")
     offsets = arrays["offsets"]
     if offsets[0] != 0 or offsets[-1] != len(arrays["items"]) or np.any(np.diff(offsets) < 2):
-        raise ValueError("offsets: expected them to rise from 0 to the number of items, by at least 2 a session")
+        raise ValueError(
+            "offsets are not increasing; expected them to rise from 0 to the number of items, by at least 2 per session"
+        )
     return arrays
 
 
 def load_prepared(folder: str | os.PathLike[str], *, max_length: int = 10) -> Dataset:
-    """Read a dataset's folder as three splits with the last item of each session held out.
+    """Reads the folder of a dataset as three splits with the last item of each session held out.
 
     Args:
-        folder: what :func:`save_prepared`, or ``experiments.prepare``, wrote.
-        max_length: L, how many of the most recent inputs a model sees.
+        folder: a folder that :func:`save_prepared` or ``experiments.prepare`` wrote.
+        max_length: L, the number of most recent inputs that a model sees.
 
     Returns:
         The dataset.
 
     Raises:
-        FileNotFoundError: the folder or a file of it is missing.
-        ValueError: a file was changed or is not what it should be.
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: a file was changed or is not valid.
     """
     prepared = read_prepared(folder)
     try:

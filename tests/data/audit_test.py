@@ -59,9 +59,9 @@ def test_users_and_time_between_splits():
     assert overlap["train_sessions_ending_after_the_first_test_session"] == 0.5
 
 
-def test_title_faults_are_told_apart():
-    faults = {name: fault["items"] for name, fault in small()["titles"]["faults"].items()}
-    assert faults == {
+def test_problems_of_titles_are_distinguished():
+    problems = {name: problem["items"] for name, problem in small()["titles"]["faults"].items()}
+    assert problems == {
         "empty": 1,
         "shared with another item": 2,
         "not ASCII": 1,
@@ -96,7 +96,7 @@ def test_the_releases_facts_come_out(release, tmp_path, name):
     assert json.loads((tmp_path / "audit.json").read_text()) == found
     page = (tmp_path / "audit.html").read_text()
     assert page.count("<svg") == 1
-    assert ("a model can win by counting" in page) == (name == "Games")
+    assert ("from ids alone" in page) == (name == "Games")
 
 
 def test_hostile_titles_stay_text_on_the_page(tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax.data import prepared as module
+from alkd_jax.data.readers import registry
+from alkd_jax.io import sha256_of
 from experiments import prepare as command
-from experiments.pipeline.sources import parse_source
 from tests.helpers import raw_files
 
 
@@ -58,9 +58,9 @@ def test_the_manifest_says_counts_and_options(folder, tmp_path):
 
 
 def test_every_experiment_can_take_it(folder):
-    source = parse_source(f"prepared:{folder}")
+    source = registry.parse_source(f"prepared:{folder}")
     assert (source.kind, source.name) == ("prepared", "prepared")
-    assert source.load().fingerprint == alkd.data.load_prepared(folder).fingerprint
+    assert registry.read(source.text).fingerprint == alkd.data.load_prepared(folder).fingerprint
 
 
 def test_two_runs_write_the_same(folder, tmp_path):
@@ -92,7 +92,7 @@ def rewritten(folder, arrays):
     held = dict(np.load(folder / "sessions.npz")) | arrays
     np.savez(folder / "sessions.npz", **held)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["sessions.npz"] = module._sha256(folder / "sessions.npz")
+    manifest["files"]["sessions.npz"] = sha256_of(folder / "sessions.npz")
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -102,7 +102,7 @@ def rewritten(folder, arrays):
         ({"items": np.array([object()])}, "llow_pickle|Object arrays"),
         ({"items": np.zeros(3, np.float32)}, "items is float32"),
         ({"items": np.zeros((3, 1), np.int32)}, "expected one axis"),
-        ({"time": np.zeros(3, np.int64)}, "different lengths"),
+        ({"time": np.zeros(3, np.int64)}, "another length"),
         ({"offsets": np.zeros(61, np.int64)}, "offsets"),
     ],
 )
@@ -116,17 +116,17 @@ def test_items_beyond_the_catalogue_are_refused(folder):
     items = np.load(folder / "sessions.npz")["items"].copy()
     items[5] = 41
     rewritten(folder, {"items": items})
-    with pytest.raises(ValueError, match="found 41, expected at most 40"):
+    with pytest.raises(ValueError, match="contain 41; expected at most 40"):
         alkd.data.load_prepared(folder)
 
 
 def test_other_folders_are_left_alone(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"manifest\.json: no such file"):
         alkd.data.load_prepared(tmp_path / "raw")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="contains other files"):
         ask(tmp_path / "raw", tmp_path / "raw")
     (folder / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match="format 99, expected 1"):
+    with pytest.raises(ValueError, match="format is 99; expected 1"):
         alkd.data.load_prepared(folder)
     ask(tmp_path / "raw", folder)
     assert len(alkd.data.load_prepared(folder).train) == 36

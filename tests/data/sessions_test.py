@@ -42,12 +42,12 @@ def test_a_window_as_long_as_the_longest_session_loses_nothing(rows):
 
 @given(st.lists(st.lists(st.integers(1, NUM_ITEMS), max_size=5), max_size=12), st.integers(0, 12), st.integers(0, 12))
 def test_a_block_is_the_slice_of_the_list(rows, start, stop):
-    assert sessions.unpack(sessions.block(sessions.pack(rows), slice(start, stop))) == rows[start:stop]
+    assert sessions.unpack(sessions.slice_sequences(sessions.pack(rows), slice(start, stop))) == rows[start:stop]
 
 
 def test_a_block_with_a_stride_is_refused():
     with pytest.raises(ValueError, match="step 2"):
-        sessions.block(sessions.pack([[1, 2], [3, 4]]), slice(0, 2, 2))
+        sessions.slice_sequences(sessions.pack([[1, 2], [3, 4]]), slice(0, 2, 2))
 
 
 @given(st.integers(0, 10_000), st.tuples(*[st.integers(0, 10)] * 2).filter(lambda parts: sum(parts) <= 10))
@@ -98,8 +98,8 @@ def test_titles_that_repeat_or_are_empty_are_counted():
     ("rows", "message"),
     [
         ([[1, 2], [3]], "session 1 has length 1"),
-        ([[1, 0, 2]], "items: found 0"),
-        ([[1, -4, 2]], "items: found -4"),
+        ([[1, 0, 2]], "items contain 0"),
+        ([[1, -4, 2]], "items contain -4"),
     ],
 )
 def test_sessions_without_an_input_or_with_padding_inside_are_refused(rows, message):
@@ -113,17 +113,17 @@ def test_a_window_of_no_items_is_refused():
 
 
 def test_ids_for_other_sessions_are_refused():
-    with pytest.raises(ValueError, match="2 ids for 1 sessions"):
+    with pytest.raises(ValueError, match="2 ids; expected 1"):
         sessions.leave_one_out(sessions.pack([[1, 2]]), session_id=np.arange(2))
 
 
 @pytest.mark.parametrize(
     ("rows", "titles", "item_ids", "message"),
     [
-        ([[1, 5]] * 5, ["", "a", "b"], ["", "x", "y"], "found 5"),
-        ([[1, 2]] * 5, ["", "a", "b"], ["", "x"], "3 for 2"),
+        ([[1, 5]] * 5, ["", "a", "b"], ["", "x", "y"], "contain 5"),
+        ([[1, 2]] * 5, ["", "a", "b"], ["", "x"], "3 entries; expected 2"),
         ([[1, 2]] * 5, ["z", "a", "b"], ["", "x", "y"], "padding"),
-        ([[1, 2]] * 5, ["", "a", "b"], ["", "x", "x"], "occurs twice"),
+        ([[1, 2]] * 5, ["", "a", "b"], ["", "x", "x"], "an id twice"),
         ([[1, 2]], ["", "a", "b"], ["", "x", "y"], "train split"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pickles, frames and torch archives written by hand, so that a test can say anything a hostile file could."""
+"""Pickles, frames and torch archives written by hand, so that a test can make any file that an attacker could."""
 
 import io
 import struct

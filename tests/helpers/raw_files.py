@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from alkd_jax.data import pickles
+from alkd_jax.data.pandas_frames import read_frame
 
 _DAY = 86_400
 _START = 1_100_000_000 // _DAY * _DAY
@@ -16,7 +16,7 @@ def released_rows(release, name):
     """The rows of the authors' pickle in the order they were made in, and the titles' file's rows."""
     import csv
 
-    frame = pickles.read_frame(release / name / f"{name}.pkl")
+    frame = read_frame(release / name / f"{name}.pkl")
     rows = [[*session, label] for session, label in zip(frame.columns["session"], frame.columns["label"], strict=True)]
     by_index = dict(zip(frame.index.tolist(), rows, strict=True))
     with (release / name / f"{name}_title.csv").open(encoding="utf-8", newline="") as file:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from alkd_jax.data.interactions import Interactions, gather
+from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.prepared import Prepared
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.io import replacing
 
 _COLUMNS = {"session": ("SessionId",), "item": ("ItemId",), "time": ("Time",)}
 
@@ -19,19 +20,20 @@ _COLUMNS = {"session": ("SessionId",), "item": ("ItemId",), "time": ("Time",)}
 def load_gru4rec(
     train: str | os.PathLike[str], test: str | os.PathLike[str] | None = None, *, strict: bool = False
 ) -> Interactions:
-    """Read sessions of given ids.
+    """Reads sessions with their ids.
 
     Args:
-        train: interactions, all of them or those to train on; columns in any order, others are ignored.
-        test: the test interactions, where they are apart.
-        strict: whether the first bad row is an error.
+        train: file of all interactions or of the training interactions. The columns may stand in any order; others are
+            ignored.
+        test: file of the test interactions; None if there is one file only.
+        strict: whether the first bad row raises an error.
 
     Returns:
-        The interactions, with their session, and the split where there are two files.
+        The interactions with their sessions, and with the split if there are two files.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, lacks a column, or has a bad row and ``strict`` is set.
+        ValueError: a file is damaged, lacks a column, or has a bad row while ``strict`` is set.
 
     Reference:
         Hidasi, Karatzoglou: Recurrent Neural Networks with Top-k Gains, 2018.
@@ -45,29 +47,29 @@ def load_gru4rec(
             if path is None:
                 continue
             for frame in read_delimited(TextFile(pathlib.Path(path)), bad_rows, _COLUMNS):
-                # one number may name two sessions in two files
-                apart = frame.with_columns(session=pl.lit(f"{number}:") + pl.col("session"), split=pl.lit(number))
-                yield str(path), frame if test is None else apart
+                # The two files may use the same number for different sessions.
+                distinct = frame.with_columns(session=pl.lit(f"{number}:") + pl.col("session"), split=pl.lit(number))
+                yield str(path), frame if test is None else distinct
 
-    return gather(pathlib.Path(train).name, frames(), bad_rows)
+    return build_interactions(pathlib.Path(train).name, frames(), bad_rows)
 
 
 def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared) -> None:
-    """Write a prepared data set as ``name_train.tsv``, ``name_valid.tsv`` and ``name_test.tsv``, times in seconds.
+    """Writes a prepared dataset as ``name_train.tsv``, ``name_valid.tsv`` and ``name_test.tsv``, with times in seconds.
 
     Args:
-        folder: is made where it is missing.
-        name: begins the names of the files.
-        prepared: what to write.
+        folder: folder for the files; it is created if it does not exist.
+        name: prefix of the file names.
+        prepared: the sessions to write.
     """
-    place = pathlib.Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     items, offsets = np.asarray(prepared.sequences.items), np.asarray(prepared.sequences.offsets)
     session = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     ends = np.cumsum(prepared.sizes)
     for part, first, last in zip(("train", "valid", "test"), ends - np.array(prepared.sizes), ends, strict=True):
         rows = slice(offsets[first], offsets[last])
-        with (place / f"{name}_{part}.tsv").open("w", encoding="utf-8", newline="\n") as file:
+        with replacing(folder / f"{name}_{part}.tsv") as path, path.open("w", encoding="utf-8", newline="\n") as file:
             file.write("SessionId\tItemId\tTime\n")
             for row in zip(session[rows], items[rows], prepared.time[rows], strict=True):
                 file.write(f"{row[0]}\t{prepared.item_ids[row[1]]}\t{row[2] / 1000:.3f}\n")

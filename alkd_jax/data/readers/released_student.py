@@ -1,7 +1,7 @@
 """The student checkpoints that ALKDRec's authors released, as models and parameters of this library.
 
-Item ``i`` of the release is item ``i + 1`` here. Which table encodes and which scores was settled on the released test
-sessions: with the assignment below the published recalls come out, with the tables exchanged they do not.
+Item ``i`` of the release is item ``i + 1`` here. The file does not say which table encodes the input and which scores
+the items. The assignment below reproduces the published recalls on the released test sessions; the opposite does not.
 """
 
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from alkd_jax import models
-from alkd_jax.data.pickles import read_torch_archive
+from alkd_jax.data.torch_archives import read_torch_archive
 
 Arrays: TypeAlias = Mapping[str, Float32[np.ndarray, "..."]]
 
@@ -24,27 +24,27 @@ _ATTENTION: Mapping[str, str] = {
     "w3.weight": "attention_mean_kernel",
 }
 _STAMP = frozenset({"LI.weight", "item_emb.weight", "b_a", *_ATTENTION})
-# the released STAMP allocates the original's two layers and never uses them
+# The released STAMP allocates the two MLP layers of the original model and never uses them.
 _STAMP_UNUSED = frozenset({"mlp_a.weight", "mlp_a.bias", "mlp_b.weight", "mlp_b.bias"})
 
 
 def load_released_student(path: str | os.PathLike[str]) -> tuple[models.Encoder, models.Params]:
-    """Read a released student checkpoint.
+    """Reads a released student checkpoint.
 
     Args:
         path: a ``.pt`` archive of FPMC or STAMP.
 
     Returns:
-        The backbone, recognised from the names in the archive, and its parameters.
+        The backbone, which follows from the names in the archive, and its parameters.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or is not such a student.
+        ValueError: the file is damaged or is not such a checkpoint.
     """
     arrays = read_torch_archive(path)
     try:
-        backbone, named = reference_arrays(arrays)
-        params = models.params_from_reference(backbone, named)
+        backbone, renamed = reference_arrays(arrays)
+        params = models.params_from_reference(backbone, renamed)
         num_rows, dim = params["params"]["output_embedding"].shape
         return models.create(backbone, num_items=num_rows - 1, dim=dim), params
     except ValueError as error:
@@ -52,10 +52,10 @@ def load_released_student(path: str | os.PathLike[str]) -> tuple[models.Encoder,
 
 
 def reference_arrays(arrays: Arrays) -> tuple[str, dict[str, Float32[np.ndarray, "..."]]]:
-    """Rename and renumber the arrays of a released student.
+    """Renames the arrays of a released student and adds rows for padding.
 
-    Item tables get a row 0 for padding: zero, except that STAMP's input table keeps the released row 0 there, because
-    its padding vector is not zero. Kernels become ``[in, out]``.
+    Item tables get a row 0 for padding. It is zero, except in STAMP's input table, where it is the released row 0,
+    because the released model pads with that vector. Kernels become ``[in, out]``.
 
     Args:
         arrays: name → array as in the archive; kernels are ``[out, in]``.
@@ -64,47 +64,47 @@ def reference_arrays(arrays: Arrays) -> tuple[str, dict[str, Float32[np.ndarray,
         The backbone's name, and its arrays under the names of :func:`alkd_jax.models.params_from_reference`.
 
     Raises:
-        ValueError: the names are those of no released backbone, a shape does not fit, or a number is not finite.
+        ValueError: the names are not those of a released backbone, a shape does not match, or a number is not finite.
     """
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} has numbers that are not finite")
+            raise ValueError(f"{name} has numbers that are not finite; expected finite numbers")
     if arrays.keys() == _FPMC:
         return "fpmc", _fpmc(arrays)
     if arrays.keys() - _STAMP_UNUSED == _STAMP:
         return "stamp", _stamp(arrays)
-    raise ValueError(f"it has arrays {', '.join(sorted(arrays)) or 'none'}, expected those of a released FPMC or STAMP")
+    raise ValueError(f"it has arrays {', '.join(sorted(arrays)) or 'none'}; expected those of a released FPMC or STAMP")
 
 
 def _fpmc(arrays: Arrays) -> dict[str, Float32[np.ndarray, "..."]]:
-    source, target = _tables(arrays["LI_emb.weight"], arrays["item_emb.weight"])
-    padding = np.zeros_like(source[:1])
+    input_table, output_table = _item_tables(arrays["LI_emb.weight"], arrays["item_emb.weight"])
+    padding = np.zeros_like(input_table[:1])
     return {
-        "input_embedding": np.concatenate([padding, source]),
-        "output_embedding": np.concatenate([padding, target]),
+        "input_embedding": np.concatenate([padding, input_table]),
+        "output_embedding": np.concatenate([padding, output_table]),
     }
 
 
 def _stamp(arrays: Arrays) -> dict[str, Float32[np.ndarray, "..."]]:
-    source, target = _tables(arrays["LI.weight"], arrays["item_emb.weight"])
-    dim = source.shape[1]
+    input_table, output_table = _item_tables(arrays["LI.weight"], arrays["item_emb.weight"])
+    dim = input_table.shape[1]
     shapes = {"b_a": (dim,), **{name: (1 if name == "w0.weight" else dim, dim) for name in _ATTENTION}}
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+            raise ValueError(f"{name} has shape {arrays[name].shape}; expected {shape}")
     return {
-        "input_embedding": np.concatenate([source[:1], source]),
-        "output_embedding": np.concatenate([np.zeros_like(target[:1]), target]),
+        "input_embedding": np.concatenate([input_table[:1], input_table]),
+        "output_embedding": np.concatenate([np.zeros_like(output_table[:1]), output_table]),
         "attention_bias": arrays["b_a"],
-        **{named: arrays[name].T for name, named in _ATTENTION.items()},
+        **{reference_name: arrays[name].T for name, reference_name in _ATTENTION.items()},
     }
 
 
-def _tables(
-    source: Float32[np.ndarray, "..."], target: Float32[np.ndarray, "..."]
+def _item_tables(
+    input_table: Float32[np.ndarray, "..."], output_table: Float32[np.ndarray, "..."]
 ) -> tuple[Float32[np.ndarray, "V D"], Float32[np.ndarray, "V D"]]:
-    if source.ndim != 2 or source.shape != target.shape or len(source) < 2:
+    if input_table.ndim != 2 or input_table.shape != output_table.shape or len(input_table) < 2:
         raise ValueError(
-            f"item tables have shapes {source.shape} and {target.shape}, expected two equal [items, width]"
+            f"item tables have shapes {input_table.shape} and {output_table.shape}; expected two equal [items, width]"
         )
-    return source, target
+    return input_table, output_table

@@ -1,28 +1,28 @@
-"""Tables of anyone's own: csv, tsv, JSON lines and Parquet with named columns."""
+"""User-provided tables: csv, tsv, JSON lines and Parquet with named columns."""
 
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from alkd_jax.data.interactions import Interactions, gather
+from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines
 from alkd_jax.data.text.text_files import TextFile
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES = (".jsonl", ".ndjson", ".json")
-_BATCH = 1 << 20
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_BATCH_ROWS = 1 << 20
 
-NAMES: Mapping[str, tuple[str, ...]] = {
+COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "user_id", "userId", "userID", "UserId", "visitorid"),
     "item": ("item", "item_id", "itemId", "itemID", "ItemId", "itemid"),
     "time": ("time", "timestamp", "Time", "Timestamp", "eventdate"),
     "session": ("session", "session_id", "sessionId", "SessionId"),
     "title": ("title", "Title", "name"),
 }
-"""What a column is for, and the names it is known by where none is given."""
+"""Purpose of a column → the names that it may have unless the user names it."""
 
 
 def load_table(
@@ -34,37 +34,37 @@ def load_table(
     encoding: str = "utf-8",
     strict: bool = False,
 ) -> Interactions:
-    """Read interactions, one a row, and titles from their own table or from a column of the same.
+    """Reads interactions, one per row, and titles from a second table or from a column of the first.
 
     Args:
-        path: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``, ``.json`` (one object a line), each plain or with ``.gz``,
-            or ``.parquet``.
-        titles: a table of the same kinds with an item and a title column; None where there is none.
-        columns: any of user, item, time, session and title → the name of that column; the usual names otherwise.
-            There must be an item, and a user or a session; without a time the order of the rows counts.
-        quoted: whether a double quote in csv and tsv begins a quoted field, or is a letter.
-        encoding: of csv and tsv.
-        strict: whether the first bad row is an error.
+        path: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` or ``.json`` (one object per line), each plain or with
+            ``.gz``, or ``.parquet``.
+        titles: table in one of these formats with an item and a title column; None if there is none.
+        columns: user, item, time, session or title → name of that column; :data:`COLUMN_NAMES` where it is not given.
+            An item column and a user or session column are required; without a time column the row number is the time.
+        quoted: whether a double quote in csv and tsv begins a quoted field; otherwise it is an ordinary character.
+        encoding: encoding of csv and tsv.
+        strict: whether the first bad row raises an error.
 
     Returns:
         The interactions.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is of another kind, lacks a column, is damaged, or has a bad row and ``strict`` is set.
+        ValueError: a file has another format, lacks a column, is damaged, or has a bad row while ``strict`` is set.
     """
     bad_rows = BadRows(strict)
     for key in columns or {}:
-        if key not in NAMES:
-            raise ValueError(f"columns: {key!r}, expected some of {', '.join(NAMES)}")
-    wanted = {key: (columns or {}).get(key) for key in NAMES}
-    accepted = {key: (name,) if name else NAMES[key] for key, name in wanted.items()}
-    optional = [key for key in NAMES if key != "item" and not wanted[key]]
-    known, file = None, pathlib.Path(path)
+        if key not in COLUMN_NAMES:
+            raise ValueError(f"columns contain {key!r}; expected some of {', '.join(COLUMN_NAMES)}")
+    named = {key: (columns or {}).get(key) for key in COLUMN_NAMES}
+    accepted = {key: (name,) if name else COLUMN_NAMES[key] for key, name in named.items()}
+    optional = [key for key in COLUMN_NAMES if key != "item" and not named[key]]
+    titles_by_item, file = None, pathlib.Path(path)
     if titles is not None:
-        known = _read_titles(pathlib.Path(titles), bad_rows, accepted, quoted, encoding)
+        titles_by_item = _read_titles(pathlib.Path(titles), bad_rows, accepted, quoted, encoding)
     frames = ((str(file), frame) for frame in _frames(file, bad_rows, accepted, optional, quoted, encoding))
-    return gather(file.name, frames, bad_rows, titles=known)
+    return build_interactions(file.name, frames, bad_rows, titles=titles_by_item)
 
 
 def _frames(
@@ -77,38 +77,38 @@ def _frames(
 ) -> Iterator[Any]:
     import polars as pl
 
-    kind = _kind(path)
-    if kind in _SEPARATORS:
+    suffix = _suffix(path)
+    if suffix in _SEPARATORS:
         frames = read_delimited(
             TextFile(path),
             bad_rows,
             columns,
             optional=optional,
-            separator=_SEPARATORS[kind],
+            separator=_SEPARATORS[suffix],
             quoted=quoted,
             encoding=encoding,
         )
-    elif kind in _JSON_LINES:
-        frames = _present(read_json_lines(TextFile(path), bad_rows, columns), optional, path)
+    elif suffix in _JSON_SUFFIXES:
+        frames = _drop_absent_keys(read_json_lines(TextFile(path), bad_rows, columns), optional)
     else:
         frames = _read_parquet(path, columns, optional)
     for frame in frames:
         if not {"user", "session"} & set(frame.columns) and "title" not in columns.keys() - set(optional):
-            raise ValueError(f"{path}: no user and no session column, expected {' or '.join(columns.get('user', ()))}")
+            raise ValueError(f"{path}: no user and no session column; expected {' or '.join(columns.get('user', ()))}")
         texts = [name for name in frame.columns if name not in ("line", "time")]
         yield frame.with_columns(pl.col(texts).cast(pl.String))
 
 
-def _kind(path: pathlib.Path) -> str:
-    endings = [ending.lower() for ending in path.suffixes]
-    kind = endings[-2] if len(endings) > 1 and endings[-1] == ".gz" else (endings or [""])[-1]
-    if kind not in (*_SEPARATORS, *_JSON_LINES, ".parquet"):
-        raise ValueError(f"{path}: ends in {kind or 'nothing'}, expected .csv, .tsv, .jsonl or .parquet")
-    return kind
+def _suffix(path: pathlib.Path) -> str:
+    suffixes = [part.lower() for part in path.suffixes]
+    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+    if suffix not in (*_SEPARATORS, *_JSON_SUFFIXES, ".parquet"):
+        raise ValueError(f"{path}: the suffix is {suffix or 'missing'!r}; expected .csv, .tsv, .jsonl or .parquet")
+    return suffix
 
 
-def _present(frames: Iterator[Any], optional: list[str], path: pathlib.Path) -> Iterator[Any]:
-    """Frames of JSON lines without the optional keys that the first of them never has."""
+def _drop_absent_keys(frames: Iterator[Any], optional: list[str]) -> Iterator[Any]:
+    """Drops the optional keys that do not occur in the first frame of JSON lines."""
     absent: list[str] | None = None
     for frame in frames:
         if absent is None:
@@ -123,14 +123,16 @@ def _read_parquet(path: pathlib.Path, columns: Mapping[str, tuple[str, ...]], op
         raise FileNotFoundError(f"{path}: no such file")
     try:
         table = pl.scan_parquet(path)
-        there = table.collect_schema().names()
-        place = {key: next((name for name in names if name in there), None) for key, names in columns.items()}
-        for key, name in place.items():
+        available = table.collect_schema().names()
+        column_of = {key: next((name for name in names if name in available), None) for key, names in columns.items()}
+        for key, name in column_of.items():
             if name is None and key not in optional:
-                raise ValueError(f"{path}: columns {', '.join(there)[:200]!r}, expected {' or '.join(columns[key])}")
-        chosen = table.select(pl.col(name).alias(key) for key, name in place.items() if name)
+                raise ValueError(
+                    f"{path}: columns are {', '.join(available)[:200]!r}; expected {' or '.join(columns[key])}"
+                )
+        selected = table.select(pl.col(name).alias(key) for key, name in column_of.items() if name)
         first = 1
-        for batch in chosen.collect_batches(chunk_size=_BATCH, maintain_order=True):
+        for batch in selected.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
             yield batch.with_columns(line=pl.int_range(first, first + len(batch), dtype=pl.Int64))
             first += len(batch)
     except (pl.exceptions.PolarsError, OSError) as error:

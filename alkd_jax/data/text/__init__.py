@@ -1,1 +1,1 @@
-"""Text files read line by line: bounded, decoded, with every bad row counted."""
+"""Readers of text files in blocks of lines, with bounded memory; every bad row is counted."""

@@ -1,22 +1,22 @@
-"""Rows that cannot be read: counted by reason, a few shown, or the first of them an error."""
+"""Rows that cannot be read: counted by reason, with a few samples, or an error at the first of them."""
 
 import collections
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-_SAMPLES_A_REASON = 5
+_SAMPLES_PER_REASON = 5
 _SAMPLE_WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class BadRows:
-    """What was wrong with the rows of some files.
+    """The rows of one or more files that could not be read.
 
     Attributes:
-        strict: whether the first bad row is an error.
-        counts: reason → rows.
-        samples: "file, line: reason: text" of the first few rows of each reason.
+        strict: whether the first bad row raises an error.
+        counts: reason → number of rows.
+        samples: ``FILE, line N: REASON: TEXT`` for the first few rows of each reason.
     """
 
     strict: bool = False
@@ -24,22 +24,22 @@ class BadRows:
     samples: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, file: str, reason: str, rows: Iterable[tuple[int, object]]) -> None:
-        """Note bad rows.
+        """Counts bad rows.
 
         Args:
-            file: what the file is called.
-            reason: what is wrong, without the row's own values, so that reasons can be counted.
-            rows: line number, from 1, and text of each.
+            file: name of the file.
+            reason: what is wrong, without the row's own values, so that equal reasons are counted together.
+            rows: line number, from 1, and text of each bad row.
 
         Raises:
-            ValueError: there is a row and ``strict`` is set.
+            ValueError: ``strict`` is set and there is a bad row.
         """
         for line, text in rows:
-            told = f"{file}, line {line}: {reason}: {str(text)[:_SAMPLE_WIDTH]!r}"
+            message = f"{file}, line {line}: {reason}: {str(text)[:_SAMPLE_WIDTH]!r}"
             if self.strict:
-                raise ValueError(told)
-            if self.counts[reason] < _SAMPLES_A_REASON:
-                self.samples.append(told)
+                raise ValueError(message)
+            if self.counts[reason] < _SAMPLES_PER_REASON:
+                self.samples.append(message)
             self.counts[reason] += 1
 
     @property

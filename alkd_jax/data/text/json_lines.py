@@ -1,4 +1,4 @@
-"""Rows of JSON lines by key, block by block; lines that are Python literals instead are read as such, never run."""
+"""Reads keys of JSON lines, block by block. Lines that are Python literals are parsed, never executed."""
 
 import ast
 import json
@@ -9,58 +9,58 @@ from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.text_files import TextFile
 
-_LONGEST_LITERAL = 1 << 20
-_UNREADABLE = (ValueError, SyntaxError, RecursionError, MemoryError, TypeError)
+_MAX_LITERAL_BYTES = 1 << 20
+_PARSE_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError, TypeError)
 
 
 def read_objects(file: TextFile, bad_rows: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read one object a line.
+    """Reads one object per line.
 
     Args:
         file: what to read.
-        bad_rows: told of lines that are no object.
+        bad_rows: counts the lines that are not JSON objects.
 
     Yields:
-        Line number, from 1, and object.
+        The line number, from 1, and the object.
     """
-    for first, block in text_files.blocks(file):
+    for first, block in text_files.read_blocks(file):
         bad: list[tuple[int, str]] = []
         for number, line in enumerate(block.split(b"\n")[:-1], first):
             if not line.strip():
                 continue
-            found = _object(line)
-            if found is None:
+            row = _parse_object(line)
+            if row is None:
                 bad.append((number, line[:200].decode("utf-8", "replace")))
                 if bad_rows.strict:
                     break
             else:
-                yield number, found
+                yield number, row
         bad_rows.add(str(file), "not a JSON object", bad)
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
-    except _UNREADABLE:
-        if len(line) > _LONGEST_LITERAL or not line.startswith(b"{"):
+        value = json.loads(line)
+    except _PARSE_ERRORS:
+        if len(line) > _MAX_LITERAL_BYTES or not line.startswith(b"{"):
             return None
         try:
-            found = ast.literal_eval(line.decode())
-        except _UNREADABLE:
+            value = ast.literal_eval(line.decode())
+        except _PARSE_ERRORS:
             return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def read_json_lines(
     file: TextFile, bad_rows: BadRows, columns: Mapping[str, Sequence[str]], *, rows: int = 100_000
 ) -> Iterator[Any]:
-    """Read some keys as text.
+    """Reads some keys as text.
 
     Args:
         file: what to read.
-        bad_rows: told of lines that are no object.
-        columns: what a key is for → the names it may have, the first that is there wins.
-        rows: of a frame.
+        bad_rows: counts the lines that are not JSON objects.
+        columns: purpose of a key → the names it may have; the first one that the object has is taken.
+        rows: number of rows in a frame.
 
     Yields:
         Polars frames with a string column for each key of ``columns`` (null where it is missing) and ``line``.
@@ -72,17 +72,17 @@ def read_json_lines(
 
     lines: list[int] = []
     values: dict[str, list[str | None]] = {key: [] for key in columns}
-    for line, found in read_objects(file, bad_rows):
+    for line, row in read_objects(file, bad_rows):
         lines.append(line)
         for key, accepted in columns.items():
-            value = next((found[name] for name in accepted if found.get(name) is not None), None)
-            values[key].append(value if isinstance(value, str) else _plain(value))
+            value = next((row[name] for name in accepted if row.get(name) is not None), None)
+            values[key].append(value if isinstance(value, str) else _number_as_text(value))
         if len(lines) == rows:
             yield frame(lines, values)
             lines, values = [], {key: [] for key in columns}
     yield frame(lines, values)
 
 
-def _plain(value: object) -> str | None:
-    """A number as text; anything with parts counts as missing."""
+def _number_as_text(value: object) -> str | None:
+    """Returns a number as text; a list, an object, a truth value and null count as missing."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

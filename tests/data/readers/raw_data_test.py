@@ -12,14 +12,9 @@ from alkd_jax.data.readers import hetrec
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from tests.helpers import raw_files
+from tests.helpers.prepared_data import sessions_of
 
 DAY = 86_400
-
-
-def sessions_of(prepared):
-    """Sessions as the source's item ids."""
-    items, offsets = np.asarray(prepared.sequences.items), np.asarray(prepared.sequences.offsets)
-    return [[prepared.item_ids[item] for item in row] for row in np.split(items, offsets[1:-1])]
 
 
 def small_hetrec(folder, ratings, movies=None, *, newline="\r\n"):
@@ -114,8 +109,9 @@ def test_bad_rows_are_counted_and_shown_with_file_and_line(tmp_path):
         "no readable time": 1,
         "time out of range": 2,
     }
-    assert any("timestamps.dat, line 3: too few fields: '7\\t2'" in told for told in log.report["bad_rows"]["samples"])
-    assert any("timestamps.dat, line 8: no readable time" in told for told in log.report["bad_rows"]["samples"])
+    samples = log.report["bad_rows"]["samples"]
+    assert any("timestamps.dat, line 3: too few fields: '7\\t2'" in sample for sample in samples)
+    assert any("timestamps.dat, line 8: no readable time" in sample for sample in samples)
     assert log.report["rows_read"] == 12
     with pytest.raises(ValueError, match=r"user_ratedmovies-timestamps\.dat, line 3: too few fields"):
         alkd.data.load_hetrec(tmp_path, strict=True)
@@ -138,8 +134,8 @@ def test_seconds_and_milliseconds_may_be_mixed(tmp_path):
 def test_blocks_do_not_change_what_is_read(tmp_path, monkeypatch):
     folder = small_hetrec(tmp_path, [row for user in range(40) for row in ratings(user, [1, 2, 3, 4, 5])] + ["1\t2"])
     whole = hetrec.load_hetrec(folder)
-    small = text_files.blocks
-    monkeypatch.setattr(text_files, "blocks", lambda file, encoding="utf-8": small(file, encoding=encoding, size=7))
+    read = text_files.read_blocks
+    monkeypatch.setattr(text_files, "read_blocks", lambda file, encoding="utf-8": read(file, encoding=encoding, size=7))
     cut = hetrec.load_hetrec(folder)
     for name in ("user", "item", "time"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
@@ -168,7 +164,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(ValueError, match="no readable interaction"):
         alkd.data.load_hetrec(folder)
     (folder / "movies.dat").write_bytes(b"id\tname\n")
-    with pytest.raises(ValueError, match=r"movies\.dat, line 1: columns 'id, name', expected title"):
+    with pytest.raises(ValueError, match=r"movies\.dat, line 1: columns are 'id, name'; expected title"):
         alkd.data.load_hetrec(folder)
     (folder / "movies.dat").write_bytes("id\ttitle\n".encode("utf-16"))
     with pytest.raises(ValueError, match="UTF-16"):
@@ -257,10 +253,10 @@ def test_lastfm_names_tracks_with_and_without_an_id(tmp_path):
     assert log.time[0] - log.time[1] == 1000 * (9 * 3600 + 14 * 60 + 47)
 
 
-def test_faults_keep_a_few_of_each_reason():
-    faults = BadRows()
-    faults.add("f", "wrong", [(n, "x" * 500) for n in range(1, 100)])
-    faults.add("f", "other", [(3, None)])
-    assert faults.report["total"] == 100
-    assert len(faults.samples) == 6
-    assert max(map(len, faults.samples)) < 200
+def test_bad_rows_keep_a_few_samples_of_each_reason():
+    bad_rows = BadRows()
+    bad_rows.add("f", "wrong", [(n, "x" * 500) for n in range(1, 100)])
+    bad_rows.add("f", "other", [(3, None)])
+    assert bad_rows.report["total"] == 100
+    assert len(bad_rows.samples) == 6
+    assert max(map(len, bad_rows.samples)) < 200

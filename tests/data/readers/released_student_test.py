@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from alkd_jax import data, models
-from alkd_jax.data.pickles import read_torch_archive
 from alkd_jax.data.readers.released_student import reference_arrays
+from alkd_jax.data.torch_archives import read_torch_archive
 from tests.helpers.pickle_writer import state_dict
 
 
@@ -66,13 +66,13 @@ def changed(arrays, **changes):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, "none, expected those of a released FPMC or STAMP"),
+        ({}, "none; expected those of a released FPMC or STAMP"),
         ({"embedding": np.ones((2, 2), np.float32)}, "arrays embedding"),
         (changed(fpmc_arrays(), w0_weight=np.ones((1, 3), np.float32)), "w0.weight"),
         (changed(fpmc_arrays(), LI_emb_weight=np.ones((4, 3), np.float32)), r"\(4, 3\) and \(5, 3\)"),
         (changed(fpmc_arrays(), LI_emb_weight=np.full((5, 3), np.nan, np.float32)), "LI_emb.weight has numbers"),
         (changed(stamp_arrays(), w2_weight=np.ones((3, 4), np.float32)), r"w2.weight has shape \(3, 4\)"),
-        (changed(stamp_arrays(), b_a=np.ones(4, np.float32)), r"b_a has shape \(4,\), expected \(3,\)"),
+        (changed(stamp_arrays(), b_a=np.ones(4, np.float32)), r"b_a has shape \(4,\); expected \(3,\)"),
     ],
 )
 def test_a_file_of_other_arrays_is_refused_by_name(tmp_path, arrays, message):

@@ -105,17 +105,17 @@ def test_a_selection_keeps_the_order_of_its_file(toy):
 
 @pytest.mark.parametrize("load", [data.load_released, data.load_released_rankings])
 def test_another_dataset_is_refused_with_the_known_ones(toy, load):
-    with pytest.raises(ValueError, match="'Beauty', expected one of ML, Games"):
+    with pytest.raises(ValueError, match="'Beauty'; expected one of ML, Games"):
         load(toy, "Beauty")
 
 
 def test_another_method_is_refused_with_the_known_ones(toy):
-    with pytest.raises(ValueError, match="'best', expected one of ALKDRec, RAD-BC, random, easiest, hardest"):
+    with pytest.raises(ValueError, match="'best'; expected one of ALKDRec, RAD-BC, random, easiest, hardest"):
         data.load_released_selection(toy, "ML", "best")
 
 
 def test_a_list_of_no_items_cannot_be_asked_for(toy):
-    with pytest.raises(ValueError, match="length: 0"):
+    with pytest.raises(ValueError, match="length is 0"):
         data.load_released_rankings(toy, "ML", length=0)
 
 
@@ -146,36 +146,36 @@ def one_column(name):
     [
         ("ML.pkl", b"\x80\x05not a pickle", "not a readable pickle"),
         ("ML.pkl", dumps(call("os.system", "true")), r"os\.system"),
-        ("ML.pkl", one_column("session"), "columns session, expected session and label"),
+        ("ML.pkl", one_column("session"), "columns are session; expected session and label"),
         ("ML.pkl", dumps(session_frame([["i0"], ["i1", 7]], ["i1", "i2"])), "row 1"),
         ("ML.pkl", dumps(session_frame([["i0"], ["i1"]], ["i1", 7])), "row 1"),
         ("ML.pkl", dumps(session_frame(["i0"], ["i1"])), "row 0"),
         ("ML.pkl", dumps(session_frame([["i0"]], ["i1"])), "leave the train split"),
-        ("ML_title.csv", b"", "line 1: nothing, expected itemID,title"),
+        ("ML_title.csv", b"", "line 1: nothing; expected itemID,title"),
         ("ML_title.csv", b"itemID,name\n", "line 1"),
         ("ML_title.csv", b"itemID,title\ni0,a\ni1,b,c\n", "line 3: 3 fields"),
         ("ML_title.csv", b"itemID,title\ni0,a\n,b\n", "line 3"),
-        ("ML_title.csv", b"itemID,title\ni0,a\ni1,b\ni0,c\n", "line 4: item 'i0' was already on line 2"),
-        ("ML_title.csv", b"itemID,title\ni0,a\ni1,b", "line 3: no line end"),
+        ("ML_title.csv", b"itemID,title\ni0,a\ni1,b\ni0,c\n", "line 4: item 'i0' is on line 2"),
+        ("ML_title.csv", b"itemID,title\ni0,a\ni1,b", "line 3: no newline"),
         ("ML_title.csv", b'itemID,title\ni0,"a\n', "csv"),
         ("ML_title.csv", b"itemID,title\ni0,\xff\n", "UTF-8"),
-        ("ML_LLM_Database.data", b"", "line 1: no line end"),
-        ("ML_LLM_Database.data", b"0\t[1, 2]\t25\n1\t[1, 2", "line 2: no line end"),
-        ("ML_LLM_Database.data", b"0\t[1, 2]\t25\n1\t[1, 2]\t2", "line 2: no line end"),
+        ("ML_LLM_Database.data", b"", "line 1: no newline"),
+        ("ML_LLM_Database.data", b"0\t[1, 2]\t25\n1\t[1, 2", "line 2: no newline"),
+        ("ML_LLM_Database.data", b"0\t[1, 2]\t25\n1\t[1, 2]\t2", "line 2: no newline"),
         ("ML_LLM_Database.data", b"0\t[1, 2]\t25\n1\t[1, 2\n", "line 2"),
         ("ML_LLM_Database.data", b"0\t[1, __import__('os')]\t25\n", "line 1"),
         ("ML_LLM_Database.data", b"0\t[1, -2]\t25\n", "line 1"),
         ("ML_LLM_Database.data", b"0\t[1, 2e1]\t25\n", "line 1"),
         ("ML_LLM_Database.data", b"0\t[1, 99999999999]\t25\n", "line 1"),
         ("ML_LLM_Database.data", b"0 [1, 2] 25\n", "line 1"),
-        ("ML_LLM_Database.data", b"0\t[1]\t25\n3\t[1]\t25\n", "line 2: row 3, expected a training row below 3"),
-        ("ML_LLM_Database.data", b"0\t[1]\t25\n0\t[1]\t25\n", "line 2: row 0 was already on line 1"),
-        ("ML_ALKERec.base", b"", "line 1: no line end"),
-        ("ML_ALKERec.base", b"2\n1", "line 2: no line end"),
+        ("ML_LLM_Database.data", b"0\t[1]\t25\n3\t[1]\t25\n", "line 2: row is 3; expected a training row below 3"),
+        ("ML_LLM_Database.data", b"0\t[1]\t25\n0\t[1]\t25\n", "line 2: row 0 is on line 1"),
+        ("ML_ALKERec.base", b"", "line 1: no newline"),
+        ("ML_ALKERec.base", b"2\n1", "line 2: no newline"),
         ("ML_ALKERec.base", b"2\n\n", "line 2"),
         ("ML_ALKERec.base", b"2\n-1\n", "line 2"),
-        ("ML_ALKERec.base", b"2\n3\n", "line 2: row 3"),
-        ("ML_ALKERec.base", b"2\n1\n2\n", "line 3: row 2 was already on line 1"),
+        ("ML_ALKERec.base", b"2\n3\n", "line 2: row is 3"),
+        ("ML_ALKERec.base", b"2\n1\n2\n", "line 3: row 2 is on line 1"),
     ],
 )
 def test_a_damaged_file_is_refused_by_name_and_line(toy, name, content, message):

@@ -1,0 +1,210 @@
+"""Sources of data by name: parses a source string and calls its reader.
+
+A source string is the name of a reader and its arguments, separated by colons: ``released:PATH:NAME`` gives a dataset,
+``movielens:PATH`` gives interactions. A reader of the user's own is named ``package.module:attribute``.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from alkd_jax.data.interactions import Interactions
+from alkd_jax.data.prepared import load_prepared
+from alkd_jax.data.readers.amazon import load_amazon
+from alkd_jax.data.readers.gru4rec import load_gru4rec
+from alkd_jax.data.readers.hetrec import load_hetrec
+from alkd_jax.data.readers.lastfm import load_lastfm
+from alkd_jax.data.readers.movielens import load_movielens
+from alkd_jax.data.readers.recbole import load_recbole
+from alkd_jax.data.readers.released import load_released
+from alkd_jax.data.readers.srgnn import load_srgnn
+from alkd_jax.data.readers.tables import load_table
+from alkd_jax.data.synthetic import synthetic
+from alkd_jax.types import Dataset
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_Result = TypeVar("_Result", Dataset, Interactions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A reader of one kind of source.
+
+    Attributes:
+        load: function of the arguments, by position, and of options, by keyword.
+        form: source string in an error message; brackets surround what can be omitted.
+        result: type that ``load`` returns; None where only a call shows it.
+        pattern: regular expression of the arguments; None if every colon separates two arguments.
+    """
+
+    load: Callable[..., Any]
+    form: str
+    result: type[Dataset] | type[Interactions] | None = Interactions
+    pattern: str | None = None
+
+    def parse(self, text: str) -> tuple[str, ...] | None:
+        """Returns the arguments in a source string without its name, or None if they do not match ``load``."""
+        if self.pattern is not None:
+            match = re.fullmatch(self.pattern, text, re.DOTALL)
+            return None if match is None else tuple(group for group in match.groups() if group)
+        arguments = tuple(text.split(":")) if text else ()
+        parameters = [p for p in inspect.signature(self.load).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
+        required = sum(parameter.default is parameter.empty for parameter in parameters)
+        return arguments if required <= len(arguments) <= len(parameters) and all(arguments) else None
+
+
+def _load_synthetic(seed: str = "0") -> Dataset:
+    return synthetic(seed=int(seed))
+
+
+def _import_function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    if not callable(function):
+        raise AttributeError(f"{name} is not a function")
+    return function
+
+
+READERS: Mapping[str, Reader] = {
+    "synthetic": Reader(_load_synthetic, "synthetic[:SEED]", Dataset, r"([0-9]*)"),
+    "released": Reader(load_released, "released:PATH:ML (or :Games)", Dataset, r"(.+):([^:]+)"),
+    "prepared": Reader(load_prepared, "prepared:PATH", Dataset, r"(.+)"),
+    "hetrec2011": Reader(load_hetrec, "hetrec2011:PATH"),
+    "amazon2014": Reader(functools.partial(load_amazon, year=2014), "amazon2014:REVIEWS[:META]"),
+    "amazon2018": Reader(functools.partial(load_amazon, year=2018), "amazon2018:REVIEWS[:META]"),
+    "amazon2023": Reader(functools.partial(load_amazon, year=2023), "amazon2023:REVIEWS[:META]"),
+    "movielens": Reader(load_movielens, "movielens:PATH"),
+    "lastfm1k": Reader(load_lastfm, "lastfm1k:PATH"),
+    "table": Reader(load_table, "table:FILE[:TITLES]"),
+    "recbole": Reader(load_recbole, "recbole:FOLDER"),
+    "gru4rec": Reader(load_gru4rec, "gru4rec:FILE[:TEST]"),
+    "srgnn": Reader(load_srgnn, "srgnn:TRAIN:TEST"),
+}
+"""Name of a source → its reader."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A parsed source string.
+
+    Attributes:
+        kind: name of the reader: a key of :data:`READERS`, or ``package.module:attribute``.
+        arguments: arguments of the reader.
+        text: the source string.
+        reader: the reader.
+    """
+
+    kind: str
+    arguments: tuple[str, ...]
+    text: str
+    reader: Reader
+
+    @property
+    def path(self) -> str:
+        """The first argument: the path of a source that is read from a file or folder."""
+        return self.arguments[0]
+
+    @property
+    def name(self) -> str:
+        """A short name for folders: "ML" or "Games" for released data, otherwise the name of the reader."""
+        return self.arguments[1] if self.kind == "released" else self.kind.rpartition(":")[2]
+
+    def read(self, result: type[_Result], **options: Any) -> _Result:
+        """Calls the reader.
+
+        Args:
+            result: type of the data.
+            **options: options of readers; those that this reader does not have are ignored.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged, or the reader returned another type.
+        """
+        accepted = inspect.signature(self.reader.load).parameters
+        data = self.reader.load(*self.arguments, **{key: value for key, value in options.items() if key in accepted})
+        if not isinstance(data, result):
+            raise ValueError(f"source is {self.text!r} and gives {type(data).__name__}; expected {result.__name__}")
+        return data
+
+
+def parse_source(text: str, result: type[Dataset] | type[Interactions] = Dataset) -> Source:
+    """Parses a source string.
+
+    Args:
+        text: name of a reader and its arguments, separated by colons.
+        result: type of the data that the source must give.
+
+    Returns:
+        The source; no file is opened, but the module of a reader ``package.module:attribute`` is imported.
+
+    Raises:
+        ValueError: the string does not have the form of a source of this type.
+    """
+    kind, _, rest = text.partition(":")
+    reader = READERS.get(kind)
+    reason = ""
+    if reader is None and _MODULE.fullmatch(kind):
+        attribute, _, rest = rest.partition(":")
+        kind = f"{kind}:{attribute}"
+        try:
+            reader = Reader(_import_function(kind), text, None)
+        except (ImportError, AttributeError) as error:
+            reason = f" ({error})"
+    arguments = None if reader is None or reader.result not in (result, None) else reader.parse(rest)
+    if reader is None or arguments is None:
+        forms = [known.form for known in READERS.values() if known.result is result]
+        raise ValueError(
+            f"source is {text!r}; expected one of {', '.join(forms)} or package.module:attribute[:ARGUMENT ...]{reason}"
+        )
+    return Source(kind, arguments, text, reader)
+
+
+def read(text: str) -> Dataset:
+    """Reads a dataset.
+
+    Args:
+        text: source string, such as ``synthetic:0``, ``released:PATH:ML`` or ``prepared:PATH``.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the string does not have the form of a source, or a file is damaged.
+    """
+    return parse_source(text).read(Dataset)
+
+
+def read_interactions(
+    text: str,
+    *,
+    strict: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "utf-8",
+    quoted: bool = True,
+    unescape: bool = False,
+) -> Interactions:
+    """Reads the interactions of raw data.
+
+    Args:
+        text: source string, such as ``movielens:PATH`` or ``amazon2018:REVIEWS:META``.
+        strict: whether the first bad row raises an error.
+        columns: purpose of a column → its name, for tables.
+        encoding: encoding of a table.
+        quoted: whether a double quote in a table begins a quoted field.
+        unescape: whether HTML entities in Amazon's titles are decoded.
+
+    Returns:
+        The interactions.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the string does not have the form of a source, or a file is damaged.
+    """
+    return parse_source(text, Interactions).read(
+        Interactions, strict=strict, columns=columns, encoding=encoding, quoted=quoted, unescape=unescape
+    )
