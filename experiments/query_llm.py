@@ -1,15 +1,16 @@
-"""Has a language model rank the candidates of a run's chosen sessions, within a budget.
+"""Has a language model rank the candidates of a run's selected sessions, within a budget.
 
     python -m experiments.query_llm estimate --run DIR --model NAME
     python -m experiments.query_llm run --run DIR --base-url URL --model NAME --budget-usd 1.00
 
-`run` asks 16 questions first and estimates anew, then asks the rest. Every answer is on disk before it is read: a run
-that was stopped, by Ctrl-C or by the budget, goes on with the same command and pays for nothing twice. The API key is
-read from OPENAI_API_KEY and nowhere else.
+`run` asks 16 questions first, estimates the cost again, and then asks the rest. Every answer is written to the disk
+before it is parsed: a run that was stopped, by Ctrl-C or by the budget, continues with the same command and pays for
+nothing twice. The API key is read from OPENAI_API_KEY and nowhere else.
 """
 
 import asyncio
 import collections
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -19,166 +20,187 @@ import tyro
 
 from alkd_jax.llm import exchange
 from alkd_jax.llm.batch import Batches
-from alkd_jax.llm.client import Client
-from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.ledger import Budget, Ledger
 from alkd_jax.llm.pricing import Estimate, Price, dollars
+from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
-from .pipeline import llm_settings as asked
-from .pipeline.llm_settings import Asking
+from .pipeline import llm_settings
+from .pipeline.console import cli_errors, console, llm_progress_bar
+from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
-from .reporting.console import asking_bar, cli_errors, console
 
-Options = Annotated[Asking, tyro.conf.arg(name="")]
+SettingsArg = Annotated[LLMSettings, tyro.conf.arg(name="")]
 
 
-def say(text: str) -> None:
-    """Prints a line as it is."""
+def print_unwrapped(text: str) -> None:
+    """Prints a text as it is, without breaking long lines."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def say_estimate(asking: Asking, estimate: Estimate) -> None:
-    """Prints what asking will cost."""
-    price = asking.price
-    say(f"{asking.model} at {asking.base_url}: {estimate.asked} questions, {estimate.answered} answered before")
+def print_estimate(settings: LLMSettings, estimate: Estimate) -> None:
+    """Prints what the answers will cost."""
+    price = settings.price
+    questions = f"{estimate.questions} questions, {estimate.answered} answered before"
+    print_unwrapped(f"{settings.model} at {settings.base_url}: {questions}")
     if price is None:
-        money = "price unknown: give --price-input and --price-output, or cap tokens or requests"
+        cost = "price unknown: give --price-input and --price-output, or cap tokens or requests"
     elif price.is_free:
-        money = "free: a server on this machine, and no list price for the model"
+        cost = "free: a server on this machine, and no list price for the model"
     else:
-        money = (
+        cost = (
             f"{dollars(estimate.low)} at least, {dollars(estimate.expected)} expected, "
             f"{dollars(estimate.worst)} at worst (prices: {price.source})"
         )
-    say(f"{money}; about {estimate.tokens:,} tokens ({estimate.basis})")
+    print_unwrapped(f"{cost}; about {estimate.tokens:,} tokens ({estimate.basis})")
 
 
-def say_account(account: UsageReport, ledger: Ledger, price: Price | None) -> None:
-    """Prints what was done."""
-    statuses = ", ".join(f"{count} {name}" for name, count in sorted(account.statuses.items())) or "none"
-    say(f"{account.asked} questions: {statuses}; {account.cached} from the store; {account.requests} requests sent")
-    if account.repairs:
-        say("repairs: " + ", ".join(f"{count} {name}" for name, count in sorted(account.repairs.items())))
-    spent = (
-        "money unknown" if price is None else f"{dollars(ledger.confirmed)} paid, {dollars(ledger.possible)} possible"
+def print_usage(usage: UsageReport, ledger: Ledger, price: Price | None) -> None:
+    """Prints what a collection did, and the totals of the store."""
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(usage.statuses.items())) or "none"
+    print_unwrapped(
+        f"{usage.asked} questions: {statuses}; {usage.cached} from the store; {usage.requests} requests sent"
     )
-    say(f"in all: {spent}, {ledger.tokens:,} tokens, {ledger.requests} requests; {account.seconds:.1f} s this time")
-    for warning in account.warnings:
-        say(f"warning: {warning}")
-    if account.stopped:
-        say(f"stopped: {account.stopped}")
-    if account.missing:
-        shown = ", ".join(map(str, account.missing[:10])) + (", …" if len(account.missing) > 10 else "")
-        say(f"missing: {len(account.missing)} sessions without a usable list ({shown})")
+    if usage.repairs:
+        print_unwrapped("repairs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(usage.repairs.items())))
+    cost = "cost unknown" if price is None else llm_settings.cost_so_far(ledger)
+    print_unwrapped(
+        f"in all: {cost}, {ledger.tokens:,} tokens, {ledger.requests} requests; {usage.seconds:.1f} s this time"
+    )
+    for warning in usage.warnings:
+        print_unwrapped(f"warning: {warning}")
+    if usage.stopped:
+        print_unwrapped(f"stopped: {usage.stopped}")
+    if usage.missing:
+        first = ", ".join(map(str, usage.missing[:10])) + (", …" if len(usage.missing) > 10 else "")
+        print_unwrapped(f"missing: {len(usage.missing)} sessions without a usable list ({first})")
 
 
-def estimate(options: Options) -> None:
-    """Tells what asking will cost; sends nothing."""
-    run = Run.reopen(options.run)
-    run.hop_candidates()
-    with asked.open_store(options.run) as store:
-        client = options.client(store, budget=Budget(requests=0))
-        say_estimate(options, client.estimate(asked.questions(options, run.dataset)))
+def estimate(settings: SettingsArg) -> None:
+    """Estimates the cost of the answers; sends nothing."""
+    run = Run.reopen(settings.run)
+    run.candidates_stage()
+    with llm_settings.open_store(settings.run) as store:
+        teacher = llm_settings.online_teacher(settings, store, run.dataset, budget=Budget(requests=0))
+        sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
+        print_estimate(settings, teacher.estimate(sessions, candidates))
 
 
-def pilot(options: Options) -> None:
-    """Asks the first questions only, and estimates the rest from what they took."""
-    ask(options, only_pilot=True)
+def pilot(settings: SettingsArg) -> None:
+    """Asks the first questions only, and estimates the cost of the rest from their answers."""
+    ask(settings, only_pilot=True)
 
 
-def run(options: Options, batch: bool = False, partial: bool = False, yes: bool = False) -> None:
-    """Asks what is not answered yet. Ends with status 3 where sessions are left without a usable list.
+def run(settings: SettingsArg, batch: bool = False, partial: bool = False, yes: bool = False) -> None:
+    """Asks the questions that have no answer yet. The exit status is 3 where sessions are left without a usable list.
 
     Args:
-        options: whom, how and within which limits.
-        batch: through the Batch API, at half the price and within a day; call again to fetch the answers.
-        partial: ask as many as the budget allows, though it is not expected to do for all.
-        yes: do not wait for return before the first call.
+        settings: server, model and limits.
+        batch: use the Batch API, at half the price and within a day; call again to fetch the answers.
+        partial: ask as many questions as the budget allows, though it is not expected to suffice for all.
+        yes: do not wait for the return key before the first request.
     """
     if batch:
-        ask_in_batches(options)
-    elif ask(options, partial=partial, wait=not yes):
+        ask_in_batches(settings)
+    elif ask(settings, partial=partial, wait=not yes):
         sys.exit(3)
 
 
-def ask(options: Asking, *, only_pilot: bool = False, partial: bool = False, wait: bool = True) -> list[int]:
-    """Asks and reports; the sessions that have no usable list afterwards."""
-    run = Run.reopen(options.run)
-    run.hop_candidates()
-    with asked.open_store(options.run) as store:
-        client = options.client(store)
-        options.endpoint.api_key()
-        first = client.estimate(asked.questions(options, run.dataset))
-        say_estimate(options, first)
-        if wait and not only_pilot and asked.is_terminal() and first.asked > first.answered:
+def ask(settings: LLMSettings, *, only_pilot: bool = False, partial: bool = False, wait: bool = True) -> list[int]:
+    """Asks the questions that have no answer yet, and prints cost and results.
+
+    Args:
+        settings: server, model and limits.
+        only_pilot: stop after the first questions.
+        partial: ask as many questions as the budget allows, though it is not expected to suffice for all.
+        wait: wait for the return key before the first request, where a person is at the terminal.
+
+    Returns:
+        The ids of the sessions without a usable list.
+
+    Raises:
+        ValueError: the answers are expected to cost more than the cap, or a setting is wrong.
+    """
+    run = Run.reopen(settings.run)
+    run.candidates_stage()
+    with llm_settings.open_store(settings.run) as store:
+        teacher = llm_settings.online_teacher(settings, store, run.dataset)
+        sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
+        settings.endpoint.api_key()
+        estimate = teacher.estimate(sessions, candidates)
+        print_estimate(settings, estimate)
+        if wait and not only_pilot and is_terminal() and estimate.questions > estimate.answered:
             console.input("Press return to begin, Ctrl-C to leave. ")
-        asked.keep_asking(options)
+        llm_settings.save_settings(settings)
 
-        def after_pilot(account: UsageReport) -> str | None:
-            anew = client.estimate(asked.questions(options, run.dataset))
-            say(f"pilot: {account.valid_rate:.0%} of {account.done} answers usable")
-            say_estimate(options, anew)
-            return "the pilot is done" if only_pilot else None if partial else over_cap(client, anew)
+        def after_pilot(usage: UsageReport) -> str | None:
+            estimate = teacher.estimate(sessions, candidates)
+            print_unwrapped(f"pilot: {usage.valid_rate:.0%} of {usage.done} answers usable")
+            print_estimate(settings, estimate)
+            return "the pilot is done" if only_pilot else None if partial else check_cap(settings, store, estimate)
 
-        measured = store.calibration(options.endpoint.normal_url, options.model).answers
-        if measured >= options.pilot and not only_pilot and not partial and (why := over_cap(client, first)):
-            raise ValueError(f"{why}; give more, or --partial to ask as many as it allows")
-        with asking_bar(first.asked) as show:
-            account = collect_sync(
-                client,
-                asked.questions(options, run.dataset),
-                pilot=options.pilot if only_pilot or measured < options.pilot else 0,
-                on_progress=show,
+        calibration = store.calibration(settings.endpoint.normalized_url, settings.model)
+        if calibration.answers >= settings.pilot and not only_pilot and not partial:
+            if reason := check_cap(settings, store, estimate):
+                raise ValueError(f"{reason}; expected a higher cap, or --partial to ask as many as it allows")
+        with llm_progress_bar(estimate.questions) as on_progress:
+            usage = teacher.ask(
+                sessions,
+                candidates,
+                pilot=settings.pilot if only_pilot or calibration.answers < settings.pilot else 0,
+                on_progress=on_progress,
                 after_pilot=after_pilot,
             )
-        asked.keep_account(options.run, account, store)
-        say_account(account, store.ledger, options.price)
-    return account.missing
+        llm_settings.save_usage(settings.run, usage, store)
+        print_usage(usage, store.ledger, settings.price)
+    return usage.missing
 
 
-def over_cap(client: Client, anew: Estimate) -> str | None:
-    """Why not to go on after the pilot, if the rest is expected to pass the cap."""
-    cap, spent = client.budget.pico, client.store.ledger.committed
-    if cap is None or spent + anew.expected <= cap:
+def check_cap(settings: LLMSettings, store: Store, estimate: Estimate) -> str | None:
+    """Returns the reason not to continue where the answers are expected to exceed the cap on money."""
+    cap, cost = settings.budget.pico, store.ledger.committed + estimate.expected
+    if cap is None or cost <= cap:
         return None
-    return f"{dollars(spent + anew.expected)} expected in all, more than the cap of {dollars(cap)}"
+    return f"{dollars(cost)} expected in all, more than the cap of {dollars(cap)}"
 
 
-def ask_in_batches(options: Asking) -> None:
-    """Hands over what is not answered yet, and fetches what is done."""
-    run = Run.reopen(options.run)
-    run.hop_candidates()
-    with asked.open_store(options.run) as store:
-        client = options.client(store)
-        asked.keep_asking(options)
-        batches = Batches(client)
-        handed_over = asyncio.run(batches.submit(asked.questions(options, run.dataset)))
-        standing = asyncio.run(batches.poll())
-        taken = asyncio.run(batches.ingest())
-        say(f"handed over now: {handed_over}; batches: {standing}; taken in: {taken or 'nothing yet'}")
-        say(f"in all: {dollars(store.ledger.confirmed)} paid, {dollars(store.ledger.reserved)} reserved")
+def ask_in_batches(settings: LLMSettings) -> None:
+    """Submits the questions that have no answer yet to the Batch API, and fetches the answers of finished batches."""
+    run = Run.reopen(settings.run)
+    run.candidates_stage()
+    with llm_settings.open_store(settings.run) as store:
+        teacher = llm_settings.online_teacher(settings, store, run.dataset)
+        sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
+        llm_settings.save_settings(settings)
+        batches = Batches(teacher.client)
+        submitted = asyncio.run(batches.submit(teacher.questions(sessions, candidates)))
+        statuses = asyncio.run(batches.poll())
+        ingested = asyncio.run(batches.ingest())
+        print_unwrapped(f"submitted now: {submitted}; batches: {statuses}; received: {ingested or 'nothing yet'}")
+        ledger = store.ledger
+        print_unwrapped(f"in all: {dollars(ledger.confirmed)} paid, {dollars(ledger.reserved)} reserved")
 
 
 def status(run: pathlib.Path) -> None:
-    """Tells what is answered and what it cost; also while another process is asking.
+    """Prints what is answered and what it cost; also while another process is asking.
 
     Args:
         run: the run's folder.
     """
-    with asked.open_store(run, readonly=True) as store:
+    with llm_settings.open_store(run, readonly=True) as store:
         counts = collections.Counter(
-            (known.status or "not read yet") + ("" if known.usable else " (unusable)")
-            for known in store.answered().values()
+            (record.status or "not parsed yet") + ("" if record.usable else " (unusable)")
+            for record in store.answer_records().values()
         )
         ledger = store.ledger
-        say(f"answers: {', '.join(f'{count} {name}' for name, count in sorted(counts.items())) or 'none'}")
-        spent = f"{dollars(ledger.confirmed)} paid, {dollars(ledger.possible)} possible"
-        say(f"{spent}, {dollars(ledger.reserved)} reserved for {ledger.open} on their way")
-        say(f"{ledger.requests} requests, {ledger.tokens:,} tokens")
-        lost = collections.Counter(error for _, error, _ in store.failures())
-        for error, count in lost.most_common(5):
-            say(f"possibly billed without an answer: {count} × {error}")
+        answers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+        print_unwrapped(f"answers: {answers}")
+        cost = llm_settings.cost_so_far(ledger)
+        print_unwrapped(f"{cost}, {dollars(ledger.reserved)} reserved for {ledger.open} requests in flight")
+        print_unwrapped(f"{ledger.requests} requests, {ledger.tokens:,} tokens")
+        errors = collections.Counter(error for _, error, _ in store.failures())
+        for error, count in errors.most_common(5):
+            print_unwrapped(f"possibly billed without an answer: {count} × {error}")
 
 
 def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
@@ -188,15 +210,21 @@ def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
         run: the run's folder.
         out: the file; by default `llm/answers.jsonl` in the run's folder.
     """
-    asking, dataset = asked.kept_asking(run), Run.reopen(run, readonly=True).dataset
+    settings, dataset = llm_settings.load_settings(run), Run.reopen(run, readonly=True).dataset
     out = out or run / "llm" / "answers.jsonl"
-    with asked.open_store(run) as store:
-        client = asking.client(store, budget=Budget(requests=0))
+    with llm_settings.open_store(run) as store:
+        teacher = llm_settings.online_teacher(settings, store, dataset, budget=Budget(requests=0))
+        questions = teacher.questions(*llm_settings.sessions_to_rank(run, dataset))
         sessions: dict[str, list[int]] = {}
-        for question, key, _ in client.readings(asked.questions(asking, dataset)):
+        for question, key, _ in teacher.client.parsed_answers(questions):
             sessions.setdefault(key, []).append(question.session_id)
         lines = exchange.export_jsonl(store, out, sessions, catalogue=dataset.fingerprint)
-    say(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
+    print_unwrapped(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
+
+
+def is_terminal() -> bool:
+    """Returns whether a person at a terminal can press a key."""
+    return os.isatty(0) and os.isatty(1)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Has a language model summarise how the conventional teacher recommends, into hints for the rankings (Module 1).
+"""Has a language model summarize how the conventional teacher recommends, into hints for the rankings (Module 1).
 
     python -m experiments.summarize_hints --run DIR --base-url URL --model NAME --budget-usd 0.10
 
-Shows the model some training sessions with the teacher's top 20, prints the hints it writes, and keeps them as
-`llm/hints.json` in the run's folder, where `experiments.query_llm` finds them. Delete the file for the built-in hints.
+The command shows the model some training sessions with the teacher's top 20, prints the hints that it answers with, and
+writes them to `llm/hints.json` in the run's folder, from which `experiments.query_llm` reads them. Delete the file to
+use the built-in hints again.
 """
 
 from typing import Annotated
@@ -11,57 +12,63 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-import alkd_jax as alkd
+from alkd_jax.checks import check_between
 from alkd_jax.io import write_json
 from alkd_jax.llm import prompts
 from alkd_jax.llm.collection import collect_sync
+from alkd_jax.types import PAD
 
-from .pipeline import llm_settings as asked
-from .pipeline.llm_settings import Asking
+from .pipeline import llm_settings
+from .pipeline.console import cli_errors
+from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
-from .query_llm import say, say_account, say_estimate
-from .reporting.console import cli_errors
+from .query_llm import print_estimate, print_unwrapped, print_usage
 
 
-def summarize(options: Annotated[Asking, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:
-    """Asks for hints, once.
+def summarize(settings: Annotated[LLMSettings, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:
+    """Asks for hints once and writes them.
 
     Args:
-        options: whom, how and within which limits.
-        cases: training sessions shown.
-        seed: of their choice.
+        settings: server, model and limits.
+        cases: number of training sessions shown.
+        seed: of the sampling of these sessions.
     """
-    run = Run.reopen(options.run, readonly=True)
-    question = hints_question(run, options, cases, seed)
-    with asked.open_store(options.run) as store:
-        client = options.client(store)
-        options.endpoint.api_key()
-        say_estimate(options, client.estimate([question]))
-        account = collect_sync(client, [question], pilot=0)
-        asked.keep_account(options.run, account, store)
-        say_account(account, store.ledger, options.price)
-        (_, key, reading), *_ = client.readings([question])
-    if reading is None or not reading.hints:
-        raise ValueError("no usable hints came back; nothing was written")
-    told = {"hints": list(reading.hints), "model": options.model, "key": key, "cases": cases, "seed": seed}
-    write_json(options.run / "llm" / "hints.json", told)
-    for hint in reading.hints:
-        say(f"- {hint}")
+    run = Run.reopen(settings.run, readonly=True)
+    question = hints_question(run, settings, cases, seed)
+    with llm_settings.open_store(settings.run) as store:
+        client = settings.client(store)
+        settings.endpoint.api_key()
+        print_estimate(settings, client.estimate([question]))
+        usage = collect_sync(client, [question], pilot=0)
+        llm_settings.save_usage(settings.run, usage, store)
+        print_usage(usage, store.ledger, settings.price)
+        (_, key, parsed), *_ = client.parsed_answers([question])
+    if parsed is None or not parsed.hints:
+        raise ValueError("the model gave no usable hints; expected at least one, nothing was written")
+    hints = {"hints": list(parsed.hints), "model": settings.model, "key": key, "cases": cases, "seed": seed}
+    write_json(settings.run / "llm" / "hints.json", hints)
+    for hint in parsed.hints:
+        print_unwrapped(f"- {hint}")
 
 
-def hints_question(run: Run, options: Asking, cases: int, seed: int) -> prompts.Question:
-    """The question, about training sessions drawn at random."""
-    if not 1 <= cases <= len(run.dataset.train):
-        raise ValueError(f"--cases is {cases}; expected 1 to {len(run.dataset.train)}")
+def hints_question(run: Run, settings: LLMSettings, cases: int, seed: int) -> prompts.Question:
+    """Makes the question for hints from randomly sampled training sessions.
+
+    Args:
+        run: with a trained teacher.
+        settings: for the template.
+        cases: number of training sessions shown.
+        seed: of the sampling.
+    """
     train = run.dataset.train
-    rows = np.sort(np.random.default_rng(seed).choice(len(train), cases, replace=False))
-    shown = alkd.Sessions(train.items[rows], train.mask[rows], train.target[rows], train.session_id[rows])
-    suggested = run.candidates(shown, num=20)
-    pairs = [
-        (items[mask].tolist(), listed[listed > 0].tolist())
-        for items, mask, listed in zip(np.asarray(shown.items), np.asarray(shown.mask), suggested, strict=True)
+    check_between(1, len(train), **{"--cases": cases})
+    sampled = train.take(np.sort(np.random.default_rng(seed).choice(len(train), cases, replace=False)))
+    candidates = run.candidates(sampled, num=20).items
+    examples = [
+        (items[mask].tolist(), row[row > PAD].tolist())
+        for items, mask, row in zip(np.asarray(sampled.items), np.asarray(sampled.mask), candidates, strict=True)
     ]
-    return prompts.render_hints(pairs, asked.template_of(options, run.dataset), run.dataset.titles)
+    return prompts.hints_question(examples, llm_settings.prompt_template(settings, run.dataset), run.dataset.titles)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Teachers that read titles: prompts, answers, and what stands in for a language model."""
+"""Language models as teachers: prompts, parsing, budgets, an HTTP client, a store of paid answers, and stand-ins."""

@@ -1,7 +1,8 @@
-"""One request after the other: its place, the budget, "sent" on disk, the answer, its cost on disk.
+"""The steps of every attempt: a slot, the budget, the state "sent" on disk, the answer, and its cost on disk.
 
-What dies in between counts as possible cost at its worst. So confirmed + possible + reserved cost never exceeds the
-cap, as long as the server keeps to the bound of its answers, and all ends when it does not.
+An attempt that is lost between these steps counts as possible cost at its upper bound. Therefore confirmed + possible +
+reserved cost never exceeds the cap as long as the server respects the bound of its answers; the run ends if it does
+not.
 """
 
 import asyncio
@@ -20,73 +21,81 @@ from alkd_jax.llm.rate_limits import Pacer
 from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
-_HEALTH = 50
+_RECENT = 50
+_STANDARD_TIERS = (None, "default", "auto", "standard")
 
 
 class Attempts:
     """The requests of one collection, within its limits and its budget.
 
     Attributes:
-        account: told what is sent and what comes back.
+        usage: updated with every request and answer.
         pacer: admits requests.
-        stopping: set where nothing new is to be sent; `account.stopped` says why.
-        models: that answered, by their own account.
+        stopping: set once nothing new may be sent; `usage.stopped` is the reason.
+        models: name of a model that answered → number of answers.
     """
 
-    def __init__(self, client: Client, account: UsageReport):
-        self.client, self.store, self.account = client, client.store, account
+    def __init__(self, client: Client, usage: UsageReport):
+        self.client, self.store, self.usage = client, client.store, usage
         self.stopping = asyncio.Event()
         self.pacer = Pacer(client.limits, sleep=self.sleep)
         self.models: collections.Counter[str] = collections.Counter()
-        self._settled, self._turn = asyncio.Condition(), asyncio.Lock()
-        self._booking = Ledger()
-        self._health: collections.deque[bool] = collections.deque(maxlen=_HEALTH)
-        self._threads = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="alkd-store")
+        self._ledger_changed, self._sending = asyncio.Condition(), asyncio.Lock()
+        # Reserved in memory for attempts that the store is about to record.
+        self._pending = Ledger()
+        self._recent: collections.deque[bool] = collections.deque(maxlen=_RECENT)
+        self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="alkd-store")
 
-    async def make(self, connection: Connection, request: Mapping[str, Any]) -> tuple[Reply | None, int]:
-        """One request, from its place in the queue to its line in the ledger."""
-        pico, tokens = self.client.worst(request)
-        await self.pacer.enter(tokens, self.stopping.is_set)
+    async def send(self, connection: Connection, request: Mapping[str, Any]) -> tuple[Reply | None, int]:
+        """Sends one request within limits and budget, and records its outcome.
+
+        Returns:
+            The reply and the id of the attempt; None and 0 where the run stopped before the request was sent.
+        """
+        cost, tokens = self.client.max_cost(request)
+        await self.pacer.acquire(tokens, self.stopping.is_set)
         try:
-            if not await self._reserve(pico, tokens):
+            if not await self._reserve(cost, tokens):
                 return None, 0
             try:
-                attempt = await self.disk(lambda: self.store.begin(request, reserved=pico, tokens=tokens))
+                attempt = await self.in_store_thread(
+                    lambda: self.store.begin_attempt(request, cost=cost, tokens=tokens)
+                )
             finally:
-                self._unbook(pico, tokens)
+                self._add_pending(-cost, -tokens, -1)
             await self.pacer.wait_for_pause(self.stopping.is_set)
             if self.stopping.is_set():
-                await self.disk(lambda: self.store.mark_unbilled(attempt, error="not sent", http_status=None))
+                await self.in_store_thread(
+                    lambda: self.store.mark_unbilled(attempt, error="not sent", http_status=None)
+                )
                 return None, 0
-            async with self._turn:
-                # One begins to send in each round of the loop: many together would hold up all others.
+            async with self._sending:
+                # Only one worker starts to send per iteration of the event loop; many together would block it.
                 await asyncio.sleep(0)
-            self.account.requests += 1
+            self.usage.requests += 1
             sent_at = self.pacer.clock()
             reply = await connection.send(request["body"])
-            await self._book(reply, attempt, request, sent_at)
+            await self._record(reply, attempt, request, sent_at)
             return reply, attempt
         finally:
-            await self.pacer.leave()
-            async with self._settled:
-                self._settled.notify_all()
+            await self.pacer.release()
+            await self._notify_ledger_changed()
 
-    async def _reserve(self, pico: int, tokens: int) -> bool:
-        """Waits until the worst case fits under the caps; False where it cannot, or the run stops."""
-        async with self._settled:
+    async def _reserve(self, cost: int, tokens: int) -> bool:
+        """Waits until a request fits under the caps at its highest cost; returns False where it never will."""
+        async with self._ledger_changed:
             while not self.stopping.is_set():
-                ledger, booking = self.store.ledger, self._booking
+                ledger, pending = self.store.ledger, self._pending
                 if self.client.budget.allows(
-                    ledger.committed + booking.reserved + pico,
-                    ledger.tokens + booking.tokens + tokens,
-                    ledger.requests + booking.requests + 1,
+                    ledger.committed + pending.reserved + cost,
+                    ledger.tokens + pending.tokens + tokens,
+                    ledger.requests + pending.requests + 1,
                 ):
-                    booking.reserved, booking.tokens = booking.reserved + pico, booking.tokens + tokens
-                    booking.requests += 1
+                    self._add_pending(cost, tokens, 1)
                     return True
-                if not ledger.open and not booking.requests:
+                if not ledger.open and not pending.requests:
                     break
-                await self._settled.wait()
+                await self._ledger_changed.wait()
         ledger = self.store.ledger
         await self.stop(
             f"budget exhausted: {pricing.dollars(ledger.committed)}, {ledger.tokens:,} tokens and {ledger.requests} "
@@ -94,83 +103,82 @@ class Attempts:
         )
         return False
 
-    def _unbook(self, pico: int, tokens: int) -> None:
-        self._booking.reserved, self._booking.tokens = self._booking.reserved - pico, self._booking.tokens - tokens
-        self._booking.requests -= 1
+    def _add_pending(self, cost: int, tokens: int, requests: int) -> None:
+        self._pending.reserved += cost
+        self._pending.tokens += tokens
+        self._pending.requests += requests
 
-    async def _book(self, reply: Reply, attempt: int, request: Mapping[str, Any], sent_at: float) -> None:
-        """Writes down what became of an attempt, and draws what follows for the others."""
+    async def _record(self, reply: Reply, attempt: int, request: Mapping[str, Any], sent_at: float) -> None:
+        """Records the outcome of an attempt, then pauses or stops the run where the outcome requires it."""
         if reply.outcome == "answer":
-            await self._book_answer(reply, attempt, request)
-        elif reply.outcome == "maybe":
-            await self.disk(
-                lambda: self.store.mark_possibly_billed(attempt, error=reply.error, http_status=reply.http_status)
-            )
+            await self._record_answer(reply, attempt, request)
         else:
-            await self.disk(lambda: self.store.mark_unbilled(attempt, error=reply.error, http_status=reply.http_status))
-        if reply.outcome == "limited":
-            too_long = self.pacer.refused(sent_at, reply.wait)
-            if too_long is not None:
-                again = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + too_long))
-                await self.stop(f"the server asks to wait until {again}; go on then ({reply.error})")
-        elif reply.outcome == "run":
+            mark = self.store.mark_possibly_billed if reply.outcome == "possibly_billed" else self.store.mark_unbilled
+            await self.in_store_thread(lambda: mark(attempt, error=reply.error, http_status=reply.http_status))
+        if reply.outcome == "rate_limited":
+            wait = self.pacer.record_refusal(sent_at, reply.wait)
+            if wait is not None:
+                until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + wait))
+                await self.stop(f"the server asks to wait until {until}; continue then ({reply.error})")
+        elif reply.outcome == "fatal":
             await self.stop(reply.error)
         else:
-            self._health.append(reply.outcome == "answer")
-            if len(self._health) == _HEALTH and sum(self._health) < _HEALTH / 2:
-                await self.stop(f"more than half of the last {_HEALTH} requests failed; the last: {reply.error}")
+            self._recent.append(reply.outcome == "answer")
+            if len(self._recent) == _RECENT and sum(self._recent) < _RECENT / 2:
+                await self.stop(f"more than half of the last {_RECENT} requests failed; the last: {reply.error}")
 
-    async def _book_answer(self, reply: Reply, attempt: int, request: Mapping[str, Any]) -> None:
+    async def _record_answer(self, reply: Reply, attempt: int, request: Mapping[str, Any]) -> None:
+        """Records an answer with its cost, and stops the run where the answer exceeds its bounds."""
         answer = reply.answer
         assert answer is not None
-        cost, tokens, basis = self.client.cost(reply, request)
-        worst, bound = self.client.worst(request)
-        await self.disk(lambda: self.store.record_answer(attempt, answer, cost=cost, tokens=tokens, basis=basis))
-        self.pacer.succeeded(bound - tokens)
+        cost, tokens, basis = self.client.cost(answer, request)
+        max_cost, max_tokens = self.client.max_cost(request)
+        await self.in_store_thread(
+            lambda: self.store.record_answer(attempt, answer, cost=cost, tokens=tokens, basis=basis)
+        )
+        self.pacer.record_success(max_tokens - tokens)
         self.models[f"{answer.model} {answer.fingerprint or ''}".strip()] += 1
         if answer.usage is not None:
-            self.account.prompt_tokens += answer.usage.prompt
-            self.account.cached_tokens += answer.usage.cached
-            self.account.completion_tokens += answer.usage.completion
-        if answer.tier not in (None, "default", "auto", "standard"):
-            self.warn(f"answered in service tier {answer.tier}, priced by it")
-        if cost > worst or tokens > bound:
+            self.usage.prompt_tokens += answer.usage.prompt
+            self.usage.cached_tokens += answer.usage.cached
+            self.usage.completion_tokens += answer.usage.completion
+        if answer.tier not in _STANDARD_TIERS:
+            self.warn(f"the server answered in service tier {answer.tier}, whose price was used")
+        if cost > max_cost or tokens > max_tokens:
             await self.stop(
-                f"an answer took {tokens} tokens and {pricing.dollars(cost)} where at most {bound} and "
-                f"{pricing.dollars(worst)} were possible: the server does not keep to "
-                f"{self.client.endpoint.max_tokens_field}, so no cap can be promised"
+                f"an answer took {tokens} tokens and {pricing.dollars(cost)}; expected at most {max_tokens} and "
+                f"{pricing.dollars(max_cost)}: the server does not respect "
+                f"{self.client.endpoint.max_tokens_field}, so no cap can be guaranteed"
             )
 
-    async def stop(self, why: str) -> None:
-        """Sends nothing new from here on."""
+    async def stop(self, reason: str) -> None:
+        """Ends the run: nothing new is sent, and requests in flight are awaited."""
         if not self.stopping.is_set():
-            self.account.stopped = why
+            self.usage.stopped = reason
             self.stopping.set()
             await self.pacer.wake()
-            self._tell_settled()
+            # In a task of its own, because the caller may hold the condition's lock.
+            self.notifying = asyncio.ensure_future(self._notify_ledger_changed())
 
-    def _tell_settled(self) -> None:
-        async def tell() -> None:
-            async with self._settled:
-                self._settled.notify_all()
-
-        self.telling = asyncio.ensure_future(tell())
+    async def _notify_ledger_changed(self) -> None:
+        async with self._ledger_changed:
+            self._ledger_changed.notify_all()
 
     async def sleep(self, seconds: int | float) -> None:
-        """Sleeps, but not beyond the end of the run."""
+        """Sleeps, but not longer than the run lasts."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
 
-    async def disk(self, work: Callable[..., _T], *values: Any) -> _T:
-        """Does something with the store in its own thread, to its end even when this task is cancelled."""
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, work, *values))
+    async def in_store_thread(self, work: Callable[..., _T], *values: Any) -> _T:
+        """Calls a function in the thread of the store; it runs to its end even where this task is cancelled."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._store_thread, work, *values))
 
     def warn(self, text: str) -> None:
-        """Adds what a reader of the results should know, once."""
-        if text not in self.account.warnings:
-            self.account.warnings.append(text)
+        """Adds a warning to the usage report, once."""
+        if text not in self.usage.warnings:
+            self.usage.warnings.append(text)
 
     def close(self) -> None:
-        """Waits for the disk, and books what is still on its way as lost."""
-        self._threads.shutdown()
-        self.store.hold_lost()
+        """Waits for the thread of the store, and marks attempts that are still in flight as possibly billed."""
+        self._store_thread.shutdown()
+        self.store.mark_lost_attempts()

@@ -1,31 +1,30 @@
-"""What is asked at one endpoint, at what price and within which budget; knows the costs and reads the answers."""
+"""One endpoint with its price, budget, limits and store: bounds and estimates of cost, and parsed answers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from alkd_jax.llm import pricing
-from alkd_jax.llm.endpoint import Endpoint, Reply
+from alkd_jax.llm.answers import Answer
+from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Budget
-from alkd_jax.llm.parsing import Reading, read_answer
+from alkd_jax.llm.parsing import ParsedAnswer, parse_answer
 from alkd_jax.llm.pricing import Price
 from alkd_jax.llm.prompts import Question
 from alkd_jax.llm.rate_limits import Limits
-from alkd_jax.llm.store import AnswerRecord, Store
-
-_MAX_ANSWERS = 2
+from alkd_jax.llm.store import Store
 
 
 class Client:
-    """Asks questions at one endpoint and keeps everything in one store.
+    """What a collection needs to send questions and to record the answers.
 
     Attributes:
-        endpoint: where, and which model.
-        store: open, and this process's own.
-        price: of the model; None where unknown, which no cap on money goes with.
+        endpoint: server and model.
+        store: of requests and answers, opened for writing by this process.
+        price: of the model; None where it is unknown, and money cannot be capped.
         budget: caps on the store's totals.
-        limits: how fast.
-        min_valid: entries from which a short list is usable.
-        min_valid_rate: share of usable answers under which a pilot ends the run.
+        limits: rate limits and time limits.
+        min_valid: number of entries from which a short list is usable.
+        min_valid_rate: share of usable answers in the pilot below which the run ends.
     """
 
     def __init__(
@@ -44,68 +43,77 @@ class Client:
         self.limits = limits or Limits()
         self.min_valid, self.min_valid_rate = min_valid, min_valid_rate
 
-    def worst(self, request: Mapping[str, Any], *, batch: bool = False) -> tuple[int, int]:
-        """Pico-dollars and tokens that one request can cost at most."""
-        pico = 0 if self.price is None else self.price.worst(request["size"], request["output"], batch=batch)
-        return pico, request["size"] + request["output"]
+    def max_cost(self, request: Mapping[str, Any], *, batch: bool = False) -> tuple[int, int]:
+        """Returns the pico-dollars and the tokens that one request can cost at most."""
+        size, max_output_tokens = request["size"], request["max_output_tokens"]
+        cost = 0 if self.price is None else self.price.max_cost(size, max_output_tokens, batch=batch)
+        return cost, size + max_output_tokens
 
     def estimate(self, questions: Iterable[Question]) -> pricing.Estimate:
-        """Estimates what the questions not answered yet will cost; all zero where the price is unknown."""
-        known, wordings = self.store.answered(), self.store.wordings()
-        count = pricing.token_counter(self.endpoint.model)
-        bounds: list[tuple[int, int | None]] = []
-        answered, output = 0, self.endpoint.max_output_tokens
+        """Estimates what the answers that are not in the store will cost; all is zero where the price is unknown."""
+        endpoint, store = self.endpoint, self.store
+        records, request_keys = store.answer_records(), store.request_keys()
+        count_tokens = pricing.token_counter(endpoint.model)
+        sizes: list[tuple[int, int | None]] = []
+        answered, max_output_tokens = 0, endpoint.max_output_tokens
         for question in questions:
-            key, request = self.look_up(question, wordings)
-            if is_final(known.get(key)):
+            key, request = self.request_key(question, request_keys)
+            if key in records and records[key].is_final:
                 answered += 1
             else:
-                request = request or self.endpoint.request(question)
-                output = request["output"]
-                words = "".join(message["content"] for message in question.messages)
-                bounds.append((request["size"], count(words) if count else None))
-        measured = self.store.calibration(self.endpoint.normal_url, self.endpoint.model)
-        price = self.price or Price.free()
-        return pricing.estimate(bounds, price, max_output_tokens=output, answered=answered, measured=measured)
+                request = request or endpoint.request(question)
+                max_output_tokens = request["max_output_tokens"]
+                text = "".join(message["content"] for message in question.messages)
+                sizes.append((request["size"], count_tokens(text) if count_tokens else None))
+        return pricing.estimate(
+            sizes,
+            self.price or Price.free(),
+            max_output_tokens=max_output_tokens,
+            answered=answered,
+            calibration=store.calibration(endpoint.normalized_url, endpoint.model),
+        )
 
-    def look_up(self, question: Question, wordings: dict[bytes, str]) -> tuple[str, dict[str, Any] | None]:
-        """Key of a question, and its request where it had to be worded for that: it then joins those worded before."""
-        mark = self.endpoint.mark(question)
-        if mark in wordings:
-            return wordings[mark], None
+    def request_key(self, question: Question, request_keys: dict[bytes, str]) -> tuple[str, dict[str, Any] | None]:
+        """Finds the key of a question's request, which is rendered only where its prompt hash is unknown.
+
+        Args:
+            question: the question.
+            request_keys: prompt hash → key; a key that had to be rendered is added.
+
+        Returns:
+            The key, and the request where it was rendered.
+        """
+        prompt_hash = self.endpoint.prompt_hash(question)
+        if prompt_hash in request_keys:
+            return request_keys[prompt_hash], None
         request = self.endpoint.request(question)
-        wordings[mark] = request["key"]
+        request_keys[prompt_hash] = request["key"]
         return request["key"], request
 
-    def cost(self, reply: Reply, request: Mapping[str, Any], *, batch: bool = False) -> tuple[int, int, str]:
-        """Pico-dollars and tokens of an answer, and what that rests on."""
-        assert reply.answer is not None
-        usage = reply.answer.usage
+    def cost(self, answer: Answer, request: Mapping[str, Any], *, batch: bool = False) -> tuple[int, int, str]:
+        """Returns the pico-dollars and tokens of an answer, and what these rest on."""
+        usage = answer.usage
         if usage is None:
-            return *self.worst(request, batch=batch), "assumed worst"
-        pico = 0 if self.price is None else self.price.cost(usage, tier=reply.answer.tier, batch=batch)
-        return pico, usage.prompt + usage.completion, "usage"
+            return *self.max_cost(request, batch=batch), "assumed worst"
+        cost = 0 if self.price is None else self.price.cost(usage, tier=answer.tier, batch=batch)
+        return cost, usage.prompt + usage.completion, "usage"
 
-    def read(self, question: Question, attempt: int) -> Reading:
-        """Reads a stored answer and keeps the reading."""
+    def parse(self, question: Question, attempt: int) -> ParsedAnswer:
+        """Parses a stored answer and records the result."""
         content, finish_reason, refusal = self.store.content(attempt)
-        reading = read_answer(question, content, finish_reason=finish_reason, refusal=refusal, min_valid=self.min_valid)
-        self.store.record_parse(attempt, reading)
-        return reading
+        parsed = parse_answer(question, content, finish_reason=finish_reason, refusal=refusal, min_valid=self.min_valid)
+        self.store.record_parse(attempt, parsed)
+        return parsed
 
-    def readings(self, questions: Iterable[Question]) -> Iterator[tuple[Question, str, Reading | None]]:
-        """Yields each question, its key, and the reading of its stored answer, if there is one."""
-        known, wordings = self.store.answered(), self.store.wordings()
+    def parsed_answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, str, ParsedAnswer | None]]:
+        """Yields each question, the key of its request, and its parsed answer, None where the store has no answer."""
+        records, request_keys = self.store.answer_records(), self.store.request_keys()
         for question in questions:
-            key, _ = self.look_up(question, wordings)
-            found = known.get(key)
-            if found is None:
+            key, _ = self.request_key(question, request_keys)
+            record = records.get(key)
+            if record is None:
                 yield question, key, None
+            elif record.status:
+                yield question, key, self.store.parsed_answer(record.attempt)
             else:
-                read = self.store.reading(found.attempt) if found.status else self.read(question, found.attempt)
-                yield question, key, read
-
-
-def is_final(known: AnswerRecord | None) -> bool:
-    """Whether nothing is to be bought for a key any more: an invalid answer is asked for once more, no other."""
-    return known is not None and (known.status != "invalid" or known.answers >= _MAX_ANSWERS)
+                yield question, key, self.parse(question, record.attempt)

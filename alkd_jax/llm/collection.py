@@ -1,4 +1,4 @@
-"""Asks many questions within limits and a budget, and never buys an answer that is on disk."""
+"""Collects the answers to many questions within limits and a budget, and never buys an answer that is in the store."""
 
 import asyncio
 import concurrent.futures
@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from alkd_jax.llm.answers import AnswerRecord
 from alkd_jax.llm.attempts import Attempts
-from alkd_jax.llm.client import Client, is_final
+from alkd_jax.llm.client import Client
 from alkd_jax.llm.endpoint import Connection
 from alkd_jax.llm.ledger import Ledger
-from alkd_jax.llm.parsing import Reading
+from alkd_jax.llm.parsing import ParsedAnswer
 from alkd_jax.llm.prompts import Question
-from alkd_jax.llm.store import AnswerRecord
 from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
-_plain = functools.lru_cache(json.loads)
+_load_json = functools.lru_cache(json.loads)
 
 
 async def collect(
@@ -32,32 +32,34 @@ async def collect(
     questions: Iterable[Question],
     *,
     pilot: int = 16,
-    on_progress: Callable[..., None] | None = None,
-    after_pilot: Callable[..., str | None] | None = None,
+    on_progress: Callable[[UsageReport, Ledger], None] | None = None,
+    after_pilot: Callable[[UsageReport], str | None] | None = None,
 ) -> UsageReport:
-    """Asks what is not answered yet.
+    """Asks the questions whose answers are not in the client's store.
+
+    At the first Ctrl-C nothing new is sent and requests in flight are awaited; at the second these are abandoned and
+    count as possibly billed.
 
     Args:
-        client: whom to ask, and on what terms.
-        questions: read one by one, so that a generator keeps memory flat where there are many.
-        pilot: this many new ones are asked first; the run ends there when too few answers are usable.
-        on_progress: told the account and the store's ledger, at most twice a second and at the end.
-        after_pilot: told the account; returns why to end there, or None to go on.
+        client: endpoint, store, price, budget and limits.
+        questions: consumed one by one, so that a generator keeps memory constant.
+        pilot: number of unanswered questions that are asked first; the run ends there if too few answers are usable.
+        on_progress: called with the usage and the store's ledger, at most twice a second and at the end.
+        after_pilot: called with the usage after the pilot; returns the reason to end the run, or None to continue.
 
     Returns:
-        The account; a part of the answers is a normal result. Ctrl-C once: nothing new is sent, what is on its way
-        comes in. Twice: what is on its way is given up and counts as possible cost.
+        The usage; it is a normal result that only a part of the questions is answered.
     """
     return await _Collection(client, on_progress).run(questions, pilot, after_pilot)
 
 
 def collect_sync(client: Client, questions: Iterable[Question], **options: Any) -> UsageReport:
-    """As `collect`, where no event loop is wanted, or one runs already."""
-    return run_sync(collect(client, questions, **options))
+    """Does the same as :func:`collect` without an event loop, or beside one that is running, as in a notebook."""
+    return _run_sync(collect(client, questions, **options))
 
 
-def run_sync(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a coroutine to its end, in a thread of its own where this one's loop is running, as in a notebook."""
+def _run_sync(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Runs a coroutine to its end, in another thread where this one has a running event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -67,37 +69,52 @@ def run_sync(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class _Collection:
-    """One call of `collect`."""
+    """One call of `collect`.
 
-    def __init__(self, client: Client, on_progress: Callable[..., None] | None):
-        self.client, self.store, self.on_progress = client, client.store, on_progress
-        self.account, self.known, self.handed_over = UsageReport(), client.store.answered(), client.store.waiting()
-        self.wordings, self.worded = client.store.wordings(), dict[bytes, str]()
-        self.attempts = Attempts(client, self.account)
+    Attributes:
+        usage: what was done so far.
+        records: key of a request → its last answer.
+        request_keys: prompt hash → key of the request.
+        rendered_keys: those of `request_keys` that had to be rendered although the answer was in the store.
+        in_progress: key of a request that a worker is sending → event that is set afterwards.
+        new: number of questions that were not answered before.
+        aborted: whether a second signal arrived.
+    """
+
+    def __init__(self, client: Client, on_progress: Callable[[UsageReport, Ledger], None] | None):
+        store = client.store
+        self.client, self.store, self.on_progress = client, store, on_progress
+        self.usage, self.records, self.keys_in_batches = UsageReport(), store.answer_records(), store.keys_in_batches()
+        self.request_keys, self.rendered_keys = store.request_keys(), dict[bytes, str]()
+        self.attempts = Attempts(client, self.usage)
         self.in_progress: dict[str, asyncio.Event] = {}
-        self.shown_at = 0.0
+        self.progress_at = 0.0
         self.new = 0
         self.aborted = False
 
     async def run(
-        self, questions: Iterable[Question], pilot: int, after_pilot: Callable[..., str | None] | None
+        self,
+        questions: Iterable[Question],
+        pilot: int,
+        after_pilot: Callable[[UsageReport], str | None] | None,
     ) -> UsageReport:
-        began, before = time.monotonic(), dataclasses.replace(self.store.ledger)
-        rows = iter(questions)
-        # The lock makes this process the only owner, and nothing of its own is on its way yet.
-        await self.attempts.disk(self.store.hold_lost)
+        """Asks the pilot and then the rest; see `collect`."""
+        started, ledger_before = time.monotonic(), dataclasses.replace(self.store.ledger)
+        remaining = iter(questions)
+        # The lock makes this process the only owner of the store, and it has sent nothing yet.
+        await self.attempts.in_store_thread(self.store.mark_lost_attempts)
         try:
             with self._signals():
-                # The garbage collector would go through all objects of the process, and hold up the loop meanwhile.
+                # The garbage collector would visit all objects of the process and block the event loop meanwhile.
                 gc.freeze()
                 opened = await asyncio.to_thread(Connection, self.client.endpoint, self.client.limits)
                 async with opened as connection:
                     gc.freeze()
-                    first = self._until_new(rows, pilot) if pilot else iter(())
-                    await self._work(connection, first)
-                    if pilot and self.new and not self.attempts.stopping.is_set():
-                        await self._judge_pilot(after_pilot)
-                    await self._work(connection, rows)
+                    if pilot:
+                        await self._run_workers(connection, self._take_new(remaining, pilot))
+                        if self.new and not self.attempts.stopping.is_set():
+                            await self._check_pilot(after_pilot)
+                    await self._run_workers(connection, remaining)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self.aborted or task is None:
@@ -107,126 +124,132 @@ class _Collection:
             gc.unfreeze()
             self.attempts.close()
             with contextlib.suppress(sqlite3.Error):
-                self.store.keep_wordings(self.worded)
-            self._close_account(began, before)
-        for question in rows:
-            self._not_reached(question)
-        return self.account
+                self.store.save_request_keys(self.rendered_keys)
+            self._complete_usage(started, ledger_before)
+        for question in remaining:
+            self._count_unreached(question)
+        return self.usage
 
-    def _not_reached(self, question: Question) -> None:
-        """Counts a row that no worker took before the run stopped."""
-        self.account.asked += 1
-        found = self.known.get(self.client.look_up(question, self.wordings)[0])
-        if found is not None and found.status is not None:
-            self.account.cached += 1
-            self._count(question, found.status, found.usable, _plain(found.repairs))
+    def _count_unreached(self, question: Question) -> None:
+        """Counts a question that no worker took before the run stopped."""
+        self.usage.asked += 1
+        record = self.records.get(self.client.request_key(question, self.request_keys)[0])
+        if record is not None and record.status is not None:
+            self.usage.cached += 1
+            self._count(question, record.status, record.usable, _load_json(record.repairs))
         else:
-            self.account.missing.append(question.session_id)
+            self.usage.missing.append(question.session_id)
 
-    def _until_new(self, rows: Iterator[Question], pilot: int) -> Iterator[Question]:
-        """Yields rows until so many new ones were begun."""
-        while self.new < pilot:
-            row = next(rows, None)
-            if row is None:
+    def _take_new(self, questions: Iterator[Question], num_new: int) -> Iterator[Question]:
+        """Yields questions until that many of them were found to be unanswered."""
+        while self.new < num_new:
+            question = next(questions, None)
+            if question is None:
                 return
-            yield row
+            yield question
 
-    async def _judge_pilot(self, after_pilot: Callable[..., str | None] | None) -> None:
-        account = self.account
-        if account.done + len(account.failed) and account.valid_rate < self.client.min_valid_rate:
-            await self.attempts.stop(f"pilot: only {account.valid_rate:.0%} of {account.done} answers are usable")
-        elif not account.done and account.failed:
-            await self.attempts.stop(f"pilot: no question was answered; {next(iter(account.failed.values()))}")
-        elif after_pilot and (why := after_pilot(account)):
-            await self.attempts.stop(why)
+    async def _check_pilot(self, after_pilot: Callable[[UsageReport], str | None] | None) -> None:
+        """Stops the run where the answers of the pilot are not good enough to continue."""
+        usage = self.usage
+        if usage.done + len(usage.failed) and usage.valid_rate < self.client.min_valid_rate:
+            await self.attempts.stop(f"pilot: only {usage.valid_rate:.0%} of {usage.done} answers are usable")
+        elif not usage.done and usage.failed:
+            await self.attempts.stop(f"pilot: no question was answered; {next(iter(usage.failed.values()))}")
+        elif after_pilot and (reason := after_pilot(usage)):
+            await self.attempts.stop(reason)
 
-    async def _work(self, connection: Connection, rows: Iterator[Question]) -> None:
-        """Lets workers take rows until there are none, or the run stops."""
+    async def _run_workers(self, connection: Connection, questions: Iterator[Question]) -> None:
+        """Runs workers that take questions until there are none left or the run stops."""
 
         async def worker() -> None:
             while not self.attempts.stopping.is_set():
-                question = next(rows, None)
+                question = next(questions, None)
                 if question is None:
                     return
-                self.account.asked += 1
-                await self._row(connection, question)
-                await self._show()
+                self.usage.asked += 1
+                await self._process(connection, question)
+                self._report_progress()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self.client.limits.in_flight[2]):
                 group.create_task(worker())
 
-    async def _row(self, connection: Connection, question: Question) -> None:
-        key, request = self.client.look_up(question, self.wordings)
+    async def _process(self, connection: Connection, question: Question) -> None:
+        """Finds the answer to a question in the store, or asks it."""
+        key, request = self.client.request_key(question, self.request_keys)
         while key in self.in_progress:
             await self.in_progress[key].wait()
-        found = self.known.get(key)
-        if found is not None and is_final(found):
-            self.account.cached += 1
+        record = self.records.get(key)
+        if record is not None and record.is_final:
             if request is not None:
-                self.worded[request["mark"]] = key
-            if found.status is None:
-                reading = await self.attempts.disk(self.client.read, question, found.attempt)
-                self._count(question, reading.status, reading.usable, reading.repairs)
-            else:
-                self._count(question, found.status, found.usable, _plain(found.repairs))
-            if self.account.cached % 64 == 0:
-                await asyncio.sleep(0)
+                self.rendered_keys[request["prompt_hash"]] = key
+            await self._count_stored(question, record)
             return
-        if key in self.handed_over:
-            self.account.missing.append(question.session_id)
-            self.account.failed[question.session_id] = "handed to a batch that is not back"
+        if key in self.keys_in_batches:
+            self.usage.missing.append(question.session_id)
+            self.usage.failed[question.session_id] = "sent in a batch whose answers are not here yet"
             return
         self.new += 1
         self.in_progress[key] = asyncio.Event()
         try:
-            asked = await self._ask(connection, question, request or self.client.endpoint.request(question))
+            parsed = await self._ask(connection, question, request or self.client.endpoint.request(question))
         except sqlite3.Error as error:
             await self.attempts.stop(f"the store cannot be written: {error}")
-            asked = None
+            parsed = None
         finally:
             self.in_progress.pop(key).set()
-        if asked is not None:
-            self._count(question, asked.status, asked.usable, asked.repairs)
+        if parsed is not None:
+            self._count(question, parsed.status, parsed.usable, parsed.repairs)
         else:
-            self.account.missing.append(question.session_id)
+            self.usage.missing.append(question.session_id)
+
+    async def _count_stored(self, question: Question, record: AnswerRecord) -> None:
+        """Counts an answer that was in the store, after parsing it where this version has not parsed it."""
+        self.usage.cached += 1
+        if record.status is None:
+            parsed = await self.attempts.in_store_thread(self.client.parse, question, record.attempt)
+            self._count(question, parsed.status, parsed.usable, parsed.repairs)
+        else:
+            self._count(question, record.status, record.usable, _load_json(record.repairs))
+        if self.usage.cached % 64 == 0:
+            await asyncio.sleep(0)
 
     def _count(self, question: Question, status: str, usable: bool, repairs: Mapping[str, int]) -> None:
-        """Books the reading that counts."""
-        self.account.statuses[status if usable or status in ("refused", "invalid") else "unusable"] += 1
-        self.account.repairs.update(set(repairs))
+        """Counts the last answer to a question."""
+        self.usage.statuses[status if usable or status in ("refused", "invalid") else "unusable"] += 1
+        self.usage.repairs.update(set(repairs))
         if not usable:
-            self.account.missing.append(question.session_id)
+            self.usage.missing.append(question.session_id)
 
-    async def _ask(self, connection: Connection, question: Question, request: Mapping[str, Any]) -> Reading | None:
-        """Asks until there is an answer that counts, the question has failed, or the run stops."""
-        failures = maybe_billed = 0
+    async def _ask(self, connection: Connection, question: Question, request: Mapping[str, Any]) -> ParsedAnswer | None:
+        """Repeats a request until its answer is final, the question has failed, or the run stops."""
+        unbilled = possibly_billed = 0
         while True:
-            reply, attempt = await self.attempts.make(connection, request)
+            reply, attempt = await self.attempts.send(connection, request)
             if reply is None:
                 return None
             if reply.outcome == "answer":
-                reading = await self.attempts.disk(self.client.read, question, attempt)
-                before = self.known.get(request["key"])
-                repairs, times = json.dumps(dict(reading.repairs)), before.answers + 1 if before else 1
-                found = AnswerRecord(attempt, reading.status, reading.usable, repairs, times)
-                self.known[request["key"]] = found
-                if is_final(found) or self.attempts.stopping.is_set():
-                    return reading
+                parsed = await self.attempts.in_store_thread(self.client.parse, question, attempt)
+                former = self.records.get(request["key"])
+                repairs, answers = json.dumps(dict(parsed.repairs)), former.answers + 1 if former else 1
+                record = AnswerRecord(attempt, parsed.status, parsed.usable, repairs, answers)
+                self.records[request["key"]] = record
+                if record.is_final or self.attempts.stopping.is_set():
+                    return parsed
                 continue
-            failures += reply.outcome == "free"
-            maybe_billed += reply.outcome == "maybe"
+            unbilled += reply.outcome == "unbilled"
+            possibly_billed += reply.outcome == "possibly_billed"
             limits = self.client.limits
-            given_up = failures >= limits.max_attempts or maybe_billed > limits.max_maybe_billed
-            if reply.outcome in ("row", "run") or given_up:
-                self.account.failed[question.session_id] = reply.error
+            failed = unbilled >= limits.max_attempts or possibly_billed > limits.max_possibly_billed
+            if reply.outcome in ("bad_request", "fatal") or failed:
+                self.usage.failed[question.session_id] = reply.error
                 return None
-            if reply.outcome != "limited":
-                await self.attempts.sleep(self.attempts.pacer.backoff(failures + maybe_billed))
+            if reply.outcome != "rate_limited":
+                await self.attempts.sleep(self.attempts.pacer.backoff(unbilled + possibly_billed))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Within: Ctrl-C or SIGTERM stops sending, and a second one gives up what is on its way."""
+        """Handles Ctrl-C and SIGTERM in the block: the first stops sending, the second abandons requests in flight."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if threading.current_thread() is not threading.main_thread() or task is None:
             yield
@@ -239,32 +262,34 @@ class _Collection:
             else:
                 self.interrupting = asyncio.ensure_future(self.attempts.stop("interrupted"))
 
-        former = {}
+        handlers = {}
         for number in (signal.SIGINT, signal.SIGTERM):
-            former[number] = signal.getsignal(number)
+            handlers[number] = signal.getsignal(number)
             loop.add_signal_handler(number, interrupted)
         try:
             yield
         finally:
-            for number, handler in former.items():
+            for number, handler in handlers.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
-    def _close_account(self, began: float, before: Ledger) -> None:
-        account, ledger = self.account, self.store.ledger
-        account.seconds, account.refusals = time.monotonic() - began, self.attempts.pacer.refusals
-        priced = self.client.price is not None
-        account.cost = ledger.confirmed - before.confirmed if priced else None
-        account.possible = ledger.possible - before.possible if priced else None
-        if len(self.attempts.models) > 1:
-            self.attempts.warn(f"more than one model answered: {dict(self.attempts.models)}")
-        asked = self.client.endpoint.model
-        if any(name.split(" ")[0] != asked for name in self.attempts.models):
-            self.attempts.warn(f"asked {asked}, answered by {', '.join(sorted(self.attempts.models))}")
+    def _complete_usage(self, started: float, before: Ledger) -> None:
+        """Fills in time, cost and warnings at the end of the run, and reports them."""
+        usage, ledger, models = self.usage, self.store.ledger, self.attempts.models
+        usage.seconds, usage.refusals = time.monotonic() - started, self.attempts.pacer.refusals
+        is_priced = self.client.price is not None
+        usage.cost = ledger.confirmed - before.confirmed if is_priced else None
+        usage.possible = ledger.possible - before.possible if is_priced else None
+        if len(models) > 1:
+            self.attempts.warn(f"more than one model answered: {dict(models)}")
+        model = self.client.endpoint.model
+        if any(name.split(" ")[0] != model for name in models):
+            self.attempts.warn(f"asked {model}, answered by {', '.join(sorted(models))}")
         if self.on_progress:
-            self.on_progress(account, ledger)
+            self.on_progress(usage, ledger)
 
-    async def _show(self) -> None:
-        if self.on_progress and time.monotonic() - self.shown_at > 0.5:
-            self.shown_at = time.monotonic()
-            self.on_progress(self.account, self.store.ledger)
+    def _report_progress(self) -> None:
+        """Calls `on_progress`, at most twice a second."""
+        if self.on_progress and time.monotonic() - self.progress_at > 0.5:
+            self.progress_at = time.monotonic()
+            self.on_progress(self.usage, self.store.ledger)

@@ -1,20 +1,21 @@
-"""What may be spent and what was: caps and totals in exact integers."""
+"""What may be spent and what was spent: caps and totals in exact integers."""
 
 import dataclasses
 import math
 from decimal import Decimal
 
+from alkd_jax.checks import check_at_least
 from alkd_jax.llm.pricing import PICO, Price
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Caps on everything a store ever paid or may have paid; None for no cap.
+    """Caps on everything that a store has paid or may have paid; None means no cap.
 
     Attributes:
-        usd: dollars.
-        tokens: prompt and completion.
-        requests: sent and answered, or perhaps billed.
+        usd: US dollars.
+        tokens: prompt and completion tokens.
+        requests: requests that were answered or may have been billed.
     """
 
     usd: Decimal | None = None
@@ -23,10 +24,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.usd is not None and (not isinstance(self.usd, Decimal) or not self.usd.is_finite() or self.usd < 0):
-            raise ValueError(f"budget usd: {self.usd!r}, expected a Decimal of at least 0")
-        for name, number in (("tokens", self.tokens), ("requests", self.requests)):
-            if number is not None and number < 0:
-                raise ValueError(f"budget {name}: {number}, expected at least 0")
+            raise ValueError(f"budget usd is {self.usd!r}; expected a Decimal of at least 0")
+        for name, cap in (("tokens", self.tokens), ("requests", self.requests)):
+            if cap is not None:
+                check_at_least(0, **{f"budget {name}": cap})
 
     @property
     def pico(self) -> int | None:
@@ -34,21 +35,37 @@ class Budget:
         return None if self.usd is None else math.floor(self.usd * PICO)
 
     def check(self, price: Price | None) -> None:
-        """Raises ValueError when a cap on money stands beside an unknown price, or when nothing is capped."""
+        """Checks that the caps can be enforced.
+
+        Args:
+            price: of the model; None where it is unknown.
+
+        Raises:
+            ValueError: money is capped though the price is unknown, or nothing is capped.
+        """
         if price is None and self.usd is not None:
             raise ValueError("budget usd: the model's price is unknown, so money cannot be capped; give its price")
         if self == Budget():
             raise ValueError("budget: nothing is capped; give dollars, tokens or requests")
 
     def allows(self, pico: int, tokens: int, requests: int) -> bool:
-        """Whether totals stay within all caps."""
+        """Returns whether totals of pico-dollars, tokens and requests stay within all caps."""
         pairs = ((self.pico, pico), (self.tokens, tokens), (self.requests, requests))
         return all(cap is None or total <= cap for cap, total in pairs)
 
 
 @dataclasses.dataclass
 class Ledger:
-    """Pico-dollars, tokens and requests: paid, perhaps paid, and reserved for what is on its way."""
+    """Running totals of a store.
+
+    Attributes:
+        confirmed: pico-dollars of answers that came back.
+        possible: pico-dollars that may have been billed for requests without an answer, each at its upper bound.
+        reserved: pico-dollars that the requests in flight can cost at most.
+        tokens: tokens of all three together.
+        requests: requests of all three together.
+        open: requests in flight.
+    """
 
     confirmed: int = 0
     possible: int = 0
@@ -59,5 +76,5 @@ class Ledger:
 
     @property
     def committed(self) -> int:
-        """What may have been spent when all that is on its way has come back, at most."""
+        """Pico-dollars that can have been spent at most once every request in flight has come back."""
         return self.confirmed + self.possible + self.reserved

@@ -1,11 +1,10 @@
-"""Money and tokens in exact integers: prices, caps, and what asking will cost before anything is sent.
+"""Money and tokens in exact integers: prices, and an estimate of the cost before anything is sent.
 
-Money is counted in pico-dollars, 10⁻¹² $, in which a token at 0.15 $ a million costs 150,000.
+Money is counted in pico-dollars (10⁻¹² $). At 0.15 $ per million tokens, one token costs 150,000 pico-dollars.
 """
 
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 import pathlib
@@ -14,13 +13,16 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from alkd_jax.io import sha256_of
+
 PICO = 10**12
-_MOST_TOKENS = 10**9
+"""Pico-dollars in a dollar."""
+_MAX_TOKENS = 10**9
 TOKENS_PER_BYTE = 0.40
-"""Expected tokens in a byte of a request before anything was measured: titles gave 0.32 to 0.395."""
+"""Expected tokens per byte of a request while no answer has been measured; titles gave 0.32 to 0.395."""
 OUTPUT_TOKENS = 90
-"""Expected tokens of an answer before anything was measured: 25 labels took 79."""
-_BYTES_PER_TOKEN = 8
+"""Expected tokens of an answer while none has been measured; 25 labels took 79."""
+_MAX_BYTES_PER_TOKEN = 8
 
 _ENCODINGS = {
     "o200k_base": (
@@ -32,12 +34,18 @@ _ENCODINGS = {
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
 }
-"""tiktoken's encodings: name in its cache folder, and SHA-256 of the file there."""
+"""tiktoken's encodings: name → (name of the file in its cache folder, SHA-256 of the file)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """Tokens of one answer, as the server counted them; `cached` are among `prompt`, reasoning is in `completion`."""
+    """Tokens of one answer, as counted by the server.
+
+    Attributes:
+        prompt: prompt tokens.
+        cached: of these, tokens that the server had cached.
+        completion: completion tokens, reasoning included.
+    """
 
     prompt: int
     cached: int
@@ -49,13 +57,13 @@ class Price:
     """Dollars per million tokens.
 
     Attributes:
-        input: of prompt tokens.
-        output: of completion tokens, reasoning included.
-        cached_input: of prompt tokens the server had cached; as `input` where None.
-        batch_factor: what the Batch API costs of it.
-        tier_factors: the same for service tiers the server may answer with.
-        source: where the price is from and when.
-        is_free: said aloud, so that no price is zero by mistake.
+        input: price of prompt tokens.
+        output: price of completion tokens, reasoning included.
+        cached_input: price of prompt tokens that the server had cached; None means the same as `input`.
+        batch_factor: factor on all prices in the Batch API.
+        tier_factors: service tier that the server may answer with → factor on all prices.
+        source: where the price is from.
+        is_free: must be True where a price is zero, so that none is zero by mistake.
     """
 
     input: Decimal
@@ -67,19 +75,21 @@ class Price:
     is_free: bool = False
 
     def __post_init__(self) -> None:
-        named = {"input": self.input, "output": self.output, "batch_factor": self.batch_factor, **self.tier_factors}
-        for name, value in {**named, "cached_input": self.cached}.items():
+        prices = {"input": self.input, "output": self.output, "cached_input": self.cached}
+        for name, value in {**prices, "batch_factor": self.batch_factor, **self.tier_factors}.items():
             if not isinstance(value, Decimal) or not value.is_finite() or value < 0:
-                raise ValueError(f"price {name}: {value!r}, expected a Decimal of at least 0")
-        for name, value in (("input", self.input), ("output", self.output), ("cached_input", self.cached)):
+                raise ValueError(f"price {name} is {value!r}; expected a Decimal of at least 0")
+        for name, value in prices.items():
             if value * 10**6 % 1:
-                raise ValueError(f"price {name}: {value}, expected at most six decimals of a dollar a million tokens")
+                raise ValueError(f"price {name} is {value}; expected at most six decimals of a dollar")
         if not self.is_free and not (self.input and self.output):
-            raise ValueError(f"price: input {self.input}, output {self.output}; say Price.free() for what is free")
+            raise ValueError(
+                f"price input is {self.input}, output {self.output}; expected more than 0, or Price.free()"
+            )
 
     @classmethod
     def free(cls) -> "Price":
-        """Of a server of one's own."""
+        """Returns the price of a server that costs nothing."""
         return cls(Decimal(0), Decimal(0), source="free", is_free=True)
 
     @property
@@ -88,52 +98,70 @@ class Price:
         return self.input if self.cached_input is None else self.cached_input
 
     def cost(self, usage: Usage, *, tier: str | None = None, batch: bool = False) -> int:
-        """Pico-dollars of one answer, rounded up; a tier without a factor counts as the dearest known."""
-        fresh = usage.prompt - usage.cached
-        dollars = fresh * self.input + usage.cached * self.cached + usage.completion * self.output
+        """Computes the cost of one answer.
+
+        Args:
+            usage: tokens of the answer.
+            tier: service tier that answered; a tier without a factor is priced by the largest factor known.
+            batch: whether the Batch API answered.
+
+        Returns:
+            Pico-dollars, rounded up.
+        """
+        uncached = usage.prompt - usage.cached
+        dollars = uncached * self.input + usage.cached * self.cached + usage.completion * self.output
         factor = self.batch_factor if batch else Decimal(1)
         if tier not in (None, "default", "auto", "standard") and not batch:
             factor = self.tier_factors.get(tier or "", max([Decimal(1), *self.tier_factors.values()]))
         return math.ceil(dollars * 10**6 * factor)
 
-    def worst(self, prompt_bound: int, output_bound: int, *, batch: bool = False) -> int:
-        """Pico-dollars that an answer can cost at most, if the server keeps to the bound of its length."""
-        dollars = prompt_bound * max(self.input, self.cached) + output_bound * self.output
+    def max_cost(self, size: int, max_output_tokens: int, *, batch: bool = False) -> int:
+        """Bounds the cost of one answer from above.
+
+        Args:
+            size: bytes of the request, which bound its tokens from above.
+            max_output_tokens: tokens of the answer at most; the server is trusted to enforce it.
+            batch: whether the Batch API answers.
+
+        Returns:
+            Pico-dollars, rounded up.
+        """
+        dollars = size * max(self.input, self.cached) + max_output_tokens * self.output
         return math.ceil(dollars * 10**6 * (self.batch_factor if batch else Decimal(1)))
 
 
-def _listed(input_: str, output: str, cached: str | None = None) -> Price:
+def _list_price(input_: str, output: str, cached: str | None = None) -> Price:
     return Price(Decimal(input_), Decimal(output), Decimal(cached) if cached else None, source="list price, 2025")
 
 
 PRICES: Mapping[str, Price] = {
-    "gpt-4-turbo-2024-04-09": _listed("10", "30"),
-    "gpt-4o-2024-08-06": _listed("2.50", "10", "1.25"),
-    "gpt-4o-mini-2024-07-18": _listed("0.15", "0.60", "0.075"),
-    "gpt-4o-mini": _listed("0.15", "0.60", "0.075"),
-    "gpt-4.1-2025-04-14": _listed("2", "8", "0.50"),
-    "gpt-4.1-mini-2025-04-14": _listed("0.40", "1.60", "0.10"),
-    "gpt-4.1-mini": _listed("0.40", "1.60", "0.10"),
-    "gpt-4.1-nano-2025-04-14": _listed("0.10", "0.40", "0.025"),
+    "gpt-4-turbo-2024-04-09": _list_price("10", "30"),
+    "gpt-4o-2024-08-06": _list_price("2.50", "10", "1.25"),
+    "gpt-4o-mini-2024-07-18": _list_price("0.15", "0.60", "0.075"),
+    "gpt-4o-mini": _list_price("0.15", "0.60", "0.075"),
+    "gpt-4.1-2025-04-14": _list_price("2", "8", "0.50"),
+    "gpt-4.1-mini-2025-04-14": _list_price("0.40", "1.60", "0.10"),
+    "gpt-4.1-mini": _list_price("0.40", "1.60", "0.10"),
+    "gpt-4.1-nano-2025-04-14": _list_price("0.10", "0.40", "0.025"),
 }
-"""List prices of some models; compare with your provider's before a large run. A model not here has no known price."""
+"""List prices of some models; compare them with your provider's before a large run. No other price is known."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What asking will cost.
+    """What the answers to some questions will cost.
 
     Attributes:
-        asked: questions.
-        answered: of these, already in the store.
+        questions: number of questions.
+        answered: of these, questions whose answer is already in the store.
         low: pico-dollars at least, if every question is answered once.
-        expected: most likely.
-        worst: at most, every invalid answer asked for again.
-        tokens: expected, prompt and completion.
+        expected: pico-dollars most likely.
+        worst: pico-dollars at most, if every question is asked twice because its first answer was invalid.
+        tokens: expected prompt and completion tokens.
         basis: where the expected number of tokens is from.
     """
 
-    asked: int
+    questions: int
     answered: int
     low: int
     expected: int
@@ -144,7 +172,13 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What stored answers measured: tokens in a byte of a request, tokens of an answer, and their number."""
+    """What stored answers measured.
+
+    Attributes:
+        tokens_per_byte: prompt tokens per byte of a request.
+        output_tokens: mean completion tokens of an answer.
+        answers: number of answers measured.
+    """
 
     tokens_per_byte: float
     output_tokens: float
@@ -152,45 +186,46 @@ class Calibration:
 
 
 def estimate(
-    bounds: list[tuple[int, int | None]],
+    sizes: list[tuple[int, int | None]],
     price: Price,
     *,
     max_output_tokens: int,
     answered: int = 0,
-    measured: Calibration | None = None,
+    calibration: Calibration | None = None,
 ) -> Estimate:
-    """Estimates the cost of questions not answered yet.
+    """Estimates the cost of questions that are not answered yet.
 
     Args:
-        bounds: of each, an upper bound of its tokens, which is its size in bytes, and its tokens if they were counted.
+        sizes: of each question, the bytes of its request, which bound its tokens from above, and its tokens where
+            they were counted.
         price: of the model.
-        max_output_tokens: that the server is told.
-        answered: questions that cost nothing any more.
-        measured: on earlier answers of the same model; it goes before counted tokens.
+        max_output_tokens: bound of an answer that the server is told.
+        answered: number of further questions, which are answered already and cost nothing.
+        calibration: what earlier answers of the same model measured; it is preferred to counted tokens.
 
     Returns:
         The estimate.
     """
-    size = sum(bound for bound, _ in bounds)
-    counted = sum(tokens for _, tokens in bounds if tokens is not None)
+    size = sum(num_bytes for num_bytes, _ in sizes)
+    counted = sum(tokens for _, tokens in sizes if tokens is not None)
     output = min(float(OUTPUT_TOKENS), float(max_output_tokens))
-    if measured and measured.answers:
-        prompt, output = size * measured.tokens_per_byte, measured.output_tokens
-        basis = f"measured on {measured.answers} answers"
-    elif bounds and all(tokens is not None for _, tokens in bounds):
+    if calibration and calibration.answers:
+        prompt, output = size * calibration.tokens_per_byte, calibration.output_tokens
+        basis = f"measured on {calibration.answers} answers"
+    elif sizes and all(tokens is not None for _, tokens in sizes):
         prompt, basis = float(counted), "counted with tiktoken"
     else:
-        prompt, basis = size * TOKENS_PER_BYTE, f"{TOKENS_PER_BYTE:.2f} tokens a byte"
-    usage = Usage(round(prompt), 0, round(output * len(bounds)))
-    least = Usage(size // _BYTES_PER_TOKEN, size // _BYTES_PER_TOKEN, len(bounds))
-    worst = 2 * sum(price.worst(bound, max_output_tokens) for bound, _ in bounds)
+        prompt, basis = size * TOKENS_PER_BYTE, f"{TOKENS_PER_BYTE:.2f} tokens per byte"
+    usage = Usage(round(prompt), 0, round(output * len(sizes)))
+    least = Usage(size // _MAX_BYTES_PER_TOKEN, size // _MAX_BYTES_PER_TOKEN, len(sizes))
+    worst = 2 * sum(price.max_cost(num_bytes, max_output_tokens) for num_bytes, _ in sizes)
     tokens = usage.prompt + usage.completion
     low, expected = price.cost(least), price.cost(usage)
-    return Estimate(len(bounds) + answered, answered, min(low, expected), min(expected, worst), worst, tokens, basis)
+    return Estimate(len(sizes) + answered, answered, min(low, expected), min(expected, worst), worst, tokens, basis)
 
 
 def read_usage(value: Any) -> Usage | None:
-    """Reads the `usage` of an answer; None where it is missing, negative or no count at all."""
+    """Reads the JSON field `usage` of an answer; returns None where a count is missing, negative or no integer."""
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
@@ -202,22 +237,21 @@ def read_usage(value: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= _MAX_TOKENS else None
 
 
 @functools.cache
 def token_counter(model: str) -> Callable[[str], int] | None:
-    """A count of a text's tokens by tiktoken, if its file lies on this machine; None otherwise.
+    """Returns a function that counts a text's tokens with tiktoken, or None where the encoding is not on this machine.
 
-    tiktoken would fetch a missing file and delete a damaged one, so it is asked only after the file was checked.
+    The file is checked first, because tiktoken would download a missing file and delete a damaged one.
     """
     try:
         import tiktoken
 
         name = tiktoken.encoding_name_for_model(model)
-        cached_as, digest = _ENCODINGS[name]
-        path = _tiktoken_folder() / cached_as
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        file_name, digest = _ENCODINGS[name]
+        if sha256_of(_tiktoken_folder() / file_name) != digest:
             return None
         encoding = tiktoken.get_encoding(name)
     except (ImportError, KeyError, OSError, ValueError):
@@ -226,7 +260,7 @@ def token_counter(model: str) -> Callable[[str], int] | None:
 
 
 def _tiktoken_folder() -> pathlib.Path:
-    """Where tiktoken keeps its files."""
+    """Returns the folder in which tiktoken caches its files."""
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
             return pathlib.Path(os.environ[variable])
@@ -234,5 +268,5 @@ def _tiktoken_folder() -> pathlib.Path:
 
 
 def dollars(pico: int) -> str:
-    """For people: "$0.000615"."""
+    """Formats pico-dollars as dollars, such as "$0.000615"."""
     return f"${Decimal(pico) / PICO:.6f}"

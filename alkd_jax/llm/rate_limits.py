@@ -1,4 +1,4 @@
-"""How fast to ask: requests and tokens a minute, requests in flight, and one pause that all workers keep."""
+"""Rate limits: requests and tokens per minute, requests in flight, and one pause shared by all workers."""
 
 import asyncio
 import dataclasses
@@ -9,25 +9,25 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Our own limits, kept whatever the server allows.
+    """The client's own limits, which hold whatever the server allows.
 
     Attributes:
-        rpm: requests a minute; None for no limit.
-        tpm: tokens a minute, prompt and completion; None for no limit.
-        in_flight: requests at once: at least, to begin with, at most.
-        connect_s: seconds to reach the server.
-        read_s: seconds without a byte.
+        rpm: requests per minute; None for no limit.
+        tpm: prompt and completion tokens per minute; None for no limit.
+        in_flight: requests in flight: the least, the number to begin with, and the most.
+        connect_s: seconds to connect to the server.
+        read_s: seconds without a byte from the server.
         total_s: seconds for one request in all.
-        max_attempts: sends of one question that failed free of charge.
-        max_maybe_billed: repeats of one question whose earlier send may have been billed.
-        max_wait_s: seconds of pause after which the run ends and says when to go on.
-        backoff_s: first wait after a failure that names none.
+        max_attempts: attempts at one question that may fail without being billed.
+        max_possibly_billed: repeats of one question whose earlier attempts may have been billed.
+        max_wait_s: longest pause in seconds; a longer one ends the run.
+        backoff_s: seconds of the first pause after a failure for which the server named none.
     """
 
     rpm: int | float | None = None
@@ -37,48 +37,55 @@ class Limits:
     read_s: int | float = 120.0
     total_s: int | float = 300.0
     max_attempts: int = 6
-    max_maybe_billed: int = 2
+    max_possibly_billed: int = 2
     max_wait_s: int | float = 900.0
     backoff_s: int | float = 0.5
 
     def __post_init__(self) -> None:
         least, first, most = self.in_flight
         if not 1 <= least <= first <= most <= 500:
-            raise ValueError(f"in_flight: {self.in_flight}, expected 1 <= least <= first <= most <= 500")
+            raise ValueError(f"in_flight is {self.in_flight}; expected 1 <= least <= first <= most <= 500")
         for name in ("rpm", "tpm", "connect_s", "read_s", "total_s", "max_wait_s", "backoff_s"):
             number = getattr(self, name)
             if number is not None and not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name}: {number}, expected a positive number")
+                raise ValueError(f"{name} is {number}; expected a positive number")
 
 
-class Rate:
-    """So much a minute, with a burst of one second; what does not fit waits its turn, in order."""
+class RateLimiter:
+    """Limits an amount per minute, with a burst of one second; amounts beyond the limit wait in order."""
 
     def __init__(self, per_minute: int | float | None, clock: Callable[[], float]):
         self._per_second = None if per_minute is None else per_minute / 60
         self._clock = clock
         self._next = -math.inf
 
-    def book(self, amount: int | float) -> float:
-        """Books an amount and returns the seconds until its turn."""
+    def reserve(self, amount: int | float) -> float:
+        """Reserves an amount and returns the seconds to wait before it may be used."""
         if self._per_second is None:
             return 0.0
         now = self._clock()
-        begin = max(self._next, now - 1.0)
-        self._next = begin + amount / self._per_second
-        return max(0.0, begin - now)
+        start = max(self._next, now - 1.0)
+        self._next = start + amount / self._per_second
+        return max(0.0, start - now)
 
-    def correct(self, amount: int | float) -> None:
-        """Gives back what was booked and not used; a negative amount books more."""
+    def refund(self, amount: int | float) -> None:
+        """Returns a reserved amount that was not used; a negative amount reserves more."""
         if self._per_second is not None:
             self._next -= amount / self._per_second
 
 
 class Pacer:
-    """Admits requests: a place among those in flight, the shared pause, then the rates.
+    """Admits requests one by one: a slot among those in flight, then the rates per minute, then the shared pause.
 
-    The number of places doubles with every full window until the first refusal and grows by one a window afterwards; a
-    refusal halves it, once for all requests that were on their way together.
+    The number of slots doubles with every full window of successes until the first refusal, and grows by one per window
+    afterwards. A refusal halves it, once for all requests that were in flight together.
+
+    Attributes:
+        slots: requests that may be in flight now.
+        in_flight: requests that hold a slot.
+        paused_until: time on the pacer's clock before which nothing is sent.
+        refusals: requests that the server refused.
+        decreases: how often the slots were halved.
     """
 
     def __init__(
@@ -87,111 +94,111 @@ class Pacer:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        draw: Callable[[], float] = random.random,
+        uniform: Callable[[], float] = random.random,
     ):
-        self._limits, self._clock, self._sleep, self._draw = limits, clock, sleep, draw
-        self._requests, self._tokens = Rate(limits.rpm, clock), Rate(limits.tpm, clock)
-        self._places = asyncio.Condition()
-        self._growing_fast, self._cut_at, self._pauses = True, -math.inf, 0
+        self._limits, self._sleep, self._uniform = limits, sleep, uniform
+        self._requests, self._tokens = RateLimiter(limits.rpm, clock), RateLimiter(limits.tpm, clock)
+        self._slots_changed = asyncio.Condition()
+        self._doubling, self._decreased_at, self._pauses = True, -math.inf, 0
         self._last_success = clock()
-        self.width, self.in_flight, self.not_before = float(limits.in_flight[1]), 0, -math.inf
-        self.refusals, self.cuts = 0, 0
+        self.clock = clock
+        self.slots, self.in_flight, self.paused_until = float(limits.in_flight[1]), 0, -math.inf
+        self.refusals, self.decreases = 0, 0
 
-    async def enter(self, tokens: int, given_up: Callable[[], bool]) -> None:
-        """Waits for a place, then until it may send; `leave` gives the place back, in any case."""
-        async with self._places:
-            await self._places.wait_for(lambda: given_up() or self.in_flight < int(self.width))
+    async def acquire(self, tokens: int, is_stopping: Callable[[], bool]) -> None:
+        """Waits for a slot and then until the request may be sent; the caller must call `release` in any case.
+
+        Args:
+            tokens: of the request at most.
+            is_stopping: ends the wait where it returns True.
+        """
+        async with self._slots_changed:
+            await self._slots_changed.wait_for(lambda: is_stopping() or self.in_flight < int(self.slots))
             self.in_flight += 1
-        wait = max(self._requests.book(1), self._tokens.book(tokens))
-        if wait > 0 and not given_up():
+        wait = max(self._requests.reserve(1), self._tokens.reserve(tokens))
+        if wait > 0 and not is_stopping():
             await self._sleep(wait)
-        await self.wait_for_pause(given_up)
+        await self.wait_for_pause(is_stopping)
 
-    async def wait_for_pause(self, given_up: Callable[[], bool]) -> None:
-        """Returns when nobody pauses; the workers start again one after the other."""
-        while (wait := self.not_before - self._clock()) > 0 and not given_up():
-            await self._sleep(wait + self._draw() * min(1.0, 0.1 * wait))
+    async def wait_for_pause(self, is_stopping: Callable[[], bool]) -> None:
+        """Waits until the shared pause is over; jitter makes the workers resume one after the other."""
+        while (wait := self.paused_until - self.clock()) > 0 and not is_stopping():
+            await self._sleep(wait + self._uniform() * min(1.0, 0.1 * wait))
 
-    async def leave(self) -> None:
-        """Gives the place back."""
-        async with self._places:
+    async def release(self) -> None:
+        """Frees a slot."""
+        async with self._slots_changed:
             self.in_flight -= 1
-            self._places.notify_all()
+            self._slots_changed.notify_all()
 
     async def wake(self) -> None:
-        """Lets those who wait look again whether they should give up."""
-        async with self._places:
-            self._places.notify_all()
+        """Makes all who wait for a slot check again whether the run is stopping."""
+        async with self._slots_changed:
+            self._slots_changed.notify_all()
 
-    def succeeded(self, unused_tokens: int) -> None:
-        """Books an answer: more places, and the tokens not used back."""
-        self._pauses, self._last_success = 0, self._clock()
-        self.width = min(float(self._limits.in_flight[2]), self.width + (1 if self._growing_fast else 1 / self.width))
-        self._tokens.correct(unused_tokens)
+    def record_success(self, unused_tokens: int) -> None:
+        """Adds slots after an answer, and returns the tokens that were reserved and not used."""
+        self._pauses, self._last_success = 0, self.clock()
+        self.slots = min(float(self._limits.in_flight[2]), self.slots + (1 if self._doubling else 1 / self.slots))
+        self._tokens.refund(unused_tokens)
 
-    def refused(self, sent_at: float, wait: float | None) -> float | None:
-        """Books a refusal for too many requests: everybody pauses.
+    def record_refusal(self, sent_at: float, wait: float | None) -> float | None:
+        """Pauses all workers after a refusal for too many requests, and halves the slots.
 
         Args:
             sent_at: when the refused request was sent, on the pacer's clock.
-            wait: seconds the server asked for; None where it did not.
+            wait: seconds that the server asked for; None where it named none.
 
         Returns:
-            None, or the seconds to wait where they are more than `max_wait_s` allows, counted from the last success.
+            The seconds to wait where the pause would end later than `max_wait_s` after now or after the last success;
+            None otherwise.
         """
         self.refusals += 1
-        now = self._clock()
-        if sent_at >= self._cut_at:
-            self.width = max(float(self._limits.in_flight[0]), self.width / 2)
-            self._growing_fast, self._cut_at = False, now
+        now = self.clock()
+        if sent_at >= self._decreased_at:
+            self.slots = max(float(self._limits.in_flight[0]), self.slots / 2)
+            self._doubling, self._decreased_at = False, now
             self._pauses += 1
-            self.cuts += 1
+            self.decreases += 1
         if wait is None:
             wait = self.backoff(self._pauses)
-        self.not_before = max(self.not_before, now + wait)
-        return wait if wait > self._limits.max_wait_s or self._overdue(now + wait) else None
+        self.paused_until = max(self.paused_until, now + wait)
+        max_wait = self._limits.max_wait_s
+        return wait if wait > max_wait or now + wait - self._last_success > max_wait else None
 
     def backoff(self, failures: int) -> float:
-        """Seconds before the next try: doubling up to a minute, with jitter, never zero."""
+        """Returns the seconds before the next attempt: they double up to a minute, with jitter, and are never zero."""
         longest = min(60.0, self._limits.backoff_s * 2 ** min(failures - 1, 20))
-        return longest * (0.5 + 0.5 * self._draw())
-
-    def _overdue(self, until: float) -> bool:
-        return until - self._last_success > self._limits.max_wait_s
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Of the pacer."""
-        return self._clock
+        return longest * (0.5 + 0.5 * self._uniform())
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Reads from an answer's headers how long to wait.
+    """Reads from the headers of an HTTP answer how long to wait.
 
     Args:
-        headers: with names in lower case.
+        headers: name in lower case → text.
         now: seconds since the epoch, for dates.
 
     Returns:
-        Seconds, from `retry-after-ms`, `retry-after` (seconds or a date), or the longest `x-ratelimit-reset-…` of what
-        is used up; None where there is none or it is negative or no number.
+        Seconds, from `retry-after-ms`, `retry-after` (seconds or a date), or the longest `x-ratelimit-reset-…` of a
+        limit that is used up; None where no header holds a positive finite number.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name, "")
         seconds = _number(text)
         if seconds is not None:
             return seconds * unit
-        if name == "retry-after" and (moment := _date(text)) is not None and moment > now:
-            return moment - now
+        if name == "retry-after" and (date := _date(text)) is not None and date > now:
+            return date - now
     waits = []
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}", "0").strip() in ("0", ""):
-            waits.append(_duration(headers.get(f"x-ratelimit-reset-{what}", "")))
+    for limit in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{limit}", "0").strip() in ("0", ""):
+            waits.append(_duration(headers.get(f"x-ratelimit-reset-{limit}", "")))
     return max((wait for wait in waits if wait), default=None)
 
 
 def _number(text: str) -> float | None:
-    """A positive finite number, or None."""
+    """Reads a positive finite number; returns None for any other text."""
     try:
         value = float(text)
     except ValueError:
@@ -200,6 +207,7 @@ def _number(text: str) -> float | None:
 
 
 def _date(text: str) -> float | None:
+    """Reads a date as seconds since the epoch; returns None for any other text."""
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -207,8 +215,8 @@ def _date(text: str) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Seconds of "12ms", "6s", "1m30s" or a bare number."""
-    parts = _PART.findall(text.strip())
+    """Reads seconds from "12ms", "6s", "1m30s" or a bare number; returns None for any other text."""
+    parts = _DURATION_PART.findall(text.strip())
     if parts and "".join(number + unit for number, unit in parts) == text.strip():
         return math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
     return _number(text)

@@ -1,6 +1,10 @@
-"""Every question sent and every answer received, on disk before anything is made of it, with what it cost.
+"""A store of requests, attempts and answers with their cost, in which each is on disk before anything depends on it.
 
-What is still marked as sent when the next owner opens the file was lost on the way and counts as possible cost.
+An attempt that is still in the state "sent" when another process opens the file was lost, and counts as possibly
+billed.
+
+Paid answers of users are in these files, so that tables, columns and states keep the names of version 1: the table
+`wordings` holds prompt hashes (`mark`) and request keys, the state "settled" means answered, "released" unbilled.
 """
 
 import contextlib
@@ -11,12 +15,13 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from alkd_jax.llm.answers import Answer, AnswerRecord
 from alkd_jax.llm.database import Database
 from alkd_jax.llm.ledger import Ledger
-from alkd_jax.llm.parsing import PARSER_VERSION, Reading
-from alkd_jax.llm.pricing import Calibration, Usage
+from alkd_jax.llm.parsing import PARSER_VERSION, ParsedAnswer
+from alkd_jax.llm.pricing import Calibration
 
 _TABLES = """
 CREATE TABLE requests (key TEXT PRIMARY KEY, kind TEXT NOT NULL, session_id INTEGER NOT NULL, endpoint TEXT NOT NULL,
@@ -34,82 +39,46 @@ CREATE TABLE batches (shard TEXT PRIMARY KEY, input_file TEXT, batch TEXT, statu
     error_file TEXT);
 """
 
-_WORDINGS = "CREATE TABLE IF NOT EXISTS wordings (mark BLOB PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
+_PROMPT_HASHES = "CREATE TABLE IF NOT EXISTS wordings (mark BLOB PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
 
-_SUMS = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What came back for one question.
-
-    Attributes:
-        content: of the message; `refusal` and `finish_reason` likewise.
-        usage: tokens by the server's count; None where it gave none.
-        model: that answered, by its own account; `fingerprint` and `tier` likewise.
-        provider_id: the server's name for the answer.
-        raw: the whole answer, without the API key.
-    """
-
-    content: str | None
-    finish_reason: str | None
-    refusal: str | None
-    usage: Usage | None
-    model: str | None
-    fingerprint: str | None
-    tier: str | None
-    provider_id: str | None
-    raw: bytes
-
-
-class AnswerRecord(NamedTuple):
-    """The answer that counts for a key.
-
-    Attributes:
-        attempt: that brought it.
-        status: None where this parser has not read it yet.
-        usable: whether there is something to learn from.
-        repairs: JSON.
-        answers: how many there are for the key.
-    """
-
-    attempt: int
-    status: str | None
-    usable: bool
-    repairs: str
-    answers: int
+_TOTALS = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
 
 
 class Store:
-    """Questions, attempts and answers of one run; `Store.open` opens it, `close` or `with` gives it back."""
+    """Requests, attempts and answers of one run; `Store.open` opens it, `close` or the end of `with` closes it.
+
+    Attributes:
+        database: the file.
+        ledger: totals, equal to what the file adds up to.
+    """
 
     def __init__(self, database: Database):
         self.database, self.ledger = database, Ledger()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> "Store":
-        """Opens a store, or makes one.
+        """Opens a store, or creates one.
 
         Args:
-            path: the file; beside it stands one for the lock.
-            readonly: look only, while another process may be writing.
+            path: the file; the lock is the file `path`.lock beside it.
+            readonly: only read, while another process may be writing.
 
         Raises:
-            FileNotFoundError: there is none to look at.
-            ValueError: another process has it, or the file is damaged, foreign, from a newer version, or not to be
-                written.
+            FileNotFoundError: the store is to be read only and does not exist.
+            ValueError: another process owns the file, or it is damaged, of another application or version, or not
+                writable.
         """
         store = cls(Database(path, _TABLES, readonly=readonly))
         try:
             if not readonly:
-                with store.database.writing() as connection:
-                    connection.execute(_WORDINGS)
-                store.hold_lost()
+                with store.database.transaction() as connection:
+                    connection.execute(_PROMPT_HASHES)
+                store.mark_lost_attempts()
             store.ledger = store.read_ledger()
         except BaseException as error:
             store.close()
             if isinstance(error, sqlite3.Error):
-                raise ValueError(f"{path}: {error}; the file is left as it was") from error
+                raise ValueError(f"{path}: {error}; the file is unchanged") from error
             raise
         return store
 
@@ -120,14 +89,14 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Gives the store back."""
+        """Closes the store."""
         self.database.close()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction, or none of it, in the ledger neither."""
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Runs the block as one durable transaction; where it raises, file and ledger are as before."""
         try:
-            with self.database.writing() as connection:
+            with self.database.transaction() as connection:
                 yield connection
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -135,54 +104,64 @@ class Store:
             raise
 
     def read(self, query: str, *values: Any) -> list[Any]:
-        """Rows of a query."""
+        """Returns the rows of a query."""
         return self.database.read(query, *values)
 
-    # What is on its way -------------------------------------------------------------------------------------------
+    # Attempts -----------------------------------------------------------------------------------------------------
 
-    def begin(self, request: Mapping[str, Any], *, reserved: int, tokens: int, batch: str | None = None) -> int:
-        """Writes down that a question is about to be sent, and what it may cost.
+    def begin_attempt(self, request: Mapping[str, Any], *, cost: int, tokens: int) -> int:
+        """Records that a request is about to be sent, and reserves what it may cost.
 
         Args:
-            request: key, mark, kind, session_id, endpoint, model, candidates, size and body.
-            reserved: pico-dollars at most.
-            tokens: at most.
-            batch: the shard it is sent with, if any.
+            request: as made by `Endpoint.request`.
+            cost: pico-dollars that it can cost at most.
+            tokens: tokens that it can take at most.
 
         Returns:
-            The attempt's number. When this returns it is on disk.
+            The id of the attempt, which is on disk when this returns.
         """
-        return self.begin_all([(request, reserved, tokens)], batch=batch)[0]
+        return self.begin_attempts([(request, cost, tokens)])[0]
 
-    def begin_all(self, entries: Iterable[tuple[Mapping[str, Any], int, int]], *, batch: str | None) -> list[int]:
-        """As `begin`, for many in one transaction."""
-        numbers: list[int] = []
-        pico, bound = 0, 0
-        with self.writing() as connection:
-            if batch is not None:
-                connection.execute("INSERT OR IGNORE INTO batches (shard) VALUES (?)", (batch,))
-            for request, reserved, tokens in entries:
+    def begin_attempts(
+        self, entries: Iterable[tuple[Mapping[str, Any], int, int]], *, shard: str | None = None
+    ) -> list[int]:
+        """Does the same as `begin_attempt` for many requests in one transaction.
+
+        Args:
+            entries: of each request, the request, its cost at most, and its tokens at most.
+            shard: the shard of a batch in which the requests are sent; None for requests that are sent one by one.
+
+        Returns:
+            The ids of the attempts.
+        """
+        attempts: list[int] = []
+        reserved, reserved_tokens = 0, 0
+        with self.transaction() as connection:
+            if shard is not None:
+                connection.execute("INSERT OR IGNORE INTO batches (shard) VALUES (?)", (shard,))
+            for request, cost, tokens in entries:
                 body = zlib.compress(json.dumps(request["body"], ensure_ascii=False).encode())
-                named = ("key", "kind", "session_id", "endpoint", "model", "candidates", "size")
-                values = (*(request[name] for name in named), body)
+                columns = ("key", "kind", "session_id", "endpoint", "model", "candidates", "size")
+                values = (*(request[name] for name in columns), body)
                 connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-                connection.execute("INSERT OR REPLACE INTO wordings VALUES (?, ?)", (request["mark"], request["key"]))
-                made = connection.execute(
+                prompt_hash = (request["prompt_hash"], request["key"])
+                connection.execute("INSERT OR REPLACE INTO wordings VALUES (?, ?)", prompt_hash)
+                inserted = connection.execute(
                     "INSERT INTO attempts (key, batch, state, reserved, cost, tokens, sent_at) "
                     "VALUES (?, ?, 'sent', ?, 0, ?, ?) RETURNING id",
-                    (request["key"], batch, reserved, tokens, time.time()),
+                    (request["key"], shard, cost, tokens, time.time()),
                 )
-                numbers.append(made.fetchone()[0])
-                pico, bound = pico + reserved, bound + tokens
-        self.ledger.reserved += pico
-        self.ledger.tokens += bound
-        self.ledger.requests += len(numbers)
-        self.ledger.open += len(numbers)
-        return numbers
+                attempts.append(inserted.fetchone()[0])
+                reserved, reserved_tokens = reserved + cost, reserved_tokens + tokens
+        self.ledger.reserved += reserved
+        self.ledger.tokens += reserved_tokens
+        self.ledger.requests += len(attempts)
+        self.ledger.open += len(attempts)
+        return attempts
 
     def record_answer(self, attempt: int, answer: Answer, *, cost: int, tokens: int, basis: str) -> None:
-        """Keeps an answer and books its cost; when this returns both are on disk."""
-        with self.writing() as connection:
+        """Records an answer, its pico-dollars and tokens, and their basis; all is on disk when this returns."""
+        with self.transaction() as connection:
             key = self._finish(connection, attempt, "settled", cost, tokens, basis)
             connection.execute(
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, NULL, NULL)",
@@ -202,21 +181,19 @@ class Store:
             )
 
     def mark_possibly_billed(self, attempt: int, *, error: str, http_status: int | None) -> None:
-        """Books an attempt that may have been billed at the most it can have cost."""
-        with self.writing() as connection:
+        """Records an attempt without an answer that may have been billed; it counts with the most it can have cost."""
+        with self.transaction() as connection:
             self._finish(connection, attempt, "possible", None, None, "assumed worst", error, http_status)
 
     def mark_unbilled(self, attempt: int, *, error: str, http_status: int | None) -> None:
-        """Books an attempt that cost nothing."""
-        with self.writing() as connection:
+        """Records an attempt that cost nothing."""
+        with self.transaction() as connection:
             self._finish(connection, attempt, "released", 0, 0, None, error, http_status)
 
-    def hold_lost(self) -> int:
-        """Books what was on its way when its owner died, batches apart; returns how many."""
-        lost = self.read("SELECT id FROM attempts WHERE state = 'sent' AND batch IS NULL")
-        for (attempt,) in lost:
+    def mark_lost_attempts(self) -> None:
+        """Marks attempts whose process ended before the answer came as possibly billed; batches stay open."""
+        for (attempt,) in self.read("SELECT id FROM attempts WHERE state = 'sent' AND batch IS NULL"):
             self.mark_possibly_billed(attempt, error="lost on the way", http_status=None)
-        return len(lost)
 
     def _finish(
         self,
@@ -229,10 +206,25 @@ class Store:
         error: str | None = None,
         http_status: int | None = None,
     ) -> str:
-        """Moves an attempt out of "sent", in the file and in the ledger; None for cost and tokens: all reserved."""
+        """Moves an attempt out of the state "sent", in the file and in the ledger.
+
+        Args:
+            connection: of the transaction.
+            attempt: id of the attempt.
+            state: the new state: "settled", "possible" or "released".
+            cost: pico-dollars; None for all that was reserved.
+            tokens: tokens; None for all that were reserved.
+            basis: what cost and tokens rest on.
+            error: one line.
+            http_status: of the server's answer.
+
+        Returns:
+            The key of the request.
+        """
         query = "SELECT key, reserved, tokens FROM attempts WHERE id = ? AND state = 'sent'"
-        key, reserved, bound = connection.execute(query, (attempt,)).fetchone()
-        cost, tokens = reserved if cost is None else cost, bound if tokens is None else tokens
+        key, reserved, reserved_tokens = connection.execute(query, (attempt,)).fetchone()
+        cost = reserved if cost is None else cost
+        tokens = reserved_tokens if tokens is None else tokens
         connection.execute(
             "UPDATE attempts SET state = ?, cost = ?, tokens = ?, basis = ?, error = ?, http_status = ?, done_at = ? "
             "WHERE id = ?",
@@ -241,77 +233,82 @@ class Store:
         ledger = self.ledger
         ledger.reserved -= reserved
         ledger.open -= 1
-        ledger.tokens += tokens - bound
+        ledger.tokens += tokens - reserved_tokens
         ledger.confirmed += cost if state == "settled" else 0
         ledger.possible += cost if state == "possible" else 0
         ledger.requests -= state == "released"
         return key
 
-    def record_parse(self, attempt: int, reading: Reading) -> None:
-        """Keeps how an answer was read."""
+    def record_parse(self, attempt: int, parsed: ParsedAnswer) -> None:
+        """Records what an attempt's answer was parsed as."""
         values = (
-            reading.status,
-            json.dumps(reading.items),
-            json.dumps(reading.hints),
-            json.dumps(dict(reading.repairs), sort_keys=True),
-            reading.usable,
+            parsed.status,
+            json.dumps(parsed.items),
+            json.dumps(parsed.hints),
+            json.dumps(dict(parsed.repairs), sort_keys=True),
+            parsed.usable,
             PARSER_VERSION,
             attempt,
         )
-        with self.writing() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE answers SET status = ?, items = ?, hints = ?, repairs = ?, usable = ?, parser = ? "
                 "WHERE attempt = ?",
                 values,
             )
 
-    # What is known ------------------------------------------------------------------------------------------------
+    # Answers ------------------------------------------------------------------------------------------------------
 
-    def answered(self) -> dict[str, AnswerRecord]:
-        """Key → the answer that counts, which is the last."""
+    def answer_records(self) -> dict[str, AnswerRecord]:
+        """Returns key of a request → its last answer."""
         query = "SELECT key, attempt, status, parser, usable, repairs FROM answers ORDER BY key, attempt"
-        found: dict[str, AnswerRecord] = {}
+        records: dict[str, AnswerRecord] = {}
         for key, attempt, status, parser, usable, repairs in self.read(query):
-            before = found.get(key)
-            is_read = parser == PARSER_VERSION
-            found[key] = AnswerRecord(
+            is_parsed = parser == PARSER_VERSION
+            records[key] = AnswerRecord(
                 attempt,
-                status if is_read else None,
+                status if is_parsed else None,
                 bool(usable),
-                repairs if is_read else "{}",
-                before.answers + 1 if before else 1,
+                repairs if is_parsed else "{}",
+                records[key].answers + 1 if key in records else 1,
             )
-        return found
+        return records
 
-    def wordings(self) -> dict[bytes, str]:
-        """Mark of a question → its key, for all that were worded before."""
+    def request_keys(self) -> dict[bytes, str]:
+        """Returns prompt hash of a question → key of its request, for all questions that were rendered before."""
         return dict(self.read("SELECT mark, key FROM wordings"))
 
-    def keep_wordings(self, wordings: Mapping[bytes, str]) -> None:
-        """Keeps the keys of questions, so that they need not be worded again to be found."""
-        with self.writing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO wordings VALUES (?, ?)", wordings.items())
+    def save_request_keys(self, request_keys: Mapping[bytes, str]) -> None:
+        """Records keys of requests by prompt hash, so that these questions are found without rendering them again."""
+        with self.transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO wordings VALUES (?, ?)", request_keys.items())
 
-    def waiting(self) -> set[str]:
-        """Keys of what was handed to a batch and is not back."""
+    def keys_in_batches(self) -> set[str]:
+        """Returns the keys of requests that were sent in a batch whose answers are not here yet."""
         return {key for (key,) in self.read("SELECT key FROM attempts WHERE state = 'sent' AND batch IS NOT NULL")}
 
     def content(self, attempt: int) -> tuple[str | None, str | None, str | None]:
-        """Content, finish reason and refusal of an answer."""
+        """Returns content, finish reason and refusal of an attempt's answer."""
         return self.read("SELECT content, finish_reason, refusal FROM answers WHERE attempt = ?", attempt)[0]
 
-    def reading(self, attempt: int) -> Reading:
-        """How an answer was read."""
+    def parsed_answer(self, attempt: int) -> ParsedAnswer:
+        """Returns what an attempt's answer was parsed as."""
         query = "SELECT status, items, hints, repairs FROM answers WHERE attempt = ?"
         status, items, hints, repairs = self.read(query, attempt)[0]
-        return Reading(status, tuple(json.loads(items)), tuple(json.loads(hints)), json.loads(repairs))
+        return ParsedAnswer(status, tuple(json.loads(items)), tuple(json.loads(hints)), json.loads(repairs))
 
     def read_ledger(self) -> Ledger:
-        """Adds the ledger up from the file; it equals `ledger` at any time."""
-        return _add_up(self.read(_SUMS))
+        """Adds up the ledger from the file; it equals `ledger` at any time."""
+        return _add_up(self.read(_TOTALS))
 
     def calibration(self, endpoint: str, model: str, kind: str = "rank") -> Calibration:
-        """What answers of a model have measured."""
+        """Measures tokens on the stored answers.
+
+        Args:
+            endpoint: normalized base URL.
+            model: as the server calls it.
+            kind: of the questions, "rank" or "hints".
+        """
         query = (
             "SELECT COUNT(*), SUM(r.size), SUM(json_extract(a.usage, '$.prompt')), "
             "SUM(json_extract(a.usage, '$.completion')) FROM answers a JOIN requests r USING (key) "
@@ -322,17 +319,25 @@ class Store:
         return Calibration(prompt / size, completion / count, count) if count else Calibration(0.0, 0.0, 0)
 
     def failures(self, state: str = "possible") -> list[tuple[str, str | None, int]]:
-        """Key, error and pico-dollars of attempts that are "possible" or "released"."""
+        """Lists attempts without an answer.
+
+        Args:
+            state: "possible" for those that may have been billed, "released" for those that cost nothing.
+
+        Returns:
+            Of each attempt, the key of its request, its error, and its pico-dollars.
+        """
         return self.read("SELECT key, error, cost FROM attempts WHERE state = ? ORDER BY id", state)
 
     def verify(self) -> None:
-        """Raises ValueError unless file and ledger are sound."""
+        """Raises ValueError where the file is damaged or does not add up to the ledger."""
         self.database.verify()
-        if self.read_ledger() != self.ledger:
-            raise ValueError(f"{self.database.path}: the ledger {self.ledger} is not what the file adds up to")
+        if (ledger := self.read_ledger()) != self.ledger:
+            raise ValueError(f"{self.database.path}: ledger is {self.ledger}; expected {ledger}, the file's totals")
 
 
 def _add_up(rows: list[Any]) -> Ledger:
+    """Adds up a ledger from one row per state: state, attempts, cost, reserved cost, tokens."""
     ledger = Ledger()
     for state, count, cost, reserved, tokens in rows:
         ledger.confirmed += cost if state == "settled" else 0

@@ -1,4 +1,4 @@
-"""What a collection of answers did."""
+"""What one collection of answers did: counts, tokens, cost, and what went wrong."""
 
 import collections
 import dataclasses
@@ -10,23 +10,24 @@ from alkd_jax.llm.pricing import PICO
 
 @dataclasses.dataclass
 class UsageReport:
-    """What a collection did, for people and for the report.
+    """What one collection of answers did.
 
     Attributes:
-        asked: questions seen.
-        cached: of these, answered before.
-        statuses: status of the answer that counts → questions.
-        repairs: kind of repair → questions it was needed in.
-        missing: sessions without a usable answer.
-        failed: sessions whose question could not be asked or answered → why.
-        requests: sent this time.
-        refusals: requests refused for too many of them.
-        prompt_tokens: billed this time; `cached_tokens` are among them.
-        completion_tokens: likewise.
-        cost: pico-dollars confirmed this time; None where the price is unknown.
-        possible: pico-dollars that may have been billed this time; None likewise.
+        asked: number of questions.
+        cached: of these, questions that the store already had an answer to.
+        statuses: status of a question's last answer → number of questions.
+        repairs: kind of repair → number of questions whose answer needed it.
+        missing: ids of the sessions without a usable answer.
+        failed: id of a session whose question could not be sent or answered → reason.
+        requests: requests sent by this collection.
+        refusals: requests that the server refused because there were too many.
+        prompt_tokens: prompt tokens billed in this collection; `cached_tokens` are among them.
+        cached_tokens: prompt tokens that the server had cached.
+        completion_tokens: completion tokens billed in this collection.
+        cost: pico-dollars confirmed in this collection; None where the price is unknown.
+        possible: pico-dollars that may have been billed in this collection; None where the price is unknown.
         seconds: wall time.
-        stopped: why it ended early; None where it did not.
+        stopped: reason for an early end; None where all questions were processed.
         warnings: what a reader of the results should know.
     """
 
@@ -49,19 +50,19 @@ class UsageReport:
 
     @property
     def done(self) -> int:
-        """Questions with an answer, usable or not."""
+        """Number of questions with an answer, usable or not."""
         return sum(self.statuses.values())
 
     @property
     def valid_rate(self) -> float:
-        """Share of the answered questions whose answer is usable; 1 before the first."""
+        """Share of the answered questions whose answer is usable; 1 while there is none."""
         return 1 - sum(self.statuses[name] for name in ("refused", "invalid", "unusable")) / max(1, self.done)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values, money in dollars as text."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        money = {
-            name: None if plain[name] is None else str(Decimal(plain[name]) / PICO) for name in ("cost", "possible")
-        }
-        counted = {"statuses": dict(self.statuses), "repairs": dict(self.repairs)}
-        return plain | money | counted | {"failed": {str(session): why for session, why in self.failed.items()}}
+        """Returns plain JSON values, with money in dollars as text."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("cost", "possible"):
+            values[name] = None if values[name] is None else str(Decimal(values[name]) / PICO)
+        values["statuses"], values["repairs"] = dict(self.statuses), dict(self.repairs)
+        values["failed"] = {str(session_id): reason for session_id, reason in self.failed.items()}
+        return values

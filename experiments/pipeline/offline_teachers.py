@@ -1,4 +1,4 @@
-"""Teachers that cost nothing: recorded, simulated, conventional and neighbour lists for a run's chosen sessions."""
+"""Teachers that cost nothing for a run's selected sessions: recorded, simulated, conventional and neighbor lists."""
 
 from typing import Any
 
@@ -6,53 +6,79 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import baselines
-from alkd_jax.llm import teachers
-from alkd_jax.llm.teachers import simulated
+from alkd_jax.data.readers import registry
+from alkd_jax.llm.teachers import ConventionalTeacher, ReplayTeacher, SimulatedTeacher, Teacher
 
-from .llm_settings import asked_sessions
+from .llm_settings import sessions_to_rank
 from .settings import Settings
-from .sources import parse_source
 
 
-def recorded(settings: Settings, dataset: alkd.Dataset) -> tuple[alkd.Rankings, dict[str, Any]]:
-    """The recorded lists that replay reads, and what was repaired in them."""
+def load_recorded(settings: Settings, dataset: alkd.Dataset) -> tuple[alkd.Rankings, dict[str, Any]]:
+    """Reads the recorded lists for replay.
+
+    Args:
+        settings: of the run.
+        dataset: of the run.
+
+    Returns:
+        The lists, and a report of what was read and repaired.
+    """
     if settings.rankings is not None:
-        file = teachers.ReplayTeacher.from_file(
+        recorded = ReplayTeacher.from_file(
             settings.rankings, num_items=dataset.num_items, catalogue=dataset.fingerprint
-        )
-        return file.recorded, {"file": settings.rankings.name, "lists_read": len(file.recorded)}
-    source = parse_source(settings.data)
+        ).recorded
+        return recorded, {"file": settings.rankings.name, "lists_read": len(recorded)}
+    source = registry.parse_source(settings.data)
     return alkd.data.load_released_rankings(
         source.path, source.name, repair=settings.mode != "released", dataset=dataset
     )
 
 
-def ranked(settings: Settings, dataset: alkd.Dataset) -> tuple[alkd.Rankings, dict[str, Any]]:
-    """What the settings' teacher says of the sessions in the run's `candidates.jsonl`, and its account."""
-    sessions, candidates = asked_sessions(settings.out, dataset)
-    if settings.ranker == "replay":
-        lists, about = recorded(settings, dataset)
-        rankings, account = teachers.ReplayTeacher(lists, missing="skip").rank(sessions, candidates)
-        return rankings, about | account
-    if settings.ranker == "simulated":
-        rankings = simulated.rank_by_titles(
-            settings.seed, sessions, candidates, dataset.titles, accuracy=settings.accuracy
+def rank_candidates(settings: Settings, dataset: alkd.Dataset) -> tuple[alkd.Rankings, dict[str, Any]]:
+    """Ranks the candidates in the run's `candidates.jsonl` by the settings' teacher.
+
+    Args:
+        settings: of the run.
+        dataset: of the run.
+
+    Returns:
+        The rankings, and the teacher's report; see `Teacher.rank`.
+    """
+    teacher: Teacher
+    recorded_report: dict[str, Any] = {}
+    name = settings.resolved_teacher
+    if name == "replay":
+        recorded, recorded_report = load_recorded(settings, dataset)
+        teacher = ReplayTeacher(recorded, missing="skip")
+    elif name == "simulated":
+        teacher = SimulatedTeacher(dataset.titles, settings.seed, settings.accuracy)
+    elif name == "conventional":
+        teacher = ConventionalTeacher()
+    else:
+        teacher = ReplayTeacher(
+            baselines.held_out_lists(
+                baselines.co_occurrence, dataset.train_sequences, dataset.num_items, dataset.train, 25
+            )
         )
-        return rankings, {"asked": len(sessions), "missing": [], "accuracy": settings.accuracy}
-    if settings.ranker == "conventional":
-        return teachers.ConventionalTeacher().rank(sessions, candidates)
-    lists = baselines.held_out_lists(
-        baselines.co_occurrence, dataset.train_sequences, dataset.num_items, dataset.train, 25
-    )
-    return teachers.ReplayTeacher(lists).rank(sessions, candidates)
+    rankings, report = teacher.rank(*sessions_to_rank(settings.out, dataset))
+    return rankings, recorded_report | report
 
 
-def filled_up(recorded: alkd.Rankings, sessions: alkd.Sessions, candidates: np.ndarray) -> np.ndarray:
-    """Recorded lists first, then the candidates not on them, as many as there were candidates; 0 fills a short row."""
-    listed = dict(zip(recorded.session_id.tolist(), recorded.items.tolist(), strict=True))
-    rows = np.zeros_like(candidates)
-    for row, session in enumerate(np.asarray(sessions.session_id).tolist()):
-        both = dict.fromkeys([*listed.get(session, []), *candidates[row].tolist()])
-        kept = [item for item in both if item != alkd.PAD][: candidates.shape[1]]
-        rows[row, : len(kept)] = kept
-    return rows
+def fill_with_candidates(recorded: alkd.Rankings, sessions: alkd.Sessions, candidates: np.ndarray) -> np.ndarray:
+    """Appends candidates to recorded lists, up to the number of candidates.
+
+    Args:
+        recorded: lists of some of the sessions.
+        sessions: N sessions.
+        candidates: ``[N, C]`` items, best first; 0 fills a short row.
+
+    Returns:
+        ``[N, C]`` the recorded items of each session, then its candidates that are not among them; 0 fills a short row.
+    """
+    lists = dict(zip(recorded.session_id.tolist(), recorded.items.tolist(), strict=True))
+    filled = np.zeros_like(candidates)
+    for row, session_id in enumerate(np.asarray(sessions.session_id).tolist()):
+        distinct = dict.fromkeys([*lists.get(session_id, []), *candidates[row].tolist()])
+        items = [item for item in distinct if item != alkd.PAD][: candidates.shape[1]]
+        filled[row, : len(items)] = items
+    return filled

@@ -16,7 +16,7 @@ from tests.helpers.fault_server import COMPLETION, PROMPT, FaultServer, faultles
 PRICE = Price(Decimal(PROMPT) / 10**6, Decimal(COMPLETION) / 10**6)
 TITLES = ("", *(f"Title {n}: Kind {n % 7}" for n in range(1, 301)))
 QUICK = {"connect_s": 200.0, "read_s": 200.0, "total_s": 400.0, "backoff_s": 0.02}
-"""Short waits between tries; a request itself may take as long as a busy machine likes."""
+"""Limits with short pauses between attempts and long time limits, so that no test depends on the machine's load."""
 
 
 def question(number, *, template=prompts.MOVIES, num_candidates=50, titles=TITLES, seed=None):
@@ -24,7 +24,7 @@ def question(number, *, template=prompts.MOVIES, num_candidates=50, titles=TITLE
     history = tuple(1 + (number * 7 + n) % 300 for n in range(3))
     others = [item for item in range(1, len(titles)) if item not in history]
     first = number * 13 % 200
-    return prompts.render(
+    return prompts.ranking_question(
         prompts.RankingPrompt(number, history, tuple(others[first : first + num_candidates])),
         template,
         titles,
@@ -51,11 +51,15 @@ def client(server, store, *, usd="10", price=PRICE, limits=None, **options):
 
 
 def run(folder, behave=faultless, num=20, *, pilot=0, **options):
-    """Asks `num` questions of a server that behaves so; the account, the ledger, the server, and the readings."""
+    """Asks `num` questions of a server with that behavior.
+
+    Returns:
+        The usage report, the ledger, the server, and session id → parsed answer.
+    """
     asked = questions(num) if isinstance(num, int) else num
     with FaultServer(behave) as server, Store.open(folder / "store.sqlite") as store:
-        asker = client(server, store, **options)
-        account = asyncio.run(collect(asker, asked, pilot=pilot))
+        llm_client = client(server, store, **options)
+        report = asyncio.run(collect(llm_client, asked, pilot=pilot))
         store.verify()
-        readings = {q.session_id: reading for q, _, reading in asker.readings(asked)}
-        return account, store.ledger, server, readings
+        parsed = {q.session_id: answer for q, _, answer in llm_client.parsed_answers(asked)}
+        return report, store.ledger, server, parsed

@@ -12,7 +12,6 @@ import pytest
 from alkd_jax.llm.batch import Batches
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.store import Store
-from alkd_jax.llm.teachers import stored_lists
 from tests.helpers.fault_server import COMPLETION, PROMPT, FaultServer, completion, error, http
 from tests.helpers.llm_questions import client, questions
 
@@ -88,8 +87,19 @@ def whole(lines, call):
 @contextlib.contextmanager
 def provider(folder, api, **options):
     with FaultServer(routes=api) as server, Store.open(folder / "s") as store:
-        asker = client(server, store, **options)
-        yield asker, Batches(asker, shard_requests=4), server, store
+        llm_client = client(server, store, **options)
+        yield llm_client, Batches(llm_client, shard_requests=4), server, store
+
+
+async def run_to_the_end(batches, asked):
+    await batches.submit(asked)
+    while "in_progress" in await batches.poll():
+        await asyncio.sleep(0.01)
+    return await batches.ingest()
+
+
+def usable(llm_client, asked):
+    return [parsed.items for _, _, parsed in llm_client.parsed_answers(asked) if parsed is not None and parsed.usable]
 
 
 def assert_bill_is_kept(server, store):
@@ -101,37 +111,37 @@ def assert_bill_is_kept(server, store):
 
 def test_a_batch_brings_the_answers_at_half_the_price_in_any_order(tmp_path):
     api = BatchApi()
-    with provider(tmp_path, api) as (asker, batches, server, store):
-        counts = asyncio.run(batches.run(questions(10), every_s=0.01))
+    with provider(tmp_path, api) as (llm_client, batches, server, store):
+        counts = asyncio.run(run_to_the_end(batches, questions(10)))
         assert counts == {"answers": 10}
         assert api.created == 3
         assert store.ledger.confirmed == server.cost // 2
-        assert len(stored_lists(asker, questions(10))) == 10
+        assert len(usable(llm_client, questions(10))) == 10
         assert asyncio.run(batches.submit(questions(10))) == 0
-        account = collect_sync(asker, questions(10), pilot=0)
-        assert (account.cached, server.calls) == (10, [])
+        report = collect_sync(llm_client, questions(10), pilot=0)
+        assert (report.cached, server.calls) == (10, [])
 
 
 def test_what_waits_in_a_batch_is_not_asked_online(tmp_path):
-    with provider(tmp_path, BatchApi()) as (asker, batches, server, _):
+    with provider(tmp_path, BatchApi()) as (llm_client, batches, server, _):
         asyncio.run(batches.submit(questions(3)))
-        account = collect_sync(asker, questions(3), pilot=0)
-        assert (len(account.missing), server.calls) == (3, [])
+        report = collect_sync(llm_client, questions(3), pilot=0)
+        assert (len(report.missing), server.calls) == (3, [])
 
 
 @pytest.mark.parametrize("step", [("POST", "/files"), ("POST", "/batches"), ("GET", "/batches/ID")])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_no_shard_is_created_twice_however_the_way_was_cut(tmp_path, step, before):
-    """Fault 29: cut between upload, create and save, by a failure before or after the provider did its work."""
+    """Cut between upload, create and save, by a failure before or after the provider did its work."""
     api = BatchApi(fail=[(step, before)])
     with FaultServer(routes=api) as server:
         for _ in range(3):
             with Store.open(tmp_path / "s") as store, contextlib.suppress(ConnectionError):
                 batches = Batches(client(server, store))
-                asyncio.run(batches.run(questions(4), every_s=0.01))
+                asyncio.run(run_to_the_end(batches, questions(4)))
         assert api.fail == []
         with Store.open(tmp_path / "s") as store:
-            assert len(stored_lists(client(server, store), questions(4))) == 4
+            assert len(usable(client(server, store), questions(4))) == 4
             assert store.ledger.requests == 4
             assert_bill_is_kept(server, store)
     assert api.created == 1
@@ -146,7 +156,7 @@ def mixed(lines, call):
 
 def test_every_row_of_a_half_done_batch_is_accounted_for(tmp_path):
     with provider(tmp_path, BatchApi(mixed)) as (_, batches, server, store):
-        counts = asyncio.run(batches.run(questions(4), every_s=0.01))
+        counts = asyncio.run(run_to_the_end(batches, questions(4)))
         assert counts == {"answers": 2, "errors": 1, "not done": 1, "foreign": 1, "repeated": 1}
         assert store.ledger.requests == 2
         assert_bill_is_kept(server, store)
@@ -166,9 +176,8 @@ def test_every_row_of_a_half_done_batch_is_accounted_for(tmp_path):
     ids=["only errors", "failed", "cancelled", "file gone", "rubbish"],
 )
 def test_batches_that_end_badly_leave_no_row_behind(tmp_path, outcome, counts):
-    """Fault 29."""
     with provider(tmp_path, BatchApi(outcome)) as (_, batches, server, store):
-        assert asyncio.run(batches.run(questions(4), every_s=0.01)) == counts
+        assert asyncio.run(run_to_the_end(batches, questions(4))) == counts
         assert (store.ledger.possible > 0) == ("files gone" in counts)
         assert_bill_is_kept(server, store)
         assert asyncio.run(batches.ingest()) == {}
@@ -184,7 +193,6 @@ def test_a_shard_that_could_pass_the_cap_is_not_submitted(tmp_path):
 
 
 def test_the_key_is_in_no_error(tmp_path, monkeypatch):
-    """Fault 30."""
     key = "sk-sentinel-5f2d8e1c9b7a4630"
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with provider(tmp_path, lambda call: [error(401, "bad", message=f"no such key {key}")]) as (_, batches, _, _):

@@ -15,7 +15,7 @@ from decimal import Decimal
 import pytest
 
 from alkd_jax.llm.collection import collect
-from alkd_jax.llm.endpoint import canonical
+from alkd_jax.llm.endpoint import canonical_json
 from alkd_jax.llm.store import Store
 from tests.helpers import paths
 from tests.helpers.fault_server import FaultServer, faultless
@@ -29,9 +29,9 @@ from alkd_jax.llm.collection import collect
 from alkd_jax.llm.store import Store
 url, path, usd, number, in_flight = sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]), int(sys.argv[6])
 with Store.open(path) as store:
-    asker = client(url, store, usd=usd, limits={"in_flight": (1, in_flight, in_flight)})
-    account = asyncio.run(collect(asker, questions(number), pilot=0))
-    print(account.stopped, sorted(account.statuses.items()), len(account.missing))
+    llm_client = client(url, store, usd=usd, limits={"in_flight": (1, in_flight, in_flight)})
+    report = asyncio.run(collect(llm_client, questions(number), pilot=0))
+    print(report.stopped, sorted(report.statuses.items()), len(report.missing))
 """
 
 
@@ -57,14 +57,14 @@ def around(before, work, after):
     return hooked
 
 @contextlib.contextmanager
-def writing(self, work=database.Database.writing):
+def writing(self, work=database.Database.transaction):
     with work(self) as connection:
         yield connection
         if settling and settling[-1]:
             die_at("before commit")
 
-database.Database.writing = writing
-store.Store.begin = around("before reserve", store.Store.begin, "after reserve")
+database.Database.transaction = writing
+store.Store.begin_attempt = around("before reserve", store.Store.begin_attempt, "after reserve")
 store.Store.record_answer = around("before settle", store.Store.record_answer, "after commit")
 """
 
@@ -93,33 +93,32 @@ def kill_and_resume(tmp_path, *, kills, number, in_flight, seed, usd="10"):
             process.send_signal(signal.SIGKILL)
             process.communicate()
             with Store.open(path) as store:
-                stored = store.answered()
+                stored = store.answer_records()
                 store.verify()
                 assert len(stored) >= done
                 done = len(stored)
                 assert server.cost <= store.ledger.confirmed + store.ledger.possible <= Decimal(usd) * 10**12
         with Store.open(path) as store:
-            asker = client(server, store, usd=usd, limits={"in_flight": (1, in_flight, in_flight)})
-            stored = set(store.answered())
+            llm_client = client(server, store, usd=usd, limits={"in_flight": (1, in_flight, in_flight)})
+            stored = set(store.answer_records())
             calls = len(server.calls)
-            account = asyncio.run(collect(asker, questions(number), pilot=0))
+            report = asyncio.run(collect(llm_client, questions(number), pilot=0))
             assert len(server.calls) - calls == number - len(stored)
-            readings = {q.session_id: reading for q, _, reading in asker.readings(questions(number))}
+            parsed = {q.session_id: reading for q, _, reading in llm_client.parsed_answers(questions(number))}
             ledger, lost = store.ledger, store.failures()
             store.verify()
         assert server.cost <= ledger.confirmed + ledger.possible <= Decimal(usd) * 10**12
         repeated = sum(times - 1 for times in Counter(call.digest for call in server.calls).values())
         assert repeated <= len(lost) <= in_flight * kills
-    assert account.statuses == {"ok": number}
-    return readings
+    assert report.statuses == {"ok": number}
+    return parsed
 
 
 def test_killed_at_random_moments_the_table_is_that_of_a_run_in_peace(tmp_path):
-    """Fault 17."""
-    readings = kill_and_resume(tmp_path, kills=2, number=80, in_flight=8, seed=1)
+    parsed = kill_and_resume(tmp_path, kills=2, number=80, in_flight=8, seed=1)
     (tmp_path / "peace").mkdir()
     _, _, _, peaceful = run(tmp_path / "peace", num=80)
-    assert {session: reading.items for session, reading in readings.items()} == {
+    assert {session: reading.items for session, reading in parsed.items()} == {
         session: reading.items for session, reading in peaceful.items()
     }
 
@@ -129,7 +128,7 @@ def test_killed_at_random_moments_the_table_is_that_of_a_run_in_peace(tmp_path):
     ["before reserve", "after reserve", "after send", "after bill", "before settle", "before commit", "after commit"],
 )
 def test_killed_at_a_named_point_only_what_was_on_its_way_is_sent_again(tmp_path, point):
-    """Fault 17; killed while exporting: below."""
+    """Killed while exporting: below."""
     process = None
 
     def behave(call):
@@ -148,30 +147,30 @@ def test_killed_at_a_named_point_only_what_was_on_its_way_is_sent_again(tmp_path
         _, err = process.communicate(timeout=600)
         assert (process.returncode, err) == (-signal.SIGKILL, "")
         with Store.open(path) as store:
-            stored, lost = set(store.answered()), {key for key, error, _ in store.failures()}
+            stored, lost = set(store.answer_records()), {key for key, error, _ in store.failures()}
             assert len(stored) >= (5 if point == "after commit" else 1)
             assert lost or point == "before reserve"
             assert server.cost <= store.ledger.confirmed + store.ledger.possible
-            asker = client(server, store)
-            keys = [asker.endpoint.request(question)["key"] for question in questions(20)]
-            account = asyncio.run(collect(asker, questions(20), pilot=0))
+            llm_client = client(server, store)
+            keys = [llm_client.endpoint.request(question)["key"] for question in questions(20)]
+            report = asyncio.run(collect(llm_client, questions(20), pilot=0))
             times = Counter(call.digest for call in server.calls)
-            assert account.statuses == {"ok": 20}
-            assert account.requests == 20 - len(stored)
+            assert report.statuses == {"ok": 20}
+            assert report.requests == 20 - len(stored)
             # All that was sent twice had been marked as sent, and had no answer.
-            key_of = {call.digest: _key(asker, call, keys) for call in server.calls}
+            key_of = {call.digest: _key(llm_client, call, keys) for call in server.calls}
             assert {key_of[digest] for digest, number in times.items() if number > 1} <= lost - stored
             assert server.cost <= store.ledger.confirmed + store.ledger.possible
             store.verify()
-            readings = {q.session_id: reading.items for q, _, reading in asker.readings(questions(20))}
+            parsed = {q.session_id: reading.items for q, _, reading in llm_client.parsed_answers(questions(20))}
     (tmp_path / "peace").mkdir()
     peaceful = run(tmp_path / "peace", num=20)[3]
-    assert readings == {session: reading.items for session, reading in peaceful.items()}
+    assert parsed == {session: reading.items for session, reading in peaceful.items()}
 
 
-def _key(asker, call, keys):
+def _key(llm_client, call, keys):
     """Key of a request as it arrived."""
-    told = f"1\n{asker.endpoint.normal_url}\n{canonical(call.body)}"
+    told = f"1\n{llm_client.endpoint.normalized_url}\n{canonical_json(call.body)}"
     key = hashlib.sha256(told.encode()).hexdigest()
     assert key in keys
     return key
@@ -179,9 +178,8 @@ def _key(asker, call, keys):
 
 @pytest.mark.slow
 def test_thirty_kills_over_two_thousand_questions(tmp_path):
-    """Fault 18."""
-    readings = kill_and_resume(tmp_path, kills=30, number=2000, in_flight=16, seed=2)
-    assert len(readings) == 2000
+    parsed = kill_and_resume(tmp_path, kills=30, number=2000, in_flight=16, seed=2)
+    assert len(parsed) == 2000
 
 
 TOLD = """
@@ -198,7 +196,7 @@ Attempts.stop = stop
 
 
 def test_one_signal_drains_and_a_second_gives_up(tmp_path):
-    """Fault 19: the answers come after the first signal has taken effect, or never."""
+    """The answers come after the first signal has taken effect, or never."""
     for signals, number in ((1, signal.SIGTERM), (2, signal.SIGINT)):
         path, released = tmp_path / f"s{signals}", threading.Event()
 
@@ -223,14 +221,13 @@ def test_one_signal_drains_and_a_second_gives_up(tmp_path):
             assert out.startswith("interrupted")
             assert len(server.calls) == 8
             with Store.open(path) as store:
-                assert len(store.answered()) == (8 if signals == 1 else 0)
+                assert len(store.answer_records()) == (8 if signals == 1 else 0)
                 assert store.ledger.requests == 8
                 assert server.cost <= store.ledger.confirmed + store.ledger.possible
                 store.verify()
 
 
 def test_killed_while_exporting_the_file_is_whole_or_not_there(tmp_path):
-    """Fault 17."""
     run(tmp_path, num=30)
     code = (
         "import os, sys; from alkd_jax.llm import exchange; from alkd_jax.llm.store import Store\n"

@@ -33,7 +33,7 @@ def test_no_usage_within_the_bounds_costs_more_than_the_worst(input_, output, ca
     price = Price(input_, output, cached_input)
     usage = Usage(prompt, min(cached, prompt), done)
     for batch in (False, True):
-        assert price.cost(usage, batch=batch) <= price.worst(prompt, done, batch=batch)
+        assert price.cost(usage, batch=batch) <= price.max_cost(prompt, done, batch=batch)
 
 
 @given(prices, prices, st.lists(st.tuples(tokens, tokens), max_size=30))
@@ -54,7 +54,6 @@ def test_cached_tokens_and_tiers_have_their_own_price():
 
 @pytest.mark.parametrize("value", [Decimal("NaN"), Decimal("-1"), Decimal("Infinity"), Decimal("0.1234567")])
 def test_a_senseless_price_is_refused(value):
-    """Fault 25."""
     with pytest.raises(ValueError, match="price"):
         Price(value, Decimal(1))
 
@@ -85,11 +84,11 @@ def test_an_estimate_is_ordered_and_measured_answers_go_before_guesses():
     bounds = [(9000, None)] * 10
     first = estimate(bounds, price, max_output_tokens=256, answered=3)
     assert first.low < first.expected < first.worst
-    assert (first.asked, first.answered) == (13, 3)
+    assert (first.questions, first.answered) == (13, 3)
     counted = estimate([(9000, 3000)] * 10, price, max_output_tokens=256)
     assert "tiktoken" in counted.basis
     assert counted.expected == 10 * price.cost(Usage(3000, 0, pricing.OUTPUT_TOKENS))
-    measured = estimate(bounds, price, max_output_tokens=256, measured=Calibration(0.25, 80.0, 16))
+    measured = estimate(bounds, price, max_output_tokens=256, calibration=Calibration(0.25, 80.0, 16))
     assert measured.expected == 10 * price.cost(Usage(2250, 0, 80))
     assert estimate([], price, max_output_tokens=256).worst == 0
 
@@ -108,7 +107,6 @@ print(pricing.estimate([(9000, None)], pricing.PRICES["gpt-4o-mini"], max_output
 
 @pytest.mark.parametrize("state", ["not installed", "absent", "damaged"])
 def test_without_its_file_tiktoken_is_left_alone_and_so_is_a_damaged_file(tmp_path, state):
-    """Fault 31."""
     for name, _ in pricing._ENCODINGS.values():
         if state == "damaged":
             (tmp_path / name).write_bytes(b"rubbish")
@@ -121,7 +119,7 @@ def test_without_its_file_tiktoken_is_left_alone_and_so_is_a_damaged_file(tmp_pa
         env=environment,
         timeout=600,
     )
-    assert told.stdout.splitlines() == ["None None", "0.40 tokens a byte"], told.stderr
+    assert told.stdout.splitlines() == ["None None", "0.40 tokens per byte"], told.stderr
     if state == "damaged":
         assert all((tmp_path / name).read_bytes() == b"rubbish" for name, _ in pricing._ENCODINGS.values())
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alkd_jax.llm import prompts
-from alkd_jax.llm.prompts import MOVIES, RankingPrompt, clean_title, render
+from alkd_jax.llm.prompts import MOVIES, RankingPrompt, clean_title, ranking_question
 from alkd_jax.llm.teachers import build_questions
 from alkd_jax.types import Sessions
 from tests.helpers.llm_questions import TITLES, question
@@ -26,17 +26,17 @@ def shown(asked):
 
 def test_the_same_question_is_the_same_bytes_and_session_and_order_of_candidates_do_not_show():
     prompt = RankingPrompt(4, (5, 6), (10, 11, 12))
-    asked = render(prompt, MOVIES, TITLES)
-    other = render(RankingPrompt(9, (5, 6), (12, 10, 11)), MOVIES, TITLES)
+    asked = ranking_question(prompt, MOVIES, TITLES)
+    other = ranking_question(RankingPrompt(9, (5, 6), (12, 10, 11)), MOVIES, TITLES)
     assert asked.messages == other.messages
     assert asked.candidates == other.candidates
-    assert render(prompt, MOVIES, TITLES, seed=1).messages != asked.messages or len(asked.candidates) < 4
+    assert ranking_question(prompt, MOVIES, TITLES, seed=1).messages != asked.messages or len(asked.candidates) < 4
 
 
 def test_history_keeps_its_order_and_its_repeats():
-    lines, _ = shown(render(RankingPrompt(0, (7, 3, 7, 250), (1, 2)), MOVIES, TITLES))
+    lines, _ = shown(ranking_question(RankingPrompt(0, (7, 3, 7, 250), (1, 2)), MOVIES, TITLES))
     assert [line["title"] for line in lines[:4]] == [TITLES[item] for item in (7, 3, 7, 250)]
-    back = render(RankingPrompt(0, (250, 7, 3, 7), (1, 2)), MOVIES, TITLES)
+    back = ranking_question(RankingPrompt(0, (250, 7, 3, 7), (1, 2)), MOVIES, TITLES)
     assert shown(back)[0][:4] != lines[:4]
 
 
@@ -56,7 +56,6 @@ def test_every_candidate_stands_everywhere_equally_often():
 
 
 def test_the_target_is_no_part_of_a_question():
-    """Fault 16."""
     items = np.array([[3, 4, 0], [5, 6, 7]], np.int32)
     candidates = np.array([[10, 11, 12], [13, 14, 0]], np.int32)
     asked = [
@@ -88,10 +87,11 @@ HOSTILE = [
 
 @pytest.mark.parametrize("title", HOSTILE, ids=lambda title: ascii(title)[:24])
 def test_a_hostile_title_stays_one_object_on_one_line(title):
-    """Fault 15."""
     titles = ("", "Seen", title, "Other", title)
-    asked = render(RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints([title]), titles)
-    plain = render(RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints(["h"]), ("", "Seen", "A", "Other", "A"))
+    asked = ranking_question(RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints([title]), titles)
+    plain = ranking_question(
+        RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints(["h"]), ("", "Seen", "A", "Other", "A")
+    )
     objects, rest = shown(asked)
     usual, usual_rest = shown(plain)
     assert [set(line) for line in objects] == [set(line) for line in usual]
@@ -115,33 +115,36 @@ def test_a_clean_title_is_one_short_line_and_stays_as_it_is(title):
 @pytest.mark.parametrize(
     ("prompt", "told"),
     [
-        (RankingPrompt(5, (), (1,)), "0 history items"),
-        (RankingPrompt(5, (1,), ()), "0 candidates"),
-        (RankingPrompt(5, (1,), (2, 2)), "stands twice"),
+        (RankingPrompt(5, (), (1,)), "has 0 history items"),
+        (RankingPrompt(5, (1,), ()), "and 0 candidates"),
+        (RankingPrompt(5, (1,), (2, 2)), "a candidate twice"),
         (RankingPrompt(5, (1,), (2,), k=0), "k is 0"),
-        (RankingPrompt(5, (0,), (2,)), "item 0"),
-        (RankingPrompt(5, (1,), (301,)), "item 301, expected 1 to 300"),
+        (RankingPrompt(5, (0,), (2,)), "item is 0"),
+        (RankingPrompt(5, (1,), (301,)), "item is 301; expected from 1 to 300"),
         (RankingPrompt(5, (1,), tuple(range(2, 103))), "101 candidates"),
     ],
 )
 def test_a_senseless_prompt_is_refused(prompt, told):
-    with pytest.raises(ValueError, match=f"session 5: .*{told}"):
-        render(prompt, MOVIES, TITLES)
+    with pytest.raises(ValueError, match=f"session 5.*{told}"):
+        ranking_question(prompt, MOVIES, TITLES)
 
 
 def test_hints_come_before_what_changes_and_enter_as_data():
     first, second = question(1), question(2)
     assert first.messages[0] == second.messages[0]
     assert all(json.dumps({"hint": hint}) in first.messages[0]["content"] for hint in MOVIES.hints)
-    assert "hint" not in render(RankingPrompt(0, (1,), (2,)), MOVIES.with_hints([]), TITLES).messages[0]["content"]
+    assert (
+        "hint"
+        not in ranking_question(RankingPrompt(0, (1,), (2,)), MOVIES.with_hints([]), TITLES).messages[0]["content"]
+    )
 
 
 def test_every_template_words_both_questions():
     for template in prompts.TEMPLATES.values():
-        asked = render(RankingPrompt(0, (1,), (2, 3), k=2), template, TITLES)
+        asked = ranking_question(RankingPrompt(0, (1,), (2, 3), k=2), template, TITLES)
         assert template.plural in asked.messages[0]["content"]
         assert "exactly 2" in asked.messages[0]["content"]
-        hints = prompts.render_hints([((1, 2), (3,)), ((4,), (5, 6))], template, TITLES)
+        hints = prompts.hints_question([((1, 2), (3,)), ((4,), (5, 6))], template, TITLES)
         assert [json.loads(line)["title"] for line in hints.messages[1]["content"].split("\n") if line[:1] == "{"] == [
             TITLES[n] for n in range(1, 7)
         ]
@@ -150,7 +153,7 @@ def test_every_template_words_both_questions():
 
 
 def test_hints_need_cases_about_known_items():
-    with pytest.raises(ValueError, match="cases: none"):
-        prompts.render_hints([], MOVIES, TITLES)
-    with pytest.raises(ValueError, match="case 1: item 301"):
-        prompts.render_hints([((1,), (301,))], MOVIES, TITLES)
+    with pytest.raises(ValueError, match="cases are empty"):
+        prompts.hints_question([], MOVIES, TITLES)
+    with pytest.raises(ValueError, match="case 1: item is 301"):
+        prompts.hints_question([((1,), (301,))], MOVIES, TITLES)

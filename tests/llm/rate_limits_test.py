@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alkd_jax.llm.rate_limits import Limits, Pacer, Rate, retry_after
+from alkd_jax.llm.rate_limits import Limits, Pacer, RateLimiter, retry_after
 
 
 class Clock:
@@ -24,37 +24,37 @@ class Clock:
 
 
 def pacer(clock, **options):
-    return Pacer(Limits(**options), clock=clock, sleep=clock.sleep, draw=lambda: 0.5)
+    return Pacer(Limits(**options), clock=clock, sleep=clock.sleep, uniform=lambda: 0.5)
 
 
 def test_a_rate_lets_one_second_pass_at_once_and_no_more_than_its_share_afterwards():
     clock = Clock()
-    rate = Rate(600, clock)  # 10 a second
-    waits = [rate.book(1) for _ in range(40)]
+    rate = RateLimiter(600, clock)  # 10 a second
+    waits = [rate.reserve(1) for _ in range(40)]
     assert waits[:11] == [0.0] * 11
     assert waits[-1] == pytest.approx(2.9)
 
 
 def test_a_request_larger_than_the_burst_still_goes_and_delays_the_next():
     clock = Clock()
-    rate = Rate(60, clock)
-    assert rate.book(30) == 0.0
-    assert rate.book(1) == pytest.approx(29.0)
+    rate = RateLimiter(60, clock)
+    assert rate.reserve(30) == 0.0
+    assert rate.reserve(1) == pytest.approx(29.0)
 
 
 def test_tokens_not_used_are_given_back():
     clock = Clock()
-    rate = Rate(60, clock)
-    rate.book(30)
-    rate.correct(29)
-    assert rate.book(1) == 0.0
+    rate = RateLimiter(60, clock)
+    rate.reserve(30)
+    rate.refund(29)
+    assert rate.reserve(1) == 0.0
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
 def test_no_window_holds_more_than_the_rate_and_one_burst(amounts):
     clock = Clock()
-    rate = Rate(600, clock)
-    sent = [(rate.book(amount), amount) for amount in amounts]
+    rate = RateLimiter(600, clock)
+    sent = [(rate.reserve(amount), amount) for amount in amounts]
     for start, _ in sent:
         window = sum(amount for at, amount in sent if start <= at < start + 6)
         assert window <= 10 * 6 + 10 + max(amounts)
@@ -63,53 +63,51 @@ def test_no_window_holds_more_than_the_rate_and_one_burst(amounts):
 def test_places_double_until_the_first_refusal_and_grow_slowly_afterwards():
     p = pacer(Clock(), in_flight=(2, 8, 64))
     for _ in range(8):
-        p.succeeded(0)
-    assert p.width == 16
-    p.refused(p.clock(), 0.1)
-    assert p.width == 8
+        p.record_success(0)
+    assert p.slots == 16
+    p.record_refusal(p.clock(), 0.1)
+    assert p.slots == 8
     for _ in range(8):
-        p.succeeded(0)
-    assert 8.8 < p.width < 9.1
+        p.record_success(0)
+    assert 8.8 < p.slots < 9.1
     for _ in range(5000):
-        p.succeeded(0)
-    assert p.width == 64
+        p.record_success(0)
+    assert p.slots == 64
 
 
 def test_refusals_of_one_flight_halve_the_places_once_and_later_ones_again():
-    """Fault 2."""
     clock = Clock()
     p = pacer(clock, in_flight=(4, 40, 64))
     for _ in range(10):
-        p.refused(-1.0 if p.cuts else 0.0, 1.0)
-    assert (p.width, p.cuts, p.refusals) == (20, 1, 10)
+        p.record_refusal(-1.0 if p.decreases else 0.0, 1.0)
+    assert (p.slots, p.decreases, p.refusals) == (20, 1, 10)
     for flight in range(1, 10):
         clock.now = 10.0 * flight
-        p.refused(clock.now, 1.0)
-    assert p.width == 4
+        p.record_refusal(clock.now, 1.0)
+    assert p.slots == 4
 
 
 def test_a_pause_only_grows_and_everybody_keeps_it():
     clock = Clock()
     p = pacer(clock)
-    p.refused(0.0, 30.0)
-    p.refused(0.0, 5.0)
-    assert p.not_before == 30.0
-    asyncio.run(p.enter(10, lambda: False))
+    p.record_refusal(0.0, 30.0)
+    p.record_refusal(0.0, 5.0)
+    assert p.paused_until == 30.0
+    asyncio.run(p.acquire(10, lambda: False))
     assert clock.now >= 30.0
 
 
 def test_waiting_longer_than_allowed_is_reported_and_so_is_waiting_in_vain():
-    """Fault 3."""
     clock = Clock()
     p = pacer(clock, max_wait_s=100.0)
-    assert p.refused(0.0, 99.0) is None
-    assert p.refused(0.0, 101.0) == 101.0
+    assert p.record_refusal(0.0, 99.0) is None
+    assert p.record_refusal(0.0, 101.0) == 101.0
     p = pacer(clock, max_wait_s=100.0)
     clock.now += 95.0
-    assert p.refused(clock.now, 4.0) is None
-    assert p.refused(clock.now, 6.0) is not None
-    p.succeeded(0)
-    assert p.refused(clock.now, 6.0) is None
+    assert p.record_refusal(clock.now, 4.0) is None
+    assert p.record_refusal(clock.now, 6.0) is not None
+    p.record_success(0)
+    assert p.record_refusal(clock.now, 6.0) is None
 
 
 @given(st.integers(1, 500))

@@ -14,12 +14,13 @@ import time
 import pytest
 
 from alkd_jax.llm import exchange
+from alkd_jax.llm.answers import Answer
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Ledger
-from alkd_jax.llm.parsing import Reading
+from alkd_jax.llm.parsing import ParsedAnswer
 from alkd_jax.llm.pricing import Usage
-from alkd_jax.llm.store import Answer, Store
+from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import ReplayTeacher
 from alkd_jax.llm.teachers.replay import load_rankings
 from tests.helpers.fault_server import FaultServer
@@ -34,7 +35,7 @@ def answer(content="x"):
 
 def test_the_ledger_in_memory_is_the_ledger_on_disk(tmp_path):
     with Store.open(tmp_path / "s") as store:
-        numbers = [store.begin(ENDPOINT.request(question(n)), reserved=100 + n, tokens=50) for n in range(4)]
+        numbers = [store.begin_attempt(ENDPOINT.request(question(n)), cost=100 + n, tokens=50) for n in range(4)]
         assert store.ledger == Ledger(reserved=406, tokens=200, requests=4, open=4)
         store.record_answer(numbers[0], answer(), cost=7, tokens=15, basis="usage")
         store.mark_possibly_billed(numbers[1], error="e", http_status=500)
@@ -50,13 +51,12 @@ def test_the_ledger_in_memory_is_the_ledger_on_disk(tmp_path):
 
 def test_only_its_owner_can_read_it(tmp_path):
     with Store.open(tmp_path / "s") as store:
-        store.begin(ENDPOINT.request(question(0)), reserved=1, tokens=1)
+        store.begin_attempt(ENDPOINT.request(question(0)), cost=1, tokens=1)
         for file in tmp_path.iterdir():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
 def test_a_second_process_is_refused_and_may_look(tmp_path):
-    """Fault 21."""
     code = "import sys; from alkd_jax.llm.store import Store; Store.open(sys.argv[1], readonly=len(sys.argv) > 2)"
     with Store.open(tmp_path / "s"):
         with pytest.raises(ValueError, match="in use by another process"):
@@ -68,7 +68,6 @@ def test_a_second_process_is_refused_and_may_look(tmp_path):
 
 
 def test_a_lock_file_left_behind_locks_nobody_out(tmp_path):
-    """Fault 22."""
     (tmp_path / "s.lock").write_text("4711")
     Store.open(tmp_path / "s").close()
     assert (tmp_path / "s").exists()
@@ -85,7 +84,6 @@ def _open_and_hold(path, start, results):
 
 
 def test_cold_starts_in_the_same_instant_leave_one_owner(tmp_path):
-    """Fault 22."""
     context = multiprocessing.get_context("spawn")
     start, results = context.Event(), context.Queue()
     others = [context.Process(target=_open_and_hold, args=(tmp_path / "s", start, results)) for _ in range(2)]
@@ -101,11 +99,10 @@ def test_cold_starts_in_the_same_instant_leave_one_owner(tmp_path):
 
 
 def test_a_forked_child_does_not_write_into_its_parents_store(tmp_path):
-    """Fault 22."""
     with Store.open(tmp_path / "s") as store:
         store.database._owner = os.getpid() + 1
         with pytest.raises(ValueError, match="fork"):
-            store.begin(ENDPOINT.request(question(0)), reserved=1, tokens=1)
+            store.begin_attempt(ENDPOINT.request(question(0)), cost=1, tokens=1)
         store.database._owner = os.getpid()
 
 
@@ -131,7 +128,6 @@ def _cut(path):
     "make", [lambda p: p.write_text("no database at all " * 100), _foreign, _newer, _cut, lambda p: p.write_bytes(b"x")]
 )
 def test_damaged_foreign_and_newer_files_are_refused_and_left_alone(tmp_path, make):
-    """Fault 23."""
     path = tmp_path / "s"
     make(path)
     before = path.read_bytes()
@@ -147,31 +143,30 @@ def test_there_must_be_one_to_look_at(tmp_path):
 
 
 def test_a_full_disk_stops_before_the_next_request_and_keeps_what_is_there(tmp_path):
-    """Fault 20."""
     with FaultServer() as server, Store.open(tmp_path / "s") as store:
         pages = store.read("PRAGMA page_count")[0][0]
         store.database._connection.execute(f"PRAGMA max_page_count = {pages + 30}")
-        account = collect_sync(client(server, store, limits={"in_flight": (1, 2, 2)}), questions(60), pilot=0)
-        assert "cannot be written" in account.stopped
-        sent, kept = len(server.calls), account.statuses["ok"]
+        report = collect_sync(client(server, store, limits={"in_flight": (1, 2, 2)}), questions(60), pilot=0)
+        assert "cannot be written" in report.stopped
+        sent, kept = len(server.calls), report.statuses["ok"]
         assert 0 < kept <= sent <= kept + 2
         store.database._connection.execute("PRAGMA max_page_count = 1000000")
         store.verify()
-        account = collect_sync(client(server, store), questions(60), pilot=0)
-        assert account.statuses == {"ok": 60}
-        assert account.cached >= kept
+        report = collect_sync(client(server, store), questions(60), pilot=0)
+        assert report.statuses == {"ok": 60}
+        assert report.cached >= kept
         assert server.cost <= store.ledger.confirmed + store.ledger.possible
         store.verify()
 
 
 def test_a_store_that_cannot_be_written_asks_nothing(tmp_path):
-    """Fault 20: read-only from the first write on."""
+    """Read-only from the first write on."""
     with FaultServer() as server, Store.open(tmp_path / "s") as store:
         collect_sync(client(server, store), questions(3), pilot=0)
         store.read("PRAGMA query_only = ON")
-        account = collect_sync(client(server, store), questions(6), pilot=0)
-        assert "cannot be written" in account.stopped
-        assert (len(server.calls), account.cached, len(account.missing)) == (3, 3, 3)
+        report = collect_sync(client(server, store), questions(6), pilot=0)
+        assert "cannot be written" in report.stopped
+        assert (len(server.calls), report.cached, len(report.missing)) == (3, 3, 3)
         store.read("PRAGMA query_only = OFF")
         assert collect_sync(client(server, store), questions(6), pilot=0).statuses == {"ok": 6}
         store.verify()
@@ -186,12 +181,12 @@ try:
     Store.open(sys.argv[1])
 except ValueError as error:
     print(error)
-print(len(Store.open(sys.argv[1], readonly=True).answered()))
+print(len(Store.open(sys.argv[1], readonly=True).answer_records()))
 """
 
 
 def test_a_read_only_file_is_refused_in_one_line_and_may_be_looked_at():
-    """Fault 20; as another user where root, whom no mode stops, runs the tests."""
+    """As another user where root, whom no mode stops, runs the tests."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run(folder, num=2)
@@ -217,13 +212,13 @@ from alkd_jax.llm.store import Store
 with Store.open(sys.argv[3]) as store:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
-    account = collect_sync(client(sys.argv[2], store, limits={"in_flight": (1, 2, 2)}), questions(60), pilot=0)
-    print(account.statuses["ok"], account.stopped)
+    report = collect_sync(client(sys.argv[2], store, limits={"in_flight": (1, 2, 2)}), questions(60), pilot=0)
+    print(report.statuses["ok"], report.stopped)
 """
 
 
 def test_a_quota_stops_before_the_next_request_and_keeps_what_is_there(tmp_path):
-    """Fault 20: no file of the process may grow beyond a bound."""
+    """No file of the process may grow beyond a bound."""
     here = str(pathlib.Path(__file__).resolve().parent)
     with FaultServer() as server:
         line = [sys.executable, "-c", QUOTA, here, server.url, str(tmp_path / "s")]
@@ -236,7 +231,7 @@ def test_a_quota_stops_before_the_next_request_and_keeps_what_is_there(tmp_path)
         with Store.open(tmp_path / "s") as store:
             store.verify()
             # Of the last ones the answer may be there and its reading not.
-            stored = len(store.answered())
+            stored = len(store.answer_records())
             assert int(kept) <= stored <= sent
             assert collect_sync(client(server, store), questions(60), pilot=0).statuses == {"ok": 60}
             assert len(server.calls) == 60 + sent - stored
@@ -245,20 +240,20 @@ def test_a_quota_stops_before_the_next_request_and_keeps_what_is_there(tmp_path)
 
 
 def test_exported_answers_replay_and_fill_another_store(tmp_path):
-    _, _, server, readings = run(tmp_path, num=6)
+    _, _, server, parsed = run(tmp_path, num=6)
     with Store.open(tmp_path / "store.sqlite") as store:
         assert exchange.export_jsonl(store, tmp_path / "answers.jsonl", catalogue="abc") == 6
     first = (tmp_path / "answers.jsonl").read_bytes()
     lists = load_rankings(tmp_path / "answers.jsonl", num_items=300)
     assert {s: tuple(row[row > 0].tolist()) for s, row in zip(lists.session_id.tolist(), lists.items, strict=True)} == {
-        session: reading.items for session, reading in readings.items()
+        session: reading.items for session, reading in parsed.items()
     }
     with Store.open(tmp_path / "other") as other, FaultServer() as idle:
         assert exchange.import_jsonl(other, tmp_path / "answers.jsonl") == 6
         assert exchange.import_jsonl(other, tmp_path / "answers.jsonl") == 0
         assert other.ledger == Ledger()
-        asker = client(server.url, other)
-        again = collect_sync(asker, questions(6), pilot=0)
+        llm_client = client(server.url, other)
+        again = collect_sync(llm_client, questions(6), pilot=0)
         assert (again.cached, again.requests, idle.calls) == (6, 0, [])
         exchange.export_jsonl(other, tmp_path / "again.jsonl", catalogue="abc")
     assert len(first.splitlines()) == len((tmp_path / "again.jsonl").read_bytes().splitlines())
@@ -287,7 +282,6 @@ def _of_another_catalogue(lines):
 
 @pytest.mark.parametrize("spoil", [_hand_edited, _cut_off, _twice, _of_another_catalogue])
 def test_replay_names_the_line_that_is_wrong(tmp_path, spoil):
-    """Fault 33."""
     run(tmp_path, num=4)
     path = tmp_path / "answers.jsonl"
     with Store.open(tmp_path / "store.sqlite") as store:
@@ -301,7 +295,7 @@ def test_replay_names_the_line_that_is_wrong(tmp_path, spoil):
         with Store.open(tmp_path / "other") as other:
             with pytest.raises(ValueError, match=f"{path}:3: "):
                 exchange.import_jsonl(other, path)
-            assert other.answered() == {}
+            assert other.answer_records() == {}
 
 
 def test_windows_line_ends_replay_alike(tmp_path):
@@ -319,20 +313,20 @@ def test_a_better_parser_reads_old_answers_for_nothing(tmp_path, monkeypatch):
 
     with FaultServer() as server, Store.open(tmp_path / "s") as store:
         collect_sync(client(server, store), questions(5), pilot=0)
-        with store.writing() as connection:
+        with store.transaction() as connection:
             connection.execute("UPDATE answers SET status = 'invalid', items = '[]', parser = 0")
-        account = collect_sync(client(server, store), questions(5), pilot=0)
-        assert account.statuses == {"ok": 5}
-        assert (account.cached, len(server.calls)) == (5, 5)
+        report = collect_sync(client(server, store), questions(5), pilot=0)
+        assert report.statuses == {"ok": 5}
+        assert (report.cached, len(server.calls)) == (5, 5)
     assert store_module.PARSER_VERSION > 0
 
 
 def test_a_reading_comes_back_as_it_was_kept(tmp_path):
     with Store.open(tmp_path / "s") as store:
-        attempt = store.begin(ENDPOINT.request(question(0)), reserved=1, tokens=1)
+        attempt = store.begin_attempt(ENDPOINT.request(question(0)), cost=1, tokens=1)
         store.record_answer(attempt, answer(), cost=1, tokens=15, basis="usage")
-        assert next(iter(store.answered().values())).status is None
-        reading = Reading("repaired", (3, 1), ("a",), {"duplicate": 2})
+        assert next(iter(store.answer_records().values())).status is None
+        reading = ParsedAnswer("repaired", (3, 1), ("a",), {"duplicate": 2})
         store.record_parse(attempt, reading)
-        assert store.reading(attempt) == reading
-        assert next(iter(store.answered().values())).usable
+        assert store.parsed_answer(attempt) == reading
+        assert next(iter(store.answer_records().values())).usable

@@ -1,27 +1,15 @@
-"""Teachers that rank candidates: a language model online, recorded answers, and a simulation from titles."""
+"""Teachers that rank candidates: a language model online, recorded lists, and a simulation that reads titles."""
 
-from alkd_jax.llm.teachers.online import (
-    FAULTS,
-    BatchTeacher,
-    ConventionalTeacher,
-    OnlineTeacher,
-    ReplayTeacher,
-    SimulatedTeacher,
-    Teacher,
-    as_rankings,
-    build_questions,
-    stored_lists,
-)
+from alkd_jax.llm.teachers.online import OnlineTeacher, build_questions
+from alkd_jax.llm.teachers.protocol import Teacher
+from alkd_jax.llm.teachers.replay import ConventionalTeacher, ReplayTeacher
+from alkd_jax.llm.teachers.simulated import SimulatedTeacher
 
 __all__ = [
-    "FAULTS",
-    "BatchTeacher",
     "ConventionalTeacher",
     "OnlineTeacher",
     "ReplayTeacher",
     "SimulatedTeacher",
     "Teacher",
-    "as_rankings",
     "build_questions",
-    "stored_lists",
 ]

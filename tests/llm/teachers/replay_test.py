@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alkd_jax.llm.teachers.replay import load_rankings, replay, save_rankings
+from alkd_jax.llm.teachers.replay import load_rankings, lookup_rankings, save_rankings
 from alkd_jax.types import Rankings
 
 
@@ -29,25 +29,25 @@ RECORDED = {17: [3, 9, 1], 4: [2], 8: [], 11: [5, 6]}
 
 
 def test_lists_come_in_the_order_asked_and_the_rest_is_reported():
-    lists, missing = replay(rankings(RECORDED), np.array([11, 99, 8, 17, 5]))
+    lists, missing = lookup_rankings(rankings(RECORDED), np.array([11, 99, 8, 17, 5]))
     assert list(as_lists(lists).items()) == [(11, [5, 6]), (8, []), (17, [3, 9, 1])]
     assert missing.tolist() == [99, 5]
 
 
 def test_asking_for_nothing_or_of_nothing():
-    lists, missing = replay(rankings(RECORDED), np.array([], np.int32))
+    lists, missing = lookup_rankings(rankings(RECORDED), np.array([], np.int32))
     assert len(lists) == len(missing) == 0
-    lists, missing = replay(rankings({}), np.array([3, 1]))
+    lists, missing = lookup_rankings(rankings({}), np.array([3, 1]))
     assert len(lists) == 0
     assert missing.tolist() == [3, 1]
 
 
 def test_a_session_recorded_or_asked_about_twice_is_refused():
     twice = Rankings(np.array([2, 5, 5], np.int32), np.ones((3, 1), np.int32), np.ones((3, 1), bool))
-    with pytest.raises(ValueError, match=r"^recorded: session 5 stands there 2 times, expected once$"):
-        replay(twice, np.array([2]))
-    with pytest.raises(ValueError, match=r"^session_ids: session 4 stands there 3 times, expected once$"):
-        replay(rankings(RECORDED), np.array([4, 17, 4, 4]))
+    with pytest.raises(ValueError, match=r"^recorded: session 5 is there 2 times; expected once$"):
+        lookup_rankings(twice, np.array([2]))
+    with pytest.raises(ValueError, match=r"^session_ids: session 4 is there 3 times; expected once$"):
+        lookup_rankings(rankings(RECORDED), np.array([4, 17, 4, 4]))
 
 
 @given(st.dictionaries(st.integers(0, 2**31 - 1), st.lists(st.integers(1, 30), unique=True, max_size=6), max_size=6))
@@ -93,10 +93,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("session_id", "items", "message"),
     [
-        ([4, 4], [[1], [2]], "rankings: session 4 stands there 2 times, expected once"),
-        ([4, -5], [[1], [2]], "rankings: session -5: session_id -5, expected an integer from 0 to 2147483647"),
-        ([4, 5], [[1, 2], [7, 7]], "rankings: session 5: item 7 twice in a list"),
-        ([4, 5], [[1, 2], [7, 0]], "rankings: session 5: item 0, expected an integer from 1 to 2147483647"),
+        ([4, 4], [[1], [2]], "rankings: session 4 is there 2 times; expected once"),
+        ([4, -5], [[1], [2]], "rankings, session -5: session_id is -5; expected an integer from 0 to 2147483647"),
+        ([4, 5], [[1, 2], [7, 7]], "rankings, session 5: item 7 is twice in a list; expected it once"),
+        ([4, 5], [[1, 2], [7, 0]], "rankings, session 5: item is 0; expected an integer from 1 to 2147483647"),
     ],
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, session_id, items, message):
@@ -110,7 +110,7 @@ def test_repeats_in_a_list_travel_only_when_asked_for(tmp_path):
     path = tmp_path / "rankings.jsonl"
     save_rankings(path, rankings({1: [2, 3, 2]}), distinct=False)
     assert as_lists(load_rankings(path, num_items=3, distinct=False)) == {1: [2, 3, 2]}
-    with pytest.raises(ValueError, match="item 2 twice in a list"):
+    with pytest.raises(ValueError, match="item 2 is twice in a list"):
         load_rankings(path, num_items=3)
 
 
@@ -120,28 +120,28 @@ GOOD = '{"session_id": 1, "items": [3, 2]}'
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{'session_id': 2, 'items': [3]}\n", "not JSON: "),
-        ("\n", "not JSON: "),
-        ("\xff\xfe\n", "not JSON: "),
-        ("[" * 200_000 + "\n", "not JSON: "),
-        ('{"session_id": ' + "1" * 5000 + ', "items": []}\n', "not JSON: "),
-        ('{"session_id": 2, "items": [3', "the last line is cut off$"),
-        ("[2, [3]]\n", "a JSON list, expected an object with session_id and items$"),
-        ('{"items": [3]}\n', "no session_id, expected an object with session_id and items$"),
-        ('{"session_id": 2}\n', "no items, expected an object with session_id and items$"),
-        ('{"session_id": "2", "items": [3]}\n', "session_id '2', expected an integer from 0 to 2147483647$"),
-        ('{"session_id": true, "items": [3]}\n', "session_id True, expected an integer from 0 to 2147483647$"),
+        ("{'session_id': 2, 'items': [3]}\n", r"not JSON \("),
+        ("\n", r"not JSON \("),
+        ("\xff\xfe\n", r"not JSON \("),
+        ("[" * 200_000 + "\n", r"not JSON \("),
+        ('{"session_id": ' + "1" * 5000 + ', "items": []}\n', r"not JSON \("),
+        ('{"session_id": 2, "items": [3', "the last line is cut off; expected a JSON object$"),
+        ("[2, [3]]\n", "a JSON list; expected an object with session_id and items$"),
+        ('{"items": [3]}\n', "no session_id; expected an object with session_id and items$"),
+        ('{"session_id": 2}\n', "no items; expected an object with session_id and items$"),
+        ('{"session_id": "2", "items": [3]}\n', "session_id is '2'; expected an integer from 0 to 2147483647$"),
+        ('{"session_id": true, "items": [3]}\n', "session_id is True; expected an integer from 0 to 2147483647$"),
         (
             '{"session_id": 2147483648, "items": [3]}\n',
-            "session_id 2147483648, expected an integer from 0 to 2147483647$",
+            "session_id is 2147483648; expected an integer from 0 to 2147483647$",
         ),
-        ('{"session_id": 2, "items": "3"}\n', "items '3', expected a list$"),
-        ('{"session_id": 2, "items": [3, 0]}\n', "item 0, expected an integer from 1 to 9$"),
-        ('{"session_id": 2, "items": [3, 10]}\n', "item 10, expected an integer from 1 to 9$"),
-        ('{"session_id": 2, "items": [3.0]}\n', "item 3.0, expected an integer from 1 to 9$"),
-        ('{"session_id": 2, "items": [NaN]}\n', "item nan, expected an integer from 1 to 9$"),
-        ('{"session_id": 2, "items": [3, 4, 3]}\n', "item 3 twice in a list$"),
-        ('{"session_id": 1, "items": [5]}\n', "session 1 again, first on line 1$"),
+        ('{"session_id": 2, "items": "3"}\n', "items is '3'; expected a list$"),
+        ('{"session_id": 2, "items": [3, 0]}\n', "item is 0; expected an integer from 1 to 9$"),
+        ('{"session_id": 2, "items": [3, 10]}\n', "item is 10; expected an integer from 1 to 9$"),
+        ('{"session_id": 2, "items": [3.0]}\n', "item is 3.0; expected an integer from 1 to 9$"),
+        ('{"session_id": 2, "items": [NaN]}\n', "item is nan; expected an integer from 1 to 9$"),
+        ('{"session_id": 2, "items": [3, 4, 3]}\n', "item 3 is twice in a list; expected it once$"),
+        ('{"session_id": 1, "items": [5]}\n', "session_id is 1, as on line 1; expected each session once$"),
     ],
 )
 def test_damage_is_named_with_file_and_line(tmp_path, line, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alkd_jax.data.synthetic import synthetic
-from alkd_jax.llm.teachers.simulated import rank_by_titles, read_title
+from alkd_jax.llm.teachers.simulated import parse_title, rank_by_titles
 from alkd_jax.types import Sessions
 
 TITLES = (
@@ -38,22 +38,22 @@ def one(history, candidates, **options):
 
 
 @pytest.fixture(scope="module")
-def world():
+def dataset():
     return synthetic(400, 1000, seed=2)
 
 
 @pytest.fixture(scope="module")
-def candidates(world):
+def candidates(dataset):
     rng = np.random.default_rng(0)
-    return np.stack([1 + rng.permutation(400)[:50] for _ in range(len(world.train))]).astype(np.int32)
+    return np.stack([1 + rng.permutation(400)[:50] for _ in range(len(dataset.train))]).astype(np.int32)
 
 
 def by_hand(history, candidates, titles):
     """The documented order, one candidate at a time."""
-    seen = [read_title(titles[item]) for item in history]
+    seen = [parse_title(titles[item]) for item in history]
 
     def key(item):
-        franchise, number, genre = read_title(titles[item])
+        franchise, number, genre = parse_title(titles[item])
         follows = [at for at, other in enumerate(seen) if other[:2] == (franchise, number - 1)]
         related = [at for at, other in enumerate(seen) if other[0] == franchise]
         share = np.mean([other[2] == genre for other in seen])
@@ -74,7 +74,7 @@ def by_hand(history, candidates, titles):
     ],
 )
 def test_titles_are_read(title, parts):
-    assert read_title(title) == parts
+    assert parse_title(title) == parts
 
 
 def test_next_sequel_then_franchise_then_genre():
@@ -103,19 +103,19 @@ def test_equal_titles_are_one_franchise_but_empty_ones_are_not():
     assert one([11], [8, 12]) == [8, 12]
 
 
-def test_faithful_answers_equal_the_documented_order(world, candidates):
-    ranked = rank_by_titles(0, world.train, candidates, world.titles, num_ranked=50, accuracy=1.0)
-    for row in range(len(world.train)):
-        history = world.train.items[row][world.train.mask[row]].tolist()
-        assert ranked.items[row].tolist() == by_hand(history, candidates[row].tolist(), world.titles)
-    np.testing.assert_array_equal(ranked.session_id, world.train.session_id)
-    short = rank_by_titles(0, world.train, candidates, world.titles, accuracy=1.0)
+def test_faithful_answers_equal_the_documented_order(dataset, candidates):
+    ranked = rank_by_titles(0, dataset.train, candidates, dataset.titles, num_ranked=50, accuracy=1.0)
+    for row in range(len(dataset.train)):
+        history = dataset.train.items[row][dataset.train.mask[row]].tolist()
+        assert ranked.items[row].tolist() == by_hand(history, candidates[row].tolist(), dataset.titles)
+    np.testing.assert_array_equal(ranked.session_id, dataset.train.session_id)
+    short = rank_by_titles(0, dataset.train, candidates, dataset.titles, accuracy=1.0)
     np.testing.assert_array_equal(short.items, ranked.items[:, :25])
 
 
-def test_accuracy_is_the_share_of_faithful_answers(world, candidates):
+def test_accuracy_is_the_share_of_faithful_answers(dataset, candidates):
     def lists(accuracy):
-        return rank_by_titles(3, world.train, candidates, world.titles, accuracy=accuracy).items
+        return rank_by_titles(3, dataset.train, candidates, dataset.titles, accuracy=accuracy).items
 
     faithful, none = lists(1.0), lists(0.0)
     assert not (none == faithful).all(axis=1).any()
@@ -126,28 +126,28 @@ def test_accuracy_is_the_share_of_faithful_answers(world, candidates):
         assert abs(kept.mean() - accuracy) < 4 * np.sqrt(accuracy * (1 - accuracy) / len(kept))
 
 
-def test_unfaithful_answers_are_the_candidates_in_uniform_order(world, candidates):
-    ranked = rank_by_titles(0, world.train, candidates, world.titles, num_ranked=50, accuracy=0.0).items
+def test_unfaithful_answers_are_the_candidates_in_uniform_order(dataset, candidates):
+    ranked = rank_by_titles(0, dataset.train, candidates, dataset.titles, num_ranked=50, accuracy=0.0).items
     np.testing.assert_array_equal(np.sort(ranked, axis=1), np.sort(candidates, axis=1))
     first_place = (ranked == candidates[:, :1]).argmax(axis=1)
     assert abs(first_place.mean() - 24.5) < 4 * np.sqrt((50**2 - 1) / 12 / len(first_place))
 
 
-def test_targets_are_never_read(world, candidates):
-    other = world.train.replace(target=np.roll(world.train.target, 1))
-    first = rank_by_titles(0, world.train, candidates, world.titles)
-    second = rank_by_titles(0, other, candidates, world.titles)
+def test_targets_are_never_read(dataset, candidates):
+    other = dataset.train.replace(target=np.roll(dataset.train.target, 1))
+    first = rank_by_titles(0, dataset.train, candidates, dataset.titles)
+    second = rank_by_titles(0, other, candidates, dataset.titles)
     np.testing.assert_array_equal(first.items, second.items)
 
 
-def test_an_answer_depends_on_the_seed_and_its_own_session_alone(world, candidates):
-    everything = rank_by_titles(5, world.train, candidates, world.titles, accuracy=0.5)
+def test_an_answer_depends_on_the_seed_and_its_own_session_alone(dataset, candidates):
+    everything = rank_by_titles(5, dataset.train, candidates, dataset.titles, accuracy=0.5)
     rows = np.array([40, 3, 17])
-    train = world.train
+    train = dataset.train
     train = Sessions(train.items[rows], train.mask[rows], train.target[rows], train.session_id[rows])
-    some = rank_by_titles(5, train, candidates[rows], world.titles, accuracy=0.5)
+    some = rank_by_titles(5, train, candidates[rows], dataset.titles, accuracy=0.5)
     np.testing.assert_array_equal(some.items, everything.items[rows])
-    again = rank_by_titles(6, world.train, candidates, world.titles, accuracy=0.5)
+    again = rank_by_titles(6, dataset.train, candidates, dataset.titles, accuracy=0.5)
     assert (again.items != everything.items).any(axis=1).mean() > 0.5
 
 
@@ -170,15 +170,15 @@ def test_padding_is_skipped_wherever_it_stands(accuracy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": -1}, "seed: -1, expected at least 0"),
-        ({"num_ranked": 0}, "num_ranked: 0, expected at least 1"),
-        ({"accuracy": 1.5}, "accuracy: 1.5, expected from 0 to 1"),
-        ({"accuracy": float("nan")}, "accuracy: nan, expected from 0 to 1"),
-        ({"candidates": np.array([[1], [2]])}, "candidates: 2 rows for 1 sessions"),
-        ({"candidates": np.array([[13, 2]])}, "candidates: from 2 to 13, expected -1 to 12"),
-        ({"candidates": np.array([[-2, 2]])}, "candidates: from -2 to 2, expected -1 to 12"),
-        ({"candidates": np.array([[2, 5, 2]])}, "candidates: row 0 lists item 2 twice"),
-        ({"sessions": sessions([77])}, "session items: from 0 to 77, expected 0 to 12"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
+        ({"num_ranked": 0}, "num_ranked is 0; expected at least 1"),
+        ({"accuracy": 1.5}, "accuracy is 1.5; expected from 0 to 1"),
+        ({"accuracy": float("nan")}, "accuracy is nan; expected from 0 to 1"),
+        ({"candidates": np.array([[1], [2]])}, "candidates have 2 rows; expected 1, one for each session"),
+        ({"candidates": np.array([[13, 2]])}, "candidates span 2..13; expected -1..12"),
+        ({"candidates": np.array([[-2, 2]])}, "candidates span -2..2; expected -1..12"),
+        ({"candidates": np.array([[2, 5, 2]])}, r"candidates\[0\] has item 2 twice; expected distinct candidates"),
+        ({"sessions": sessions([77])}, "session items span 0..77; expected 0..12"),
     ],
 )
 def test_bad_input_is_named(change, message):
