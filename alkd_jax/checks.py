@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-def check_at_least(least: float, **numbers: float) -> None:
+def check_at_least(least: float | int, **numbers: float | int) -> None:
     """Refuses numbers below a bound.
 
     Args:
@@ -30,7 +30,7 @@ def check_at_least(least: float, **numbers: float) -> None:
             raise ValueError(f"{name} is {number}; expected at least {least}")
 
 
-def check_between(low: float, high: float, **numbers: float) -> None:
+def check_between(low: float | int, high: float | int, **numbers: float | int) -> None:
     """Refuses numbers outside ``low..high``; both ends are allowed.
 
     Args:

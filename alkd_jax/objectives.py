@@ -1,7 +1,7 @@
-"""Training objectives: a loss bound to a backbone, as ``fit`` takes it.
+"""Training objectives: a loss bound to a backbone, in the form that ``fit`` takes.
 
-Equal arguments give the same function object, so that a second training reuses the first one's compilation. What varies
-from run to run (a sampler, frequencies, lists) comes in ``batch.aside``, not through the function.
+Equal arguments return the same function object, so that a second training reuses the first one's compilation. What
+differs from run to run (a sampler, frequencies, lists) is passed in ``batch.loss_inputs``, not through the function.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alkd_jax import losses, scoring
+from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.models import Encoder, Params
 from alkd_jax.ops import lookup
 from alkd_jax.samplers import Sampler
@@ -33,9 +34,9 @@ def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Floa
 
     Args:
         model: a backbone.
-        params: its parameters; further collections beside its own are left alone.
-        batch: what to encode.
-        key: for dropout.
+        params: its parameters; further collections are ignored.
+        batch: the batch to encode.
+        key: a JAX key for dropout.
     """
     return model.apply(params, batch.items, batch.mask, train=True, rngs={"dropout": key})
 
@@ -46,7 +47,7 @@ class InBatchLoss:
 
     Attributes:
         model: a backbone.
-        released: the authors' form.
+        released: whether to compute the form of the authors' released code.
     """
 
     model: Encoder
@@ -58,23 +59,33 @@ class InBatchLoss:
         targets = lookup.embedding_lookup(self.model.apply(params, method="item_embeddings"), batch.target)
         if vectors.ndim > 2:
             scores = scoring.logsumexp_pool(vectors @ targets.T)
-            apart = batch.session[:, None] != batch.session[None, :]
+            other_session = batch.session[:, None] != batch.session[None, :]
             return losses.in_batch_bpr(
-                scores, batch.target, weight=batch.weight, negatives=apart, released=self.released
+                scores, batch.target, weight=batch.weight, negatives=other_session, released=self.released
             )
         return losses.fused_in_batch_bpr(vectors, targets, batch.target, batch.session, batch.weight, self.released)
 
-    def places(self, batch: Batch) -> dict[str, Int[Array, "..."]]:
-        """Which rows of which tables it reads; none where it needs more of them."""
-        separate = getattr(self.model, "separate_tables", False)
-        return {"input_embedding": batch.items, "output_embedding": batch.target} if separate else {}
+    def table_ids(self, batch: Batch) -> dict[str, Int[Array, "..."]]:
+        """Returns the rows that the loss reads of each item table, by the table's name.
 
-    def of_rows(
+        The result is empty for a backbone whose tables are not separate parameters for input and output.
+        """
+        is_separate = getattr(self.model, "separate_tables", False)
+        return {"input_embedding": batch.items, "output_embedding": batch.target} if is_separate else {}
+
+    def loss_from_rows(
         self, params: Params, rows: dict[str, Float[Array, "..."]], batch: Batch, key: jax.Array
     ) -> Float[Array, ""]:
-        """The loss from the rows at :meth:`places`, the tables themselves left alone."""
+        """Computes the loss from rows of the item tables, so that it can be differentiated with respect to these.
+
+        Args:
+            params: the backbone's parameters; its item tables are not read.
+            rows: the rows at :meth:`table_ids`, by the table's name.
+            batch: the batch.
+            key: a JAX key for dropout.
+        """
         vectors = self.model.apply(
-            params, rows["input_embedding"], batch.mask, train=True, rngs={"dropout": key}, method="read"
+            params, rows["input_embedding"], batch.mask, train=True, rngs={"dropout": key}, method="encode_rows"
         )
         return losses.fused_in_batch_bpr(
             vectors, rows["output_embedding"], batch.target, batch.session, batch.weight, self.released
@@ -83,11 +94,11 @@ class InBatchLoss:
 
 @functools.lru_cache(maxsize=64)
 def in_batch_loss(model: Encoder, *, released: bool = False) -> InBatchLoss:
-    """In-batch BPR, the paper's loss; rows of one session are no negatives of each other unless ``released``.
+    """In-batch BPR, the paper's loss. Rows of the same session are not negatives of each other unless ``released``.
 
     Args:
         model: a backbone.
-        released: the authors' form, see :func:`alkd_jax.losses.in_batch_bpr`.
+        released: the form of the authors' released code, see :func:`alkd_jax.losses.in_batch_bpr`.
     """
     return InBatchLoss(model, released)
 
@@ -96,8 +107,8 @@ def in_batch_loss(model: Encoder, *, released: bool = False) -> InBatchLoss:
 def in_batch_softmax(model: Encoder) -> Loss:
     """Softmax cross-entropy with the other rows' targets as negatives, corrected for how often they are targets.
 
-    ``batch.aside["log_frequency"]`` holds log q, see :func:`alkd_jax.samplers.log_frequency`. Rows of the same target,
-    or of the same session, are no negatives of each other.
+    ``batch.loss_inputs["log_frequency"]`` holds log q, see :func:`alkd_jax.samplers.log_frequency`. Rows with the same
+    target, or of the same session, are not negatives of each other.
 
     Args:
         model: a backbone.
@@ -109,14 +120,14 @@ def in_batch_softmax(model: Encoder) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         targets = lookup.embedding_lookup(model.apply(params, method="item_embeddings"), batch.target)
-        log_chance = jnp.asarray(batch.loss_inputs["log_frequency"])[batch.target]
+        log_prob = jnp.asarray(batch.loss_inputs["log_frequency"])[batch.target]
         scores = scoring.logsumexp_pool(vectors @ targets.T)
         differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])
         return losses.sampled_softmax(
             jnp.diagonal(scores),
             scores,
-            log_chance_positive=log_chance,
-            log_chance_negative=jnp.broadcast_to(log_chance, scores.shape),
+            log_prob_positive=log_prob,
+            log_prob_negative=jnp.broadcast_to(log_prob, scores.shape),
             where=differs & (batch.weight > 0)[None, :],
             weight=batch.weight,
         )
@@ -126,7 +137,7 @@ def in_batch_softmax(model: Encoder) -> Loss:
 
 @functools.lru_cache(maxsize=64)
 def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
-    """Softmax cross-entropy over the whole catalogue.
+    """Softmax cross-entropy over the whole catalogue, see :func:`alkd_jax.losses.full_softmax`.
 
     Args:
         model: a backbone.
@@ -136,25 +147,24 @@ def full_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
-        own = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
-        return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - own, batch.weight)
+        return losses.full_softmax(vectors, table, batch.target, weight=batch.weight, chunk_size=chunk_size)
 
     return loss
 
 
 @functools.lru_cache(maxsize=64)
 def distilled_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
-    """:func:`full_softmax` towards the target and a teacher's list together.
+    """:func:`full_softmax` with a label that is a mixture of the target and a teacher's list.
 
-    ``L = mean_b [log Z_b − (1 − λ) s_b,target − λ Σ_k g_bk s_bk / Σ_k g_bk]``, λ in ``batch.aside["list_share"]``, the
-    lists as in :func:`listwise_loss`. A row without gain learns its target alone.
+    ``L = mean_b [log Z_b − (1 − λ) s_b,target − λ Σ_k g_bk s_bk / Σ_k g_bk]`` with λ in
+    ``batch.loss_inputs["list_share"]`` and the lists of :func:`listwise_loss`. For a row whose gains are all 0, λ is 0.
 
     Args:
         model: a backbone.
         chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
 
     Reference:
-        Hinton et al., Distilling the knowledge in a neural network, 2015, with soft labels cut to a list.
+        Hinton et al., Distilling the knowledge in a neural network, 2015, with soft labels restricted to a list.
     """
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
@@ -163,120 +173,115 @@ def distilled_softmax(model: Encoder, *, chunk_size: int | None = None) -> Loss:
         listed = jnp.asarray(batch.loss_inputs["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.loss_inputs["list_gain"])[batch.row], 0.0)
         total = gain.sum(-1)
-        of_listed = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))
-        taught = (gain * of_listed).sum(-1) / jnp.where(total > 0, total, 1.0)
-        own = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
+        list_scores = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))
+        list_score = (gain * list_scores).sum(-1) / jnp.where(total > 0, total, 1.0)
+        positive = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
         share = jnp.where(total > 0, batch.loss_inputs["list_share"], 0.0)
-        wanted = (1 - share) * own + share * taught
-        return losses.weighted_mean(_log_partition(vectors, table, chunk_size) - wanted, batch.weight)
+        label_score = (1 - share) * positive + share * list_score
+        return losses.weighted_mean(losses.log_partition(vectors, table, chunk_size) - label_score, batch.weight)
 
     return loss
 
 
 @functools.lru_cache(maxsize=64)
 def self_normalized_softmax(model: Encoder, *, smoothing: float = 0.0, chunk_size: int | None = None) -> Loss:
-    """Full softmax towards a teacher's list, with the sum of all scores drawn to a given mass.
+    """Full softmax with a teacher's list as label, and a penalty that draws log Z to a given value.
 
-    ``L = mean_b [log Z_b − (1 − ε) Σ_k g_bk s_bk − ε mean_v s_bv + (a_b + stop(log Z_b − a_b) − log m_b)²]``, for
-    inputs of one item, whose bias a adds to all its scores alike. The softmax cannot see a; the square makes exp(score)
-    a measure of mass m, so that a session's scores mix its items' in proportion to what each has to say.
+    ``L = mean_b [log Z_b − (1 − ε) Σ_k g_bk s_bk − ε mean_v s_bv + (a_b + stop(log Z_b − a_b) − log m_b)²]``
 
-    Lists as in :func:`listwise_loss`, with gains that sum to 1; log m in ``batch.aside["log_mass"]``, ``[E]``.
+    Each input holds one item, whose bias a adds to all its scores alike. The softmax does not depend on a, so the
+    squared term alone determines it: it makes exp(score) an unnormalized probability with sum m. The log-sum-exp of a
+    session's items then mixes their probabilities in proportion to m.
+
+    The lists are those of :func:`listwise_loss`, with gains that sum to 1; log m is
+    ``batch.loss_inputs["log_mass"]``, ``[E]``.
 
     Args:
-        model: late interaction.
-        smoothing: ε in [0, 1), share of the label that goes to all items alike.
+        model: a late-interaction backbone.
+        smoothing: ε in [0, 1), the share of the label that is uniform over the catalogue.
         chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
 
     Raises:
-        ValueError: smoothing is out of range.
+        ValueError: ``smoothing`` is out of range.
 
     Reference:
-        Devlin et al., Fast and robust neural network joint models, ACL 2014, self-normalisation; Szegedy et al.,
+        Devlin et al., Fast and robust neural network joint models, ACL 2014, self-normalization; Szegedy et al.,
         Rethinking the Inception architecture, CVPR 2016, label smoothing.
     """
     if not 0.0 <= smoothing < 1.0:
-        raise ValueError(f"smoothing is {smoothing}; expected in [0, 1)")
+        raise ValueError(f"smoothing is {smoothing}; expected at least 0 and below 1")
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         vectors = encode(model, params, batch, key)
         table = model.apply(params, method="item_embeddings")
         listed = jnp.asarray(batch.loss_inputs["list_items"])[batch.row]
         gain = jnp.where(listed > 0, jnp.asarray(batch.loss_inputs["list_gain"])[batch.row], 0.0)
-        log_z = _log_partition(vectors, table, chunk_size)
-        wanted = (gain * scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))).sum(-1)
+        log_z = losses.log_partition(vectors, table, chunk_size)
+        label_score = (gain * scoring.candidate_scores(vectors, lookup.embedding_lookup(table, listed))).sum(-1)
         if smoothing:
-            wanted = (1 - smoothing) * wanted + smoothing * gain.sum(-1) * (vectors[:, 0] @ table[1:].mean(0))
-        taught = log_z * gain.sum(-1) - wanted
+            mean_score = vectors[:, 0] @ table[1:].mean(0)
+            label_score = (1 - smoothing) * label_score + smoothing * gain.sum(-1) * mean_score
+        cross_entropy = log_z * gain.sum(-1) - label_score
         bias = vectors[:, 0, -2]
         excess = bias + jax.lax.stop_gradient(log_z - bias) - jnp.asarray(batch.loss_inputs["log_mass"])[batch.row]
-        return losses.weighted_mean(taught + excess**2, batch.weight)
+        return losses.weighted_mean(cross_entropy + excess**2, batch.weight)
 
     return loss
 
 
-def _log_partition(vectors: Float[Array, "B *L D"], table: Float[Array, "V D"], chunk_size: int | None) -> Array:
-    """``log Σ_{v ≥ 1} exp(score(b, v))``; of several vectors, the soft maximum of theirs, since sums commute."""
-    flat = vectors.reshape(-1, vectors.shape[-1])
-    log_z = losses.log_partition(flat, table, min(chunk_size or table.shape[0], table.shape[0]))
-    return log_z if vectors.ndim == 2 else jax.nn.logsumexp(log_z.reshape(vectors.shape[:-1]), axis=1)
-
-
 @functools.lru_cache(maxsize=64)
 def sampled_loss(model: Encoder, kind: str, *, num_negatives: int = 1) -> Loss:
-    """BPR, BCE or softmax against items drawn afresh at every step.
+    """BPR, binary cross-entropy or softmax with negatives that are sampled at every step.
 
-    ``batch.aside["sampler"]`` is a :class:`alkd_jax.samplers.Sampler`. Drawn items that are the row's target, or in its
-    input, count for nothing. The softmax weighs each draw by ``1 / (C q_v)`` and the target by 1, so that its partition
-    function tends to the whole catalogue's as C grows.
+    ``batch.loss_inputs["sampler"]`` is a :class:`alkd_jax.samplers.Sampler`. A sampled item that is the row's target or
+    in its input is ignored. The softmax weights each sampled item by ``1 / (C q_v)`` and the target by 1, so that its
+    partition function tends to that of the whole catalogue as C grows.
 
     Args:
         model: a backbone.
         kind: "bpr", "bce" or "softmax".
-        num_negatives: C, drawn for each row.
+        num_negatives: C, the number of negatives sampled for each row.
 
     Raises:
-        ValueError: the kind is unknown or ``num_negatives`` below 1.
+        ValueError: the kind is unknown or ``num_negatives`` is below 1.
 
     Reference:
         Bengio and Senécal, Adaptive importance sampling, 2008; Khrylchenko et al., Correcting the logQ correction,
         RecSys 2025.
     """
-    if kind not in ("bpr", "bce", "softmax"):
-        raise ValueError(f"kind is {kind!r}; expected 'bpr', 'bce' or 'softmax'")
-    if num_negatives < 1:
-        raise ValueError(f"num_negatives is {num_negatives}; expected at least 1")
+    check_one_of("kind", kind, ("bpr", "bce", "softmax"))
+    check_at_least(1, num_negatives=num_negatives)
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         sampler: Sampler = batch.loss_inputs["sampler"]
-        dropout_key, draw_key = jax.random.split(key)
+        dropout_key, sampling_key = jax.random.split(key)
         vectors = encode(model, params, batch, dropout_key)
         table = model.apply(params, method="item_embeddings")
-        drawn = sampler.draw(draw_key, (batch.target.shape[0], num_negatives))
-        fresh = (drawn != batch.target[:, None]) & (drawn[:, :, None] != batch.items[:, None, :]).all(-1)
+        sampled = sampler.draw(sampling_key, (batch.target.shape[0], num_negatives))
+        is_unseen = (sampled != batch.target[:, None]) & (sampled[:, :, None] != batch.items[:, None, :]).all(-1)
         positive = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, batch.target)[:, None])[:, 0]
-        negative = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, drawn))
+        negative = scoring.candidate_scores(vectors, lookup.embedding_lookup(table, sampled))
         if kind == "softmax":
             return losses.sampled_softmax(
                 positive,
                 negative,
-                log_chance_positive=jnp.zeros_like(positive),
-                log_chance_negative=sampler.log_prob[drawn] + jnp.log(float(num_negatives)),
-                where=fresh,
+                log_prob_positive=jnp.zeros_like(positive),
+                log_prob_negative=sampler.log_prob[sampled] + jnp.log(float(num_negatives)),
+                where=is_unseen,
                 weight=batch.weight,
             )
         pairwise = losses.sampled_bpr if kind == "bpr" else losses.binary_cross_entropy
-        return pairwise(positive, negative, weight=batch.weight, where=fresh.astype(positive.dtype))
+        return pairwise(positive, negative, weight=batch.weight, where=is_unseen.astype(positive.dtype))
 
     return loss
 
 
 @functools.lru_cache(maxsize=64)
 def listwise_loss(model: Encoder) -> Loss:
-    """Softmax cross-entropy over a teacher's list, the row's own list among ``batch.aside``'s.
+    """Softmax cross-entropy over a teacher's list, see :func:`alkd_jax.losses.listwise_softmax`.
 
-    ``batch.aside["list_items"]`` and ``batch.aside["list_gain"]``, both ``[E, K]``, hold one list an example; a gain of
-    0 leaves a place out. See :func:`alkd_jax.losses.listwise_softmax`.
+    ``batch.loss_inputs["list_items"]`` and ``batch.loss_inputs["list_gain"]``, ``[E, K]`` both, hold one list for each
+    example; a place with gain 0 or item 0 is ignored.
 
     Args:
         model: a backbone.

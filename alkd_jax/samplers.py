@@ -1,4 +1,4 @@
-"""Negative samplers: items drawn on the device with exactly known chances."""
+"""Negative samplers: items are sampled on the device, with exactly known probabilities."""
 
 import flax.struct
 import jax
@@ -6,65 +6,72 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-_STEPS = 2.0**32
+from alkd_jax.checks import check_at_least, check_span
+
+_NUM_WORDS = 2.0**32
+"""Number of values of a uniform random word, uint32."""
 
 
 @flax.struct.dataclass
 class Sampler:
-    """A distribution over the items ``1..V``; the padding is never drawn.
+    """A distribution over the items ``1..V``; the padding is never sampled.
 
     Attributes:
-        upper: ``[V + 1]`` uint32, item v is drawn by words w, ``upper[v − 1] < w ≤ upper[v]``; the last is 2³² − 1.
-        log_chance: ``[V + 1]`` log q_v, exact for what is drawn; −inf for the padding.
+        upper: ``[V + 1]`` uint32; a random word w with ``upper[v − 1] < w ≤ upper[v]`` gives item v. The last entry is
+            2³² − 1.
+        log_prob: ``[V + 1]`` log q_v, exactly the probability of what :meth:`draw` returns; −inf for the padding.
     """
 
     upper: UInt32[Array, " V"]
     log_prob: Float[Array, " V"]
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> Int[Array, "..."]:
-        """Draws items independently.
+        """Samples items independently of each other.
 
         Args:
-            key: consumed.
-            shape: of what is returned.
+            key: a JAX key; consumed.
+            shape: shape of the result.
 
         Returns:
-            int32 items in ``1..V``.
+            Items in ``1..V``, int32.
         """
         words = jax.random.bits(key, shape, jnp.uint32)
-        # Of the whole array rather than without its first number, which would take a copy at every draw.
+        # The search goes over the whole array: a slice without its first entry would be copied at every call.
         return jnp.maximum(1, jnp.searchsorted(self.upper, words)).astype(jnp.int32)
 
 
 def uniform(num_items: int) -> Sampler:
-    """Every item with the same chance.
+    """Returns a sampler that gives every item the same probability.
 
     Args:
         num_items: V, at least 1.
+
+    Raises:
+        ValueError: there are no items.
     """
-    return _quantised(np.ones(num_items))
+    return _quantized(np.ones(num_items))
 
 
 def by_popularity(target: Int[np.ndarray, " N"], num_items: int, *, exponent: float = 0.75) -> Sampler:
-    """Items as often as they are targets, tempered: ``q_v ∝ (1 + count_v)^α``.
+    """Returns a sampler with probabilities ``q_v ∝ (1 + count_v)^α``.
 
     Args:
-        target: items in ``1..V``, any number of times each.
-        num_items: V.
-        exponent: α; 0 is uniform, 1 as often as seen.
+        target: the items to count, in ``1..V``.
+        num_items: V, at least 1.
+        exponent: α; 0 is uniform, 1 is proportional to the count.
 
     Raises:
-        ValueError: a target is out of range, or the exponent is not finite.
+        ValueError: a target is out of range, the exponent is not finite, or there are no items.
     """
     if not np.isfinite(exponent):
         raise ValueError(f"exponent is {exponent}; expected a finite number")
-    return _quantised((1.0 + _counts(target, num_items)) ** exponent)
+    return _quantized((1.0 + _counts(target, num_items)) ** exponent)
 
 
 def log_frequency(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.ndarray, " V"]:
-    """Log of how often each item is a target, up to a constant: the log q of negatives taken from the batch.
+    """Computes the log q of in-batch negatives: the log of how often each item is a target, up to a constant.
 
-    ``log q_v = log((count_v + ½) / Σ (count + ½))``; the half keeps items that are never a target finite.
+    ``log q_v = log((count_v + ½) / Σ (count + ½))``; the ½ keeps log q finite for items that are never a target.
 
     Args:
         target: items in ``1..V``.
@@ -72,6 +79,9 @@ def log_frequency(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.nda
 
     Returns:
         ``[V + 1]`` float32, −inf for the padding.
+
+    Raises:
+        ValueError: a target is out of range.
     """
     counts = np.concatenate([[0.0], _counts(target, num_items) + 0.5])
     with np.errstate(divide="ignore"):
@@ -79,22 +89,19 @@ def log_frequency(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.nda
 
 
 def _counts(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.ndarray, " V"]:
-    target = np.asarray(target)
-    if len(target) and not 1 <= target.min() <= target.max() <= num_items:
-        raise ValueError(f"targets span {target.min()}..{target.max()}; expected 1..{num_items}")
-    return np.bincount(target, minlength=num_items + 1)[1:].astype(np.float64)
+    check_span("targets", target, 1, num_items)
+    return np.bincount(np.asarray(target), minlength=num_items + 1)[1:].astype(np.float64)
 
 
-def _quantised(weight: Float[np.ndarray, " V"]) -> Sampler:
-    """Gives every item a whole number of the 2³² words, at least one, as near to its share as that allows."""
+def _quantized(weight: Float[np.ndarray, " V"]) -> Sampler:
+    """Assigns the 2³² random words to the items: each gets at least one, in all as close to its weight as possible."""
     num_items = len(weight)
-    if num_items < 1:
-        raise ValueError(f"num_items is {num_items}; expected at least 1")
+    check_at_least(1, num_items=num_items)
     cumulative = np.cumsum(weight / weight.sum())
-    # One word each is set aside, so that no item is impossible; the rest is shared out by weight.
-    words = np.floor(cumulative / cumulative[-1] * (_STEPS - num_items)) + np.arange(1, num_items + 1)
+    # One word is reserved for each item, so that none is impossible; the others are assigned by weight.
+    words = np.floor(cumulative / cumulative[-1] * (_NUM_WORDS - num_items)) + np.arange(1, num_items + 1)
     upper = np.concatenate([[0], words - 1]).astype(np.uint32)
-    chance = np.diff(np.concatenate([[0.0], words])) / _STEPS
+    prob = np.diff(np.concatenate([[0.0], words])) / _NUM_WORDS
     with np.errstate(divide="ignore"):
-        log_chance = np.log(np.concatenate([[0.0], chance])).astype(np.float32)
-    return Sampler(jnp.asarray(upper), jnp.asarray(log_chance))
+        log_prob = np.log(np.concatenate([[0.0], prob])).astype(np.float32)
+    return Sampler(jnp.asarray(upper), jnp.asarray(log_prob))

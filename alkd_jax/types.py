@@ -1,6 +1,7 @@
-"""What travels between the rooms: sessions, rankings, datasets.
+"""The data types that the packages exchange: sessions, sequences, rankings, batches and datasets.
 
-Items are ``1..num_items`` everywhere; 0 is padding and is never recommended. ``mask`` is True where an item is real.
+Items are ``1..num_items`` everywhere; 0 is padding and is never recommended. ``mask`` is True where there is an item
+and False where there is padding.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ BoolArray = Bool[Array, "..."] | Bool[np.ndarray, "..."]
 
 @flax.struct.dataclass
 class Sessions:
-    """Sessions with the next item held out.
+    """Sessions whose next item is held out as the target.
 
     Attributes:
         items: ``[N, L]`` int32, the most recent L items in time order, left-aligned, 0 after the last.
-        mask: ``[N, L]`` bool, True on real items.
+        mask: ``[N, L]`` bool, True where there is an item.
         target: ``[N]`` int32, the held-out next item, in ``1..num_items``.
-        session_id: ``[N]`` int32, the row of the session in its dataset; unique across the three splits.
+        session_id: ``[N]`` int32, number of the session in its dataset; unique across the three splits.
     """
 
     items: IntArray
@@ -52,33 +53,33 @@ class Sessions:
         """Returns the rows of the sessions with these ids, in the order of the ids.
 
         Args:
-            session_id: ``[M]`` ids; an id may stand there more than once.
+            session_id: ``[M]`` ids; an id may occur more than once.
 
         Raises:
             ValueError: an id belongs to none of the sessions.
         """
-        own, wanted = np.asarray(self.session_id), np.asarray(session_id)
-        if not wanted.size:
+        own_ids, query_ids = np.asarray(self.session_id), np.asarray(session_id)
+        if not query_ids.size:
             return np.zeros(0, np.int64)
-        order = np.argsort(own, kind="stable")
-        place = np.searchsorted(own, wanted, sorter=order)
-        rows = order[np.minimum(place, len(order) - 1)] if len(order) else np.zeros(len(wanted), np.int64)
-        unknown = own[rows] != wanted if len(order) else np.ones(len(wanted), bool)
+        order = np.argsort(own_ids, kind="stable")
+        place = np.searchsorted(own_ids, query_ids, sorter=order)
+        rows = order[np.minimum(place, len(order) - 1)] if len(order) else np.zeros(len(query_ids), np.int64)
+        unknown = own_ids[rows] != query_ids if len(order) else np.ones(len(query_ids), bool)
         if unknown.any():
             raise ValueError(
-                f"session_id has {unknown.sum()} ids, the first {wanted[unknown][0]}, of no session in the split; "
-                f"expected ids of its {len(own)} sessions"
+                f"session_id has {unknown.sum()} ids, the first {query_ids[unknown][0]}, of no session in the split; "
+                f"expected ids of its {len(own_ids)} sessions"
             )
         return rows
 
 
 @flax.struct.dataclass
 class Sequences:
-    """Whole sessions of any length, back to back: session n is ``items[offsets[n]:offsets[n + 1]]``.
+    """Complete sessions of any length, concatenated: session n is ``items[offsets[n]:offsets[n + 1]]``.
 
     Attributes:
-        items: ``[T]`` int32, inputs followed by the target, in time order, never cut.
-        offsets: ``[N + 1]`` int32 or int64, where each session starts; the last is T.
+        items: ``[T]`` int32, each session's inputs followed by its target, in time order, never truncated.
+        offsets: ``[N + 1]`` int32 or int64, where each session starts; the last entry is T.
     """
 
     items: IntArray
@@ -91,12 +92,12 @@ class Sequences:
 
 @flax.struct.dataclass
 class Rankings:
-    """What a teacher (LLM, recommender, neighbour method) says of some sessions, best item first.
+    """Ranked lists of items that a teacher (LLM, recommender or neighbor method) gives for some sessions.
 
     Attributes:
         session_id: ``[M]`` int32, as in :class:`Sessions`.
         items: ``[M, K]`` int32, best first, left-aligned, 0 after the last.
-        mask: ``[M, K]`` bool, True on real items.
+        mask: ``[M, K]`` bool, True where there is an item.
     """
 
     session_id: IntArray
@@ -117,10 +118,10 @@ class Rankings:
 
     @classmethod
     def from_top_k(cls, session_id: IntArray, ids: IntArray) -> "Rankings":
-        """Makes rankings of what a top-k search returns; its fill value −1 becomes padding.
+        """Converts the result of a top-k search; its fill value −1 becomes padding.
 
         Args:
-            session_id: ``[M]`` the sessions.
+            session_id: ``[M]`` the sessions' ids.
             ids: ``[M, K]`` items, best first; −1 or 0 fills a short list.
         """
         items = np.maximum(np.asarray(ids, np.int32), PAD)
@@ -129,17 +130,17 @@ class Rankings:
 
 @flax.struct.dataclass
 class Batch:
-    """One step's examples with their sessions gathered, and what else a loss may look at.
+    """The examples of one training step with their sessions, and further inputs of the loss.
 
     Attributes:
         items: ``[B, L]`` the input, left-aligned.
-        mask: ``[B, L]`` True on real items.
-        session: ``[B]`` row in the training sessions.
-        target: ``[B]`` item to rank high.
-        weight: ``[B]`` 0 takes a row out.
-        row: ``[B]`` row among the examples.
-        step: steps taken before this one.
-        loss_inputs: whatever was given to ``fit(loss_inputs=…)``: a teacher's tables, lists, a sampler, a weight.
+        mask: ``[B, L]`` True where there is an item.
+        session: ``[B]`` row of the session in the training sessions.
+        target: ``[B]`` the item to rank high.
+        weight: ``[B]`` weight in the loss; 0 excludes a row.
+        row: ``[B]`` row of the example among all examples.
+        step: number of steps taken before this one.
+        loss_inputs: the argument ``loss_inputs`` of ``fit``: a teacher's tables, lists, a sampler, a weight.
     """
 
     items: Int[Array, "B L"]
@@ -154,18 +155,18 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Three splits of one catalogue, on the host.
+    """Training, validation and test sessions over one catalogue, on the host.
 
     Attributes:
-        name: what reports call it.
+        name: the name shown in reports.
         num_items: V; items are ``1..V``.
         titles: V + 1 strings; ``titles[0]`` is empty.
-        item_ids: V + 1 strings, the identifiers of the source; ``item_ids[0]`` is empty.
-        train: sessions the models learn from.
-        validation: sessions that decide when to stop.
-        test: sessions that are only reported on.
-        train_sequences: the training sessions whole (``train`` holds their last L inputs).
-        report: counts of what was read, repaired and dropped, and the split rule; plain JSON values.
+        item_ids: V + 1 strings, the raw identifiers of the source; ``item_ids[0]`` is empty.
+        train: sessions to train on.
+        validation: sessions for early stopping.
+        test: sessions used for reported metrics only.
+        train_sequences: the complete training sessions; ``train`` holds their last L inputs.
+        report: counts of rows read, repaired and dropped, and the split rule, as plain JSON values.
     """
 
     name: str
@@ -180,7 +181,7 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the arrays and titles: equal for equal data, whatever file it came from."""
+        """SHA-256 of the arrays and titles; equal data has equal fingerprints, whatever file it was read from."""
         digest = hashlib.sha256(f"{self.num_items}".encode())
         for sessions in (self.train, self.validation, self.test):
             for array in (sessions.items, sessions.target, sessions.session_id):

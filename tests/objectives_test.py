@@ -7,19 +7,19 @@ import pytest
 
 from alkd_jax import losses, models, objectives, samplers, training
 from alkd_jax.training.examples import last_item_examples, sequences_of
-from tests.training.fit_test import NUM_ITEMS, chain_sessions
+from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
 
 SAMPLED = ("bpr", "bce", "softmax")
 
 
 @pytest.fixture(scope="module")
-def world():
-    return chain_sessions(300, 0, 0), chain_sessions(90, 300, 1), models.create("fpmc", num_items=NUM_ITEMS, dim=6)
+def dataset():
+    return cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1), models.create("fpmc", num_items=NUM_ITEMS, dim=6)
 
 
 @pytest.fixture
-def batch(world):
-    train = world[0]
+def batch(dataset):
+    train = dataset[0]
     loss_inputs = {
         "sampler": samplers.uniform(NUM_ITEMS),
         "log_frequency": jnp.asarray(samplers.log_frequency(train.target, NUM_ITEMS)),
@@ -30,41 +30,41 @@ def batch(world):
 
 
 @pytest.fixture
-def params(world):
-    return jax.tree.map(lambda leaf: 6 * leaf, models.init_params(jax.random.key(3), world[2]))
+def params(dataset):
+    return jax.tree.map(lambda leaf: 6 * leaf, models.init_params(jax.random.key(3), dataset[2]))
 
 
-def vectors_and_table(world, params, batch):
-    model = world[2]
+def vectors_and_table(dataset, params, batch):
+    model = dataset[2]
     return model.apply(params, batch.items, batch.mask), model.apply(params, method="item_embeddings")
 
 
-def test_full_softmax_is_the_same_in_chunks(world, params, batch, key):
-    dense = objectives.full_softmax(world[2])(params, batch, key)
-    chunked = objectives.full_softmax(world[2], chunk_size=7)(params, batch, key)
-    vectors, table = vectors_and_table(world, params, batch)
+def test_full_softmax_is_the_same_in_chunks(dataset, params, batch, key):
+    dense = objectives.full_softmax(dataset[2])(params, batch, key)
+    chunked = objectives.full_softmax(dataset[2], chunk_size=7)(params, batch, key)
+    vectors, table = vectors_and_table(dataset, params, batch)
     np.testing.assert_allclose(dense, losses.full_softmax(vectors, table, batch.target), rtol=1e-6)
     np.testing.assert_allclose(chunked, dense, rtol=1e-6)
 
 
-def test_sampled_softmax_tends_to_the_full_one_as_draws_grow(world, params, batch, key):
-    full = float(objectives.full_softmax(world[2])(params, batch, key))
-    loss = objectives.sampled_loss(world[2], "softmax", num_negatives=20_000)
-    without_seen = jnp.log1p(-seen_share(world, params, batch))
+def test_sampled_softmax_tends_to_the_full_one_as_draws_grow(dataset, params, batch, key):
+    full = float(objectives.full_softmax(dataset[2])(params, batch, key))
+    loss = objectives.sampled_loss(dataset[2], "softmax", num_negatives=20_000)
+    without_seen = jnp.log1p(-seen_share(dataset, params, batch))
     found = float(loss(params, batch, key))
     assert found == pytest.approx(full + float(without_seen.mean()), abs=5e-3)
     few = np.mean(
         [
-            objectives.sampled_loss(world[2], "softmax", num_negatives=4)(params, batch, k)
+            objectives.sampled_loss(dataset[2], "softmax", num_negatives=4)(params, batch, k)
             for k in jax.random.split(key, 50)
         ]
     )
     assert abs(few - full) > 0.02
 
 
-def seen_share(world, params, batch):
+def seen_share(dataset, params, batch):
     """Share of the partition function that belongs to the input items, which the sampled loss never draws."""
-    vectors, table = vectors_and_table(world, params, batch)
+    vectors, table = vectors_and_table(dataset, params, batch)
     scores = vectors @ table.T
     share = jax.nn.softmax(scores.at[:, 0].set(-jnp.inf), axis=1)
     seen = (jnp.arange(NUM_ITEMS + 1)[None, :, None] == batch.items[:, None, :]).any(-1)
@@ -72,19 +72,19 @@ def seen_share(world, params, batch):
 
 
 @pytest.mark.parametrize("kind", SAMPLED)
-def test_drawn_items_that_were_seen_do_not_count(world, params, batch, key, kind):
+def test_drawn_items_that_were_seen_do_not_count(dataset, params, batch, key, kind):
     everything_seen = batch.replace(
         items=jnp.broadcast_to(jnp.arange(1, NUM_ITEMS + 1), (16, NUM_ITEMS)), mask=jnp.ones((16, NUM_ITEMS), bool)
     )
-    loss = objectives.sampled_loss(world[2], kind, num_negatives=5)
-    vectors, table = vectors_and_table(world, params, everything_seen)
+    loss = objectives.sampled_loss(dataset[2], kind, num_negatives=5)
+    vectors, table = vectors_and_table(dataset, params, everything_seen)
     positive = (vectors * table[batch.target]).sum(-1)
     wanted = {"bpr": 0.0, "softmax": 0.0, "bce": float(jax.nn.softplus(-positive).mean())}[kind]
     assert float(loss(params, everything_seen, key)) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_in_batch_softmax_by_hand(world, params, batch, key):
-    vectors, table = vectors_and_table(world, params, batch)
+def test_in_batch_softmax_by_hand(dataset, params, batch, key):
+    vectors, table = vectors_and_table(dataset, params, batch)
     corrected = np.asarray(
         vectors @ table[batch.target].T - batch.loss_inputs["log_frequency"][batch.target][None, :], np.float64
     )
@@ -93,14 +93,14 @@ def test_in_batch_softmax_by_hand(world, params, batch, key):
     for b in range(16):
         kept = [c for c in range(16) if c == b or target[c] != target[b]]
         total += np.log(np.exp(corrected[b, kept]).sum()) - corrected[b, b]
-    assert float(objectives.in_batch_softmax(world[2])(params, batch, key)) == pytest.approx(total / 16, rel=1e-5)
+    assert float(objectives.in_batch_softmax(dataset[2])(params, batch, key)) == pytest.approx(total / 16, rel=1e-5)
 
 
-def test_listwise_reads_the_list_of_the_example(world, params, batch, key):
-    vectors, table = vectors_and_table(world, params, batch)
+def test_listwise_reads_the_list_of_the_example(dataset, params, batch, key):
+    vectors, table = vectors_and_table(dataset, params, batch)
     listed, gain = batch.loss_inputs["list_items"][:16], batch.loss_inputs["list_gain"][:16]
     wanted = losses.listwise_softmax(jnp.einsum("bd,bkd->bk", vectors, table[listed]), gain, where=listed > 0)
-    np.testing.assert_allclose(objectives.listwise_loss(world[2])(params, batch, key), wanted, rtol=1e-6)
+    np.testing.assert_allclose(objectives.listwise_loss(dataset[2])(params, batch, key), wanted, rtol=1e-6)
 
 
 def make_losses(model):
@@ -114,8 +114,8 @@ def make_losses(model):
     }
 
 
-def takes_steps(world, batch, backbone, name, targets):
-    train, validation, _ = world
+def takes_steps(dataset, batch, backbone, name, targets):
+    train, validation, _ = dataset
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     options = dict(batch_size=32, steps_per_validation=2, max_steps=2, recall_at=5, targets=targets)
     loss = make_losses(model)[name]
@@ -127,23 +127,23 @@ def takes_steps(world, batch, backbone, name, targets):
     ("backbone", "name", "targets"),
     [("fpmc", "bce", "last"), ("fpmc", "in-batch bpr", "cloze"), ("stamp", "chunked softmax", "all")],
 )
-def test_backbones_train_with_other_losses_on_other_targets(world, batch, backbone, name, targets):
-    assert takes_steps(world, batch, backbone, name, targets)
+def test_backbones_train_with_other_losses_on_other_targets(dataset, batch, backbone, name, targets):
+    assert takes_steps(dataset, batch, backbone, name, targets)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("targets", ["last", "all", "cloze"])
 @pytest.mark.parametrize("backbone", ["fpmc", "stamp", "attmix"])
-def test_every_backbone_trains_with_every_loss_on_every_kind_of_target(world, batch, backbone, targets):
-    for name in make_losses(world[2]):
-        assert takes_steps(world, batch, backbone, name, targets), name
+def test_every_backbone_trains_with_every_loss_on_every_kind_of_target(dataset, batch, backbone, targets):
+    for name in make_losses(dataset[2]):
+        assert takes_steps(dataset, batch, backbone, name, targets), name
 
 
 @pytest.mark.parametrize(
     "name", ["bpr", "in-batch softmax", *(pytest.param(n, marks=pytest.mark.slow) for n in ("softmax", "full softmax"))]
 )
-def test_every_loss_learns_the_chain(world, batch, name):
-    train, validation, model = world
+def test_every_loss_learns_the_chain(dataset, batch, name):
+    train, validation, model = dataset
     loss = make_losses(model)[name]
     options = dict(batch_size=64, steps_per_validation=20, max_steps=200, recall_at=5, learning_rate=0.03)
     out = training.fit(
@@ -176,6 +176,6 @@ def test_equal_arguments_give_the_same_function():
 @pytest.mark.parametrize(
     ("kind", "number", "message"), [("hinge", 1, "kind is 'hinge'"), ("bpr", 0, "num_negatives is 0")]
 )
-def test_bad_options_are_refused(world, kind, number, message):
+def test_bad_options_are_refused(dataset, kind, number, message):
     with pytest.raises(ValueError, match=message):
-        objectives.sampled_loss(world[2], kind, num_negatives=number)
+        objectives.sampled_loss(dataset[2], kind, num_negatives=number)

@@ -1,4 +1,4 @@
-"""Negative samplers: what is drawn is what the chances say, and the padding never is."""
+"""Negative samplers: items are sampled with the stated probabilities, and the padding never is."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_popularity_is_tempered_by_the_exponent(key, exponent):
     np.testing.assert_allclose(frequencies(sampler, key, 4), wanted, atol=5 * np.sqrt(0.25 / 200_000))
 
 
-def test_the_words_of_an_item_are_exactly_as_many_as_its_chance_says(monkeypatch, key):
+def test_the_number_of_random_words_of_an_item_is_exactly_its_probability(monkeypatch, key):
     sampler = samplers.by_popularity(np.array([1] * 10**6 + [3]), 3, exponent=1.0)
     upper = np.asarray(sampler.upper).astype(np.int64)
     edges = np.concatenate([[0], upper[1:] + 1])

@@ -13,19 +13,19 @@ def binary_cross_entropy(
     weight: Float[Array, " B"] | None = None,
     where: Float[Array, "B C"] | None = None,
 ) -> Float[Array, ""]:
-    """Positives towards 1, negatives towards 0.
+    """Binary cross-entropy with label 1 for targets and label 0 for negatives.
 
     ``L = mean_b [softplus(−s⁺_b) + mean_c softplus(s⁻_bc)]``
 
     Args:
-        positive: score of each row's target.
-        negative: scores of its sampled negatives.
-        weight: of the rows; 0 takes one out.
-        where: weight of each negative within its row, 0 for one that is not to count.
+        positive: score s⁺ of each row's target.
+        negative: scores s⁻ of its sampled negatives.
+        weight: non-negative weight of each row; 0 excludes a row.
+        where: weight of each negative within its row; 0 excludes a negative.
 
     Returns:
         The weighted mean over rows.
     """
     losses = jax.nn.softplus(negative)
-    share = jax.vmap(weighted_mean)(losses, where) if where is not None else losses.mean(-1)
-    return weighted_mean(jax.nn.softplus(-positive) + share, weight)
+    row_losses = jax.vmap(weighted_mean)(losses, where) if where is not None else losses.mean(-1)
+    return weighted_mean(jax.nn.softplus(-positive) + row_losses, weight)

@@ -1,1 +1,1 @@
-"""Array operations that exist for a machine's sake: tiles, batches, caches, platforms."""
+"""Array operations whose form depends on the machine: tiles, chunks, caches, shards and platforms."""

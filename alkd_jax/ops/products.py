@@ -1,4 +1,4 @@
-"""Scores of items for sessions, of one vector or several."""
+"""Scores of items for sessions that have one vector or several."""
 
 import jax
 import jax.numpy as jnp
@@ -6,37 +6,38 @@ from jaxtyping import Array, Float
 
 
 def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array, "V D"]) -> Float[Array, "B V"]:
-    """``u_b · Y_v`` for every item, in full float32 precision, since rankings are defined by it.
+    """Computes ``u_b · Y_v`` for every item, in full float32 precision, since rankings are defined by it.
 
-    A session of several vectors scores by their soft maximum, ``log Σ_l exp(u_bl · Y_v)``. Where vectors and table are
-    stored in bfloat16, products are still added up in float32.
+    A session with several vectors is scored by their log-sum-exp, ``log Σ_l exp(u_bl · Y_v)``. Where vectors and table
+    are stored in bfloat16, products are still accumulated in float32.
 
     Args:
-        session_vectors: u; one vector a session, or one a position.
-        item_embeddings: Y, row 0 the padding.
+        session_vectors: u; one vector for each session, or one for each position.
+        item_embeddings: Y; row 0 is the padding.
     """
-    kept = jnp.promote_types(jnp.result_type(session_vectors, item_embeddings), jnp.float32)
-    # Not with the transposed table: for a single row XLA would copy it, or walk through it against its order.
+    dtype = jnp.promote_types(jnp.result_type(session_vectors, item_embeddings), jnp.float32)
+    # An einsum rather than a product with the transposed table, which XLA would copy for a single row, or read with
+    # a stride.
     products = jnp.einsum(
         "b...d,vd->b...v",
         session_vectors,
         item_embeddings,
         precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=kept,
+        preferred_element_type=dtype,
     )
     return logsumexp_pool(products)
 
 
-def candidate_scores(session_vectors: Float[Array, "B *L D"], listed: Float[Array, "B K D"]) -> Float[Array, "B K"]:
-    """:func:`scores` of each session's own items, in the device's default precision, for losses.
+def candidate_scores(session_vectors: Float[Array, "B *L D"], candidates: Float[Array, "B K D"]) -> Float[Array, "B K"]:
+    """Computes :func:`scores` of each session's own candidates, in the device's default precision, for losses.
 
     Args:
-        session_vectors: u; one vector a session, or one a position.
-        listed: rows of Y.
+        session_vectors: u; one vector for each session, or one for each position.
+        candidates: the rows of Y of each session's candidates.
     """
-    return logsumexp_pool(jnp.einsum("b...d,bkd->b...k", session_vectors, listed))
+    return logsumexp_pool(jnp.einsum("b...d,bkd->b...k", session_vectors, candidates))
 
 
 def logsumexp_pool(products: Float[Array, "B *L C"]) -> Float[Array, "B C"]:
-    """Scores from the products of each vector of a session: the soft maximum where there are several."""
+    """Returns one score for each item: the product itself, or the log-sum-exp over a session's vectors."""
     return products if products.ndim == 2 else jax.nn.logsumexp(products, axis=1)

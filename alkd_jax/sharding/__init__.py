@@ -1,4 +1,4 @@
-"""Many devices: a mesh with a data and a model axis, item tables by rows over the one, batches over the other."""
+"""Sharding over several devices: a mesh with a data axis for batches and a model axis for the rows of item tables."""
 
 from alkd_jax.sharding.layout import Layout, layout_of
 from alkd_jax.sharding.mesh import (
@@ -7,7 +7,7 @@ from alkd_jax.sharding.mesh import (
     batch_axis,
     current_mesh,
     device_put_global,
-    even_batch,
+    even_batch_size,
     make_mesh,
     parse_mesh,
     replicate,
@@ -23,7 +23,7 @@ __all__ = [
     "batch_axis",
     "current_mesh",
     "device_put_global",
-    "even_batch",
+    "even_batch_size",
     "layout_of",
     "make_mesh",
     "parse_mesh",

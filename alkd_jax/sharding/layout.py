@@ -1,4 +1,7 @@
-"""How parameters lie on a mesh: item tables by rows, filled up to equal parts, the rest on every device."""
+"""How a parameter tree lies on a mesh: item tables are sharded by rows, all other arrays are replicated.
+
+A table whose rows the model axis does not divide is padded with rows of zeros, so that all shards are equally large.
+"""
 
 import dataclasses
 import functools
@@ -17,119 +20,132 @@ from alkd_jax.sharding.mesh import MODEL, device_put_global
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which arrays of a parameter tree are item tables, and how many rows they have on the mesh.
+    """The item tables of a parameter tree, and how many rows they have on the mesh.
 
     Attributes:
-        mesh: of devices.
-        num_rows: rows of an item table, V + 1.
-        tables: paths of the item tables.
-        lead: axes before the rows: 1 where there is a seed axis.
+        mesh: the mesh of devices.
+        num_rows: rows of an item table in the model, V + 1.
+        tables: paths of the item tables in the tree.
+        leading_axes: number of axes before the rows; 1 where there is a seed axis.
     """
 
     mesh: Mesh
     num_rows: int
     tables: frozenset[str]
-    lead: int = 0
+    leading_axes: int = 0
 
     @property
-    def rows_held(self) -> int:
-        """Rows of a table on the mesh: V + 1, filled up to equal parts."""
+    def num_padded_rows(self) -> int:
+        """Rows of a table on the mesh: the next multiple of the model axis from V + 1 on."""
         return self.num_rows + -self.num_rows % self.mesh.shape[MODEL]
 
     @property
-    def whole(self) -> NamedSharding:
-        """Where what is the same on every device lies."""
+    def replicated(self) -> NamedSharding:
+        """The sharding of an array that is whole on every device."""
         return NamedSharding(self.mesh, P())
 
     @property
-    def by_rows(self) -> NamedSharding:
-        """Where a table's parts lie."""
-        return NamedSharding(self.mesh, P(*[None] * self.lead, MODEL))
+    def row_sharded(self) -> NamedSharding:
+        """The sharding of an item table."""
+        return NamedSharding(self.mesh, P(*[None] * self.leading_axes, MODEL))
 
     @property
-    def stacked(self) -> "Layout":
-        """The same with a seed axis before the rows."""
-        return dataclasses.replace(self, lead=1)
+    def with_seed_axis(self) -> "Layout":
+        """The layout of the same parameters with a leading seed axis."""
+        return dataclasses.replace(self, leading_axes=1)
 
-    def place(self, params: Any) -> Any:
-        """Puts parameters on the mesh, from wherever they are."""
+    def device_put(self, params: Any) -> Any:
+        """Pads the item tables and puts all parameters on the mesh, outside of jit."""
 
-        def one(path: Any, leaf: Array | np.ndarray) -> Array:
-            is_table = _name(path) in self.tables
-            return device_put_global(self._filled(leaf) if is_table else leaf, self.by_rows if is_table else self.whole)
+        def put_leaf(path: Any, leaf: Array | np.ndarray) -> Array:
+            is_table = _path_name(path) in self.tables
+            return device_put_global(
+                self._pad(leaf) if is_table else leaf, self.row_sharded if is_table else self.replicated
+            )
 
-        return jax.tree_util.tree_map_with_path(one, params)
+        return jax.tree_util.tree_map_with_path(put_leaf, params)
 
     def pad_rows(self, params: Any) -> Any:
-        """:meth:`place` inside a program."""
+        """Pads the item tables and constrains the sharding of all parameters, inside jit."""
 
-        def one(path: Any, leaf: Array) -> Array:
-            return self._filled(leaf) if _name(path) in self.tables else leaf
+        def pad_leaf(path: Any, leaf: Array) -> Array:
+            return self._pad(leaf) if _path_name(path) in self.tables else leaf
 
-        return self.constrain_sharding(jax.tree_util.tree_map_with_path(one, params))
+        return self.constrain_sharding(jax.tree_util.tree_map_with_path(pad_leaf, params))
 
     def constrain_sharding(self, tree: Any) -> Any:
-        """Keeps what has been filled, a table's moments too, in its parts, and all else whole, inside a program."""
-        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.place_of(leaf)), tree)
+        """Constrains arrays with the rows of a padded table to be row-sharded and all others to be replicated, in jit.
 
-    def place_of(self, leaf: Any) -> NamedSharding:
-        """Where an array that has been filled lies, or any other; by its shape."""
-        is_table = leaf.ndim > self.lead and leaf.shape[self.lead] == self.rows_held
-        return self.by_rows if is_table else self.whole
+        Args:
+            tree: padded parameters or an optimizer state of these.
+        """
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.sharding_of(leaf)), tree)
+
+    def sharding_of(self, leaf: Any) -> NamedSharding:
+        """Returns the sharding of an array: by rows if it has as many rows as a padded table, else replicated."""
+        is_table = leaf.ndim > self.leading_axes and leaf.shape[self.leading_axes] == self.num_padded_rows
+        return self.row_sharded if is_table else self.replicated
 
     def unpad_rows(self, params: Any) -> Any:
-        """Returns filled parameters in the model's own shapes, inside a program."""
+        """Returns padded parameters in the model's own shapes, inside jit."""
 
-        def one(path: Any, leaf: Array) -> Array:
-            if _name(path) not in self.tables:
+        def unpad_leaf(path: Any, leaf: Array) -> Array:
+            if _path_name(path) not in self.tables:
                 return leaf
-            return jax.lax.slice_in_dim(leaf, 0, self.num_rows, axis=self.lead)
+            return jax.lax.slice_in_dim(leaf, 0, self.num_rows, axis=self.leading_axes)
 
-        return jax.tree_util.tree_map_with_path(one, params)
+        return jax.tree_util.tree_map_with_path(unpad_leaf, params)
 
     def unpad_outputs(self, params: Any) -> Any:
-        """Returns parameters in the model's own shapes: tables stay in parts if their rows allow it, else lie whole."""
-        is_even = self.rows_held == self.num_rows
-        paths = jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in self.tables, params)
-        placed = jax.tree.map(lambda is_table: self.by_rows if is_table and is_even else self.whole, paths)
-        return jax.jit(self.unpad_rows, out_shardings=placed)(params)
+        """Returns padded parameters in the model's own shapes, outside of jit.
+
+        Item tables stay row-sharded where the model axis divides V + 1; otherwise they become replicated.
+        """
+        is_even = self.num_padded_rows == self.num_rows
+        is_table = jax.tree_util.tree_map_with_path(lambda path, _: _path_name(path) in self.tables, params)
+        shardings = jax.tree.map(lambda table: self.row_sharded if table and is_even else self.replicated, is_table)
+        return jax.jit(self.unpad_rows, out_shardings=shardings)(params)
 
     def to_host(self, params: Any) -> Any:
-        """Copies parameters to the host, to that of every process, in the model's own shapes."""
+        """Copies padded parameters to the host of every process, in the model's own shapes."""
 
-        def one(path: Any, leaf: Array) -> np.ndarray:
+        def fetch_leaf(path: Any, leaf: Array) -> np.ndarray:
             if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
                 leaf = multihost_utils.process_allgather(leaf, tiled=True)
             array = np.asarray(leaf)
-            return np.split(array, [self.num_rows], axis=self.lead)[0] if _name(path) in self.tables else array
+            is_table = _path_name(path) in self.tables
+            return np.split(array, [self.num_rows], axis=self.leading_axes)[0] if is_table else array
 
-        return jax.tree_util.tree_map_with_path(one, params)
+        return jax.tree_util.tree_map_with_path(fetch_leaf, params)
 
-    def _filled(self, leaf: Any) -> Any:
-        missing = self.rows_held - self.num_rows
+    def _pad(self, leaf: Any) -> Any:
+        missing = self.num_padded_rows - self.num_rows
         if missing == 0:
             return leaf
-        widths = [(0, missing if axis == self.lead else 0) for axis in range(leaf.ndim)]
+        widths = [(0, missing if axis == self.leading_axes else 0) for axis in range(leaf.ndim)]
         return (np.pad if isinstance(leaf, np.ndarray) else jnp.pad)(leaf, widths)
 
 
-def layout_of(params: Any, num_rows: int, mesh: Mesh | None, *, lead: int = 0) -> Layout | None:
-    """Finds the item tables of a parameter tree: all arrays with as many rows as there are items and a padding.
+def layout_of(params: Any, num_rows: int, mesh: Mesh | None, *, leading_axes: int = 0) -> Layout | None:
+    """Finds the item tables of a parameter tree: all arrays with V + 1 rows.
 
     Args:
         params: the tree, or the shapes of one.
         num_rows: V + 1.
-        mesh: where the parameters are to lie; None gives None.
-        lead: axes before the rows.
+        mesh: the mesh on which the parameters are to lie.
+        leading_axes: number of axes before the rows.
+
+    Returns:
+        The layout; None where ``mesh`` is None.
     """
     if mesh is None:
         return None
-    found = [
-        _name(path)
+    tables = [
+        _path_name(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if leaf.ndim > lead and leaf.shape[lead] == num_rows
+        if leaf.ndim > leading_axes and leaf.shape[leading_axes] == num_rows
     ]
-    return Layout(mesh, num_rows, frozenset(found), lead)
+    return Layout(mesh, num_rows, frozenset(tables), leading_axes)
 
 
-_name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
+_path_name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")

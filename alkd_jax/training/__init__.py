@@ -1,4 +1,4 @@
-"""Training: one compiled program per validation interval, with seeds as a leading axis."""
+"""Training: one compiled program for each interval between validations, with seeds as a leading axis."""
 
 from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.training.curves import curve_log

@@ -1,70 +1,71 @@
-"""Learning curves as they grow: one JSON line a validation, and TensorBoard where it is installed."""
+"""Learning curves on disk: one JSON line for each validation, and TensorBoard where it is installed."""
 
 import contextlib
 import json
 import math
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from alkd_jax.io import write_text
 from alkd_jax.training.results import Progress
 
 
 @contextlib.contextmanager
 def curve_log(folder: pathlib.Path) -> Iterator[Callable[[Progress], None]]:
-    """Writes what ``fit`` tells, as it tells it.
+    """Writes the progress of ``fit`` after each validation.
 
     ``FOLDER/curves.jsonl`` holds ``{"step", "loss": [S], "recall": [S], "sessions_per_second"}``, null for a seed that
-    has stopped. A run that goes on from a checkpoint takes some steps again: the older lines of these are dropped.
-    Where the package tensorboardX is installed, the same numbers go into ``FOLDER/tensorboard``.
+    has stopped. A run that continues from a checkpoint repeats some steps; the earlier lines of these are removed.
+    Where the package tensorboardX is installed, the same numbers are written to ``FOLDER/tensorboard``.
 
     Args:
-        folder: made if it is not there.
+        folder: the folder; it is created if it does not exist.
 
     Yields:
-        What :func:`alkd_jax.training.fit` takes as ``progress``.
+        The argument ``progress`` for :func:`alkd_jax.training.fit`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, board, is_first = folder / "curves.jsonl", _board(folder / "tensorboard"), True
+    path, writer, is_first = folder / "curves.jsonl", _tensorboard_writer(folder / "tensorboard"), True
 
-    def write(now: Progress) -> None:
+    def write(progress: Progress) -> None:
         nonlocal is_first
         if is_first and path.exists():
-            _drop_from(path, now.step)
+            _drop_lines_from(path, progress.step)
         is_first = False
-        numbers = {"loss": now.losses.tolist(), "recall": now.recalls.tolist()}
-        line = {"step": now.step, **{name: [_plain(value) for value in row] for name, row in numbers.items()}}
+        numbers = {"loss": progress.losses.tolist(), "recall": progress.recalls.tolist()}
+        line = {
+            "step": progress.step,
+            **{name: [_nan_to_none(value) for value in row] for name, row in numbers.items()},
+        }
         with path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line | {"sessions_per_second": _plain(now.speed)}) + "\n")
-        if board is not None:
+            lines.write(json.dumps(line | {"sessions_per_second": _nan_to_none(progress.speed)}) + "\n")
+        if writer is not None:
             for name, row in numbers.items():
                 for seed, value in enumerate(row):
                     if not math.isnan(value):
-                        board.add_scalar(f"{name}/seed {seed}", value, now.step)
+                        writer.add_scalar(f"{name}/seed {seed}", value, progress.step)
 
     try:
         yield write
     finally:
-        if board is not None:
-            board.close()
+        if writer is not None:
+            writer.close()
 
 
-def _drop_from(path: pathlib.Path, step: int) -> None:
-    """Keeps only the whole lines of earlier steps."""
+def _drop_lines_from(path: pathlib.Path, step: int) -> None:
+    """Removes lines of this step or later ones, and a last line that was not written completely."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(line for line in whole if json.loads(line)["step"] < step), encoding="utf-8")
-    os.replace(partial, path)
+    complete = [line for line in lines if line.endswith("\n")]
+    write_text(path, "".join(line for line in complete if json.loads(line)["step"] < step))
 
 
-def _plain(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _board(folder: pathlib.Path) -> Any:
-    """A TensorBoard writer, or None."""
+def _tensorboard_writer(folder: pathlib.Path) -> Any:
+    """Returns a TensorBoard writer; None where tensorboardX is not installed."""
     try:
         import tensorboardX
     except ImportError:

@@ -1,6 +1,6 @@
-"""What a model learns from: (session, item to rank high) pairs by index, and how they are batched.
+"""Training examples, (session, target item) pairs, and how they are batched.
 
-Nothing is materialised: an example is a few integers, and a batch gathers its items from the one copy of the sessions.
+An example is a few integers that refer to the sessions; a batch gathers its inputs from the one copy of the sessions.
 """
 
 from typing import TypeAlias
@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from alkd_jax.checks import check_at_least
 from alkd_jax.ops.permutation import permuted_index
 from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
 
 @flax.struct.dataclass
 class Examples:
-    """Rows of the training sessions, each with an item to rank high.
+    """Examples whose inputs are training sessions.
 
     Attributes:
-        session: ``[E]`` int32, row in the training sessions.
-        target: ``[E]`` int32, item in ``1..num_items``.
-        weight: ``[E]`` float32, non-negative; 0 makes an example a filler that counts for nothing.
+        session: ``[E]`` int32, row of the session in the training sessions.
+        target: ``[E]`` int32, the item to rank high, in ``1..num_items``.
+        weight: ``[E]`` float32, non-negative; an example of weight 0 does not count in the loss.
 
-    With a leading seed axis, ``[S, E]``, every seed has examples of its own.
+    With a leading seed axis, ``[S, E]``, every seed has its own examples.
     """
 
     session: Int[Array, "*seeds E"]
@@ -32,7 +33,12 @@ class Examples:
     weight: Float[Array, "*seeds E"]
 
     def take(self, rows: Int[Array, " B"], train: Sessions) -> Batch:
-        """Gathers a batch: these examples with their sessions."""
+        """Gathers a batch.
+
+        Args:
+            rows: the examples.
+            train: the training sessions.
+        """
         session = self.session[rows]
         return Batch(
             items=jnp.asarray(train.items)[session],
@@ -46,14 +52,14 @@ class Examples:
 
 @flax.struct.dataclass
 class Positions:
-    """Items of whole training sessions to be ranked high, given the items around or before them.
+    """Examples whose targets are items of complete training sessions, and whose inputs are the other items.
 
     Attributes:
-        session: ``[E]`` int32, row in the training sequences.
-        position: ``[E]`` int32, place of the target among all items of all sequences.
-        weight: ``[E]`` float32, non-negative; 0 makes an example a filler.
-        length: L, most recent items taken as input.
-        around: False: the input is what came before the target. True: the whole session without it ("cloze").
+        session: ``[E]`` int32, row of the session in the training sequences.
+        position: ``[E]`` int32, position of the target in the concatenated items of all sequences.
+        weight: ``[E]`` float32, non-negative; an example of weight 0 does not count in the loss.
+        length: L, the number of most recent items in the input.
+        bidirectional: False takes the items before the target as input; True takes all other items ("cloze").
     """
 
     session: Int[Array, "*seeds E"]
@@ -63,21 +69,26 @@ class Positions:
     bidirectional: bool = flax.struct.field(pytree_node=False, default=False)
 
     def take(self, rows: Int[Array, " B"], train: Sequences) -> Batch:
-        """Gathers a batch: the targets at these positions with their inputs."""
+        """Gathers a batch.
+
+        Args:
+            rows: the examples.
+            train: the training sequences.
+        """
         items, offsets = jnp.asarray(train.items), jnp.asarray(train.offsets)
-        session, hole = self.session[rows], self.position[rows]
+        session, target_position = self.session[rows], self.position[rows]
         start = offsets[session]
-        stop = offsets[session + 1] - 1 if self.bidirectional else hole
+        stop = offsets[session + 1] - 1 if self.bidirectional else target_position
         first = jnp.maximum(stop - self.length, start)
-        place = first[:, None] + jnp.arange(self.length)[None]
-        mask = place < stop[:, None]
-        # Inputs are numbered as if the target were not there.
-        place = jnp.where(place >= hole[:, None], place + 1, place)
+        position = first[:, None] + jnp.arange(self.length)[None]
+        mask = position < stop[:, None]
+        # Positions up to here are those of a session without the target; later items are one position further.
+        position = jnp.where(position >= target_position[:, None], position + 1, position)
         return Batch(
-            items=jnp.where(mask, items[jnp.where(mask, place, 0)], PAD),
+            items=jnp.where(mask, items[jnp.where(mask, position, 0)], PAD),
             mask=mask,
             session=session,
-            target=items[hole],
+            target=items[target_position],
             weight=self.weight[rows],
             row=rows,
         )
@@ -87,84 +98,82 @@ AnyExamples: TypeAlias = Examples | Positions
 
 
 def last_item_examples(train: Sessions) -> Examples:
-    """The paper's examples: the held-out item of every training session, weight 1."""
+    """Returns the paper's examples: the target of every training session, with weight 1."""
     rows = jnp.arange(len(train), dtype=jnp.int32)
     return Examples(session=rows, target=jnp.asarray(train.target), weight=jnp.ones(len(train)))
 
 
 def prefix_examples(train: Sequences, *, length: int = 10) -> Positions:
-    """Every item but the first of every session, given what came before it.
+    """Returns every item of every session except the first as a target, with the items before it as input.
 
     Args:
-        train: whole training sessions.
-        length: L, most recent items taken as input.
+        train: complete training sessions.
+        length: L, the number of most recent items in the input.
 
     Raises:
         ValueError: no session has two items, or length is below 1.
     """
-    return _positions(train, length, around=False)
+    return _positions(train, length, bidirectional=False)
 
 
 def cloze_examples(train: Sequences, *, length: int = 10) -> Positions:
-    """Every item of every session of at least two, given the others in their order ("cloze").
+    """Returns every item of every session with two items or more as a target, with the other items as input ("cloze").
 
     Args:
-        train: whole training sessions.
-        length: L, most recent items taken as input.
+        train: complete training sessions.
+        length: L, the number of most recent items in the input.
 
     Raises:
         ValueError: no session has two items, or length is below 1.
     """
-    return _positions(train, length, around=True)
+    return _positions(train, length, bidirectional=True)
 
 
-def _positions(train: Sequences, length: int, *, around: bool) -> Positions:
-    if length < 1:
-        raise ValueError(f"length is {length}; expected at least 1")
+def _positions(train: Sequences, length: int, *, bidirectional: bool) -> Positions:
+    check_at_least(1, length=length)
     offsets = np.asarray(train.offsets)
     lengths = np.diff(offsets)
     session = np.repeat(np.arange(len(train), dtype=np.int32), lengths)
     position = np.arange(offsets[0], offsets[-1], dtype=np.int32)
-    usable = lengths[session] > 1 if around else position > offsets[session]
+    usable = lengths[session] > 1 if bidirectional else position > offsets[session]
     if not usable.any():
-        raise ValueError("no training session has two items; there is nothing to predict")
+        raise ValueError("train has no session with two items; expected at least one")
     weight = jnp.ones(int(usable.sum()))
-    return Positions(
-        jnp.asarray(session[usable]), jnp.asarray(position[usable]), weight, length=length, bidirectional=around
-    )
+    targets = jnp.asarray(session[usable]), jnp.asarray(position[usable])
+    return Positions(*targets, weight, length=length, bidirectional=bidirectional)
 
 
 def sequences_of(train: Sessions) -> Sequences:
-    """The sessions back to back, each with its target at the end; only the inputs that the sessions hold.
+    """Concatenates sessions, each followed by its target. Sessions hold only the last L inputs of each session.
 
     Args:
-        train: sessions; use a dataset's ``train_sequences`` where there are, which were never cut.
+        train: sessions. A dataset's ``train_sequences`` holds the complete ones.
     """
     items, mask = np.asarray(train.items), np.asarray(train.mask)
     rows = np.concatenate([items, np.asarray(train.target)[:, None]], axis=1)
-    kept = np.concatenate([mask, np.ones((len(train), 1), bool)], axis=1)
-    offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
-    return Sequences(items=rows[kept].astype(np.int32), offsets=offsets)
+    is_item = np.concatenate([mask, np.ones((len(train), 1), bool)], axis=1)
+    offsets = np.concatenate([[0], np.cumsum(is_item.sum(1))]).astype(np.int32)
+    return Sequences(items=rows[is_item].astype(np.int32), offsets=offsets)
 
 
 def batch_rows(
     key: jax.Array, step: Int[Array, ""] | int, steps: int, batch_size: int, num_examples: int
 ) -> Int[Array, "T B"]:
-    """Rows of the examples for steps ``step .. step + steps − 1``: a function of key and step alone.
+    """Returns the examples of steps ``step .. step + steps − 1``, which depend on key and step alone.
 
-    Each epoch is a fresh permutation cut into whole batches, so a batch never holds an example twice.
+    Each epoch is a new permutation that is split into full batches, so a batch never contains an example twice.
 
     Args:
-        key: the run's, the same for every interval.
+        key: a JAX key, the same for every interval of a run.
         step: steps taken so far.
-        steps: T, how many to plan.
+        steps: T, the number of steps.
         batch_size: B, at most ``num_examples``.
         num_examples: E.
     """
     per_epoch = num_examples // batch_size
 
     def batch(step: Int[Array, ""]) -> Int[Array, " B"]:
-        place = step % per_epoch * batch_size + jnp.arange(batch_size)
-        return permuted_index(jax.random.fold_in(key, step // per_epoch), place, num_examples)
+        index = step % per_epoch * batch_size + jnp.arange(batch_size)
+        return permuted_index(jax.random.fold_in(key, step // per_epoch), index, num_examples)
 
     return jax.vmap(batch)(step + jnp.arange(steps))

@@ -1,4 +1,4 @@
-"""What makes a training run the run it is: enough to refuse a checkpoint of another one, and to say why."""
+"""The fingerprint of a training run: plain values by which a checkpoint of another run is recognized and refused."""
 
 import functools
 import hashlib
@@ -14,140 +14,151 @@ import optax
 
 from alkd_jax.models import Params, init_params
 from alkd_jax.training.steppers.dense import TrainingData, TrainState, TrainStep
-from alkd_jax.training.steppers.lazy_rows import RowProgram, RowState
+from alkd_jax.training.steppers.lazy_rows import RowTrainState, RowTrainStep
 
 _PACKAGES = ("alkd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def identity(
-    program: TrainStep,
+def fingerprint(
+    train_step: TrainStep,
     keys: jax.Array,
     state: TrainState,
     initial: Params | None,
     extra_params_init: Callable[[jax.Array, Any], Params] | None,
-    material: TrainingData,
+    data: TrainingData,
     *,
     length: int,
 ) -> dict[str, Any]:
-    """Describes a run by plain values: the same run gives the same ones.
+    """Describes a run of :func:`alkd_jax.training.fit` by plain values; the same run has the same fingerprint.
 
     Args:
-        program: what is compiled in, for one device; loss and optimizer are told apart by what they compute.
-        keys: ``[S]`` of the seeds.
-        state: shapes of the state.
-        initial: parameters to start from, if given; those that are drawn follow from keys, model and what draws them.
-            Their values would not do: drawn on a mesh, some may differ in the last bit.
-        extra_params_init: draws further collections, if given.
-        material: what is learned from.
-        length: L that fresh parameters are drawn for.
+        train_step: the static arguments, for one device. Loss and optimizer are identified by what they compute.
+        keys: ``[S]`` the seeds' keys.
+        state: the shapes of the state, with a leading seed axis.
+        initial: the initial parameters, if given. Random ones are identified by keys, model and initializer, since
+            their values on a mesh may differ in the last bit.
+        extra_params_init: the initializer of further collections, if given.
+        data: what training reads.
+        length: L, the number of positions that random parameters are drawn for.
     """
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
 
-    def loss(state: TrainState, material: TrainingData, key: jax.Array) -> jax.Array:
-        examples = first(material.examples) if material.examples.weight.ndim == 2 else material.examples
-        own = TrainingData(examples, material.source, material.validation, material.loss_inputs)
-        batch = program.batch(own, jnp.arange(2), jnp.int32(0))
-        return program.loss(first(state.params), batch, key)
+    def loss(state: TrainState, data: TrainingData, key: jax.Array) -> jax.Array:
+        examples = first(data.examples) if data.examples.weight.ndim == 2 else data.examples
+        seed_data = TrainingData(examples, data.source, data.validation, data.loss_inputs)
+        batch = train_step.gather_batch(seed_data, jnp.arange(2), jnp.int32(0))
+        return train_step.loss(first(state.params), batch, key)
 
     def update(state: TrainState) -> tuple[Any, Any]:
         params, opt_state = first(state.params), first(state.opt_state)
-        return optax.with_extra_args_support(program.optimizer).update(params, opt_state, params, step=jnp.int32(0))
+        return optax.with_extra_args_support(train_step.optimizer).update(params, opt_state, params, step=jnp.int32(0))
 
-    computed = {"loss": _computation(loss, state, material, keys[0]), "optimizer": _computation(update, state)}
-    computed |= {"draws": _draws(program.model, keys[0], initial, extra_params_init, length)}
-    sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "patience": program.patience}
-    sizes |= {"recall_at": program.recall_at}
-    return _of_run(program.model, keys, initial, material, computed | sizes)
+    values = {
+        "loss": _jaxpr_digest(loss, state, data, keys[0]),
+        "optimizer": _jaxpr_digest(update, state),
+        "initializer": _initializer_digest(train_step.model, keys[0], initial, extra_params_init, length),
+        "batch_size": train_step.batch_size,
+        "steps_per_validation": train_step.steps,
+        "patience": train_step.patience,
+        "recall_at": train_step.recall_at,
+    }
+    return _with_common_values(train_step.model, keys, initial, data, values)
 
 
-def row_identity(
-    program: RowProgram,
+def row_fingerprint(
+    train_step: RowTrainStep,
     key: jax.Array,
-    state: RowState,
+    state: RowTrainState,
     initial: Params | None,
-    material: TrainingData,
+    data: TrainingData,
     *,
     length: int,
     **options: Any,
 ) -> dict[str, Any]:
-    """:func:`identity` of one seed of training by rows.
+    """Describes one seed of :func:`alkd_jax.training.fit_large`, as :func:`fingerprint` does.
 
     Args:
-        program: what is compiled in, for one device.
-        key: the seed's; where there are no initial parameters, it decides them too.
-        state: shapes of the state.
-        initial: parameters to start from, if given.
-        material: what is learned from.
-        length: L that fresh parameters are drawn for.
+        train_step: the static arguments, for one device.
+        key: the seed's key; it also decides random initial parameters.
+        state: the shapes of the state.
+        initial: the initial parameters, if given.
+        data: what training reads.
+        length: L, the number of positions that random parameters are drawn for.
         **options: further plain values.
     """
 
-    def loss(state: RowState, material: TrainingData, key: jax.Array) -> jax.Array:
-        gathered = program.gathered(state.tables, program.batch(material, jnp.arange(2), jnp.int32(0)), key)
+    def loss(state: RowTrainState, data: TrainingData, key: jax.Array) -> jax.Array:
+        batch = train_step.gather_batch(data, jnp.arange(2), jnp.int32(0))
+        gathered = train_step.gather_rows(state.tables, batch, key)
         return gathered.loss(gathered.tables, state.dense)
 
-    def update(state: RowState) -> tuple[Any, Any]:
-        optimizer = optax.with_extra_args_support(program.optimizer)
+    def update(state: RowTrainState) -> tuple[Any, Any]:
+        optimizer = optax.with_extra_args_support(train_step.optimizer)
         return optimizer.update(state.dense, state.opt_state, state.dense, step=jnp.int32(0))
 
-    def update_rows(state: RowState) -> list[Any]:
-        ids = jnp.arange(2)
-        return [program.rows.update(leaf, state.slots[name], ids, leaf[:2]) for name, leaf in state.tables.items()]
+    def update_rows(state: RowTrainState) -> list[Any]:
+        ids, row_update = jnp.arange(2), train_step.row_optimizer.update
+        return [row_update(leaf, state.slots[name], ids, leaf[:2]) for name, leaf in state.tables.items()]
 
-    computed = {"loss": _computation(loss, state, material, key), "optimizer": _computation(update, state)}
-    computed |= {"row_optimizer": _computation(update_rows, state)}
-    computed |= {"draws": _draws(program.model, key, initial, None, length)}
-    sizes = {"batch_size": program.batch_size, "steps_per_validation": program.steps, "recall_at": program.recall_at}
-    return _of_run(program.model, key, initial, material, computed | sizes | options)
+    values = {
+        "loss": _jaxpr_digest(loss, state, data, key),
+        "optimizer": _jaxpr_digest(update, state),
+        "row_optimizer": _jaxpr_digest(update_rows, state),
+        "initializer": _initializer_digest(train_step.model, key, initial, None, length),
+        "batch_size": train_step.batch_size,
+        "steps_per_validation": train_step.steps,
+        "recall_at": train_step.recall_at,
+    }
+    return _with_common_values(train_step.model, key, initial, data, values | options)
 
 
-def _draws(
+def _initializer_digest(
     model: Any,
     key: jax.Array,
     initial: Params | None,
     extra_params_init: Callable[[jax.Array, Any], Params] | None,
     length: int,
 ) -> str:
-    """A digest of what draws parameters."""
+    """Returns a digest of the computation of the random parameters."""
 
-    def draw(key: jax.Array) -> tuple[Params, Params]:
-        own = init_params(key, model, length=length) if initial is None else {}
-        return own, {} if extra_params_init is None else extra_params_init(key, model)
+    def init(key: jax.Array) -> tuple[Params, Params]:
+        model_params = init_params(key, model, length=length) if initial is None else {}
+        return model_params, {} if extra_params_init is None else extra_params_init(key, model)
 
-    return _computation(draw, key)
+    return _jaxpr_digest(init, key)
 
 
-def _of_run(
-    model: Any, keys: jax.Array, initial: Params | None, material: TrainingData, more: dict[str, Any]
+def _with_common_values(
+    model: Any, keys: jax.Array, initial: Params | None, data: TrainingData, values: dict[str, Any]
 ) -> dict[str, Any]:
-    """What all training has."""
+    """Adds the values that all kinds of training have."""
     return {
         "model": repr(model).replace("\n", " "),
-        **more,
-        # What comes of the keys tells as well how random numbers are made here.
-        "seeds": _digest(jax.random.key_data(jax.vmap(jax.random.split)(keys.reshape(-1)))),
-        "initial": "drawn" if initial is None else _digest(initial),
-        "examples": _digest(material.examples),
-        "train": _digest(material.source),
-        "validation": _digest(material.validation),
-        "loss_inputs": _digest(material.loss_inputs),
+        **values,
+        # Numbers derived from the keys, so that another random number generator gives another fingerprint.
+        "seeds": _array_digest(jax.random.key_data(jax.vmap(jax.random.split)(keys.reshape(-1)))),
+        "initial": "random" if initial is None else _array_digest(initial),
+        "examples": _array_digest(data.examples),
+        "train": _array_digest(data.source),
+        "validation": _array_digest(data.validation),
+        "loss_inputs": _array_digest(data.loss_inputs),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 
-def _computation(function: Any, *arguments: Any) -> str:
-    """A digest of what a function computes: its program, without the addresses that change from run to run."""
-    # Described, since arrays that lie on a mesh would have it named in the program.
+def _jaxpr_digest(function: Any, *arguments: Any) -> str:
+    """Returns a digest of what a function computes: its jaxpr without memory addresses, which differ between runs."""
+    # The function is traced with shapes: arrays on a mesh would put the mesh into the jaxpr.
     leaves, tree = jax.tree.flatten(arguments)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    program = jax.make_jaxpr(lambda *leaves: function(*jax.tree.unflatten(tree, leaves)))(*shapes)
-    text = re.sub(r"0x[0-9a-f]+", "", str(program))
-    # Arrays a function has brought along are no part of the text.
-    return hashlib.sha256(f"{text} {_digest(program.consts)}".encode()).hexdigest()[:16]
+    jaxpr = jax.make_jaxpr(lambda *leaves: function(*jax.tree.unflatten(tree, leaves)))(*shapes)
+    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr))
+    # The text of a jaxpr does not contain the values of its constants.
+    return hashlib.sha256(f"{text} {_array_digest(jaxpr.consts)}".encode()).hexdigest()[:16]
 
 
-def _digest(tree: Any) -> str:
-    """A digest of the arrays of a tree."""
+def _array_digest(tree: Any) -> str:
+    """Returns a digest of the arrays of a tree."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,8 +1,8 @@
-"""Training from the host's side: what is asked is checked, intervals are run one after the other, curves are kept.
+"""Training on the host: it checks the arguments, runs one interval after the other, and records learning curves.
 
-The data lie on the device once. A program scans over the steps of an interval, validates, and keeps the best
-parameters; the host only reads a few numbers between intervals. Seed s of a run is the same computation whether it
-runs alone or beside others.
+The data are put on the device once. A compiled program scans over the steps of an interval, validates, and keeps the
+best parameters; between intervals the host reads only a few numbers. The computation of a seed does not depend on which
+seeds are trained beside it.
 """
 
 import contextlib
@@ -21,38 +21,35 @@ from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.training import seeds as seed_groups
+from alkd_jax.training.arguments import check_arguments, check_examples, device_put, select_examples
 from alkd_jax.training.checkpoints import TrainingCheckpointer, TrainingFolder, open_checkpoints
-from alkd_jax.training.examples import (
-    AnyExamples,
-    Examples,
-    Positions,
-    cloze_examples,
-    last_item_examples,
-    prefix_examples,
-    sequences_of,
-)
-from alkd_jax.training.fingerprint import identity
+from alkd_jax.training.examples import AnyExamples
+from alkd_jax.training.fingerprint import fingerprint
 from alkd_jax.training.results import FitResult, History, Progress
 from alkd_jax.training.steppers.dense import IntervalMetrics, TrainingData, TrainState, TrainStep
 from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
-ExtraParams: TypeAlias = Callable[[jax.Array, Encoder], Params]
+ExtraParamsInit: TypeAlias = Callable[[jax.Array, Encoder], Params]
 """``extra_params_init(key, model)`` returns further collections to train beside the model's."""
 
-_EXTRA = 1
-"""Folded into a seed's initial key, so that extra parameters leave the model's own initial values as they are."""
+_EXTRA_PARAMS = 1
+"""Folded into a seed's initial key for extra parameters, so that the model's own initial values do not change."""
 
 
 def seed_keys(key: jax.Array, seeds: int | Sequence[int]) -> jax.Array:
-    """One key a seed: seed s gets the same key whichever seeds run beside it.
+    """Returns one key for each seed, which depends only on the seed's number.
+
+    Args:
+        key: a JAX key.
+        seeds: the number of seeds, or their numbers.
 
     Raises:
-        ValueError: there are no seeds, or one comes twice.
+        ValueError: there are no seeds, or a number occurs twice.
     """
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"seeds are {seeds}; expected a positive number or a list of different numbers")
+        raise ValueError(f"seeds is {seeds}; expected a positive number or a list of different numbers")
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(numbers, jnp.uint32))
 
 
@@ -69,7 +66,7 @@ def fit(
     loss: Loss | None = None,
     loss_inputs: Any = None,
     initial: Params | None = None,
-    extra_params_init: ExtraParams | None = None,
+    extra_params_init: ExtraParamsInit | None = None,
     optimizer: optax.GradientTransformation | None = None,
     learning_rate: float | optax.Schedule = 1e-3,
     weight_decay: float = 0.0,
@@ -83,257 +80,220 @@ def fit(
     checkpoints: TrainingFolder | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
-    """Trains a backbone, every seed in the same program, each stopping when its validation recall stops rising.
+    """Trains a backbone with several seeds, each with early stopping on its validation recall.
 
     Args:
-        key: consumed; with the seed's number it decides initial values, batches and dropout.
+        key: a JAX key; with a seed's number it decides the seed's initial values, batches and dropout. Consumed.
         model: a backbone.
-        train: sessions to learn from.
-        validation: sessions that decide when to stop and which parameters are kept.
-        seeds: how many seeds, 0 … seeds − 1, or their numbers.
-        targets: "last" learns the held-out items, as the paper; "all" every item, given those before; "cloze" every
-            item, given the others.
-        sequences: whole training sessions for "all" and "cloze"; by default as much of them as ``train`` holds.
-        examples: what to learn, in place of ``targets``. With a seed axis, each seed its own.
-        loss: default :func:`alkd_jax.objectives.in_batch_loss`. The same function object reuses a compilation.
-        loss_inputs: arrays the loss finds in ``batch.aside``, the same for all seeds.
-        initial: parameters to start from, with a leading seed axis; drawn afresh if not given.
-        extra_params_init: draws further collections that are trained along and dropped at the end.
-        optimizer: default Adam, AdamW where ``weight_decay`` is not 0. One that takes ``step=`` is given it.
+        train: sessions to train on.
+        validation: sessions for early stopping and the choice of the best parameters.
+        seeds: the number of seeds, which are then 0 … seeds − 1, or their numbers.
+        targets: "last" predicts each session's held-out item, as the paper; "all" predicts every item from those before
+            it; "cloze" predicts every item from the other ones.
+        sequences: complete training sessions for "all" and "cloze"; by default what ``train`` holds of them.
+        examples: the training examples, in place of ``targets``; with a seed axis, each seed has its own.
+        loss: the training loss, by default :func:`alkd_jax.objectives.in_batch_loss`. Passing the same function object
+            again reuses the compiled programs.
+        loss_inputs: arrays that the loss reads from ``batch.loss_inputs``, the same for all seeds.
+        initial: initial parameters with a leading seed axis; by default random ones.
+        extra_params_init: initializes further collections, which are trained along and not returned.
+        optimizer: by default Adam, or AdamW where ``weight_decay`` is not 0. An optimizer whose ``update`` takes a
+            keyword ``step`` receives the number of steps taken.
         learning_rate: of the default optimizer; a number, or an optax schedule over steps.
-        weight_decay: of the default optimizer, decoupled.
-        batch_size: examples a step, drawn without replacement; all of them where there are fewer.
-        max_steps: at most so many steps.
-        steps_per_validation: length of the compiled interval.
-        patience: validations without a better recall after which a seed stops.
+        weight_decay: decoupled weight decay of the default optimizer.
+        batch_size: examples in a step, sampled without replacement; all examples where there are fewer.
+        max_steps: the largest number of steps.
+        steps_per_validation: steps of an interval, after each of which there is a validation.
+        patience: validations without a higher recall after which a seed stops.
         recall_at: k of the validation recall.
-        validation_batch: sessions whose scores are in memory at a time, per seed.
+        validation_batch: sessions whose scores are in memory at a time, for each seed.
         progress: called after each validation.
-        checkpoints: where the state is kept while training; the same call goes on from there, to the same result.
-        mesh: devices to train on, see :func:`alkd_jax.sharding.make`; by default the first. Item tables and what the
-            optimizer keeps of them lie in parts, batches are cut where the data axis divides them. Results are those
-            of one device but for the order of sums, and training may go on under another mesh.
+        checkpoints: a folder for checkpoints; the same call again continues from the newest one, with the same result.
+        mesh: the devices to train on, see :func:`alkd_jax.sharding.make_mesh`; by default the first device. Item tables
+            and their optimizer state are sharded by rows, and batches are split where the data axis divides them.
+            Results differ from those of one device only by the order of sums. Training may continue on another mesh.
 
     Returns:
         The best parameters of each seed and the learning curves.
 
     Raises:
-        ValueError: a split is empty, an id out of range, a size below 1; the checkpoints are another run's.
-        FloatingPointError: the training loss is not finite; names seed and step.
+        ValueError: a split is empty, an id is out of range, or a size is below 1; or the checkpoints belong to another
+            training run.
+        FloatingPointError: the training loss is not finite; the error names seed and step.
+
+    Example:
+        >>> ds = alkd.data.synthetic(num_items=100, num_sessions=300)
+        >>> model = alkd.models.create("fpmc", num_items=ds.num_items, dim=10)
+        >>> fitted = alkd.fit(jax.random.key(0), model, ds.train, ds.validation, seeds=2, max_steps=20)
+        >>> fitted.params["params"]["output_embedding"].shape
+        (2, 101, 10)
     """
-    watch = {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
+    stopping = {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
     sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
-    _check(model, train, validation, sizes | watch)
-    examples, source = _what_to_learn(train, targets, sequences, examples)
-    _check_examples(model, source, examples)
+    check_arguments(model, train, validation, sizes | stopping)
+    examples, source = select_examples(train, targets, sequences, examples)
+    check_examples(model, source, examples)
     keys = seed_keys(key, seeds)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    (own, more), layout = _first_params(init_keys, model, train.items.shape[1], initial, extra_params_init, mesh)
+    length = train.items.shape[1]
+    model_params, extra_params, layout = _init_params(init_keys, model, length, initial, extra_params_init, mesh)
     adam = Adam(learning_rate, weight_decay)
-    program = TrainStep(
+    train_step = TrainStep(
         model=model,
         loss=in_batch_loss(model) if loss is None else loss,
-        optimizer=_default_optimizer(adam) if optimizer is None else optimizer,
+        optimizer=default_optimizer(adam) if optimizer is None else optimizer,
         batch_size=min(batch_size, examples.weight.shape[-1]),
         steps=min(steps_per_validation, max_steps),
         layout=layout,
         adam=adam if optimizer is None else None,
-        **watch,
+        **stopping,
     )
-    material, run_keys = _placed((TrainingData(examples, source, validation, loss_inputs), run_keys), layout)
+    data, run_keys = device_put((TrainingData(examples, source, validation, loss_inputs), run_keys), layout)
     with sharding.use_mesh(mesh):
-        groups = seed_groups.split(program, run_keys, material)
-        states = seed_groups.start(program, {**own, **more}, own, groups)
-    with _kept(checkpoints, program, keys, states, initial, extra_params_init, material, train.items.shape[1]) as kept:
-        return _run(program, groups, states, max_steps, progress, kept)
+        groups = seed_groups.split_seeds(train_step, run_keys, data)
+        states = seed_groups.init_states(train_step, {**model_params, **extra_params}, model_params, groups)
+    with _open_checkpoints(
+        checkpoints, train_step, keys, states, initial, extra_params_init, data, length
+    ) as checkpointer:
+        return _run(train_step, groups, states, max_steps, progress, checkpointer)
+
+
+@functools.lru_cache(maxsize=64)
+def default_optimizer(adam: Adam) -> optax.GradientTransformation:
+    """Returns one object for equal hyperparameters, so that a second training reuses the first one's compilation."""
+    return adam.as_optax()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="length")
-def _draw(
-    draw: Callable[..., Params], model: Encoder, layout: sharding.Layout | None, keys: jax.Array, **options: int
+def _init_seeds(
+    init: Callable[..., Params], model: Encoder, layout: sharding.Layout | None, keys: jax.Array, **options: int
 ) -> Params:
-    """Parameters of every seed, in one program rather than one an array; on a mesh each device draws its own part."""
-    params = jax.vmap(lambda key: draw(key, model, **options))(keys)
-    return params if layout is None else layout.stacked.pad_rows(params)
+    """Initializes the parameters of every seed in one program; on a mesh each device initializes its own shard."""
+    params = jax.vmap(lambda key: init(key, model, **options))(keys)
+    return params if layout is None else layout.with_seed_axis.pad_rows(params)
 
 
-def _placed(tree: Any, layout: sharding.Layout | None) -> Any:
-    """Arrays on the device, on a mesh on every one."""
-    return jax.device_put(tree) if layout is None else sharding.device_put_global(tree, layout.whole)
-
-
-def _kept(
-    checkpoints: TrainingFolder | None,
-    program: TrainStep,
-    keys: jax.Array,
-    states: list[TrainState],
-    initial: Params | None,
-    extra_params_init: ExtraParams | None,
-    material: TrainingData,
-    length: int,
-) -> contextlib.AbstractContextManager[TrainingCheckpointer | None]:
-    """The open folder of checkpoints, where there is one."""
-    if checkpoints is None:
-        return contextlib.nullcontext()
-    layout = program.layout
-    with sharding.use_mesh(None if layout is None else layout.mesh):
-        shapes = state = seed_groups.joined(program, states)
-    if initial is not None:
-        initial = state.best_params if layout is None else layout.stacked.to_host(state.best_params)
-    if layout is not None:
-        # Told in the model's own shapes and for one device: the mesh is no part of what a training is.
-        params = jax.eval_shape(layout.stacked.unpad_rows, state.params)
-        opt_state = jax.eval_shape(jax.vmap(program.optimizer.init), params)
-        own = {name: params[name] for name in state.best_params}
-        shapes = dataclasses.replace(state, params=params, opt_state=opt_state, best_params=own)
-        program = dataclasses.replace(program, layout=None)
-    told = identity(program, keys, shapes, initial, extra_params_init, material, length=length)
-    return open_checkpoints(checkpoints, told, state)
-
-
-def _first_params(
+def _init_params(
     keys: jax.Array,
     model: Encoder,
     length: int,
     initial: Params | None,
-    extra_params_init: ExtraParams | None,
+    extra_params_init: ExtraParamsInit | None,
     mesh: jax.sharding.Mesh | None,
-) -> tuple[tuple[Params, Params], sharding.Layout | None]:
-    """The model's parameters and the further ones of every seed, and how they lie on the mesh."""
-    more_keys = jax.vmap(lambda key: jax.random.fold_in(key, _EXTRA))(keys)
+) -> tuple[Params, Params, sharding.Layout | None]:
+    """Returns the model's parameters and the extra ones of every seed, and how they lie on the mesh."""
+    extra_keys = jax.vmap(lambda key: jax.random.fold_in(key, _EXTRA_PARAMS))(keys)
 
-    def draw(layout: sharding.Layout | None, keys: jax.Array, more_keys: jax.Array) -> tuple[Params, Params]:
-        own = _draw(init_params, model, layout, keys, length=length) if initial is None else {}
-        return own, {} if extra_params_init is None else _draw(extra_params_init, model, layout, more_keys)
+    def init(layout: sharding.Layout | None, keys: jax.Array, extra_keys: jax.Array) -> tuple[Params, Params]:
+        model_params = _init_seeds(init_params, model, layout, keys, length=length) if initial is None else {}
+        return model_params, {} if extra_params_init is None else _init_seeds(
+            extra_params_init, model, layout, extra_keys
+        )
 
-    shapes = jax.eval_shape(functools.partial(draw, None), keys, more_keys)
-    own_shapes = shapes[0] if initial is None else initial
-    if clash := own_shapes.keys() & shapes[1].keys():
-        raise ValueError(f"extra parameters are called {sorted(clash)}, as the model's own; expected other names")
-    layout = sharding.layout_of({**own_shapes, **shapes[1]}, model.num_items + 1, mesh, lead=1)
+    shapes = jax.eval_shape(functools.partial(init, None), keys, extra_keys)
+    model_shapes = shapes[0] if initial is None else initial
+    if clash := model_shapes.keys() & shapes[1].keys():
+        raise ValueError(f"extra parameters are named {sorted(clash)}, as the model's own; expected other names")
+    layout = sharding.layout_of({**model_shapes, **shapes[1]}, model.num_items + 1, mesh, leading_axes=1)
     if layout is not None:
-        keys, more_keys = sharding.device_put_global((keys, more_keys), layout.whole)
-        layout = dataclasses.replace(layout, lead=0)
+        keys, extra_keys = sharding.device_put_global((keys, extra_keys), layout.replicated)
+        layout = dataclasses.replace(layout, leading_axes=0)
     with sharding.use_mesh(mesh):
-        own, more = draw(layout, keys, more_keys)
+        model_params, extra_params = init(layout, keys, extra_keys)
     if initial is not None:
-        own = initial if layout is None else layout.stacked.place(initial)
-    return (own, more), layout
+        model_params = initial if layout is None else layout.with_seed_axis.device_put(initial)
+    return model_params, extra_params, layout
 
 
-def _what_to_learn(
-    train: Sessions, targets: str, sequences: Sequences | None, examples: AnyExamples | None
-) -> tuple[AnyExamples, Sessions | Sequences]:
-    """The examples and what they point into."""
-    if targets not in ("last", "all", "cloze"):
-        raise ValueError(f"targets is {targets!r}; expected 'last', 'all' or 'cloze'")
-    if isinstance(examples, Examples) or (examples is None and targets == "last"):
-        return last_item_examples(train) if examples is None else examples, train
-    whole = sequences_of(train) if sequences is None else sequences
-    if examples is None:
-        length = train.items.shape[1]
-        examples = (prefix_examples if targets == "all" else cloze_examples)(whole, length=length)
-    return examples, whole
-
-
-def _check(model: Encoder, train: Sessions, validation: Sessions, steps: dict[str, int]) -> None:
-    """Raises on what would otherwise train nonsense: empty splits, ids out of range, sizes below 1."""
-    for name, number in steps.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1")
-    for name, split in (("train", train), ("validation", validation)):
-        if len(split) == 0:
-            raise ValueError(f"the {name} split is empty; expected at least one session")
-        for part, array in (("items", split.items), ("targets", split.target)):
-            low, high = int(np.min(array)), int(np.max(array))
-            least = 0 if part == "items" else 1
-            if low < least or high > model.num_items:
-                raise ValueError(f"{name} {part} span {low}..{high}; expected {least}..{model.num_items}")
-        if not np.asarray(split.mask).any(1).all():
-            raise ValueError(f"a {name} session has no known item; drop such sessions first")
-
-
-def _check_examples(model: Encoder, source: Sessions | Sequences, examples: AnyExamples) -> None:
-    """Raises where examples point past what there is."""
-    if examples.weight.shape[-1] == 0 or not np.asarray(examples.weight).any(-1).all():
-        raise ValueError("there are no examples to learn from")
-    low, high = int(np.min(examples.session)), int(np.max(examples.session))
-    if low < 0 or high >= len(source):
-        raise ValueError(f"examples name session rows up to {high} of {len(source)}")
-    if isinstance(examples, Positions):
-        low, high = int(np.min(examples.position)), int(np.max(examples.position))
-        if low < 0 or high >= len(source.items):
-            raise ValueError(f"examples name positions {low}..{high} of {len(source.items)}")
-        target = source.items
-    else:
-        target = examples.target
-    if int(np.min(target)) < 1 or int(np.max(target)) > model.num_items:
-        raise ValueError(f"example targets span {np.min(target)}..{np.max(target)}; expected 1..{model.num_items}")
-
-
-@functools.lru_cache(maxsize=64)
-def _default_optimizer(adam: Adam) -> optax.GradientTransformation:
-    """One object for equal numbers, so that a second training reuses the first one's compilation."""
-    return adam.dense()
+def _open_checkpoints(
+    checkpoints: TrainingFolder | None,
+    train_step: TrainStep,
+    keys: jax.Array,
+    states: list[TrainState],
+    initial: Params | None,
+    extra_params_init: ExtraParamsInit | None,
+    data: TrainingData,
+    length: int,
+) -> contextlib.AbstractContextManager[TrainingCheckpointer | None]:
+    """Opens the folder for checkpoints, where there is one."""
+    if checkpoints is None:
+        return contextlib.nullcontext()
+    layout = train_step.layout
+    with sharding.use_mesh(None if layout is None else layout.mesh):
+        shapes = state = seed_groups.concatenate(train_step, states)
+    if initial is not None:
+        initial = state.best_params if layout is None else layout.with_seed_axis.to_host(state.best_params)
+    if layout is not None:
+        # The fingerprint has the model's own shapes and one device: the mesh may change when training continues.
+        params = jax.eval_shape(layout.with_seed_axis.unpad_rows, state.params)
+        opt_state = jax.eval_shape(jax.vmap(train_step.optimizer.init), params)
+        model_params = {name: params[name] for name in state.best_params}
+        shapes = dataclasses.replace(state, params=params, opt_state=opt_state, best_params=model_params)
+        train_step = dataclasses.replace(train_step, layout=None)
+    run_fingerprint = fingerprint(train_step, keys, shapes, initial, extra_params_init, data, length=length)
+    return open_checkpoints(checkpoints, run_fingerprint, state)
 
 
 def _run(
-    program: TrainStep,
-    groups: list[seed_groups.Group],
+    train_step: TrainStep,
+    groups: list[seed_groups.SeedGroup],
     states: list[TrainState],
     max_steps: int,
     progress: Callable[[Progress], None] | None,
-    kept: TrainingCheckpointer | None,
+    checkpointer: TrainingCheckpointer | None,
 ) -> FitResult:
-    """Runs intervals until every seed has stopped or the steps are spent."""
-    layout = program.layout
+    """Runs intervals until every seed has stopped or there are no steps left."""
+    layout = train_step.layout
     on_mesh = functools.partial(sharding.use_mesh, None if layout is None else layout.mesh)
     recall = np.concatenate(jax.device_get([state.best_metric for state in states]))
     num_seeds = len(recall)
     steps, losses, recalls = [0], [np.full(num_seeds, np.nan)], [recall]
-    restored = None if kept is None else kept.restore()
+    restored = None if checkpointer is None else checkpointer.restore()
     if restored is not None:
-        whole, curves = restored
+        state, curves = restored
         with on_mesh():
-            states = seed_groups.cut(program, whole)
-        del whole, restored
+            states = seed_groups.split_seed_axis(train_step, state)
+        del state, restored
         steps = list(curves[0])
         losses, recalls = ([np.asarray(row) for row in curve] for curve in curves[1:])
     seconds, timed_examples = 0.0, 0
     stopped = _stopped(states)
-    began_at = steps[-1]
-    for step in range(began_at, max_steps - program.steps + 1, program.steps):
+    first_step = steps[-1]
+    for step in range(first_step, max_steps - train_step.steps + 1, train_step.steps):
         active = ~stopped
         if not active.any():
             break
         began = time.perf_counter()
         with on_mesh():
-            states, seen = seed_groups.interval(program, states, groups, np.int32(step), active)
+            states, metrics = seed_groups.run_interval(train_step, states, groups, np.int32(step), active)
         stopped = _stopped(states)
-        if step > began_at:
+        if step > first_step:
             seconds += time.perf_counter() - began
-            timed_examples += program.steps * program.batch_size * num_seeds
-        _check_finite(seen, active, step)
-        steps.append(step + program.steps)
-        losses.append(np.where(active, seen.loss, np.nan))
-        recalls.append(np.where(active, seen.recall, np.nan))
-        if kept is not None and kept.is_due(len(steps) - 1):
+            timed_examples += train_step.steps * train_step.batch_size * num_seeds
+        _check_finite(metrics, active, step)
+        steps.append(step + train_step.steps)
+        losses.append(np.where(active, metrics.loss, np.nan))
+        recalls.append(np.where(active, metrics.recall, np.nan))
+        if checkpointer is not None and checkpointer.is_due(len(steps) - 1):
             with on_mesh():
-                kept.save(steps[-1], seed_groups.joined(program, states), _as_lists(steps, losses, recalls))
+                state = seed_groups.concatenate(train_step, states)
+                checkpointer.save(steps[-1], state, _as_lists(steps, losses, recalls))
+                del state
         if progress is not None:
             speed = timed_examples / seconds if seconds else float("nan")
             progress(Progress(steps[-1], max_steps, losses[-1], recalls[-1], speed, int((~stopped).sum())))
     history = History(np.asarray(steps), np.stack(losses, 1), np.stack(recalls, 1))
     speed = timed_examples / seconds if seconds else float("nan")
     with on_mesh():
-        if kept is not None:
-            kept.save(steps[-1], seed_groups.joined(program, states), _as_lists(steps, losses, recalls))
-        found = [(state.best_params, state.best_step, state.best_metric) for state in states]
-        best, best_step, best_metric = seed_groups.joined(program, found)
+        if checkpointer is not None:
+            state = seed_groups.concatenate(train_step, states)
+            checkpointer.save(steps[-1], state, _as_lists(steps, losses, recalls))
+            del state
+        best = [(state.best_params, state.best_step, state.best_metric) for state in states]
+        best_params, best_step, best_metric = seed_groups.concatenate(train_step, best)
     best_step, best_metric = jax.device_get((best_step, best_metric))
-    return FitResult(
-        best if layout is None else layout.stacked.unpad_outputs(best), history, best_step, best_metric, speed
-    )
+    best_params = best_params if layout is None else layout.with_seed_axis.unpad_outputs(best_params)
+    return FitResult(best_params, history, best_step, best_metric, speed)
 
 
 def _stopped(states: list[TrainState]) -> np.ndarray:
@@ -341,15 +301,15 @@ def _stopped(states: list[TrainState]) -> np.ndarray:
 
 
 def _as_lists(steps: list[int], losses: list[np.ndarray], recalls: list[np.ndarray]) -> tuple[list[Any], ...]:
-    # A copy of each: they are written in the background while the originals grow.
+    # Copies, since they are written in the background while the originals get longer.
     return list(steps), [row.tolist() for row in losses], [row.tolist() for row in recalls]
 
 
-def _check_finite(seen: IntervalMetrics, active: np.ndarray, step: int) -> None:
-    """Raises where the loss of a seed that counts, or what a step made of the item vectors, is not finite."""
+def _check_finite(metrics: IntervalMetrics, active: np.ndarray, step: int) -> None:
+    """Raises where an active seed's loss, or its item vectors after any step of the interval, are not finite."""
     for seed in np.flatnonzero(active):
-        unsound = np.flatnonzero(~seen.sound[seed])
-        if len(unsound) or not np.isfinite(seen.loss[seed]):
-            last = len(seen.sound[seed])
-            first = int(unsound[0]) + 1 if len(unsound) else last
+        bad_steps = np.flatnonzero(~metrics.is_finite[seed])
+        if len(bad_steps) or not np.isfinite(metrics.loss[seed]):
+            last = len(metrics.is_finite[seed])
+            first = int(bad_steps[0]) + 1 if len(bad_steps) else last
             raise FloatingPointError(f"the loss of seed {seed} is not finite at step {step + first}")

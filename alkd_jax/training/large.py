@@ -1,4 +1,4 @@
-"""Training on catalogues whose tables leave no room for a gradient of their size."""
+"""Training on catalogues so large that there is no memory for a gradient of the size of the item tables."""
 
 import dataclasses
 import functools
@@ -14,11 +14,12 @@ from alkd_jax import objectives, sharding
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.ops import embedding
 from alkd_jax.ops.embedding import RowOptimizer
-from alkd_jax.training import gathered
+from alkd_jax.training import gathered_rows
+from alkd_jax.training.arguments import check_arguments, check_examples, device_put, select_examples
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
-from alkd_jax.training.fit import _check, _check_examples, _default_optimizer, _placed, _what_to_learn, seed_keys
-from alkd_jax.training.loop import Outcome, RowRun, Tell
+from alkd_jax.training.fit import default_optimizer, seed_keys
+from alkd_jax.training.loop import Report, RowTrainingLoop, SeedResult
 from alkd_jax.training.results import FitResult, History, Progress
 from alkd_jax.training.steppers import lazy_rows
 from alkd_jax.training.steppers.dense import TrainingData
@@ -26,8 +27,9 @@ from alkd_jax.training.steppers.row_sparse_adam import Adam
 from alkd_jax.types import Sequences, Sessions
 
 _PER_ITEM = ("log_frequency",)
-"""What of ``loss_inputs`` has a row an item."""
-_WHOLE_CATALOGUE = (objectives.full_softmax, objectives.distilled_softmax, objectives.self_normalized_softmax)
+"""The ``loss_inputs`` that have one row for each item."""
+
+_FULL_CATALOGUE_LOSSES = (objectives.full_softmax, objectives.distilled_softmax, objectives.self_normalized_softmax)
 
 
 def fit_large(
@@ -40,7 +42,7 @@ def fit_large(
     targets: str = "last",
     sequences: Sequences | None = None,
     examples: AnyExamples | None = None,
-    loss_of: gathered.LossOf = objectives.in_batch_loss,
+    make_loss: gathered_rows.MakeLoss = objectives.in_batch_loss,
     loss_inputs: Any = None,
     initial: Params | None = None,
     row_optimizer: RowOptimizer | None = None,
@@ -58,107 +60,125 @@ def fit_large(
     checkpoints: TrainingFolder | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
-    """:func:`alkd_jax.training.fit` for a large catalogue: a step costs what its batch costs.
+    """Trains as :func:`alkd_jax.training.fit` does, for a large catalogue: the cost of a step is that of its batch.
 
-    Only the rows of the item tables that a batch names are read, differentiated and written; no gradient and no score
-    of the catalogue's size is ever made, tables and slots are changed in place. With SGD or Adagrad it is the training
-    :func:`~alkd_jax.training.fit` does, step for step; Adam is lazy, see :mod:`alkd_jax.ops.embedding`.
+    Only the rows of the item tables that a batch refers to are read, differentiated and written. No array of gradients
+    or scores has the size of the catalogue, and tables and slots are updated in place. With SGD or Adagrad the steps
+    are those of :func:`~alkd_jax.training.fit`; Adam is lazy, see :mod:`alkd_jax.ops.embedding`.
 
     Args:
-        key: consumed; with the seed's number it decides initial values, batches, dropout and draws as in ``fit``.
+        key: a JAX key; with a seed's number it decides initial values, batches, dropout and samples as in ``fit``.
+            Consumed.
         model: a backbone.
-        train: sessions to learn from.
-        validation: sessions that decide when to stop.
-        seeds: how many seeds, or their numbers: trained one after the other, since memory is for the tables of one.
-            By default seed 0 alone, and parameters without a seed axis.
-        targets: with ``sequences`` and ``examples`` as in ``fit``; all seeds have the same examples.
-        loss_of: gives a loss for a backbone: in-batch or sampled, such as
+        train: sessions to train on.
+        validation: sessions for early stopping and the choice of the best parameters.
+        seeds: the number of seeds, or their numbers; they are trained one after the other, since the memory is for one
+            seed's tables. By default seed 0 alone, whose parameters have no seed axis.
+        targets: as in ``fit``.
+        sequences: as in ``fit``.
+        examples: as in ``fit``, but the same for all seeds.
+        make_loss: binds an in-batch or sampled loss to a backbone, such as
             ``functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64)``.
-        loss_inputs: a dictionary that the loss finds in ``batch.loss_inputs``; "sampler" may be drawn from,
-            "log_frequency" has a row an item, the rest is handed on as it is.
-        initial: parameters to start from, without a seed axis; drawn afresh if not given.
-        row_optimizer: of the item tables; default row-wise Adagrad at rate 0.05 from an accumulator of 0.
-        optimizer: of the other parameters; default Adam at rate 1e-3.
-        table_dtype: tables are stored in; bfloat16 rows are rounded at random, arithmetic is in float32.
-        batch_size: with ``max_steps``, ``steps_per_validation``, ``patience``, ``recall_at`` and ``validation_batch``
-            as in ``fit``.
-        validation_sessions: at most so many sessions, drawn at random, are ranked.
-        keep_best: returns the parameters of the best validation, of which a copy is kept, on the host, or on a mesh in
-            parts beside the tables; else the last.
-        progress: as in ``fit``; where there are several seeds, numbers of all but one are NaN.
-        checkpoints: as in ``fit``, each seed's in a folder of its own. Training waits while its state is saved, since a
-            copy would take as much memory again as the tables.
-        mesh: devices to train on, as in ``fit``. What travels is a batch's rows and their gradient.
+        loss_inputs: a dictionary that the loss reads from ``batch.loss_inputs``. "sampler" is a sampler of negatives,
+            "log_frequency" has one row for each item, and other entries are passed on as they are.
+        initial: initial parameters without a seed axis; by default random ones.
+        row_optimizer: optimizer of the item tables; by default row-wise Adagrad with learning rate 0.05 and initial
+            accumulator 0.
+        optimizer: optimizer of the other parameters; by default Adam with learning rate 1e-3.
+        table_dtype: the type that tables are stored in. Arithmetic is in float32; bfloat16 rows are rounded
+            stochastically.
+        batch_size: as in ``fit``.
+        max_steps: as in ``fit``.
+        steps_per_validation: as in ``fit``.
+        patience: as in ``fit``.
+        recall_at: as in ``fit``.
+        validation_sessions: the largest number of validation sessions; where there are more, a random sample is used.
+        validation_batch: as in ``fit``.
+        keep_best: whether to return the parameters of the best validation rather than the last ones. Their copy is kept
+            on the host, or on a mesh or a CPU beside the tables.
+        progress: as in ``fit``; where there are several seeds, the numbers of all but the current one are NaN.
+        checkpoints: as in ``fit``, with a folder for each seed. Training waits while its state is saved, since a copy
+            would take the memory of the tables again.
+        mesh: the devices to train on, as in ``fit``. Only the rows of a batch and their gradient are sent between them.
 
     Returns:
-        As ``fit``. Parameters have a seed axis, and lie on the host, only where ``seeds`` is given. On a mesh, tables
-        of one seed stay in parts if their rows allow it, and are handed back on the host if not.
+        The result as of ``fit``. Only where ``seeds`` is given do parameters have a seed axis, and they are then on the
+        host. Without ``seeds``, tables on a mesh stay sharded if the model axis divides V + 1, and are returned on the
+        host if not.
 
     Raises:
-        ValueError: as ``fit``; the loss reads the whole catalogue; ``loss_inputs`` holds lists of items.
+        ValueError: as in ``fit``; or the loss reads the whole catalogue, or ``loss_inputs`` holds lists of items.
         FloatingPointError: the training loss is not finite.
     """
-    _check_large(loss_of, loss_inputs, model)
+    _check_loss(make_loss, loss_inputs, model)
     sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
     sizes |= {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
-    _check(model, train, validation, sizes | {"validation_sessions": validation_sessions})
-    examples, source = _what_to_learn(train, targets, sequences, examples)
-    _check_examples(model, source, examples)
-    first = _First(model, train.items.shape[1], jnp.dtype(table_dtype), initial)
-    program = _program(first, loss_of, row_optimizer, optimizer, mesh, examples, sizes)
+    check_arguments(model, train, validation, sizes | {"validation_sessions": validation_sessions})
+    examples, source = select_examples(train, targets, sequences, examples)
+    check_examples(model, source, examples)
+    initializer = _Initializer(model, train.items.shape[1], jnp.dtype(table_dtype), initial)
+    train_step = _train_step(initializer, make_loss, row_optimizer, optimizer, mesh, examples, sizes)
     sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
-    material = _placed(TrainingData(examples, source, sample, loss_inputs), program.layout)
-    run = functools.partial(_run, program, first, material, max_steps, patience, keep_best, checkpoints)
-    return _one_after_another(program, key, seeds, run, keep_best, max_steps, progress)
+    data = device_put(TrainingData(examples, source, sample, loss_inputs), train_step.layout)
+    run = functools.partial(_run_seed, train_step, initializer, data, max_steps, patience, keep_best, checkpoints)
+    return _run_seeds(train_step, key, seeds, run, keep_best, max_steps, progress)
 
 
 @dataclasses.dataclass(frozen=True)
-class _First:
-    """What a seed starts from: a backbone, the length of its input, the type of its tables, parameters if given."""
+class _Initializer:
+    """Makes the initial state of a seed.
+
+    Attributes:
+        model: a backbone.
+        length: L, the number of positions that random parameters are drawn for.
+        dtype: the type that tables are stored in.
+        initial: the initial parameters, if given.
+    """
 
     model: Any
     length: int
     dtype: Any
     initial: Params | None
 
-    def state(self, program: lazy_rows.RowProgram, key: jax.Array) -> lazy_rows.RowState:
-        """The state before the first step."""
+    def init(self, train_step: lazy_rows.RowTrainStep, key: jax.Array) -> lazy_rows.RowTrainState:
+        """Returns the state before the first step."""
         if self.initial is None:
-            return program.start(_first_params(program, key, self.length, self.dtype))
+            return train_step.init(_random_params(train_step, key, self.length, self.dtype))
         # The state is donated from step to step; the caller's arrays must not be.
-        copies = {name: jnp.array(leaf, dtype, copy=True) for name, (leaf, dtype) in self._given().items()}
-        return program.start({"params": copies} if program.layout is None else program.layout.place({"params": copies}))
+        copies = {name: jnp.array(leaf, dtype, copy=True) for name, (leaf, dtype) in self._given_params().items()}
+        layout = train_step.layout
+        return train_step.init({"params": copies} if layout is None else layout.device_put({"params": copies}))
 
-    def shapes(self, program: lazy_rows.RowProgram, key: jax.Array) -> lazy_rows.RowState:
-        """The shapes of the state."""
+    def shapes(self, train_step: lazy_rows.RowTrainStep, key: jax.Array) -> lazy_rows.RowTrainState:
+        """Returns the shapes of the state."""
         if self.initial is None:
-            return jax.eval_shape(lambda: self.state(program, key))
-        given = {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, (leaf, dtype) in self._given().items()}
-        fill = program.layout.pad_rows if program.layout is not None else lambda params: params
-        return jax.eval_shape(lambda params: program.start(fill(params)), {"params": given})
+            return jax.eval_shape(lambda: self.init(train_step, key))
+        shapes = {name: jax.ShapeDtypeStruct(leaf.shape, dtype) for name, (leaf, dtype) in self._given_params().items()}
+        pad_rows = train_step.layout.pad_rows if train_step.layout is not None else lambda params: params
+        return jax.eval_shape(lambda params: train_step.init(pad_rows(params)), {"params": shapes})
 
-    def _given(self) -> dict[str, tuple[Any, Any]]:
-        """The parameters given, and the types they are stored in."""
-        tables, given = lazy_rows.item_tables(self.model), self.initial["params"]  # type: ignore[index]
-        return {name: (leaf, self.dtype if name in tables else leaf.dtype) for name, leaf in given.items()}
+    def _given_params(self) -> dict[str, tuple[Any, Any]]:
+        """Returns the given parameters and the types they are stored in."""
+        tables, params = lazy_rows.item_tables(self.model), self.initial["params"]  # type: ignore[index]
+        return {name: (leaf, self.dtype if name in tables else leaf.dtype) for name, leaf in params.items()}
 
 
-def _program(
-    first: _First,
-    loss_of: gathered.LossOf,
+def _train_step(
+    initializer: _Initializer,
+    make_loss: gathered_rows.MakeLoss,
     row_optimizer: RowOptimizer | None,
     optimizer: optax.GradientTransformation | None,
     mesh: jax.sharding.Mesh | None,
     examples: AnyExamples,
     sizes: dict[str, int],
-) -> lazy_rows.RowProgram:
-    """What is compiled in."""
-    model = first.model
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=first.length))
-    return lazy_rows.RowProgram(
-        binding=gathered.Binding(model, loss_of, _PER_ITEM),
-        rows=_default_rows() if row_optimizer is None else row_optimizer,
-        optimizer=_default_optimizer(Adam(1e-3)) if optimizer is None else optimizer,
+) -> lazy_rows.RowTrainStep:
+    """Returns the static arguments of the compiled programs."""
+    model = initializer.model
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=initializer.length))
+    return lazy_rows.RowTrainStep(
+        binding=gathered_rows.LossBinding(model, make_loss, _PER_ITEM),
+        row_optimizer=_default_row_optimizer() if row_optimizer is None else row_optimizer,
+        optimizer=default_optimizer(Adam(1e-3)) if optimizer is None else optimizer,
         batch_size=min(sizes["batch_size"], examples.weight.shape[-1]),
         steps=min(sizes["steps_per_validation"], sizes["max_steps"]),
         recall_at=sizes["recall_at"],
@@ -167,144 +187,148 @@ def _program(
     )
 
 
-def _run(
-    program: lazy_rows.RowProgram,
-    first: _First,
-    material: TrainingData,
+def _run_seed(
+    train_step: lazy_rows.RowTrainStep,
+    initializer: _Initializer,
+    data: TrainingData,
     max_steps: int,
     patience: int,
     keep_best: bool,
     checkpoints: TrainingFolder | None,
-    number: int,
+    seed: int,
     key: jax.Array,
-    tell: Tell,
-) -> Outcome:
-    """One seed."""
-    init_key, run_key = _placed(tuple(jax.random.split(key)), program.layout)
-    start = functools.partial(first.state, program, init_key)
-    shapes = first.shapes(program, init_key)
-    run = RowRun(program, run_key, start, shapes, material, max_steps, patience, keep_best)
+    report: Report,
+) -> SeedResult:
+    """Trains one seed."""
+    init_key, run_key = device_put(tuple(jax.random.split(key)), train_step.layout)
+    init = functools.partial(initializer.init, train_step, init_key)
+    shapes = initializer.shapes(train_step, init_key)
+    loop = RowTrainingLoop(train_step, run_key, init, shapes, data, max_steps, patience, keep_best)
     if checkpoints is not None:
-        checkpoints = dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{number}")
-    with run.folder(checkpoints, key, first.initial, first.length) as kept:
-        return run.run(kept, tell)
+        checkpoints = dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{seed}")
+    with loop.open_checkpoints(checkpoints, key, initializer.initial, initializer.length) as checkpointer:
+        return loop.run(checkpointer, report)
 
 
-def _one_after_another(
-    program: lazy_rows.RowProgram,
+def _run_seeds(
+    train_step: lazy_rows.RowTrainStep,
     key: jax.Array,
     seeds: int | Sequence[int] | None,
-    run: Callable[[int, jax.Array, Tell], Outcome],
+    run: Callable[[int, jax.Array, Report], SeedResult],
     keep_best: bool,
     max_steps: int,
     progress: Callable[[Progress], None] | None,
 ) -> FitResult:
-    """Every seed, and what they came to; of those that are done, only the best parameters are held, on the host."""
+    """Trains all seeds one after the other; of a finished seed only the resulting parameters are kept, on the host."""
     numbers = [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    outcomes: list[Outcome] = []
+    results: list[SeedResult] = []
     stacked: dict[str, np.ndarray] = {}
-    for place, (number, seed_key) in enumerate(zip(numbers, seed_keys(key, numbers), strict=True)):
-        outcome = run(number, seed_key, _teller(progress, max_steps, len(numbers), place))
+    for index, (number, seed_key) in enumerate(zip(numbers, seed_keys(key, numbers), strict=True)):
+        result = run(number, seed_key, _reporter(progress, max_steps, len(numbers), index))
         if seeds is not None:
-            _put(stacked, _on_host(program, outcome.params), place, len(numbers))
-            outcome = outcome._replace(params=None)
-        outcomes.append(outcome)
-    params = _given_back(program, outcomes[0].params) if seeds is None else {"params": stacked}
-    return _fitted(params, outcomes, keep_best)
+            _write_seed(stacked, _to_host(train_step, result.params), index, len(numbers))
+            result = result._replace(params=None)
+        results.append(result)
+    params = _unpad_outputs(train_step, results[0].params) if seeds is None else {"params": stacked}
+    return _fit_result(params, results, keep_best)
 
 
-def _default_rows() -> RowOptimizer:
-    # A row's part of a mean over the batch is tiny: beside optax's accumulator of 0.1 or ε of 1e-7 it would not count.
+def _default_row_optimizer() -> RowOptimizer:
+    # A row's gradient of a mean over the batch is tiny: optax's defaults, an accumulator of 0.1 and ε = 1e-7, would
+    # dominate its square.
     return embedding.adagrad(0.05, rowwise=True, initial_accumulator_value=0.0, eps=1e-20)
 
 
-def _check_large(loss_of: gathered.LossOf, loss_inputs: Any, model: Encoder) -> None:
-    if getattr(loss_of, "func", loss_of) in _WHOLE_CATALOGUE:
-        raise ValueError("loss_of reads the whole catalogue; expected an in-batch or a sampled loss")
+def _check_loss(make_loss: gathered_rows.MakeLoss, loss_inputs: Any, model: Encoder) -> None:
+    if getattr(make_loss, "func", make_loss) in _FULL_CATALOGUE_LOSSES:
+        raise ValueError("make_loss is a loss over the whole catalogue; expected an in-batch or a sampled loss")
     if loss_inputs is not None and not isinstance(loss_inputs, dict):
-        raise ValueError(f"aside is a {type(loss_inputs).__name__}; expected a dictionary")
+        raise ValueError(f"loss_inputs is a {type(loss_inputs).__name__}; expected a dictionary")
     for name, value in (loss_inputs or {}).items():
         if name == "list_items":
-            raise ValueError("aside holds list_items; expected no lists of items in training by rows")
+            raise ValueError("loss_inputs has list_items; expected no lists of items in fit_large")
         if name in _PER_ITEM and len(value) != model.num_items + 1:
-            raise ValueError(f"aside's {name} has {len(value)} rows; expected {model.num_items + 1}, one an item")
+            raise ValueError(f"loss_inputs has {len(value)} rows in {name}; expected {model.num_items + 1}")
 
 
 def _sample(key: jax.Array, validation: Sessions, num: int) -> Sessions:
-    """Some sessions, in their order."""
+    """Returns a random sample of the sessions, in their order."""
     if len(validation) <= num:
         return validation
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    chosen = np.sort(rng.choice(len(validation), num, replace=False))
-    return jax.tree.map(lambda array: np.asarray(array)[chosen], validation)
+    rows = np.sort(rng.choice(len(validation), num, replace=False))
+    return jax.tree.map(np.asarray, validation).take(rows)
 
 
-def _first_params(program: lazy_rows.RowProgram, key: jax.Array, length: int, dtype: Any) -> Params:
-    """Fresh parameters, the item tables in the type they are stored in, on a mesh every part where it lies."""
-    tables = lazy_rows.item_tables(program.model)
-    # A program a table: the random words of all of them at once would be the peak of the whole training.
-    groups = [((name,), dtype) for name in tables] + [(tables, None)]
-    drawn = [_drawn(key, program, length, names, kept) for names, kept in groups]
-    return {"params": {name: leaf for group in drawn for name, leaf in group.items()}}
+def _random_params(train_step: lazy_rows.RowTrainStep, key: jax.Array, length: int, dtype: Any) -> Params:
+    """Returns random parameters, with the item tables in this type, on a mesh sharded."""
+    tables = lazy_rows.item_tables(train_step.model)
+    # One program for each table: the random bits of all tables together would need the most memory of the whole run.
+    programs = [((name,), dtype) for name in tables] + [(tables, None)]
+    parts = [_init_part(key, train_step, length, names, part_dtype) for names, part_dtype in programs]
+    return {"params": {name: leaf for part in parts for name, leaf in part.items()}}
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def _drawn(
-    key: jax.Array, program: lazy_rows.RowProgram, length: int, names: tuple[str, ...], dtype: Any
+def _init_part(
+    key: jax.Array, train_step: lazy_rows.RowTrainStep, length: int, names: tuple[str, ...], dtype: Any
 ) -> dict[str, jax.Array]:
-    """These parameters in this type; without a type, all but these."""
-    params = init_params(key, program.model, length=length)["params"]
+    """Returns the parameters of these names in this type; without a type, all parameters except these."""
+    params = init_params(key, train_step.model, length=length)["params"]
     if dtype is None:
-        chosen = {name: leaf for name, leaf in params.items() if name not in names}
+        part = {name: leaf for name, leaf in params.items() if name not in names}
     else:
-        chosen = {name: params[name].astype(dtype) for name in names}
-    return chosen if program.layout is None else program.layout.pad_rows({"params": chosen})["params"]
+        part = {name: params[name].astype(dtype) for name in names}
+    return part if train_step.layout is None else train_step.layout.pad_rows({"params": part})["params"]
 
 
-def _teller(progress: Callable[[Progress], None] | None, max_steps: int, num_seeds: int, place: int) -> Tell:
-    """What a seed's run tells, as ``fit`` tells it."""
+def _reporter(progress: Callable[[Progress], None] | None, max_steps: int, num_seeds: int, index: int) -> Report:
+    """Returns a function that passes one seed's numbers on to ``progress``."""
 
-    def tell(step: int, loss: float, recall: float, speed: float, goes_on: bool) -> None:
+    def report(step: int, loss: float, recall: float, speed: float, is_active: bool) -> None:
         if progress is None:
             return
         losses, recalls = np.full((2, num_seeds), np.nan)
-        losses[place], recalls[place] = loss, recall
-        progress(Progress(step, max_steps, losses, recalls, speed, num_seeds - 1 - place + goes_on))
+        losses[index], recalls[index] = loss, recall
+        progress(Progress(step, max_steps, losses, recalls, speed, num_seeds - 1 - index + is_active))
 
-    return tell
-
-
-def _on_host(program: lazy_rows.RowProgram, params: Params) -> dict[str, np.ndarray]:
-    """Parameters in the model's own shapes, on the host of every process."""
-    fetched = jax.tree.map(np.asarray, params) if program.layout is None else program.layout.to_host(params)
-    return fetched["params"]
+    return report
 
 
-def _given_back(program: lazy_rows.RowProgram, params: Params) -> Params:
-    """Parameters in the model's own shapes, tables in their parts where they are even; never whole on every device."""
-    if program.layout is None or program.layout.rows_held == program.layout.num_rows:
+def _to_host(train_step: lazy_rows.RowTrainStep, params: Params) -> dict[str, np.ndarray]:
+    """Copies parameters to the host of every process, in the model's own shapes."""
+    layout = train_step.layout
+    return (jax.tree.map(np.asarray, params) if layout is None else layout.to_host(params))["params"]
+
+
+def _unpad_outputs(train_step: lazy_rows.RowTrainStep, params: Params) -> Params:
+    """Returns parameters in the model's own shapes: sharded where no rows are padded, otherwise on the host.
+
+    They are never replicated on the devices, where there may be no memory for whole tables.
+    """
+    if train_step.layout is None or train_step.layout.num_padded_rows == train_step.layout.num_rows:
         return params
-    return {"params": _on_host(program, params)}
+    return {"params": _to_host(train_step, params)}
 
 
-def _put(stacked: dict[str, np.ndarray], params: dict[str, np.ndarray], place: int, num_seeds: int) -> None:
-    """Puts a seed's parameters in their place; untouched places take no memory yet."""
+def _write_seed(stacked: dict[str, np.ndarray], params: dict[str, np.ndarray], index: int, num_seeds: int) -> None:
+    """Writes one seed's parameters to arrays with a seed axis, which are allocated at the first call."""
     for name, leaf in params.items():
-        stacked.setdefault(name, np.empty((num_seeds, *leaf.shape), leaf.dtype))[place] = leaf
+        stacked.setdefault(name, np.empty((num_seeds, *leaf.shape), leaf.dtype))[index] = leaf
 
 
-def _fitted(params: Params, outcomes: Sequence[Outcome], keep_best: bool) -> FitResult:
-    """The outcome of all seeds; those that stopped early have NaN from there on."""
-    curves = [outcome.curves for outcome in outcomes]
+def _fit_result(params: Params, results: Sequence[SeedResult], keep_best: bool) -> FitResult:
+    """Combines the results of all seeds; the curves of seeds that stopped early end with NaN."""
+    curves = [result.curves for result in results]
     steps = max((curve.steps for curve in curves), key=len)
 
-    def filled(curve: list[float]) -> list[float]:
-        return curve + [np.nan] * (len(steps) - len(curve))
+    def padded(values: list[float]) -> list[float]:
+        return values + [np.nan] * (len(steps) - len(values))
 
-    losses = np.asarray([filled(curve.losses) for curve in curves])
-    recalls = np.asarray([filled(curve.recalls) for curve in curves])
-    last = np.asarray([curve.steps[curve.best if keep_best else -1] for curve in curves])
-    metric = np.asarray([curve.recalls[curve.best] for curve in curves])
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    speed = sum(outcome.timed for outcome in outcomes) / seconds if seconds else float("nan")
-    return FitResult(params, History(np.asarray(steps), losses, recalls), last, metric, speed)
+    losses = np.asarray([padded(curve.losses) for curve in curves])
+    recalls = np.asarray([padded(curve.recalls) for curve in curves])
+    best_step = np.asarray([curve.steps[curve.best if keep_best else -1] for curve in curves])
+    best_metric = np.asarray([curve.recalls[curve.best] for curve in curves])
+    seconds = sum(result.seconds for result in results)
+    speed = sum(result.timed_examples for result in results) / seconds if seconds else float("nan")
+    return FitResult(params, History(np.asarray(steps), losses, recalls), best_step, best_metric, speed)

@@ -1,4 +1,4 @@
-"""What training tells: while it runs, and when it is done."""
+"""The results of training: learning curves, the best parameters, and the progress reported after each validation."""
 
 import dataclasses
 
@@ -9,10 +9,10 @@ from alkd_jax.models import Params
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What the host saw after each validation; NaN once a seed has stopped.
+    """Learning curves with one entry for each validation; NaN after a seed has stopped.
 
     Attributes:
-        step: ``[T]`` steps taken so far; the first is 0, before any.
+        step: ``[T]`` steps taken so far; the first entry is 0, before any step.
         loss: ``[S, T]`` training loss of the interval's last batch; NaN at step 0.
         recall: ``[S, T]`` validation recall.
     """
@@ -24,14 +24,14 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """The outcome of :func:`alkd_jax.training.fit`.
+    """The result of :func:`alkd_jax.training.fit`.
 
     Attributes:
         params: the best parameters of each seed, with a leading seed axis.
         history: the learning curves.
-        best_step: ``[S]`` the step each seed's parameters are from.
+        best_step: ``[S]`` the step after which each seed had these parameters.
         best_metric: ``[S]`` their validation recall.
-        sessions_per_second: training examples a second, all seeds together, compilation left out.
+        sessions_per_second: training examples per second of all seeds together, without compilation time.
     """
 
     params: Params
@@ -43,15 +43,15 @@ class FitResult:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What an onlooker is told after each validation; means are over the seeds that were still training.
+    """The progress of training after a validation; means are over the seeds that were still training.
 
     Attributes:
         step: steps taken so far.
-        max_steps: steps at most.
+        max_steps: the largest number of steps.
         losses: ``[S]`` training loss of the interval's last batch; NaN for a seed that has stopped.
-        recalls: ``[S]`` validation recall, likewise.
-        speed: examples a second, all seeds together, compilation left out; NaN before it is known.
-        active: seeds that go on.
+        recalls: ``[S]`` validation recall; NaN for a seed that has stopped.
+        speed: training examples per second of all seeds together, without compilation time; NaN until it is known.
+        active: number of seeds that have not stopped.
     """
 
     step: int

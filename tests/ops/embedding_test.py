@@ -102,7 +102,7 @@ def test_padding_negative_and_over_range_ids_touch_no_row(name, distinct):
     table = jnp.arange(12.0).reshape(6, 2)
     slots = rows.init(table)
     ids = jnp.asarray([0, -1, -6, 6, 7, 2**30])
-    moved, after = rows.update(table, slots, ids, jnp.ones((6, 2)), distinct=distinct)
+    moved, after = rows.update(table, slots, ids, jnp.ones((6, 2)), unique_ids=distinct)
     np.testing.assert_array_equal(moved, table)
     for old, new in zip(slots[1:], after[1:], strict=True):
         np.testing.assert_array_equal(old, new)
@@ -115,7 +115,7 @@ def test_distinct_rows_need_no_sorting(name):
     ids = jnp.asarray(np.random.default_rng(0).permutation(np.arange(1, 30))[:24])
     slots = rows.init(jnp.asarray(table))
     either = [
-        rows.update(jnp.asarray(table), slots, ids, jnp.asarray(gradients[0]), distinct=told)[0]
+        rows.update(jnp.asarray(table), slots, ids, jnp.asarray(gradients[0]), unique_ids=told)[0]
         for told in (False, True)
     ]
     np.testing.assert_array_equal(*either)
@@ -161,7 +161,7 @@ def test_a_bfloat16_table_is_updated_in_float32_and_rounded_once():
 
 def test_small_steps_survive_in_a_bfloat16_table_when_rounded_at_random(key):
     rows = embedding.sgd(2.0**-12)
-    update = jax.jit(functools.partial(rows.update, distinct=True))
+    update = jax.jit(functools.partial(rows.update, unique_ids=True))
     table = jnp.ones((2, 512), jnp.bfloat16)
     ids, gradients = jnp.asarray([1]), -jnp.ones((1, 512))
     at_random = nearest = table
@@ -175,16 +175,16 @@ def test_small_steps_survive_in_a_bfloat16_table_when_rounded_at_random(key):
 
 def test_gradients_of_another_shape_are_refused():
     rows, table = OPTIMIZERS["sgd"], jnp.ones((4, 2))
-    with pytest.raises(ValueError, match=r"gradients are \(3, 2\) of ids \(2,\); expected \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"gradients have shape \(3, 2\) for ids of shape \(2,\); expected \(2, 2\)"):
         rows.update(table, rows.init(table), jnp.asarray([1, 2]), jnp.ones((3, 2)))
 
 
 @pytest.mark.parametrize("rows_an_id", [0, 100])
 def test_every_row_is_found_once_with_all_its_gradients_by_sorting_and_without(rows_an_id, monkeypatch):
-    monkeypatch.setattr(embedding, "_ROWS_AN_ID", rows_an_id)
+    monkeypatch.setattr(embedding, "_MAX_ROWS_PER_ID", rows_an_id)
     ids = np.asarray([4, -1, 4, 2, 0, 9, 6, 2, -7, 4])
     gradients = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    found = embedding.Rows(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
+    found = embedding.RowGradients(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
     place = np.asarray(found.ids)
     assert sorted(place[place < 7].tolist()) == [2, 4, 6]
     assert len(set(place.tolist())) == 10

@@ -1,4 +1,4 @@
-"""Many devices: what a mesh is made of, and, in processes of their own, eight devices and two processes."""
+"""Meshes, and, in processes of their own, training and ranking on eight devices and with two processes."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from alkd_jax import sharding
 from tests.helpers import paths, two_processes
 
 
-def test_a_mesh_is_read_from_a_text():
+def test_a_mesh_is_parsed_from_a_text():
     assert sharding.parse_mesh("data=2,model=4") == {"data": 2, "model": 4}
     assert sharding.parse_mesh(" model=3") == {"data": 1, "model": 3}
     for wrong in ("", "data", "data=0", "data=-1", "rows=2", "data=2,data=2", "data=2;model=4", "model=²"):
-        with pytest.raises(ValueError, match="expected numbers from 1, as in 'data=2,model=4'"):
+        with pytest.raises(ValueError, match="expected sizes of at least 1, as in 'data=2,model=4'"):
             sharding.parse_mesh(wrong)
 
 
@@ -27,12 +27,12 @@ def test_a_mesh_needs_its_devices():
     assert dict(sharding.make_mesh("data=1").shape) == {"data": 1, "model": 1}
     needed = 2 * len(jax.devices())
     with pytest.raises(
-        ValueError, match=rf"data=2,model={needed // 2} needs {needed} devices; there are {needed // 2}"
+        ValueError, match=rf"mesh is data=2,model={needed // 2}; expected at most {needed // 2} devices"
     ):
         sharding.make_mesh(f"data=2,model={needed // 2}")
 
 
-def test_without_a_mesh_none_holds():
+def test_without_a_mesh_there_is_no_current_mesh():
     assert sharding.current_mesh() is None
     with sharding.use_mesh(None):
         assert sharding.current_mesh() is None
@@ -45,7 +45,7 @@ def test_without_a_mesh_none_holds():
 @pytest.mark.parametrize("file", ["on_eight_devices.py", "rows_on_eight_devices.py"])
 def test_eight_devices(file, marked):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    # The library that lies beside these tests, whichever is installed.
+    # The library of this checkout, whichever is installed.
     environment["PYTHONPATH"] = str(paths.ROOT)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
     command = [sys.executable, "-m", "pytest", *options, f"tests/helpers/{file}"]
@@ -53,7 +53,7 @@ def test_eight_devices(file, marked):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("part", ["by_tables", pytest.param("by_rows", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", ["dense", pytest.param("row_sparse", marks=pytest.mark.slow)])
 def test_two_processes(tmp_path, part):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -76,8 +76,8 @@ def test_two_processes(tmp_path, part):
         )
         for number in range(2)
     ]
-    told = [process.communicate(timeout=1200)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "\n".join(told)[-6000:]
+    outputs = [process.communicate(timeout=1200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)[-6000:]
     work = two_processes.PARTS[part]
     alone = work(None, None, max_steps=10)
     for number in range(2):
@@ -87,15 +87,15 @@ def test_two_processes(tmp_path, part):
                     np.testing.assert_array_equal(found[name], expected)
                 else:
                     np.testing.assert_allclose(found[name], expected, atol=2e-5, err_msg=name)
-    # What two processes have kept is the finished training of one.
-    taken_up = work(None, tmp_path / "training", max_steps=10)
-    for name, expected in taken_up.items():
+    # The checkpoints of two processes are those of the finished training of one process.
+    continued = work(None, tmp_path / "training", max_steps=10)
+    for name, expected in continued.items():
         np.testing.assert_allclose(expected, alone[name], atol=2e-5, err_msg=name)
 
 
 @pytest.mark.slow
-def test_a_run_may_go_on_with_another_mesh_and_comes_out_alike(tmp_path):
-    """The whole pipeline on four devices, then on one: nothing is run again, and another one on one tells the same."""
+def test_a_run_may_continue_on_another_mesh_with_similar_results(tmp_path):
+    """The pipeline on four devices and then on one repeats no stage; on one device alone the results are similar."""
     options = ["--data", "synthetic", "--backbone", "fpmc", "--seeds", "2", "--max-steps", "20", "--teacher-dim", "12"]
     command = [sys.executable, "-m", "experiments.reproduce", *options, "--budget", "40", "--selection", "own"]
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}

@@ -1,4 +1,4 @@
-"""Parameters come back from disk as they went, and only for the model they belong to."""
+"""Parameters are restored from disk unchanged, and only for the model they belong to."""
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ def test_a_missing_or_damaged_folder_is_refused(tmp_path, model):
         checkpoints.restore_params(tmp_path / "nothing", model)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "manifest.ocdbt").write_bytes(b"?")
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         checkpoints.restore_params(tmp_path / "damaged", model)
     checkpoints.save_params(tmp_path / "student", models.init_params(jax.random.key(0), model))
     (tmp_path / "student" / "_METADATA").write_text("{")

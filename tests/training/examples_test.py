@@ -1,4 +1,4 @@
-"""Batches: what is drawn, and that it depends on key and step alone."""
+"""Training examples and their batches, which depend on key and step alone."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_a_batch_holds_no_example_twice(key):
 
 @pytest.mark.parametrize("start", [0, 1, 2, 5, 6, 11])
 @pytest.mark.parametrize("steps", [1, 2, 7, 13])
-def test_any_stretch_of_steps_is_a_cut_of_the_whole(key, start, steps):
+def test_the_batches_of_some_steps_are_a_slice_of_all_batches(key, start, steps):
     whole = batch_rows(key, 0, 40, 4, 27)
     np.testing.assert_array_equal(batch_rows(key, start, steps, 4, 27), whole[start : start + steps])
 
@@ -94,7 +94,7 @@ def test_released_data_has_as_many_prefixes_as_counted_by_hand(release):
 @pytest.mark.parametrize("make", [prefix_examples, cloze_examples])
 def test_nothing_to_predict_is_refused(make):
     lonely = Sequences(items=np.array([5, 6], np.int32), offsets=np.array([0, 1, 2], np.int32))
-    with pytest.raises(ValueError, match="no training session has two items"):
+    with pytest.raises(ValueError, match="train has no session with two items"):
         make(lonely)
     with pytest.raises(ValueError, match="length is 0"):
         make(SEQUENCES, length=0)

@@ -1,4 +1,4 @@
-"""Training: seeds side by side equal seeds alone, early stopping per seed, best parameters kept, one compilation."""
+"""Training: seeds trained together equal seeds alone, early stopping of each seed, best parameters, one compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -8,42 +8,23 @@ import pytest
 
 from alkd_jax import evaluation, models, training
 from alkd_jax.training.examples import Examples
-from alkd_jax.types import Sessions
-
-NUM_ITEMS = 40
-
-
-def chain_sessions(num, offset, seed, num_items=NUM_ITEMS):
-    """Sessions that walk through the catalogue one item at a time, so the next item can be learned."""
-    rng = np.random.default_rng(seed)
-    length = rng.integers(2, 6, num)
-    start = rng.integers(0, num_items, num)
-    items = (start[:, None] + np.arange(5)) % num_items + 1
-    mask = np.arange(5) < length[:, None]
-    return Sessions(
-        items=np.where(mask, items, 0).astype(np.int32),
-        mask=mask,
-        target=((start + length) % num_items + 1).astype(np.int32),
-        session_id=np.arange(offset, offset + num, dtype=np.int32),
-    )
+from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
+from tests.helpers.interrupted_training import FIT_OPTIONS as OPTIONS
 
 
 @pytest.fixture(scope="module")
-def world():
-    return chain_sessions(300, 0, 0), chain_sessions(90, 300, 1), models.create("fpmc", num_items=NUM_ITEMS, dim=6)
-
-
-OPTIONS = dict(batch_size=64, steps_per_validation=5, learning_rate=0.05, recall_at=5, validation_batch=32)
+def dataset():
+    return cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1), models.create("fpmc", num_items=NUM_ITEMS, dim=6)
 
 
 @pytest.fixture(scope="module")
-def fitted(world):
-    train, validation, model = world
+def fitted(dataset):
+    train, validation, model = dataset
     return training.fit(jax.random.key(0), model, train, validation, seeds=3, max_steps=60, patience=4, **OPTIONS)
 
 
-def test_training_learns(world, fitted):
-    _, validation, model = world
+def test_training_learns(dataset, fitted):
+    _, validation, model = dataset
     untrained = jax.vmap(lambda k: models.init_params(k, model))(jax.random.split(jax.random.key(5), 3))
     before = evaluation.evaluate_seeds(model, untrained, validation)
     after = evaluation.evaluate_seeds(model, fitted.params, validation)
@@ -52,8 +33,8 @@ def test_training_learns(world, fitted):
 
 
 @pytest.mark.parametrize("seed", [0, 2])
-def test_a_seed_beside_others_equals_the_seed_alone(world, fitted, seed):
-    train, validation, model = world
+def test_a_seed_trained_with_others_equals_the_seed_alone(dataset, fitted, seed):
+    train, validation, model = dataset
     alone = training.fit(jax.random.key(0), model, train, validation, seeds=[seed], max_steps=60, patience=4, **OPTIONS)
     for together, single in zip(jax.tree.leaves(fitted.params), jax.tree.leaves(alone.params), strict=True):
         np.testing.assert_allclose(together[seed], single[0], atol=1e-6)
@@ -62,8 +43,8 @@ def test_a_seed_beside_others_equals_the_seed_alone(world, fitted, seed):
     np.testing.assert_allclose(fitted.history.recall[seed, :width], alone.history.recall[0], atol=1e-6)
 
 
-def test_the_kept_parameters_are_those_of_the_best_validation(world, fitted):
-    _, validation, model = world
+def test_the_returned_parameters_are_those_of_the_best_validation(dataset, fitted):
+    _, validation, model = dataset
     for seed, out in enumerate(evaluation.evaluate_seeds(model, fitted.params, validation, ks=(5,))):
         assert out.metrics["recall@5"] == pytest.approx(fitted.best_metric[seed], abs=1e-6)
         assert fitted.best_metric[seed] == pytest.approx(np.nanmax(fitted.history.recall[seed]), abs=1e-6)
@@ -73,14 +54,14 @@ def test_the_kept_parameters_are_those_of_the_best_validation(world, fitted):
 
 def test_each_seed_stops_after_its_own_patience(fitted):
     for seed in range(3):
-        seen = fitted.history.recall[seed][~np.isnan(fitted.history.recall[seed])]
-        stale = len(seen) - 1 - int(np.argmax(seen))
-        assert stale == 4 or len(seen) == len(fitted.history.step)
-        assert stale <= 4
+        recalls = fitted.history.recall[seed][~np.isnan(fitted.history.recall[seed])]
+        patience_count = len(recalls) - 1 - int(np.argmax(recalls))
+        assert patience_count == 4 or len(recalls) == len(fitted.history.step)
+        assert patience_count <= 4
 
 
-def test_validation_recall_does_not_depend_on_how_sessions_are_batched(world):
-    train, validation, model = world
+def test_validation_recall_does_not_depend_on_how_sessions_are_batched(dataset):
+    train, validation, model = dataset
     options = OPTIONS | {"max_steps": 5}
     curves = [
         training.fit(
@@ -92,8 +73,8 @@ def test_validation_recall_does_not_depend_on_how_sessions_are_batched(world):
         np.testing.assert_allclose(curve, curves[0], atol=1e-6)
 
 
-def test_one_compilation_serves_all_intervals_and_a_second_run(world):
-    train, validation, model = world
+def test_one_compilation_serves_all_intervals_and_a_second_run(dataset):
+    train, validation, model = dataset
     traced = []
     inner = training.in_batch_loss(model)
 
@@ -117,8 +98,8 @@ def test_one_compilation_serves_all_intervals_and_a_second_run(world):
     assert traced == [(64,), (64,)], "one trace for the gradient, one for the value"
 
 
-def test_parameters_given_to_start_from_are_the_ones_to_beat_and_stay_usable(world):
-    train, validation, model = world
+def test_initial_parameters_are_the_first_best_ones_and_are_not_donated(dataset):
+    train, validation, model = dataset
     initial = jax.vmap(lambda k: models.init_params(k, model))(jax.random.split(jax.random.key(5), 2))
     options = OPTIONS | {"learning_rate": 0.0}
     out = training.fit(
@@ -129,8 +110,8 @@ def test_parameters_given_to_start_from_are_the_ones_to_beat_and_stay_usable(wor
         np.testing.assert_array_equal(kept, given)
 
 
-def test_examples_of_weight_zero_change_nothing(world):
-    train, validation, model = world
+def test_examples_of_weight_zero_change_nothing(dataset):
+    train, validation, model = dataset
     real = Examples(jnp.arange(64), jnp.asarray(train.target[:64]), jnp.ones(64))
     filled = jax.tree.map(
         lambda a, filler: jnp.concatenate([a, filler]),
@@ -143,8 +124,8 @@ def test_examples_of_weight_zero_change_nothing(world):
     np.testing.assert_allclose(one.history.loss, two.history.loss, rtol=1e-4)
 
 
-def test_every_seed_may_have_examples_of_its_own(world):
-    train, validation, model = world
+def test_every_seed_may_have_examples_of_its_own(dataset):
+    train, validation, model = dataset
     shared = Examples(jnp.arange(300), jnp.asarray(train.target), jnp.ones(300))
     other = shared.replace(target=shared.target[::-1])
     both = jax.tree.map(lambda *a: jnp.stack(a), shared, other)
@@ -155,20 +136,20 @@ def test_every_seed_may_have_examples_of_its_own(world):
         np.testing.assert_allclose(out.history.loss[seed], alone.history.loss[0], rtol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_names_seed_and_step(world):
-    train, validation, model = world
+def test_a_loss_that_is_not_finite_names_seed_and_step(dataset):
+    train, validation, model = dataset
     options = OPTIONS | {"learning_rate": 1e38}
     with pytest.raises(FloatingPointError, match="seed 0 is not finite at step 2"):
         training.fit(jax.random.key(0), model, train, validation, max_steps=20, **options)
 
 
-def test_progress_reports_every_validation(world):
-    train, validation, model = world
-    seen = []
-    training.fit(jax.random.key(0), model, train, validation, max_steps=15, progress=seen.append, **OPTIONS)
-    assert [p.step for p in seen] == [5, 10, 15]
-    assert all(np.isfinite([p.loss, p.recall]).all() for p in seen)
-    assert seen[-1].speed > 0
+def test_progress_reports_every_validation(dataset):
+    train, validation, model = dataset
+    reports = []
+    training.fit(jax.random.key(0), model, train, validation, max_steps=15, progress=reports.append, **OPTIONS)
+    assert [p.step for p in reports] == [5, 10, 15]
+    assert all(np.isfinite([p.loss, p.recall]).all() for p in reports)
+    assert reports[-1].speed > 0
 
 
 def empty(sessions):
@@ -178,26 +159,26 @@ def empty(sessions):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t, v: (empty(t), v), "the train split is empty"),
-        (lambda t, v: (t, empty(v)), "the validation split is empty"),
+        (lambda t, v: (empty(t), v), "train is empty"),
+        (lambda t, v: (t, empty(v)), "validation is empty"),
         (lambda t, v: (t.replace(items=t.items + 40), v), "train items span 40..80; expected 0..40"),
         (lambda t, v: (t, v.replace(target=v.target - 1)), "validation targets span 0..39; expected 1..40"),
-        (lambda t, v: (t.replace(mask=t.mask & False), v), "no known item"),
+        (lambda t, v: (t.replace(mask=t.mask & False), v), "train session 0 is empty; expected at least one item"),
     ],
 )
-def test_bad_splits_are_refused(world, change, message):
-    train, validation, model = world
+def test_bad_splits_are_refused(dataset, change, message):
+    train, validation, model = dataset
     with pytest.raises(ValueError, match=message):
         training.fit(jax.random.key(0), model, *change(train, validation))
 
 
-def test_bad_sizes_seeds_and_examples_are_refused(world):
-    train, validation, model = world
+def test_bad_sizes_seeds_and_examples_are_refused(dataset):
+    train, validation, model = dataset
     for field in ("batch_size", "max_steps", "steps_per_validation", "patience"):
         with pytest.raises(ValueError, match=f"{field} is 0"):
             training.fit(jax.random.key(0), model, train, validation, **{field: 0})
-    with pytest.raises(ValueError, match="seeds are"):
+    with pytest.raises(ValueError, match="seeds is"):
         training.fit(jax.random.key(0), model, train, validation, seeds=[1, 1])
     bad = Examples(jnp.asarray([300]), jnp.asarray([1]), jnp.ones(1))
-    with pytest.raises(ValueError, match="rows up to 300 of 300"):
+    with pytest.raises(ValueError, match=r"example sessions span 300\.\.300; expected 0\.\.299"):
         training.fit(jax.random.key(0), model, train, validation, examples=bad)

@@ -1,4 +1,4 @@
-"""Training by rows equals dense training, and needs no memory of the catalogue's size."""
+"""Row-sparse training equals dense training, and needs no memory of the catalogue's size."""
 
 import functools
 
@@ -10,27 +10,10 @@ import pytest
 
 from alkd_jax import evaluation, models, objectives, samplers, training
 from alkd_jax.ops import embedding
-from alkd_jax.training import examples, gathered
-from alkd_jax.training.steppers import dense as programs
-from alkd_jax.training.steppers import lazy_rows
-from alkd_jax.types import Sessions
+from alkd_jax.training import examples, gathered_rows
+from alkd_jax.training.steppers import dense, lazy_rows
+from tests.helpers.row_sparse_data import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
 
-NUM_ITEMS = 60
-
-
-def sessions(num, seed):
-    rng = np.random.default_rng(seed)
-    mask = np.arange(5) < rng.integers(2, 6, num)[:, None]
-    start = rng.integers(0, NUM_ITEMS, num)
-    items = (start[:, None] + np.arange(5)) % NUM_ITEMS + 1
-    target = (start + mask.sum(1)) % NUM_ITEMS + 1
-    return Sessions(
-        np.where(mask, items, 0).astype(np.int32), mask, target.astype(np.int32), np.arange(num, dtype=np.int32)
-    )
-
-
-TRAIN, VALIDATION = sessions(200, 0), sessions(50, 1)
-SAMPLED = {"sampler": samplers.by_popularity(TRAIN.target, NUM_ITEMS)}
 FREQUENT = {"log_frequency": samplers.log_frequency(TRAIN.target, NUM_ITEMS)}
 PAIRS = {
     "sgd": (embedding.sgd(0.5), optax.sgd(0.5)),
@@ -39,18 +22,18 @@ PAIRS = {
 
 
 def dense_params(model, loss, loss_inputs, optimizer, *, steps):
-    """What ``fit`` makes of the first seed in so many steps, better or not."""
-    program = programs.TrainStep(model, loss, optimizer, 32, steps, 10, 5, 50)
+    """The parameters of seed 0 after this many steps of ``fit``, better or not, and the metrics."""
+    train_step = dense.TrainStep(model, loss, optimizer, 32, steps, 10, 5, 50)
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(training.seed_keys(jax.random.key(0), 1)), 1, 0)
     first = jax.vmap(lambda key: models.init_params(key, model, length=5))(init_keys)
-    material = jax.device_put(programs.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs))
-    state = programs.start(program, jax.tree.map(jnp.copy, first), first, material.validation)
-    state, seen = programs.interval(program, state, run_keys, material, jnp.int32(0))
-    return jax.tree.map(lambda leaf: leaf[0], state.params), seen
+    data = jax.device_put(dense.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs))
+    state = dense.init_states(train_step, jax.tree.map(jnp.copy, first), first, data.validation)
+    state, metrics = dense.run_interval(train_step, state, run_keys, data, jnp.int32(0))
+    return jax.tree.map(lambda leaf: leaf[0], state.params), metrics
 
 
 @pytest.mark.parametrize(
-    ("backbone", "loss_of", "loss_inputs", "name"),
+    ("backbone", "make_loss", "loss_inputs", "name"),
     [
         ("fpmc", objectives.in_batch_loss, None, "adagrad"),
         ("fpmc", functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3), SAMPLED, "adagrad"),
@@ -65,19 +48,19 @@ def dense_params(model, loss, loss_inputs, optimizer, *, steps):
         pytest.param("attmix", objectives.in_batch_loss, None, "sgd", marks=pytest.mark.slow),
     ],
 )
-def test_training_by_rows_equals_dense_training(backbone, loss_of, loss_inputs, name):
+def test_row_sparse_training_equals_dense_training(backbone, make_loss, loss_inputs, name):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
-    by_rows, dense = PAIRS[name]
-    expected, seen = dense_params(model, loss_of(model), loss_inputs, dense, steps=7)
+    row_optimizer, optimizer = PAIRS[name]
+    expected, metrics = dense_params(model, make_loss(model), loss_inputs, optimizer, steps=7)
     fitted = training.fit_large(
         jax.random.key(0),
         model,
         TRAIN,
         VALIDATION,
-        loss_of=loss_of,
+        make_loss=make_loss,
         loss_inputs=loss_inputs,
-        row_optimizer=by_rows,
-        optimizer=dense,
+        row_optimizer=row_optimizer,
+        optimizer=optimizer,
         batch_size=32,
         max_steps=7,
         recall_at=5,
@@ -86,15 +69,15 @@ def test_training_by_rows_equals_dense_training(backbone, loss_of, loss_inputs, 
     assert fitted.params["params"].keys() == expected["params"].keys()
     for leaf, value in expected["params"].items():
         np.testing.assert_allclose(fitted.params["params"][leaf], value, atol=2e-5, err_msg=leaf)
-    assert fitted.history.loss[0, -1] == pytest.approx(float(seen.loss[0]), abs=1e-5)
-    assert fitted.history.recall[0, -1] == pytest.approx(float(seen.recall[0]), abs=1e-6)
+    assert fitted.history.loss[0, -1] == pytest.approx(float(metrics.loss[0]), abs=1e-5)
+    assert fitted.history.recall[0, -1] == pytest.approx(float(metrics.recall[0]), abs=1e-6)
 
 
 @functools.lru_cache
 def learned(keep_best=True, dtype=jnp.float32):
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=8)
     options = dict(batch_size=64, steps_per_validation=20, recall_at=5, validation_sessions=40, table_dtype=dtype)
-    told = []
+    reports = []
     fitted = training.fit_large(
         jax.random.key(0),
         model,
@@ -104,26 +87,26 @@ def learned(keep_best=True, dtype=jnp.float32):
         patience=4,
         keep_best=keep_best,
         row_optimizer=embedding.adagrad(0.3, rowwise=True),
-        progress=told.append,
+        progress=reports.append,
         **options,
     )
-    return model, fitted, told
+    return model, fitted, reports
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
-def test_it_learns_in_either_type(dtype):
-    model, fitted, told = learned(dtype=dtype)
+def test_it_learns_with_tables_of_either_type(dtype):
+    model, fitted, reports = learned(dtype=dtype)
     untrained = evaluation.evaluate(model, models.init_params(jax.random.key(3), model), VALIDATION)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), fitted.params)
     assert {leaf.dtype for leaf in jax.tree.leaves(fitted.params)} == {jnp.dtype(dtype)}
     after = evaluation.evaluate(model, params, VALIDATION)
     assert after.metrics["recall@5"] > untrained.metrics["recall@5"] + 0.2
-    assert fitted.best_metric[0] == max(now.recall for now in told)
-    assert told[-1].step == fitted.history.step[-1]
+    assert fitted.best_metric[0] == max(now.recall for now in reports)
+    assert reports[-1].step == fitted.history.step[-1]
 
 
 @pytest.mark.slow
-def test_the_best_parameters_are_kept_unless_the_last_are_asked_for():
+def test_the_best_parameters_are_returned_unless_keep_best_is_false():
     _, best, _ = learned()
     model, last, _ = learned(keep_best=False)
     np.testing.assert_array_equal(best.history.recall, last.history.recall)
@@ -145,52 +128,50 @@ def test_the_best_parameters_are_kept_unless_the_last_are_asked_for():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_padding_stays_zero_and_items_never_seen_stay_as_they_were():
+def test_padding_stays_zero_and_rows_of_unseen_items_do_not_change():
     model = models.create("fpmc", num_items=NUM_ITEMS + 9, dim=4)
     first = models.init_params(jax.random.key(7), model, length=5)
-    kept = jax.tree.map(np.array, first)
+    before = jax.tree.map(np.array, first)
     fitted = training.fit_large(
         jax.random.key(0), model, TRAIN, VALIDATION, initial=first, batch_size=64, max_steps=5, keep_best=False
     )
     for name, table in fitted.params["params"].items():
         np.testing.assert_array_equal(table[0], np.zeros(4))
-        np.testing.assert_array_equal(table[-9:], kept["params"][name][-9:])
-        assert not np.array_equal(table, kept["params"][name])
-        np.testing.assert_array_equal(first["params"][name], kept["params"][name])
+        np.testing.assert_array_equal(table[-9:], before["params"][name][-9:])
+        assert not np.array_equal(table, before["params"][name])
+        np.testing.assert_array_equal(first["params"][name], before["params"][name])
 
 
 @pytest.mark.slow
-def test_a_step_is_made_in_place_and_needs_no_memory_of_the_catalogues_size():
+def test_a_step_updates_in_place_and_needs_no_memory_of_the_catalogues_size():
     def memory(num_items):
         model = models.create("fpmc", num_items=num_items, dim=8)
-        loss_of = functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2)
-        binding = gathered.Binding(model, loss_of, ())
-        program = lazy_rows.RowProgram(binding, embedding.adam(0.1), optax.adam(0.1), 32, 3, 5, 16)
+        make_loss = functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2)
+        binding = gathered_rows.LossBinding(model, make_loss, ())
+        train_step = lazy_rows.RowTrainStep(binding, embedding.adam(0.1), optax.adam(0.1), 32, 3, 5, 16)
         shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model, length=5))
-        state = program.start(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
+        state = train_step.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
         loss_inputs = {"sampler": samplers.uniform(num_items)}
-        material = jax.device_put(
-            programs.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs)
-        )
-        (changed, shape), (read, other) = jax.tree.flatten(state), jax.tree.flatten(material)
+        data = jax.device_put(dense.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs))
+        (changed, shape), (read, other) = jax.tree.flatten(state), jax.tree.flatten(data)
 
         def run(changed, read, key, step):
-            state, material = shape.unflatten(changed), other.unflatten(read)
-            return jax.tree.leaves(program.take_steps(state, key, material, step))
+            state, data = shape.unflatten(changed), other.unflatten(read)
+            return jax.tree.leaves(train_step.take_steps(state, key, data, step))
 
         def validate(changed, read):
-            return program.recall(shape.unflatten(changed), other.unflatten(read).validation)
+            return train_step.recall(shape.unflatten(changed), other.unflatten(read).validation)
 
         lowered = jax.jit(run, donate_argnums=0).lower(changed, read, jax.random.key(0), jnp.int32(0))
         validation = jax.jit(validate).lower(changed, read).compile().memory_analysis()
-        held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.tables, state.slots)))
-        return lowered.compile().memory_analysis(), validation, held
+        num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.tables, state.slots)))
+        return lowered.compile().memory_analysis(), validation, num_bytes
 
-    (small, small_look, _), (large, large_look, held) = memory(50_000), memory(400_000)
-    assert large.alias_size_in_bytes >= held
+    (small, small_validation, _), (large, large_validation, num_bytes) = memory(50_000), memory(400_000)
+    assert large.alias_size_in_bytes >= num_bytes
     assert large.temp_size_in_bytes < small.temp_size_in_bytes + 4096
-    # Chunks of items are cut evenly, up to twice as long in one catalogue as in another.
-    assert large_look.temp_size_in_bytes < 2 * small_look.temp_size_in_bytes < held / 100
+    # Chunks of items are equally long, up to twice as long in one catalogue as in another.
+    assert large_validation.temp_size_in_bytes < 2 * small_validation.temp_size_in_bytes < num_bytes / 100
 
 
 def test_item_tables_are_those_that_grow_with_the_catalogue():
@@ -201,22 +182,22 @@ def test_item_tables_are_those_that_grow_with_the_catalogue():
     assert len(lazy_rows.item_tables(models.create("late", num_items=4, dim=5))) == 4
 
 
-def test_what_cannot_be_trained_by_rows_is_refused():
+def test_losses_over_the_whole_catalogue_and_bad_options_are_refused():
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
     refused = functools.partial(training.fit_large, jax.random.key(0), model, TRAIN, VALIDATION)
-    with pytest.raises(ValueError, match="reads the whole catalogue"):
-        refused(loss_of=functools.partial(objectives.full_softmax, chunk_size=8))
+    with pytest.raises(ValueError, match="make_loss is a loss over the whole catalogue"):
+        refused(make_loss=functools.partial(objectives.full_softmax, chunk_size=8))
     with pytest.raises(ValueError, match="no lists of items"):
         refused(loss_inputs={"list_items": np.zeros((3, 2))})
-    with pytest.raises(ValueError, match="log_frequency has 5 rows; expected 61"):
+    with pytest.raises(ValueError, match="loss_inputs has 5 rows in log_frequency; expected 61"):
         refused(loss_inputs={"log_frequency": np.zeros(5)})
-    with pytest.raises(ValueError, match="aside is a list"):
+    with pytest.raises(ValueError, match="loss_inputs is a list"):
         refused(loss_inputs=[1])
     with pytest.raises(ValueError, match="patience is 0"):
         refused(patience=0)
 
 
-def test_a_loss_that_is_not_finite_is_named():
+def test_a_loss_that_is_not_finite_raises_with_its_step():
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
     with pytest.raises(FloatingPointError, match="not finite at step 4"):
         training.fit_large(

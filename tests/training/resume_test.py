@@ -1,11 +1,7 @@
-"""Training that is cut off goes on to the very bits it would have reached, and only its own folder is taken up."""
+"""Interrupted training continues to bit-equal results, and only from the folder of the same training run."""
 
 import importlib
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,51 +9,25 @@ import numpy as np
 import pytest
 
 from alkd_jax import models, training
-from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.fit import _as_lists
-from tests.helpers import paths
-from tests.training.fit_test import NUM_ITEMS, OPTIONS, chain_sessions
-
-TRAINER = """
-import os, pathlib, signal, sys
-sys.path.insert(0, sys.argv[1])
-from tests.training.resume_test import trained
-folder, die_at = pathlib.Path(sys.argv[2]), int(sys.argv[3])
-def killed(now):
-    if now.step >= die_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-trained(folder, progress=killed)
-"""
-
-
-def trained(folder, *, key=0, patience=100, learning_rate=0.05, dim=6, train_seed=0, **options):
-    model = models.create("fpmc", num_items=NUM_ITEMS, dim=dim)
-    every = OPTIONS | {"max_steps": 40, "patience": patience, "learning_rate": learning_rate}
-    return training.fit(
-        jax.random.key(key),
-        model,
-        chain_sessions(300, 0, train_seed),
-        chain_sessions(90, 300, 1),
-        seeds=2,
-        checkpoints=None if folder is None else TrainingFolder(folder, every=2),
-        **(every | options),
-    )
+from tests.helpers.cyclic_sessions import NUM_ITEMS
+from tests.helpers.interrupted_training import fit, run_until_killed
 
 
 @pytest.fixture(scope="module")
 def unbroken():
-    return trained(None)
+    return fit(None)
 
 
-def given(seed):
+def initial_params(seed):
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=6)
     return jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(seed), 2))
 
 
-def further(value, spread=1.0):
-    """Draws a collection beside the model's; its mean is an array it brings along."""
+def extra_init(value, spread=1.0):
+    """Returns an initializer of a further collection; the mean is an array in its closure."""
     mean = jnp.full(3, value, jnp.float32)
-    return lambda key, model: {"further": {"mean": mean + spread * jax.random.normal(key, (3,))}}
+    return lambda key, model: {"extra": {"mean": mean + spread * jax.random.normal(key, (3,))}}
 
 
 def assert_same(one, two):
@@ -69,44 +39,38 @@ def assert_same(one, two):
     np.testing.assert_array_equal(one.best_step, two.best_step)
 
 
-def run_elsewhere(folder, die_at, **environment):
-    arguments = [sys.executable, "-c", TRAINER, str(paths.ROOT), str(folder), str(die_at)]
-    return subprocess.run(arguments, env=os.environ | environment, capture_output=True, text=True, timeout=1200)
-
-
-def test_killed_twice_and_run_again_it_reaches_the_same_bits(tmp_path, unbroken):
-    for die_at in (15, 30):
-        assert run_elsewhere(tmp_path, die_at).returncode == -signal.SIGKILL
-    seen = []
-    out = trained(tmp_path, progress=lambda now: seen.append(now.step))
-    assert seen[0] > 5, "it went on from a checkpoint"
+def test_killed_twice_and_run_again_it_reaches_bit_equal_results(tmp_path, unbroken):
+    for kill_step in (15, 30):
+        run_until_killed(fit, tmp_path, kill_step)
+    steps = []
+    out = fit(tmp_path, progress=lambda now: steps.append(now.step))
+    assert steps[0] > 5, "training continued from a checkpoint"
     assert_same(out, unbroken)
 
 
-def test_finished_training_is_not_done_again(tmp_path, unbroken):
-    trained(tmp_path)
-    again = trained(tmp_path, progress=lambda now: pytest.fail("a step was taken"))
+def test_finished_training_takes_no_more_steps(tmp_path, unbroken):
+    fit(tmp_path)
+    again = fit(tmp_path, progress=lambda now: pytest.fail("a step was taken"))
     assert_same(again, unbroken)
 
 
-def test_what_is_handed_to_the_background_does_not_grow_afterwards():
+def test_curves_saved_in_the_background_are_copies():
     steps, rows = [0, 5], [np.zeros(2), np.ones(2)]
-    handed = _as_lists(steps, rows, rows)
+    saved = _as_lists(steps, rows, rows)
     steps.append(10)
     rows.append(np.zeros(2))
-    assert [len(curve) for curve in handed] == [2, 2, 2]
+    assert [len(curve) for curve in saved] == [2, 2, 2]
 
 
-def test_stopped_training_can_be_given_more_steps(tmp_path, unbroken):
-    trained(tmp_path, max_steps=20)
-    assert_same(trained(tmp_path), unbroken)
+def test_finished_training_continues_with_a_larger_max_steps(tmp_path, unbroken):
+    fit(tmp_path, max_steps=20)
+    assert_same(fit(tmp_path), unbroken)
 
 
-def test_it_goes_on_under_another_number_of_devices(tmp_path, unbroken):
-    cut_off = run_elsewhere(tmp_path, 25, XLA_FLAGS="--xla_force_host_platform_device_count=4")
-    assert cut_off.returncode == -signal.SIGKILL, cut_off.stderr
+def test_it_continues_with_another_number_of_devices(tmp_path, unbroken):
+    run_until_killed(fit, tmp_path, 25, XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert len(jax.devices()) == 1
-    out = trained(tmp_path)
+    out = fit(tmp_path)
     np.testing.assert_array_equal(out.history.step, unbroken.history.step)
     np.testing.assert_allclose(out.history.loss, unbroken.history.loss, rtol=1e-5)
 
@@ -120,86 +84,109 @@ def test_it_goes_on_under_another_number_of_devices(tmp_path, unbroken):
         (dict(train_seed=7), "examples.*train"),
         (dict(key=1), "differs in seeds"),
         (dict(targets="all"), "differs in.*examples"),
-        (dict(initial=given(0)), r"differs in draws .*initial \(drawn there"),
-        (dict(extra=further(0)), "differs in .*optimizer.*draws"),
+        (dict(initial=initial_params(0)), r"differs in initializer .*initial \(random there"),
+        (dict(extra_params_init=extra_init(0)), "differs in .*optimizer.*initializer"),
     ],
 )
-def test_another_training_is_refused_with_the_difference_named(tmp_path, change, message):
-    trained(tmp_path, max_steps=10)
+def test_the_folder_of_another_training_is_refused_with_the_difference(tmp_path, change, message):
+    fit(tmp_path, max_steps=10)
     with pytest.raises(ValueError, match=message):
-        trained(tmp_path, **change)
+        fit(tmp_path, **change)
 
 
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
-        (dict(initial=given(0)), dict(initial=given(1)), r"differs in initial \(\w{16} there, \w{16} here\);"),
-        (dict(extra=further(0)), dict(extra=further(1)), r"differs in draws \(\w{16} there, \w{16} here\);"),
-        (dict(extra=further(0)), dict(extra=further(0, 0.5)), r"differs in draws \(\w{16} there, \w{16} here\);"),
+        (
+            dict(initial=initial_params(0)),
+            dict(initial=initial_params(1)),
+            r"differs in initial \(\w{16} there, \w{16} here\);",
+        ),
+        (
+            dict(extra_params_init=extra_init(0)),
+            dict(extra_params_init=extra_init(1)),
+            r"differs in initializer \(\w{16} there, \w{16} here\);",
+        ),
+        (
+            dict(extra_params_init=extra_init(0)),
+            dict(extra_params_init=extra_init(0, 0.5)),
+            r"differs in initializer \(\w{16} there, \w{16} here\);",
+        ),
     ],
 )
-def test_another_beginning_is_refused_and_the_same_is_not(tmp_path, options, change, message):
-    trained(tmp_path, max_steps=10, **options)
-    # Made again: the same values, and a function that is another object but draws the same.
+def test_other_initial_values_are_refused_and_equal_ones_are_not(tmp_path, options, change, message):
+    fit(tmp_path, max_steps=10, **options)
+    # Equal values in new arrays, and another function object with the same computation.
     name, value = next(iter(options.items()))
-    again = {name: further(0)} if name == "extra" else {name: jax.tree.map(np.array, value)}
-    trained(tmp_path, max_steps=10, progress=lambda now: pytest.fail("a step was taken"), **again)
+    again = {name: extra_init(0)} if name == "extra_params_init" else {name: jax.tree.map(np.array, value)}
+    fit(tmp_path, max_steps=10, progress=lambda now: pytest.fail("a step was taken"), **again)
     with pytest.raises(ValueError, match=message):
-        trained(tmp_path, **change)
+        fit(tmp_path, **change)
 
 
-def test_initial_values_drawn_a_bit_differently_are_no_other_training(tmp_path, unbroken, monkeypatch):
-    """As on a mesh, where another program draws them."""
-    trained(tmp_path, max_steps=20)
+def test_initial_values_that_differ_by_rounding_are_the_same_training(tmp_path, unbroken, monkeypatch):
+    """As on a mesh, where another program initializes them."""
+    fit(tmp_path, max_steps=20)
     module = importlib.import_module("alkd_jax.training.fit")
-    draw = module._draw
+    init_seeds = module._init_seeds
 
-    def a_bit_differently(*arguments, **options):
-        return jax.tree.map(lambda leaf: jnp.nextafter(leaf, jnp.float32(1)), draw(*arguments, **options))
+    def init_with_other_rounding(*arguments, **options):
+        return jax.tree.map(lambda leaf: jnp.nextafter(leaf, jnp.float32(1)), init_seeds(*arguments, **options))
 
-    monkeypatch.setattr(module, "_draw", a_bit_differently)
+    monkeypatch.setattr(module, "_init_seeds", init_with_other_rounding)
     steps = []
-    assert_same(trained(tmp_path, progress=lambda now: steps.append(now.step)), unbroken)
+    assert_same(fit(tmp_path, progress=lambda now: steps.append(now.step)), unbroken)
     assert steps[0] == 25
 
 
-def test_random_numbers_made_another_way_are_another_training(tmp_path):
-    trained(tmp_path, max_steps=5)
+def test_another_random_number_generator_is_another_training(tmp_path):
+    fit(tmp_path, max_steps=5)
     with jax.threefry_partitionable(False), pytest.raises(ValueError, match="differs in seeds"):
-        trained(tmp_path)
+        fit(tmp_path)
 
 
-def test_versions_lie_beside_and_another_version_is_no_other_training(tmp_path, unbroken):
-    trained(tmp_path, max_steps=10)
-    file = tmp_path / "identity.json"
+def test_versions_are_recorded_and_another_version_of_jax_is_the_same_training(tmp_path, unbroken):
+    fit(tmp_path, max_steps=10)
+    file = tmp_path / "fingerprint.json"
     record = json.loads(file.read_text())
     assert record["versions"]["jax"] == jax.__version__
     assert "FPMC" in record["model"]
     record["versions"]["jax"] = "0.0.1"
-    record |= dict.fromkeys(("loss", "draws", "optimizer"), "as that version wrote it")
+    record |= dict.fromkeys(("loss", "initializer", "optimizer"), "another digest")
     file.write_text(json.dumps(record))
-    assert_same(trained(tmp_path), unbroken)
+    assert_same(fit(tmp_path), unbroken)
 
 
-def test_a_folder_without_or_with_a_broken_record_is_refused(tmp_path):
-    trained(tmp_path, max_steps=10)
-    file = tmp_path / "identity.json"
+def test_a_folder_without_a_fingerprint_or_with_a_damaged_one_is_refused(tmp_path):
+    fit(tmp_path, max_steps=10)
+    file = tmp_path / "fingerprint.json"
     file.write_text("{")
-    with pytest.raises(ValueError, match=r"identity.json is no record"):
-        trained(tmp_path)
+    with pytest.raises(ValueError, match=r"fingerprint.json:1: "):
+        fit(tmp_path)
     file.unlink()
-    with pytest.raises(ValueError, match=r"holds checkpoints but no identity.json"):
-        trained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds checkpoints without fingerprint.json"):
+        fit(tmp_path)
 
 
-def test_curves_are_written_as_they_grow_and_not_twice(tmp_path):
+def test_a_folder_of_an_earlier_version_is_refused_and_left_alone(tmp_path):
+    fit(tmp_path, max_steps=10)
+    (tmp_path / "fingerprint.json").rename(tmp_path / "identity.json")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        ValueError, match=r"another version of alkd_jax began; choose another folder, or remove this one"
+    ):
+        fit(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_each_validation_is_logged_once(tmp_path):
     for most in (10, 40):
         with training.curve_log(tmp_path / "log") as log:
-            out = trained(None, max_steps=most, progress=log)
+            out = fit(None, max_steps=most, progress=log)
     with (tmp_path / "log" / "curves.jsonl").open("a") as lines:
         lines.write('{"step": 45, "lo')
     with training.curve_log(tmp_path / "log") as log:
-        trained(tmp_path / "kept", max_steps=40, progress=log)
+        fit(tmp_path / "kept", max_steps=40, progress=log)
     lines = [json.loads(line) for line in (tmp_path / "log" / "curves.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == out.history.step[1:].tolist()
     np.testing.assert_allclose(np.array([line["recall"] for line in lines]).T, out.history.recall[:, 1:])

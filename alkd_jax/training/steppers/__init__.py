@@ -1,1 +1,1 @@
-"""Steps of training: dense, exact Adam on the rows that a batch reads, and lazy optimizers of rows."""
+"""Training steps: dense with any loss and optimizer, row-sparse with Adam's numbers, and lazy for large catalogues."""
