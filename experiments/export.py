@@ -1,8 +1,8 @@
-"""Ships one student of a finished run as a folder, ready for `experiments.serve`.
+"""Exports one student of a finished run to a folder for `experiments.serve`.
 
     python -m experiments.export --run runs/ml-fpmc --method ALKDRec --out student
 
-Of the run's seeds, the one that was best on validation is taken.
+By default it exports the seed with the best validation metric.
 """
 
 import dataclasses
@@ -15,23 +15,23 @@ import tyro
 
 from alkd_jax.serving import export
 
+from .pipeline.console import cli_errors, console
 from .pipeline.distill_methods import role_of
 from .pipeline.methods import trained_methods
-from .pipeline.run import OpenRun
-from .reporting.console import cli_errors, console
+from .pipeline.run import RunContext
 
 
 @dataclasses.dataclass(frozen=True)
-class Shipping:
-    """What is shipped.
+class ExportSettings:
+    """Options of the command.
 
     Attributes:
         run: folder of a finished run in clean mode.
-        out: folder to write; must not be there yet.
-        method: whose student: Student, Teacher, or a method that the run distilled.
-        seed_index: which of the run's seeds, from 0; default the best on validation.
-        dtype: how the weights are stored: float32, or float16 for half the size.
-        list_length: how many items the compiled forms return.
+        out: folder to write; it must not exist.
+        method: method of the student: Student, Teacher, or a distillation method of the run.
+        seed_index: index of the seed, from 0; default the best on validation.
+        dtype: type of the stored weights: float32, or float16 for half the size.
+        list_length: number of items that the compiled forms return.
     """
 
     run: pathlib.Path
@@ -42,48 +42,55 @@ class Shipping:
     list_length: int = 100
 
 
-def ship(asked: Shipping) -> None:
-    """Writes the folder.
+def export_run(args: ExportSettings) -> None:
+    """Exports a student of a run.
 
     Raises:
-        ValueError: the run is not one of a clean mode that holds this method and seed, or the folder exists.
+        ValueError: the run is not in clean mode, it has no such method or seed, or the output folder exists.
     """
-    if asked.out.exists():
-        raise ValueError(f"{asked.out} exists; expected a new folder")
-    run = OpenRun.reopen(asked.run, readonly=True)
+    if args.out.exists():
+        raise ValueError(f"{args.out} exists; expected a new folder")
+    run = RunContext.reopen(args.run, readonly=True)
     if run.released:
         raise ValueError(
-            f"{asked.run} is a run in released mode, whose students read item 1 as padding; ship a clean one"
+            f"mode of {args.run} is released, whose students read item 1 as padding; expected a run in clean mode"
         )
-    made = trained_methods(run.settings.asked_methods)
-    if asked.method not in made:
-        raise ValueError(f"--method is {asked.method!r}; this run made {', '.join(made)}")
-    place = made[asked.method]
-    best = run.array(f"{place}.history.npz", "best_metric")
-    index = int(best.argmax()) if asked.seed_index is None else asked.seed_index
-    if not 0 <= index < len(best):
-        raise ValueError(f"--seed-index is {index}; expected 0..{len(best) - 1}")
-    params = jax.tree.map(lambda leaf: leaf[index], run.params(place))
-    told = f"{asked.method}, seed {index} (validation recall {best[index]:.4f})"
-    model = run.model(role_of(asked.method))
-    write_student(asked.out, told, model, params, run.dataset, dtype=asked.dtype, list_length=asked.list_length)
+    method_folders = trained_methods(run.settings.method_names)
+    if args.method not in method_folders:
+        raise ValueError(f"--method is {args.method!r}; expected one of the run's: {', '.join(method_folders)}")
+    method_folder = method_folders[args.method]
+    best_metric = run.load_array(f"{method_folder}.history.npz", "best_metric")
+    index = int(best_metric.argmax()) if args.seed_index is None else args.seed_index
+    if not 0 <= index < len(best_metric):
+        raise ValueError(f"--seed-index is {index}; expected 0..{len(best_metric) - 1}")
+    params = jax.tree.map(lambda leaf: leaf[index], run.params(method_folder))
+    description = f"{args.method}, seed {index} (validation recall {best_metric[index]:.4f})"
+    model = run.model(role_of(args.method))
+    write_student(args.out, description, model, params, run.dataset, dtype=args.dtype, list_length=args.list_length)
 
 
-def write_student(out: pathlib.Path, told: str, *student: Any, **options: Any) -> None:
-    """Writes the folder, and says what is in it and how to serve it; arguments as of `alkd.export.save`."""
-    with warnings.catch_warnings(record=True) as caught:
+def write_student(out: pathlib.Path, description: str, *student: Any, **options: Any) -> None:
+    """Exports a student and prints how to serve it.
+
+    Args:
+        out: folder to write.
+        description: the student, in words, for the printed line.
+        *student: model, parameters and dataset, as of `alkd.export.save`.
+        **options: options of `alkd.export.save`.
+    """
+    with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         export.save(out, *student, **options)
-    for warning in caught:
+    for warning in caught_warnings:
         console.print(str(warning.message), style="yellow", markup=False, highlight=False)
-    console.print(f"{told} in {out}; serve it with", markup=False, highlight=False)
+    console.print(f"{description} in {out}; serve it with", markup=False, highlight=False)
     console.print(f"python -m experiments.serve --model {out} --port 8000", markup=False, highlight=False)
 
 
 def main() -> None:
     """Entry point."""
     with cli_errors():
-        ship(tyro.cli(Shipping, description=__doc__))
+        export_run(tyro.cli(ExportSettings, description=__doc__))
 
 
 if __name__ == "__main__":

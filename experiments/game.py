@@ -1,9 +1,9 @@
-"""The selection game by itself: what the exact policy and the paper's closed form ask for, and what they guarantee.
+"""The selection game: policies and worst cases of the exact solution and of the paper's closed form.
 
     python -m experiments.game --sessions 7393 --exponent 10 --ratios 1 5 4 --out runs/game
 
-Writes `game.json` and `game.png`, and prints a table. The sweep shows, for every mix of effective, similar and
-incorrect labels, which part of the value of the game the closed form guarantees.
+Writes `game.json` and `game.png`, and prints a table. The sweep shows, for each mix of effective, similar and incorrect
+labels, the worst case of the closed form as a share of the value of the game.
 """
 
 import pathlib
@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from alkd_jax import maxmin, selection
 from alkd_jax.io import write_json
 
-from .reporting.console import cli_errors
+from .pipeline.console import cli_errors
 
 
 def solve_both(gains: selection.LogGains, num_effective: int, num_similar: int) -> dict[str, maxmin.Solution]:
-    """The exact solution and the paper's closed form of one game."""
+    """Returns the exact solution and the paper's closed form of one game."""
     return {
         name: method(
             gains.effective,
@@ -35,8 +35,8 @@ def solve_both(gains: selection.LogGains, num_effective: int, num_similar: int) 
     }
 
 
-def about(solution: maxmin.Solution, log_scale: float) -> dict[str, float]:
-    """What is printed of a solution: guarantee and proof as numbers times exp(log_scale), support, mean rank."""
+def summarize(solution: maxmin.Solution, log_scale: float) -> dict[str, float]:
+    """Returns value, bounds, support and mean rank of a solution; value and bounds are in the unit exp(log_scale)."""
     policy = np.exp(np.asarray(solution.log_policy, np.float64))
     return {
         "value": float(solution.value),
@@ -50,14 +50,14 @@ def about(solution: maxmin.Solution, log_scale: float) -> dict[str, float]:
 
 
 def sweep(exponent: float, steps: int, num_sessions: int) -> list[dict[str, float]]:
-    """The guaranteed share of the value on a grid over the mixes of labels; where the value is not positive, none."""
+    """Returns the closed form's worst case as a share of the value, for each mix; NaN unless the value is positive."""
     gains = selection.gains(np.arange(1, num_sessions + 1), exponent=exponent)
     rows = []
     for effective in range(steps + 1):
         for similar in range(steps + 1 - effective):
             ratios = (effective, similar, steps - effective - similar)
-            both = solve_both(gains, *selection.class_counts(num_sessions, ratios)[:2])
-            exact, paper = both["exact"], both["closed form"]
+            solutions = solve_both(gains, *selection.class_counts(num_sessions, ratios)[:2])
+            exact, paper = solutions["exact"], solutions["closed form"]
             log_ratio = float(paper.log_scale) - float(exact.log_scale)
             value = float(exact.value)
             share = float(paper.lower) * np.exp(log_ratio) / value if value > 0 else np.nan
@@ -65,34 +65,34 @@ def sweep(exponent: float, steps: int, num_sessions: int) -> list[dict[str, floa
     return rows
 
 
-def draw(
+def plot(
     gains: selection.LogGains,
-    both: dict[str, maxmin.Solution],
-    chosen: np.ndarray,
+    solutions: dict[str, maxmin.Solution],
+    selected: np.ndarray,
     mixes: list[dict[str, float]],
 ) -> Figure:
-    """Gains, policies with the drawn instances, and the sweep."""
+    """Plots the gains, the policies with the selected instances, and the sweep."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    gains_axes, policy_axes, sweep_axes = figure.subplots(1, 3)
     num = len(gains.effective)
-    place = np.arange(1, num + 1) / num
+    rank_share = np.arange(1, num + 1) / num
     for label, log_gain in (("effective", gains.effective), ("similar", gains.similar), ("loss", gains.incorrect)):
-        left.plot(place, np.asarray(log_gain) / np.log(10), lw=1, label=label)
-    left.set(xlabel="difficulty rank (0 hardest, 1 easiest)", ylabel="log10 of the gain, easiest = 0")
-    left.legend(frameon=False)
-    for name, solution in both.items():
-        middle.plot(place, np.exp(np.asarray(solution.log_policy)) * num, lw=1.2, label=name)
-    middle.plot(place[chosen], np.zeros(len(chosen)), "|", color="black", ms=8, label=f"{len(chosen)} drawn")
-    middle.set(xlabel="difficulty rank (0 hardest, 1 easiest)", ylabel="probability · N")
-    middle.legend(frameon=False)
-    columns = (np.array([row[name] for row in mixes]) for name in ("effective", "similar", "share"))
-    effective, similar, share = columns
-    shown = right.scatter(effective, similar, c=100 * share, cmap="viridis", vmin=50, vmax=100, s=40)
-    lost = np.isnan(share)
-    right.plot(effective[lost], similar[lost], "x", color="grey", ms=4)
-    right.set(xlabel="share of effective labels", ylabel="share of similar labels")
-    right.set_title("closed form, % of the value (×: value not positive)", fontsize=9)
-    figure.colorbar(shown, ax=right)
+        gains_axes.plot(rank_share, np.asarray(log_gain) / np.log(10), lw=1, label=label)
+    gains_axes.set(xlabel="difficulty rank (0 hardest, 1 easiest)", ylabel="log10 of the gain, easiest = 0")
+    gains_axes.legend(frameon=False)
+    for name, solution in solutions.items():
+        policy_axes.plot(rank_share, np.exp(np.asarray(solution.log_policy)) * num, lw=1.2, label=name)
+    label = f"{len(selected)} selected"
+    policy_axes.plot(rank_share[selected], np.zeros(len(selected)), "|", color="black", ms=8, label=label)
+    policy_axes.set(xlabel="difficulty rank (0 hardest, 1 easiest)", ylabel="probability · N")
+    policy_axes.legend(frameon=False)
+    effective, similar, share = (np.array([row[name] for row in mixes]) for name in ("effective", "similar", "share"))
+    points = sweep_axes.scatter(effective, similar, c=100 * share, cmap="viridis", vmin=50, vmax=100, s=40)
+    not_positive = np.isnan(share)
+    sweep_axes.plot(effective[not_positive], similar[not_positive], "x", color="grey", ms=4)
+    sweep_axes.set(xlabel="share of effective labels", ylabel="share of similar labels")
+    sweep_axes.set_title("closed form, % of the value (×: value not positive)", fontsize=9)
+    figure.colorbar(points, ax=sweep_axes)
     return figure
 
 
@@ -108,41 +108,43 @@ def main() -> None:
         seed: int = 0,
         out: pathlib.Path = pathlib.Path("runs/game"),
     ) -> None:
-        """Solves, compares and draws one game.
+        """Solves and plots one game.
 
         Args:
             sessions: N, number of instances.
             exponent: μ of the gains rank^−μ.
-            ratios: effective, similar and incorrect labels, in any unit.
-            asked: instances drawn from the exact policy.
-            steps: of the grid over the mixes of labels; the sweep takes at most 2,000 instances.
-            seed: of the draw.
-            out: folder that gets game.json and game.png.
+            ratios: effective : similar : incorrect labels, in any unit.
+            asked: number of instances sampled from the exact policy.
+            steps: steps of the grid over the mixes of labels; the sweep uses at most 2,000 instances.
+            seed: seed of the sample.
+            out: folder for game.json and game.png.
         """
         counts = selection.class_counts(sessions, ratios)
         gains = selection.gains(jnp.arange(1, sessions + 1), exponent=exponent)
-        both = solve_both(gains, *counts[:2])
-        chosen = np.asarray(selection.select(jax.random.key(seed), both["exact"].log_policy, num=asked))
+        solutions = solve_both(gains, *counts[:2])
+        selected = np.asarray(selection.select(jax.random.key(seed), solutions["exact"].log_policy, num=asked))
         mixes = sweep(exponent, steps, min(sessions, 2_000))
-        table = {name: about(solution, gains.log_scale) for name, solution in both.items()}
-        print(f"{'':12}{'guarantee':>12}{'proof':>12}{'· e^':>9}{'support':>9}{'mean rank':>11}")
+        table = {name: summarize(solution, gains.log_scale) for name, solution in solutions.items()}
+        print(f"{'':12}{'worst case':>12}{'bound':>12}{'· e^':>9}{'support':>9}{'mean rank':>11}")
         for name, row in table.items():
             numbers = f"{row['lower']:12.6g}{row['upper']:12.6g}{row['log_scale']:9.0f}"
             print(f"{name:12}{numbers}{row['support']:9,}{row['mean_rank_share']:10.1%}")
-        known = [mix for mix in mixes if np.isfinite(mix["share"])]
-        if known:
-            worst = min(known, key=lambda mix: mix["share"])
+        finite_mixes = [mix for mix in mixes if np.isfinite(mix["share"])]
+        if finite_mixes:
+            worst = min(finite_mixes, key=lambda mix: mix["share"])
             print(
-                f"Where the value is positive the closed form guarantees {worst['share']:.1%} of it or more, least at "
+                "Where the value is positive, the closed form guarantees "
+                f"at least {worst['share']:.1%} of it; the least is at "
                 f"{worst['effective']:.0%} effective and {worst['similar']:.0%} similar labels."
             )
         out.mkdir(parents=True, exist_ok=True)
-        plain = [{key: None if np.isnan(value) else value for key, value in mix.items()} for mix in mixes]
+        json_mixes = [{key: None if np.isnan(value) else value for key, value in mix.items()} for mix in mixes]
         for row in table.values():
             row["theta"] = None if np.isnan(row["theta"]) else row["theta"]  # type: ignore[assignment]
             row["upper"] = None if np.isinf(row["upper"]) else row["upper"]  # type: ignore[assignment]
-        write_json(out / "game.json", {"counts": counts, "solutions": table, "sweep": plain, "drawn": chosen.tolist()})
-        draw(gains, both, chosen, mixes).savefig(out / "game.png", dpi=120)
+        results = {"counts": counts, "solutions": table, "sweep": json_mixes, "drawn": selected.tolist()}
+        write_json(out / "game.json", results)
+        plot(gains, solutions, selected, mixes).savefig(out / "game.png", dpi=120)
 
     with cli_errors():
         tyro.cli(game, description=__doc__)

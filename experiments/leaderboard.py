@@ -1,8 +1,9 @@
-"""Everything in one table: the paper's numbers, training-free recommenders, teachers, students, and our best student.
+"""One table of published results, training-free recommenders, teachers, students, and the best student of this library.
 
     python -m experiments.leaderboard --data released:PATH:ML --json leaderboard.json
 
-Trains what it needs in `--out`, where a second call finds it again; `--runs` adds finished runs of `reproduce`.
+Models are trained in `--out`; a second call with the same folder reuses them. `--runs` adds finished runs of
+`reproduce`.
 """
 
 import dataclasses
@@ -16,49 +17,49 @@ import numpy as np
 import tabulate
 import tyro
 
-from alkd_jax.distillation.item_rules import recipe as best
-from alkd_jax.io import write_json
+from alkd_jax.data.readers import registry
+from alkd_jax.distillation import item_rules
+from alkd_jax.io import write_json, write_text
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.training import checkpoints
 from alkd_jax.types import Dataset
 
 from . import efficiency
-from .best import NAME, Best, account, open_folder
+from .best import NAME, Best, open_folder, train_and_collect
+from .pipeline.console import cli_errors, console
 from .pipeline.methods import SELECTIONS, TUNED, role_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.settings import Settings
-from .pipeline.sources import parse_source
-from .pipeline.stages import Run, rank_by_counting
+from .pipeline.stages import Run, rank_training_free
 from .reporting import comparisons
-from .reporting.console import cli_errors, console
-from .reporting.results import averaged, cell
-from .reporting.tables import PAPER_NAMES, published
+from .reporting.results import format_cell, metrics_over_seeds
+from .reporting.tables import PAPER_NAMES, published_results
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-PAID = (*SELECTIONS, TUNED, "DLLM2Rec", "Shuffled lists")
-"""Methods that learn from an LLM's lists."""
+PAID_METHODS = (*SELECTIONS, TUNED, "DLLM2Rec", "Shuffled lists")
+"""Methods that are trained on rankings of an LLM."""
 HEADINGS = ("method", *METRICS, "parameters", "bytes", "µs a session", "LLM, USD")
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaderboard:
-    """What is asked.
+    """Options of the command.
 
     Attributes:
-        data: a data set, see `experiments.pipeline.sources`.
-        json: where the numbers go.
+        data: source of a dataset, see `alkd_jax.data.readers.registry`.
+        json: file for the results, in addition to those in `out`.
         out: folder of the runs; default `runs/leaderboard`.
-        backbones: whose teachers, students and ALKDRec students are trained here.
-        runs: folders of finished runs of the same data to show as well.
-        seeds: of everything that is trained here.
-        max_steps: training steps at most, of everything that is trained here.
-        prompt_tokens: of one question to the language model; by default the paper's account.
-        answer_tokens: of one answer.
-        teacher: who ranks the sessions chosen here, see `pipeline.settings`; by default the data's own, which prepared
-            data do not have.
-        rankings: file of recorded lists that replay reads.
+        backbones: backbones whose teachers, students and ALKDRec students are trained.
+        runs: folders of finished runs on the same data, whose models are added to the table.
+        seeds: number of seeds of every model that is trained.
+        max_steps: the largest number of training steps of every model that is trained.
+        prompt_tokens: tokens of a prompt to the LLM; by default as in the paper.
+        answer_tokens: tokens of an answer.
+        teacher: teacher that ranks the selected sessions, see `pipeline.settings`; by default the one that belongs to
+            the data; prepared data have none.
+        rankings: file of recorded rankings for the replay teacher.
     """
 
     data: str
@@ -74,101 +75,102 @@ class Leaderboard:
     rankings: pathlib.Path | None = None
 
 
-def trained_here(asked: Leaderboard, place: pathlib.Path) -> list[Settings]:
-    """The runs of the pipeline that the leaderboard makes, one a backbone; checked.
+def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]:
+    """Returns the checked settings of the pipeline runs, one for each backbone.
 
     Raises:
-        ValueError: a setting is one that no hop can use.
+        ValueError: a setting is invalid.
     """
-    found = [
+    all_settings = [
         Settings(
-            data=asked.data,
+            data=args.data,
             backbone=backbone,
-            out=place / backbone,
-            seeds=asked.seeds,
-            selection="released" if parse_source(asked.data).kind == "released" else "own",
-            max_steps=asked.max_steps or Settings.max_steps,
-            teacher=asked.teacher,
-            rankings=asked.rankings,
+            out=folder / backbone,
+            seeds=args.seeds,
+            selection="released" if registry.parse_source(args.data).kind == "released" else "own",
+            max_steps=args.max_steps or Settings.max_steps,
+            teacher=args.teacher,
+            rankings=args.rankings,
         )
-        for backbone in asked.backbones
+        for backbone in args.backbones
     ]
-    for settings in found:
+    for settings in all_settings:
         settings.check()
-    return found
+    return all_settings
 
 
-def board(asked: Leaderboard) -> dict[str, Any]:
-    """Makes what is not made yet, and gathers it.
+def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
+    """Trains the models that are not yet in the folder, and collects all results.
 
     Returns:
         ``{"dataset", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
-        "us_per_session", "llm_usd"}}, "published": {NAME: {METRIC: value}}, "tests"}``; the tests compare our best
-        student with every other method, over the test sessions and as many seeds as all have.
+        "us_per_session", "llm_usd"}}, "published": {NAME: {METRIC: value}}, "tests"}``; the tests compare the
+        best student with every other method, over the test sessions and as many seeds as every method has.
 
     Raises:
-        ValueError: a run is of other data, or a setting is one that no hop can use.
+        ValueError: a run is on other data, or a setting is invalid.
     """
-    trained_here(asked, asked.out)
-    dataset = parse_source(asked.data).load()
-    place = asked.out / dataset.name
-    ours = Best(asked.data, place / "best", seeds=asked.seeds, max_steps=asked.max_steps)
-    account(ours)
-    counted = open_folder(ours, dataset)
-    rank_by_counting(dataset, counted)
-    folders = list(asked.runs)
-    for settings in trained_here(asked, place):
+    pipeline_settings(args, args.out)
+    dataset = registry.read(args.data)
+    folder = args.out / dataset.name
+    best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps)
+    train_and_collect(best_args)
+    best_folder = open_folder(best_args, dataset)
+    rank_training_free(dataset, best_folder)
+    folders = list(args.runs)
+    for settings in pipeline_settings(args, folder):
         run_pipeline(settings)
         folders.append(settings.out)
     runs = [Run.reopen(folder, readonly=True) for folder in folders]
     for run in runs:
         if run.dataset.fingerprint != dataset.fingerprint:
-            raise ValueError(f"{run.folder.path} is a run on {run.dataset.name}; expected one on the same data")
-    methods, ranks = our_best(ours, dataset)
-    with np.load(counted.path / "neighbor_ranks.npz") as archive:
-        by_counting = {name: archive[name][None] for name in archive}
-    methods |= {name: averaged(of_method) for name, of_method in by_counting.items()}
-    ranks |= by_counting
+            raise ValueError(f"dataset of {run.folder.path} is {run.dataset.name}; expected the same data as --data")
+    methods, ranks = best_student_row(best_args, dataset)
+    with np.load(best_folder.path / "training_free_ranks.npz") as archive:
+        training_free_ranks = {name: archive[name][None] for name in archive}
+    methods |= {name: metrics_over_seeds(method_ranks) for name, method_ranks in training_free_ranks.items()}
+    ranks |= training_free_ranks
     for run in runs:
-        found, their_ranks = of_run(asked, run)
-        methods |= found
-        ranks |= their_ranks
-    common = min(len(of_method) for of_method in ranks.values() if len(of_method) > 1 or ours.seeds == 1)
-    ranks = {name: of_method[:common] for name, of_method in ranks.items()}
+        rows, run_ranks = run_rows(args, run)
+        methods |= rows
+        ranks |= run_ranks
+    seeds_of_methods = [len(method_ranks) for method_ranks in ranks.values()]
+    num_seeds = min(number for number in seeds_of_methods if number > 1 or best_args.seeds == 1)
+    ranks = {name: method_ranks[:num_seeds] for name, method_ranks in ranks.items()}
     tests = comparisons.compare_pairs(ranks, [(NAME, other) for other in ranks if other != NAME], seed=0)
-    about = {"dataset": dataset.name, "seeds": asked.seeds}
-    return about | {"methods": methods, "published": of_paper(dataset.name), "tests": tests}
+    header = {"dataset": dataset.name, "seeds": args.seeds}
+    return header | {"methods": methods, "published": published_rows(dataset.name), "tests": tests}
 
 
-def our_best(ours: Best, dataset: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The row of our best student."""
-    recipe = best.recipe(ours.preset, dataset.name)
-    with np.load(ours.out / "recipe.npz") as kept:
-        ranks = kept["test"]
-    model = best.student(recipe, num_items=dataset.num_items)
-    params = first_seed(checkpoints.restore_params(ours.out / "recipe.params", model, seeds=ours.seeds))
-    row = averaged(ranks) | cost(dataset.test, model, params) | {"llm_usd": 0.0}
+def best_student_row(best_args: Best, dataset: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the results and the ranks of the best student, by its name."""
+    recipe = item_rules.recipe_of(best_args.preset, dataset.name)
+    with np.load(best_args.out / "recipe.npz") as archive:
+        ranks = archive["test"]
+    model = item_rules.create_student(recipe, num_items=dataset.num_items)
+    params = first_seed(checkpoints.restore_params(best_args.out / "recipe.params", model, seeds=best_args.seeds))
+    row = metrics_over_seeds(ranks) | model_costs(dataset.test, model, params) | {"llm_usd": 0.0}
     return {NAME: row}, {NAME: ranks}
 
 
-def of_run(asked: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The rows of a run's trained models, named with their backbone."""
+def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the results and the ranks of a run's models, by method and backbone."""
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
-    places = trained_methods(run.settings.asked_methods)
+    method_folders = trained_methods(run.settings.method_names)
     backbone = PAPER_NAMES.get(run.settings.backbone, run.settings.backbone)
     price = PRICES["gpt-4-turbo-2024-04-09"]
-    question = (price.input * asked.prompt_tokens + price.output * asked.answer_tokens) / 10**6
+    question = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
     rows = {}
-    for method, place in places.items():
-        costs = cost(run.dataset.test, run.model(role_of(method)), first_seed(run.params(place)))
-        paid = Decimal(run.settings.num_asked) * question if method in PAID else Decimal(0)
-        rows[f"{method}, {backbone}"] = averaged(ranks[method]) | costs | {"llm_usd": float(round(paid, 2))}
-    return rows, {f"{method}, {backbone}": ranks[method] for method in places}
+    for method, folder in method_folders.items():
+        costs = model_costs(run.dataset.test, run.model(role_of(method)), first_seed(run.params(folder)))
+        paid = Decimal(run.settings.resolved_budget) * question if method in PAID_METHODS else Decimal(0)
+        rows[f"{method}, {backbone}"] = metrics_over_seeds(ranks[method]) | costs | {"llm_usd": float(round(paid, 2))}
+    return rows, {f"{method}, {backbone}": ranks[method] for method in method_folders}
 
 
-def cost(test: Any, model: Encoder, params: Params) -> dict[str, Any]:
-    """Parameters, bytes and time of a model."""
+def model_costs(test: Any, model: Encoder, params: Params) -> dict[str, Any]:
+    """Returns the number of parameters, the bytes and the time per session of a model."""
     leaves = jax.tree.leaves(params)
     return {
         "parameters": sum(leaf.size for leaf in leaves),
@@ -177,54 +179,54 @@ def cost(test: Any, model: Encoder, params: Params) -> dict[str, Any]:
     }
 
 
-def of_paper(dataset: str) -> dict[str, Any]:
-    """The published numbers of both tables; their NDCG is not by rank."""
-    found = {}
+def published_rows(dataset: str) -> dict[str, Any]:
+    """Returns the published results of both tables; their NDCG is not computed from ranks."""
+    rows = {}
     for table in ("table1", "table2"):
-        for backbone, methods in published(table).get(dataset, {}).items():
+        for backbone, methods in published_results(table).get(dataset, {}).items():
             for method, numbers in methods.items():
-                found[f"{method}, {backbone} (published)"] = numbers
-    return found
+                rows[f"{method}, {backbone} (published)"] = numbers
+    return rows
 
 
-def as_markdown(numbers: Mapping[str, Any]) -> str:
-    """The table, best recall first, published numbers among ours."""
-    ours = [(row["recall@10"]["mean"], name, row) for name, row in numbers["methods"].items()]
-    theirs = [(row["recall@10"], name, row) for name, row in numbers["published"].items() if "recall@10" in row]
+def to_markdown(numbers: Mapping[str, Any]) -> str:
+    """Returns the table in descending order of recall@10, measured and published results together."""
+    measured = [(row["recall@10"]["mean"], name, row) for name, row in numbers["methods"].items()]
+    published = [(row["recall@10"], name, row) for name, row in numbers["published"].items() if "recall@10" in row]
     rows = []
-    for _, name, row in sorted([*ours, *theirs], key=lambda entry: (-entry[0], entry[1])):
+    for _, name, row in sorted([*measured, *published], key=lambda entry: (-entry[0], entry[1])):
         if name in numbers["published"]:
             printed = [f"{row[m]:.4f}{' *' * ('ndcg' in m)}" if m in row else "" for m in METRICS]
             rows.append([name, *printed, "", "", "", ""])
             continue
-        told = [f"{row[what]:,.0f}" if what in row else "" for what in ("parameters", "bytes", "us_per_session")]
+        costs = [f"{row[column]:,.0f}" if column in row else "" for column in ("parameters", "bytes", "us_per_session")]
         money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "0.00"
-        rows.append([f"**{name}**" if name == NAME else name, *(cell(row[m]) for m in METRICS), *told, money])
+        rows.append([f"**{name}**" if name == NAME else name, *(format_cell(row[m]) for m in METRICS), *costs, money])
     table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    return f"{table}\n\n\\* published; its NDCG is of the iteration order of a hash set and cannot be compared."
+    return f"{table}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
 
 
-def write(asked: Leaderboard, numbers: Mapping[str, Any]) -> None:
-    """Writes `leaderboard.md` and `.json`, and the file asked for."""
-    place = asked.out / numbers["dataset"]
-    (place / "leaderboard.md").write_text(as_markdown(numbers) + "\n", encoding="utf-8")
-    write_json(place / "leaderboard.json", numbers)
-    if asked.json is not None:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(asked.json, numbers)
+def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:
+    """Writes `leaderboard.md`, `leaderboard.json`, and the file of the option `--json`."""
+    folder = args.out / numbers["dataset"]
+    write_text(folder / "leaderboard.md", to_markdown(numbers) + "\n")
+    write_json(folder / "leaderboard.json", numbers)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.json, numbers)
 
 
 def main() -> None:
     """Entry point."""
     with cli_errors():
-        asked = tyro.cli(Leaderboard, description=__doc__)
-        trained_here(asked, asked.out)
-        # What takes minutes is written before what may take an hour.
-        for part in dict.fromkeys((dataclasses.replace(asked, backbones=(), runs=()), asked)):
-            numbers = board(part)
-            write(asked, numbers)
-        console.print(as_markdown(numbers), highlight=False, markup=False, soft_wrap=True)
-        console.print(f"{asked.json or asked.out / numbers['dataset'] / 'leaderboard.json'}", highlight=False)
+        args = tyro.cli(Leaderboard, description=__doc__)
+        pipeline_settings(args, args.out)
+        # The results that take minutes are written before those that may take an hour.
+        for part_args in dict.fromkeys((dataclasses.replace(args, backbones=(), runs=()), args)):
+            numbers = build_leaderboard(part_args)
+            write(args, numbers)
+        console.print(to_markdown(numbers), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{args.json or args.out / numbers['dataset'] / 'leaderboard.json'}", highlight=False)
 
 
 if __name__ == "__main__":

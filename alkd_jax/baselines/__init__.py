@@ -1,22 +1,18 @@
-"""Training-free recommenders: counted once from whole training sessions, then asked."""
+"""Training-free recommenders: counts of the training sessions, and scores, ranks and lists based on them."""
 
-from alkd_jax.baselines.counts import Counts, count
-from alkd_jax.baselines.methods import (
-    Scorer,
-    co_occurrence,
-    item_knn,
-    markov,
-    popularity,
-    sequential_rules,
-    session_knn,
-)
+from alkd_jax.baselines.counts import Counts, count, held_out_folds
+from alkd_jax.baselines.knn import item_knn, session_knn
+from alkd_jax.baselines.popularity import popularity
+from alkd_jax.baselines.queries import Scorer
 from alkd_jax.baselines.ranking import held_out_lists, mean_ranks, rank_targets, top_k, top_k_lists
+from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
 
 __all__ = [
     "Counts",
     "Scorer",
     "co_occurrence",
     "count",
+    "held_out_folds",
     "held_out_lists",
     "item_knn",
     "markov",

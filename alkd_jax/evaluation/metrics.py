@@ -1,4 +1,7 @@
-"""Recall, NDCG and MRR from ranks: one relevant item a session, so recall is the hit rate and the ideal DCG is 1."""
+"""Recall, NDCG and MRR from ranks.
+
+Each session has one relevant item, its target; recall is then the hit rate, and the ideal DCG is 1.
+"""
 
 from collections.abc import Sequence
 
@@ -6,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from alkd_jax.checks import check_at_least, check_where
+
 Ranks = Integer[Array, "*batch"] | Integer[np.ndarray, "*batch"]
 
 
 def recall(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
-    """1 where the target is among the first k, else 0: ``[r ≤ k]``.
+    """``[r ≤ k]``: 1 where the target is among the first k items, else 0.
 
     Args:
         ranks: positions from 1.
@@ -20,7 +25,7 @@ def recall(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
 
 
 def ndcg(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
-    """``[r ≤ k] / log₂(1 + r)``; the ideal ranking has the target first.
+    """``[r ≤ k] / log₂(1 + r)``; 1 where the target is first.
 
     Args:
         ranks: positions from 1.
@@ -44,7 +49,7 @@ def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) ->
 
     Args:
         ranks: ``[N]`` positions from 1, N at least 1.
-        ks: cut-offs.
+        ks: cut-offs, at least 1.
 
     Returns:
         ``{"recall@5": …, "ndcg@5": …, …, "mrr": …}``.
@@ -53,11 +58,9 @@ def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) ->
         ValueError: there are no ranks, a rank is below 1, or a cut-off is below 1.
     """
     if ranks.size == 0:
-        raise ValueError("ranks are empty; expected at least one session")
-    if ranks.min() < 1:
-        raise ValueError(f"a rank is {ranks.min()}; expected positions from 1")
-    if min(ks, default=1) < 1:
-        raise ValueError(f"a cut-off is {min(ks)}; expected at least 1")
+        raise ValueError("number of ranks is 0; expected at least 1")
+    check_where(ranks >= 1, "ranks", ranks, "at least 1")
+    check_at_least(1, k=min(ks, default=1))
 
     def average(values: Float[Array, " N"]) -> float:
         return float(np.asarray(values, np.float64).mean())

@@ -1,4 +1,4 @@
-"""Per-session ranks of a model on a split, and the metrics they give."""
+"""Evaluation protocols: the rank of each session's target, and the metrics of these ranks."""
 
 import dataclasses
 import functools
@@ -10,20 +10,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alkd_jax import scoring, sharding
+from alkd_jax.checks import check_at_least, check_one_of, check_span
 from alkd_jax.evaluation import metrics
 from alkd_jax.models import Encoder, Params, encode, released_form
 from alkd_jax.types import PAD, Sessions
 
-_RELEASED_PAD = 1
-"""Our number of the release's item 0, which its code also uses for padding."""
+_RELEASED_PADDING_ITEM = 1
+"""The id here of the release's item 0, which the released code also uses as padding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Ranks and what follows from them.
+    """Ranks and metrics.
 
     Attributes:
-        ranks: ``[N]`` int32, position of the target from 1 among all items not in the session.
+        ranks: ``[N]`` int32, position of the target, from 1, among all items that are not in the session.
         metrics: ``{"recall@5": …, "ndcg@5": …, …, "mrr": …}``; under the released protocol also "ndcg_released@k".
     """
 
@@ -48,47 +49,62 @@ def evaluate(
     Args:
         model: a backbone.
         params: its parameters, without a seed axis.
-        sessions: what to evaluate on.
-        ks: cut-offs.
-        protocol: "clean", or "released" for the authors' rules: their item 0 is padding in the input, and is not
-            recommended to a session with a free slot; NDCG in the iteration order of a Python set comes as
-            "ndcg_released@k" beside the correct one.
+        sessions: the sessions to evaluate on, at least one.
+        ks: cut-offs, at least 1.
+        protocol: "clean", or "released" for the rules of the authors' code: its item 0 is padding in the input and is
+            not recommended to a session shorter than L; "ndcg_released@k", NDCG in the iteration order of a Python set,
+            is added to the metrics.
         ties: see :func:`alkd_jax.scoring.target_rank`.
-        batch_size: sessions scored at a time; one compilation however many are left for the last batch.
-        chunk_size: items scored at a time, see :func:`alkd_jax.scoring.catalogue_rank`.
-        mesh: devices to rank on, see :func:`alkd_jax.sharding.make`; by default the first.
+        batch_size: sessions scored at a time; the last batch is padded, so that one compilation serves all batches.
+        chunk_size: items scored at a time, see :func:`alkd_jax.scoring.full_catalogue_rank`.
+        mesh: devices to rank on, see :func:`alkd_jax.sharding.make_mesh`; by default the first device.
 
     Raises:
         ValueError: there are no sessions, an id or a size is out of range, or the protocol is unknown.
+
+    Example:
+        >>> ds = alkd.data.synthetic(num_items=100, num_sessions=300)
+        >>> model = alkd.models.create("fpmc", num_items=ds.num_items, dim=10)
+        >>> params = model.init(jax.random.key(0), ds.test.items, ds.test.mask)
+        >>> alkd.evaluate(model, params, ds.test).ranks.shape
+        (60,)
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    if protocol not in ("clean", "released"):
-        raise ValueError(f"protocol is {protocol!r}; expected 'clean' or 'released'")
-    _check(model, sessions)
+    check_at_least(1, batch_size=batch_size)
+    check_one_of("protocol", protocol, ("clean", "released"))
+    _check_sessions(model, sessions)
     padding_is_item = protocol == "released"
     model = released_form(model) if padding_is_item else model
     layout = sharding.layout_of(params, model.num_items + 1, mesh)
-    params = params if layout is None else layout.place(params)
+    params = params if layout is None else layout.device_put(params)
     options = {"ties": ties, "padding_is_item": padding_is_item, "chunk_size": chunk_size}
     batches = _batches(sessions, batch_size)
     with sharding.use_mesh(mesh):
         ranks = np.concatenate(
             [np.asarray(_ranks(model, layout, params, *batch, **options))[:valid] for batch, valid in batches]
         )
-    averages = metrics.from_ranks(ranks, ks)
+    session_metrics = metrics.from_ranks(ranks, ks)
     if padding_is_item:
         with sharding.use_mesh(mesh):
             lists = np.concatenate(
                 [np.asarray(_lists(model, layout, params, *batch[:2], k=max(ks)))[:valid] for batch, valid in batches]
             )
         for k in ks:
-            averages[f"ndcg_released@{k}"] = hash_order_ndcg(lists[:, :k] - 1, np.asarray(sessions.target) - 1)
-    return Evaluation(ranks, averages)
+            session_metrics[f"ndcg_released@{k}"] = hash_order_ndcg(lists[:, :k] - 1, np.asarray(sessions.target) - 1)
+    return Evaluation(ranks, session_metrics)
 
 
 def evaluate_seeds(model: Encoder, params: Params, sessions: Sessions, **options: object) -> list[Evaluation]:
-    """Evaluates every seed of a parameter tree with a leading seed axis; options as in :func:`evaluate`."""
+    """:func:`evaluate` for each seed of a parameter tree with a leading seed axis.
+
+    Args:
+        model: a backbone.
+        params: its parameters, with a leading seed axis.
+        sessions: the sessions to evaluate on.
+        **options: as of :func:`evaluate`.
+
+    Returns:
+        One evaluation for each seed.
+    """
     num_seeds = jax.tree.leaves(params)[0].shape[0]
     return [
         evaluate(model, jax.tree.map(lambda leaf, s=seed: leaf[s], params), sessions, **options)  # type: ignore[arg-type]
@@ -97,56 +113,54 @@ def evaluate_seeds(model: Encoder, params: Params, sessions: Sessions, **options
 
 
 def released_view(sessions: Sessions) -> Sessions:
-    """The sessions as the released code sees them: its item 0 (our 1) in an input counts as padding."""
-    mask = np.asarray(sessions.mask) & (np.asarray(sessions.items) != _RELEASED_PAD)
+    """Returns the sessions as the released code reads them: its item 0, here item 1, is padding in the input."""
+    mask = np.asarray(sessions.mask) & (np.asarray(sessions.items) != _RELEASED_PADDING_ITEM)
     return sessions.replace(items=np.where(mask, sessions.items, PAD).astype(np.int32), mask=mask)  # type: ignore[attr-defined]
 
 
 def hash_order_ndcg(lists: Int[np.ndarray, "N K"], target: Int[np.ndarray, " N"]) -> float:
     """NDCG with the position taken from the iteration order of ``set(list)``, as the released code does.
 
-    Not a measure of ranking: kept to compare with the published numbers. Depends on how CPython lays out a set of
-    integers.
+    It does not measure the ranking and serves comparison with the published numbers only. It depends on the memory
+    layout of a set of integers in CPython.
 
     Args:
-        lists: the top K, best first, in the release's numbering from 0.
-        target: likewise.
+        lists: the top K items, best first, numbered from 0 as in the release.
+        target: the targets, numbered from 0.
     """
     total = 0.0
-    for top, wanted in zip(lists.tolist(), target.tolist(), strict=True):
-        order = list(set(top))
-        if wanted in order:
-            total += 1.0 / np.log2(order.index(wanted) + 2.0)
+    for list_, item in zip(lists.tolist(), target.tolist(), strict=True):
+        order = list(set(list_))
+        if item in order:
+            total += 1.0 / np.log2(order.index(item) + 2.0)
     return float(total / len(target))
 
 
-def _check(model: Encoder, sessions: Sessions) -> None:
+def _check_sessions(model: Encoder, sessions: Sessions) -> None:
     if len(sessions) == 0:
-        raise ValueError("there are no sessions to evaluate on; expected at least one")
-    for name, array, least in (("items", sessions.items, 0), ("targets", sessions.target, 1)):
-        low, high = int(np.min(array)), int(np.max(array))
-        if low < least or high > model.num_items:
-            raise ValueError(f"{name} span {low}..{high}; expected {least}..{model.num_items}")
+        raise ValueError("number of sessions is 0; expected at least 1")
+    check_span("items", sessions.items, 0, model.num_items)
+    check_span("targets", sessions.target, 1, model.num_items)
 
 
 def _batches(sessions: Sessions, batch_size: int) -> list[tuple[tuple[np.ndarray, ...], int]]:
-    """Cuts sessions into equal batches, the last one filled up with its first row, with the number of real rows."""
-    arrays = [np.asarray(a) for a in (sessions.items, sessions.mask, sessions.target)]
-    size = sharding.even_batch(len(sessions), batch_size)
-    pieces = []
+    """Splits sessions into batches of equal size, each with its number of real rows; the last one is padded."""
+    arrays = [np.asarray(array) for array in (sessions.items, sessions.mask, sessions.target)]
+    size = sharding.even_batch_size(len(sessions), batch_size)
+    batches = []
     for start in range(0, len(sessions), size):
         rows = np.arange(start, start + size)
         valid = min(size, len(sessions) - start)
         rows[valid:] = start
-        pieces.append((tuple(a[rows] for a in arrays), valid))
-    return pieces
+        batches.append((tuple(array[rows] for array in arrays), valid))
+    return batches
 
 
 def _released_input(items: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> tuple[Array, Array, Array]:
-    """Items and mask as the released code sees them, and what it leaves out of the ranking."""
-    real = mask & (items != _RELEASED_PAD)
-    extra = jnp.where(real.all(1), PAD, _RELEASED_PAD)
-    return jnp.where(real, items, PAD), real, jnp.concatenate([items, extra[:, None]], axis=1)
+    """Items and mask as the released code reads them, and the items that it does not rank."""
+    real = mask & (items != _RELEASED_PADDING_ITEM)
+    padding_item = jnp.where(real.all(1), PAD, _RELEASED_PADDING_ITEM)
+    return jnp.where(real, items, PAD), real, jnp.concatenate([items, padding_item[:, None]], axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layout", "ties", "padding_is_item", "chunk_size"))
@@ -184,7 +198,7 @@ def _lists(
     *,
     k: int,
 ) -> Int[Array, "B K"]:
-    """The released protocol's top k."""
+    """The top k under the released protocol."""
     params = params if layout is None else layout.unpad_rows(params)
     items, mask, exclude = _released_input(items, mask)
     table = model.apply(params, method="item_embeddings")

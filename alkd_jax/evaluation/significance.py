@@ -1,7 +1,8 @@
-"""Whether one method beats another, from stored ranks: over seeds, over sessions, and corrected for many tests.
+"""Statistical tests of whether one method is better than another, from stored ranks.
 
-Seeds and sessions answer different questions. Over seeds: would training again give the same order? Over sessions:
-would other sessions of the same kind? A difference is worth telling where both say so.
+Tests over seeds ask whether training again would give the same order of the methods; tests over sessions ask whether
+other sessions of the same kind would. A difference is worth reporting where both tests show it. :func:`holm` corrects
+for several tests.
 """
 
 import dataclasses
@@ -11,39 +12,40 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
+from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.evaluation import metrics
 
 INTERVALS = ("percentile", "bca")
-"""How a bootstrap interval is cut from its distribution."""
+"""Kinds of bootstrap intervals."""
 
-_VALUES_AT_A_TIME = 2**20
-"""Resampled values in memory at a time: 8 MiB of float64."""
+_BATCH_VALUES = 2**20
+"""Resampled values that are in memory at the same time: 8 MiB of float64."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is known of ``mean m(a) − mean m(b)`` for a metric m, methods a and b.
+    """Estimates and tests of ``mean m(a) − mean m(b)`` for a metric m and two methods a and b.
 
-    Numbers over seeds are NaN where a side has one row of ranks, or where all seeds differ by the same amount.
+    Numbers over seeds are NaN where a method has one row of ranks, or where the difference is the same for all seeds.
 
     Attributes:
         metric: "recall@10" and the like.
-        difference: the mean over seeds and sessions.
-        interval: of the difference, by resampling sessions.
-        p_randomisation: two-sided, signs of the sessions' differences drawn at random.
-        p_bootstrap: two-sided, from the same resampling as ``interval``.
+        difference: the difference of the means over seeds and sessions.
+        interval: confidence interval of the difference, by resampling sessions.
+        p_randomization: two-sided p of the randomization test, which draws the signs of the sessions' differences.
+        p_bootstrap: two-sided p from the same resamples as ``interval``.
         effect: Cohen's d_z over sessions.
-        interval_seeds: of the difference, Student's t over seeds.
-        p_seeds: two-sided, paired t over seeds.
+        interval_seeds: confidence interval of the difference by Student's t over seeds.
+        p_seeds: two-sided p of the paired t-test over seeds.
         effect_seeds: Cohen's d_z over seeds.
         num_sessions: N.
-        num_seeds: pairs of seeds compared; 1 where a side has one row.
+        num_seeds: number of pairs of seeds; 1 where a method has one row of ranks.
     """
 
     metric: str
     difference: float
     interval: tuple[float, float]
-    p_randomisation: float
+    p_randomization: float
     p_bootstrap: float
     effect: float
     interval_seeds: tuple[float, float]
@@ -54,7 +56,7 @@ class Comparison:
 
 
 def per_session(ranks: Int[np.ndarray, "*batch"], metric: str) -> Float[np.ndarray, "*batch"]:
-    """The metric of every session, in float64.
+    """The metric of each session, in float64.
 
     Args:
         ranks: positions from 1.
@@ -63,12 +65,12 @@ def per_session(ranks: Int[np.ndarray, "*batch"], metric: str) -> Float[np.ndarr
     Raises:
         ValueError: the metric is unknown.
     """
-    name, _, cut = metric.partition("@")
+    name, _, k = metric.partition("@")
     if metric == "mrr":
         return 1.0 / ranks
-    if name not in ("recall", "ndcg") or not cut.isdecimal() or int(cut) < 1:
+    if name not in ("recall", "ndcg") or not k.isdecimal() or int(k) < 1:
         raise ValueError(f"metric is {metric!r}; expected recall@K, ndcg@K or mrr")
-    values = metrics.recall(ranks, int(cut)) if name == "recall" else metrics.ndcg(ranks, int(cut))
+    values = metrics.recall(ranks, int(k)) if name == "recall" else metrics.ndcg(ranks, int(k))
     return np.asarray(values, np.float64)
 
 
@@ -86,50 +88,51 @@ def compare(
     """Compares two methods that ranked the targets of the same sessions.
 
     Args:
-        rng: consumed; decides the resamples.
-        ranks: ``[N]`` or ``[S, N]``, row s of both sides being the same seed.
-        other: what is subtracted; a side of one row is compared with the other's mean over seeds.
+        rng: a random generator, for the sign patterns and resamples; the function advances it.
+        ranks: ranks of the first method, ``[N]``, or ``[S, N]`` with one row for each seed.
+        other: ranks of the second method, ``[N]`` or ``[S, N]``; row s is of the same seed as row s of ``ranks``. A
+            method with one row is compared with the mean of the other over its seeds.
         metric: "recall@K", "ndcg@K" or "mrr".
-        sign_patterns: drawn for the randomisation; where there are fewer, each is tried once and p is exact.
-        resamples: of the sessions, for the bootstrap.
-        confidence: of the intervals, in (0, 1).
-        interval: "percentile", or "bca" for the bias-corrected and accelerated one.
+        sign_patterns: number of random sign patterns; if fewer exist, each is tried once and p is exact.
+        resamples: number of resamples of the bootstrap.
+        confidence: confidence level of the intervals, in (0, 1).
+        interval: "percentile", or "bca" for the bias-corrected and accelerated interval.
 
     Raises:
-        ValueError: sessions or seeds do not pair, there are fewer than two sessions, or an option is out of range.
+        ValueError: the numbers of sessions or seeds differ, there are fewer than two sessions, or an option is out of
+            range.
     """
-    for name, number in (("sign_patterns", sign_patterns), ("resamples", resamples)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1")
+    check_at_least(1, sign_patterns=sign_patterns, resamples=resamples)
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected between 0 and 1")
-    if interval not in INTERVALS:
-        raise ValueError(f"interval is {interval!r}; expected one of {', '.join(INTERVALS)}")
-    mine, theirs = np.atleast_2d(ranks), np.atleast_2d(other)
-    if mine.shape[1] != theirs.shape[1] or mine.shape[1] < 2:
-        raise ValueError(f"ranks of {mine.shape[1]} and {theirs.shape[1]} sessions; expected the same two or more")
-    if len(mine) != len(theirs) and 1 not in (len(mine), len(theirs)):
-        raise ValueError(f"ranks of {len(mine)} and {len(theirs)} seeds; expected as many, or one")
-    values, other_values = per_session(mine, metric), per_session(theirs, metric)
-    by_session = values.mean(0) - other_values.mean(0)
-    num_seeds = min(len(values), len(other_values))
-    by_seed = values.mean(1) - other_values.mean(1) if num_seeds > 1 else np.zeros(0)
-    p_randomisation = randomization_test(rng, by_session, sign_patterns=sign_patterns)
-    p_bootstrap, over_sessions = bootstrap(
-        rng, by_session, resamples=resamples, confidence=confidence, interval=interval
+        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
+    check_one_of("interval", interval, INTERVALS)
+    ranks_a, ranks_b = np.atleast_2d(ranks), np.atleast_2d(other)
+    if ranks_a.shape[1] != ranks_b.shape[1] or ranks_a.shape[1] < 2:
+        raise ValueError(
+            f"numbers of sessions are {ranks_a.shape[1]} and {ranks_b.shape[1]}; expected the same number of at least 2"
+        )
+    if len(ranks_a) != len(ranks_b) and 1 not in (len(ranks_a), len(ranks_b)):
+        raise ValueError(f"numbers of seeds are {len(ranks_a)} and {len(ranks_b)}; expected the same number, or 1")
+    values_a, values_b = per_session(ranks_a, metric), per_session(ranks_b, metric)
+    session_differences = values_a.mean(0) - values_b.mean(0)
+    num_seeds = min(len(values_a), len(values_b))
+    seed_differences = values_a.mean(1) - values_b.mean(1) if num_seeds > 1 else np.zeros(0)
+    p_randomization = randomization_test(rng, session_differences, sign_patterns=sign_patterns)
+    p_bootstrap, interval_sessions = bootstrap(
+        rng, session_differences, resamples=resamples, confidence=confidence, interval=interval
     )
-    p_seeds, over_seeds = paired_t(by_seed, confidence=confidence)
+    p_seeds, interval_seeds = paired_t(seed_differences, confidence=confidence)
     return Comparison(
         metric=metric,
-        difference=float(by_session.mean()),
-        interval=over_sessions,
-        p_randomisation=p_randomisation,
+        difference=float(session_differences.mean()),
+        interval=interval_sessions,
+        p_randomization=p_randomization,
         p_bootstrap=p_bootstrap,
-        effect=effect_size(by_session),
-        interval_seeds=over_seeds,
+        effect=effect_size(session_differences),
+        interval_seeds=interval_seeds,
         p_seeds=p_seeds,
-        effect_seeds=effect_size(by_seed),
-        num_sessions=by_session.size,
+        effect_seeds=effect_size(seed_differences),
+        num_sessions=session_differences.size,
         num_seeds=num_seeds,
     )
 
@@ -137,36 +140,36 @@ def compare(
 def randomization_test(
     rng: np.random.Generator, differences: Float[np.ndarray, " N"], *, sign_patterns: int = 10_000
 ) -> float:
-    """Two-sided p of a mean of paired differences, if each could as well have had the other sign.
+    """The paired randomization test: two-sided p of a mean difference if both signs of each difference are as likely.
 
     Args:
-        rng: consumed.
-        differences: of the pairs, any number of them, zero and one among these.
-        sign_patterns: how many are drawn; all ``2^N`` once where there are no more.
+        rng: a random generator; the function advances it.
+        differences: ``[N]`` differences of pairs; N may be 0.
+        sign_patterns: number of random sign patterns; if only that many exist, all ``2^N`` are used once.
 
     Returns:
         p; 1 where fewer than two pairs differ.
     """
-    # A pair without a difference has no sign to turn: leaving it out changes no sum, and most sessions are such.
-    moved = differences[differences != 0]
-    if moved.size < 2:
+    # A difference of 0 has no sign; without it the sums are the same, and most sessions have a difference of 0.
+    nonzero = differences[differences != 0]
+    if nonzero.size < 2:
         return 1.0
-    batch = max(1, _VALUES_AT_A_TIME // moved.size)
-    # 2^N ≤ sign_patterns, in whole numbers: as a float 2^1024 is too large.
-    if moved.size < int(sign_patterns).bit_length():
-        outcome = stats.permutation_test(
-            (moved,), np.sum, permutation_type="samples", vectorized=True, n_resamples=sign_patterns, batch=batch
+    batch = max(1, _BATCH_VALUES // nonzero.size)
+    # 2^N ≤ sign_patterns in integer arithmetic, because 2^1024 overflows a float.
+    if nonzero.size < int(sign_patterns).bit_length():
+        result = stats.permutation_test(
+            (nonzero,), np.sum, permutation_type="samples", vectorized=True, n_resamples=sign_patterns, batch=batch
         )
-        return float(outcome.pvalue)
-    drawn = stats.monte_carlo_test(
-        moved,
-        lambda size: moved * (2 * rng.integers(0, 2, size, np.int8) - 1),
+        return float(result.pvalue)
+    distribution = stats.monte_carlo_test(
+        nonzero,
+        lambda size: nonzero * (2 * rng.integers(0, 2, size, np.int8) - 1),
         np.sum,
         vectorized=True,
         n_resamples=sign_patterns,
         batch=batch,
     )
-    return float(drawn.pvalue)
+    return float(distribution.pvalue)
 
 
 def bootstrap(
@@ -177,52 +180,55 @@ def bootstrap(
     confidence: float = 0.95,
     interval: str = "percentile",
 ) -> tuple[float, tuple[float, float]]:
-    """Two-sided p and interval of a mean of paired differences, from drawing pairs with replacement.
+    """The bootstrap: two-sided p and confidence interval of a mean difference, from resampling pairs with replacement.
 
     ``p = 2 min(#{θ* ≤ 0} + 1, #{θ* ≥ 0} + 1) / (R + 1)``, at most 1.
 
     Args:
-        rng: consumed.
-        difference: of the pairs, at least two.
+        rng: a random generator; the function advances it.
+        difference: ``[N]`` differences of pairs, N at least 2.
         resamples: R.
-        confidence: of the interval.
+        confidence: confidence level of the interval, in (0, 1).
         interval: "percentile" or "bca".
+
+    Returns:
+        ``(p, (low, high))``.
     """
     mean = float(difference.mean())
     if np.ptp(difference) == 0:
         return (1.0 if mean == 0 else 2.0 / (resamples + 1)), (mean, mean)
-    outcome = stats.bootstrap(
+    result = stats.bootstrap(
         (difference,),
         np.mean,
         vectorized=True,
         n_resamples=resamples,
-        batch=max(1, _VALUES_AT_A_TIME // difference.size),
+        batch=max(1, _BATCH_VALUES // difference.size),
         confidence_level=confidence,
         method="BCa" if interval == "bca" else "percentile",
         rng=rng,
     )
-    drawn = outcome.bootstrap_distribution
-    rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    low, high = outcome.confidence_interval
-    return float(min(1.0, 2 * (rarer + 1) / (resamples + 1))), (float(low), float(high))
+    distribution = result.bootstrap_distribution
+    tail_count = min((distribution <= 0).sum(), (distribution >= 0).sum())
+    low, high = result.confidence_interval
+    return float(min(1.0, 2 * (tail_count + 1) / (resamples + 1))), (float(low), float(high))
 
 
 def paired_t(difference: Float[np.ndarray, " S"], *, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """Two-sided p and interval of a mean of paired differences by Student's t.
+    """The paired t-test: two-sided p and confidence interval of a mean difference.
 
     Args:
-        difference: of the pairs.
-        confidence: of the interval.
+        difference: ``[S]`` differences of pairs.
+        confidence: confidence level of the interval, in (0, 1).
 
     Returns:
-        NaN for all three where there are fewer than two pairs, or all differ by the same amount: the variance that t
-        divides by is then not known, however equal the pairs look.
+        ``(p, (low, high))``; NaN for all three where there are fewer than two pairs, or where all differences are
+        equal, because the variance in t is then unknown.
     """
     if difference.size < 2 or _is_constant(difference):
         return float("nan"), (float("nan"), float("nan"))
-    outcome = stats.ttest_1samp(difference, 0.0)
-    low, high = outcome.confidence_interval(confidence)
-    return float(outcome.pvalue), (float(low), float(high))
+    result = stats.ttest_1samp(difference, 0.0)
+    low, high = result.confidence_interval(confidence)
+    return float(result.pvalue), (float(low), float(high))
 
 
 def effect_size(difference: Float[np.ndarray, " N"]) -> float:
@@ -237,12 +243,15 @@ def effect_size(difference: Float[np.ndarray, " N"]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Adjusts p-values so that the chance of any false alarm among them stays below the level.
+    """Holm's correction of p-values for several tests: it controls the probability of any false rejection.
 
-    With the p-values in rising order, ``p'_i = max_{j ≤ i} min(1, (M − j + 1) p_j)``.
+    With the p-values in ascending order, ``p'_i = max_{j ≤ i} min(1, (M − j + 1) p_j)``.
 
     Args:
-        p_values: M of them, in [0, 1]; NaN, a test that could not be made, counts for nothing and stays NaN.
+        p_values: ``[M]``, in [0, 1]; NaN, for a test that is not possible, stays NaN and is not counted in M.
+
+    Returns:
+        The adjusted p-values ``[M]``.
 
     Raises:
         ValueError: a p-value is outside [0, 1].
@@ -250,16 +259,16 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     Reference:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
     """
-    given = np.asarray(p_values, np.float64)
-    made = np.flatnonzero(~np.isnan(given))
-    if ((given[made] < 0) | (given[made] > 1)).any():
-        raise ValueError(f"p-values span {np.nanmin(given)}..{np.nanmax(given)}; expected 0..1")
-    rising = made[np.argsort(given[made], kind="stable")]
-    adjusted = given.copy()
-    adjusted[rising] = np.minimum(1.0, np.maximum.accumulate(np.arange(made.size, 0, -1) * given[rising]))
+    p = np.asarray(p_values, np.float64)
+    valid = np.flatnonzero(~np.isnan(p))
+    if ((p[valid] < 0) | (p[valid] > 1)).any():
+        raise ValueError(f"p_values span {np.nanmin(p)}..{np.nanmax(p)}; expected 0..1")
+    ascending = valid[np.argsort(p[valid], kind="stable")]
+    adjusted = p.copy()
+    adjusted[ascending] = np.minimum(1.0, np.maximum.accumulate(np.arange(valid.size, 0, -1) * p[ascending]))
     return adjusted
 
 
 def _is_constant(values: np.ndarray) -> bool:
-    """Whether values differ by no more than rounding."""
+    """Returns whether values differ only by rounding."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

@@ -1,19 +1,18 @@
-"""What an adversary who knows the class counts can do to a policy: its exact worst case."""
+"""The exact worst case of a policy over all assignments of classes with given counts."""
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from alkd_jax.checks import check_where, is_concrete
 from alkd_jax.maxmin.assignment import least_cost
 from alkd_jax.maxmin.game import (
     Count,
     FloatArray,
+    array_namespace,
     check_counts,
     check_gains,
     check_order,
-    is_concrete,
-    namespace,
-    refuse_where,
 )
 
 
@@ -31,7 +30,7 @@ def worst_case(
     ``min_{c ∈ C} Σ_s p_s (a_s c_s^ef + b_s c_s^si − d_s c_s^in)``
 
     Args:
-        policy: ``[N]`` probability p of asking about an instance; in [0, 1], sums to 1.
+        policy: ``[N]`` probability p of selecting an instance; in [0, 1], sums to 1.
         effective_gain: ``[N]`` a > 0.
         similar_gain: ``[N]`` b, 0 < b < a.
         incorrect_loss: ``[N]`` d > 0.
@@ -39,7 +38,7 @@ def worst_case(
         num_similar: k_si; the other ``N − k_ef − k_si`` instances are incorrect.
 
     Returns:
-        The worst case ``[]``, exact to the rounding of float32. Where float32 is too narrow for the gains use
+        The worst case ``[]``, exact to the rounding of float32. For gains beyond the range of float32 use
         :func:`log_worst_case`.
 
     Raises:
@@ -54,9 +53,9 @@ def worst_case(
     check_policy(policy, len(effective_gain))
     check_counts(len(effective_gain), num_effective=num_effective, num_similar=num_similar)
     costs = [policy * gain for gain in gains.values()]
-    scale = namespace(*costs).maximum(costs[0], costs[2]).max()
+    scale = array_namespace(*costs).maximum(costs[0], costs[2]).max()
     if is_concrete(scale) and not scale > 0:
-        raise ValueError("policy · gain underflows for every instance; expected numbers in range, or log_worst_case")
+        raise ValueError("policy · gain is 0 for every instance; expected numbers in range (or use log_worst_case)")
     scaled = [jnp.asarray(cost / scale, float) for cost in costs]
     return least_cost(*scaled, num_effective, num_similar) * jnp.asarray(scale, float)
 
@@ -70,7 +69,7 @@ def log_worst_case(
     num_effective: Count,
     num_similar: Count,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """:func:`worst_case` for logarithms, whatever their range.
+    """:func:`worst_case` of logarithms, for gains of any range.
 
     Args:
         log_policy: ``[N]`` log p, -inf where p is 0; exp sums to 1.
@@ -93,24 +92,24 @@ def log_worst_case(
     }
     check_gains(gains, log_gains=True)
     check_order(log_similar_gain, log_effective_gain)
-    check_policy(namespace(log_policy).exp(log_policy), len(log_effective_gain))
+    check_policy(array_namespace(log_policy).exp(log_policy), len(log_effective_gain))
     check_counts(len(log_effective_gain), num_effective=num_effective, num_similar=num_similar)
     log_costs = [log_policy + gain for gain in gains.values()]
-    xp = namespace(*log_costs)
+    xp = array_namespace(*log_costs)
     log_scale = xp.round(xp.maximum(log_costs[0], log_costs[2]).max())
     scaled = [jnp.exp(jnp.asarray(log_cost - log_scale, float)) for log_cost in log_costs]
     return least_cost(*scaled, num_effective, num_similar), jnp.asarray(log_scale, float)
 
 
 def check_policy(policy: FloatArray, num_instances: int) -> None:
-    """Refuses what is no probability distribution over the instances; arrays inside ``jit`` or ``vmap`` pass unseen.
+    """Refuses a policy that is no probability distribution; the values of traced arrays are not checked.
 
     Raises:
         ValueError: the policy is not ``[N]``, has a negative or NaN entry, or does not sum to 1.
     """
     if np.shape(policy) != (num_instances,):
-        raise ValueError(f"the policy has shape {list(np.shape(policy))}; expected [{num_instances}], one per instance")
-    refuse_where(~(policy >= 0), "policy", policy, "a probability")
+        raise ValueError(f"policy has shape {list(np.shape(policy))}; expected [{num_instances}], one per instance")
+    check_where(policy >= 0, "policy", policy, "a probability")
     total = policy.sum()
     if is_concrete(total) and not abs(total - 1) < 1e-3:
-        raise ValueError(f"the policy sums to {float(total):g}; expected 1")
+        raise ValueError(f"the sum of policy is {float(total):g}; expected 1")

@@ -1,4 +1,7 @@
-"""The gains of a game as the solver needs them: shares of a + d, and 1 / (a + d) with an exponent of any size."""
+"""The gains of a game as shares of a + d, and f(λ, Γ) of :mod:`alkd_jax.maxmin.exact` with its slopes.
+
+The weights 1 / (a + d) are stored as mantissa and exponent, so that gains of any range fit float32.
+"""
 
 import functools
 from collections.abc import Callable
@@ -10,30 +13,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.maxmin.game import FloatArray, namespace
-from alkd_jax.ops.sums import Split, accurate_sum, split_sum
+from alkd_jax.maxmin.game import FloatArray, array_namespace
+from alkd_jax.ops.sums import DoubleFloat, accurate_sum, double_float_sum
 
 LOG_2 = (0.693359375, -2.121944400546905827679e-4)
-"""log 2 in two parts; the first has so few bits that its product with an exponent is exact in float32."""
+"""log 2 as a sum of two floats; the first has so few bits that its product with an exponent is exact in float32."""
 
 LARGEST_EXPONENT = 60
 
 _CPU_BLOCK, _DEVICE_BLOCK = 2**16, 2**22
-"""Instances that a pass takes at a time: what stays in a CPU's cache, and what keeps another device busy."""
+"""Instances in a block of a pass: a block fits a CPU's cache, or occupies another device fully."""
 
 
 @flax.struct.dataclass
 class Instances:
-    """The instances of a game, whatever the range of their gains.
+    """The instances of a game, for gains of any range.
 
     Attributes:
-        mantissa: ``[N]`` 1 / (a + d) is ``mantissa · 2^exponent``.
+        mantissa: ``[N]``; 1 / (a + d) is ``mantissa · 2^exponent``.
         exponent: ``[N]`` int32.
         similar: ``[N]`` b / (a + d).
-        margin: ``[N]`` (a − b) / (a + d), kept because a difference of shares would lose it.
+        margin: ``[N]`` (a − b) / (a + d), stored because the difference of two shares would lose its digits.
         incorrect: ``[N]`` d / (a + d).
-        has_least_loss: ``[N]`` bool, where d is least.
-        least_loss: ``[]`` min d is ``least_loss · 2^least_exponent``.
+        has_least_loss: ``[N]`` bool, True where d equals min d.
+        least_loss: ``[]``; min d is ``least_loss · 2^least_exponent``.
         least_exponent: ``[]`` int32.
     """
 
@@ -47,7 +50,7 @@ class Instances:
     least_exponent: Int[Array, "*batch"]
 
     def weights(self, exponent: Int[Array, ""]) -> Float[Array, " N"]:
-        """Returns 1 / (a + d) in the unit ``2^-exponent``, within the range of its type."""
+        """Returns ``2^exponent / (a + d)``, at least 0 and at most about 2^60."""
         return self.mantissa * power_of_two(self.exponent + exponent, self.mantissa.dtype)
 
     def kink(self) -> Float[Array, " N"]:
@@ -60,26 +63,28 @@ class Instances:
 
 
 def from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray, *, log_gains: bool) -> Instances:
-    """Takes gains, or their logarithms, apart; on the host if they are there, to keep float64 until the last step."""
-    on_host = namespace(effective, similar, incorrect) is np
-    return (_from_gains if on_host else _from_gains_in_one)(effective, similar, incorrect, log_gains=log_gains)
+    """Makes instances of gains or of their logarithms; NumPy arrays are converted on the host, in their precision."""
+    on_host = array_namespace(effective, similar, incorrect) is np
+    return (_from_gains if on_host else _from_gains_compiled)(effective, similar, incorrect, log_gains=log_gains)
 
 
 def _from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArray, *, log_gains: bool) -> Instances:
-    xp = namespace(effective, similar, incorrect)
+    xp = array_namespace(effective, similar, incorrect)
     top, least = xp.maximum(effective, incorrect), incorrect.min(keepdims=True)
     if log_gains:
         inverse, exponent = split_exponential(-top)
         least_loss, least_exponent = split_exponential(least)
         gain, loss = xp.exp(effective - top), xp.exp(incorrect - top)
-        lesser, margin = xp.exp(similar - top), -gain * xp.expm1(similar - effective)
+        similar_share, margin = xp.exp(similar - top), -gain * xp.expm1(similar - effective)
     else:
         mantissa, exponent = xp.frexp(top)
         inverse, exponent = 1 / mantissa, -exponent
         least_loss, least_exponent = xp.frexp(least)
-        gain, loss, lesser, margin = effective / top, incorrect / top, similar / top, (effective - similar) / top
+        gain, loss, similar_share, margin = effective / top, incorrect / top, similar / top, (effective - similar) / top
     total = gain + loss
-    numbers = [jnp.asarray(array, float) for array in (inverse / total, lesser / total, margin / total, loss / total)]
+    numbers = [
+        jnp.asarray(array, float) for array in (inverse / total, similar_share / total, margin / total, loss / total)
+    ]
     return Instances(
         mantissa=numbers[0],
         exponent=jnp.asarray(exponent, jnp.int32),
@@ -92,20 +97,20 @@ def _from_gains(effective: FloatArray, similar: FloatArray, incorrect: FloatArra
     )
 
 
-_from_gains_in_one = jax.jit(_from_gains, static_argnames="log_gains")
-"""One program: step by step, what is worked out on the way would take as much memory again as the game."""
+_from_gains_compiled = jax.jit(_from_gains, static_argnames="log_gains")
+"""One program, because the intermediate arrays of separate steps would take as much memory again as the game."""
 
 
 def split_exponential(logarithm: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Returns mantissa and exponent of ``exp(logarithm)``; the mantissa is about 1."""
-    xp = namespace(logarithm)
+    """Returns a mantissa about 1 and an exponent with ``mantissa · 2^exponent = exp(logarithm)``."""
+    xp = array_namespace(logarithm)
     exponent = xp.round(logarithm / sum(LOG_2))
     return xp.exp((logarithm - exponent * LOG_2[0]) - exponent * LOG_2[1]), exponent
 
 
 def is_proportional(effective: FloatArray, similar: FloatArray, incorrect: FloatArray, *, log_gains: bool) -> bool:
-    """Returns whether b and d are fixed shares of a, up to the rounding of the arrays."""
-    xp = namespace(effective, similar, incorrect)
+    """Returns whether b/a and d/a are the same for all instances, up to the rounding of the arrays."""
+    xp = array_namespace(effective, similar, incorrect)
     spacing = float(jnp.finfo(np.result_type(effective.dtype, np.float32)).eps)
     for gain in (similar, incorrect):
         ratio = gain - effective if log_gains else gain / effective
@@ -116,104 +121,108 @@ def is_proportional(effective: FloatArray, similar: FloatArray, incorrect: Float
 
 
 def power_of_two(exponent: Int[Array, "*shape"], dtype: jnp.dtype) -> Float[Array, "*shape"]:
-    """Returns ``2^exponent`` exactly, 0 where it is out of range below, and at most 2^60."""
+    """Returns ``2^exponent`` exactly; 0 where that is below the range of the type, and at most 2^60."""
     info = jnp.finfo(dtype)
     integer = jnp.int64 if info.bits == 64 else jnp.int32
     biased = jnp.clip(exponent, info.minexp - 1, LARGEST_EXPONENT).astype(integer) + (1 - info.minexp)
     return jax.lax.bitcast_convert_type(biased << info.nmant, dtype)
 
 
-class Value(NamedTuple):
+class ScaledValue(NamedTuple):
     """A value of the game, ``number · 2^exponent``."""
 
     number: Float[Array, ""]
     exponent: Int[Array, ""]
 
 
-class Totals(NamedTuple):
-    """What one pass over the instances finds at (λ, Γ).
+class ConstraintValue(NamedTuple):
+    """f and its slopes at one (λ, Γ).
 
     Attributes:
-        excess: f, the room that the adversary has left.
-        noise: about what rounding does to f.
-        growth: f_Γ, in the unit of Γ.
-        left: slope of f in λ towards smaller λ.
-        right: slope of f in λ towards larger λ.
-        before: the largest kink below λ; -inf where there is none.
-        after: the least kink above λ, or 1; +inf for λ = 1.
+        constraint: f; the adversary can meet the totals in the direction (1, λ) where it is at least 0.
+        rounding_error: the approximate size of the rounding error of f.
+        value_slope: f_Γ, in the unit of Γ.
+        slope_left: the derivative of f in λ from the left.
+        slope_right: the derivative of f in λ from the right; +inf for λ = 1.
+        kink_below: the largest kink below λ; -inf where there is none.
+        kink_above: the least kink above λ, or 1; +inf for λ = 1.
     """
 
-    excess: Float[Array, ""]
-    noise: Float[Array, ""]
-    growth: Float[Array, ""]
-    left: Float[Array, ""]
-    right: Float[Array, ""]
-    before: Float[Array, ""]
-    after: Float[Array, ""]
+    constraint: Float[Array, ""]
+    rounding_error: Float[Array, ""]
+    value_slope: Float[Array, ""]
+    slope_left: Float[Array, ""]
+    slope_right: Float[Array, ""]
+    kink_below: Float[Array, ""]
+    kink_above: Float[Array, ""]
 
 
 def evaluate_constraint(
     instances: Instances,
     ratio: Float[Array, ""],
-    value: Value,
+    value: ScaledValue,
     num_effective: Int[Array, ""],
     num_similar: Int[Array, ""],
-) -> Totals:
-    """Passes once over the instances, a block of them at a time, for f and its slopes at (λ, Γ)."""
-    shares = in_blocks(functools.partial(_look, ratio=ratio, value=value), instances)
-    ones = jnp.sum(shares.ones, dtype=jnp.int32) - num_effective
-    ratios = jnp.sum(shares.ratios, dtype=jnp.int32) - num_similar
-    excess = sum(split_sum(shares.rest)) + ((ones + ratios) - (1 - ratio) * ratios)
-    rounded = jnp.sum(shares.rounded) + jnp.abs((1 - ratio) * ratios)
-    left = jnp.sum(shares.left) - num_similar
-    right = left + jnp.sum(shares.on_kink)
-    at_end = ratio >= 1
-    return Totals(
-        excess=excess,
-        noise=jnp.finfo(left.dtype).eps / 2 * rounded,
-        growth=jnp.sum(shares.growth),
-        left=left,
-        right=jnp.where(at_end, jnp.inf, right),
-        before=jnp.max(shares.before),
-        after=jnp.where(at_end, jnp.inf, jnp.min(shares.after)),
+) -> ConstraintValue:
+    """Evaluates f and its slopes at (λ, Γ) in one pass over the instances, a block at a time."""
+    sums = map_blocks(functools.partial(_evaluate_block, ratio=ratio, value=value), instances)
+    num_ones = jnp.sum(sums.num_ones, dtype=jnp.int32) - num_effective
+    num_ratios = jnp.sum(sums.num_ratios, dtype=jnp.int32) - num_similar
+    constraint = sum(double_float_sum(sums.remainder)) + ((num_ones + num_ratios) - (1 - ratio) * num_ratios)
+    magnitude = jnp.sum(sums.magnitude) + jnp.abs((1 - ratio) * num_ratios)
+    slope_left = jnp.sum(sums.slope_left) - num_similar
+    slope_right = slope_left + jnp.sum(sums.slope_jump)
+    ratio_is_one = ratio >= 1
+    return ConstraintValue(
+        constraint=constraint,
+        rounding_error=jnp.finfo(slope_left.dtype).eps / 2 * magnitude,
+        value_slope=jnp.sum(sums.value_slope),
+        slope_left=slope_left,
+        slope_right=jnp.where(ratio_is_one, jnp.inf, slope_right),
+        kink_below=jnp.max(sums.kink_below),
+        kink_above=jnp.where(ratio_is_one, jnp.inf, jnp.min(sums.kink_above)),
     )
 
 
-class Shares(NamedTuple):
-    """What blocks of instances add to :class:`Totals`; leaves are ``[M]``.
+class BlockSums(NamedTuple):
+    """The sums of blocks of instances that make up :class:`ConstraintValue`; leaves are ``[M]``, M blocks.
+
+    The terms h_s of f are written as 1, λ or 0 plus a remainder, and the ones and λs are counted, so that their number
+    does not cost digits.
 
     Attributes:
-        rest: what f has beside ones and ratios, in two parts.
-        ones: instances that count 1 in f.
-        ratios: instances that count λ.
-        rounded: size of what is rounded.
-        growth: of f_Γ.
-        left: of the slope towards smaller λ.
-        on_kink: what the slope towards larger λ has more.
-        before: the largest kink below λ.
-        after: the least kink above λ, or 1.
+        remainder: sum of the remainders, as a sum of two floats.
+        num_ones: terms written as 1 plus a remainder.
+        num_ratios: terms written as λ plus a remainder.
+        magnitude: sum of the sizes of the rounded terms.
+        value_slope: contribution to f_Γ.
+        slope_left: contribution to the derivative in λ from the left.
+        slope_jump: what kinks at λ itself add to the derivative from the right.
+        kink_below: the largest kink below λ.
+        kink_above: the least kink above λ, or 1.
     """
 
-    rest: Split
-    ones: Int[Array, "*blocks"]
-    ratios: Int[Array, "*blocks"]
-    rounded: Float[Array, "*blocks"]
-    growth: Float[Array, "*blocks"]
-    left: Float[Array, "*blocks"]
-    on_kink: Float[Array, "*blocks"]
-    before: Float[Array, "*blocks"]
-    after: Float[Array, "*blocks"]
+    remainder: DoubleFloat
+    num_ones: Int[Array, "*blocks"]
+    num_ratios: Int[Array, "*blocks"]
+    magnitude: Float[Array, "*blocks"]
+    value_slope: Float[Array, "*blocks"]
+    slope_left: Float[Array, "*blocks"]
+    slope_jump: Float[Array, "*blocks"]
+    kink_below: Float[Array, "*blocks"]
+    kink_above: Float[Array, "*blocks"]
 
 
-def in_blocks(work: Callable[[Instances, Bool[Array, " C"]], Any], instances: Instances) -> Any:
-    """Goes through the instances so many at a time that what is worked out on the way stays small.
+def map_blocks(function: Callable[[Instances, Bool[Array, " C"]], Any], instances: Instances) -> Any:
+    """Applies a function to the instances block by block, which bounds the memory of its intermediate arrays.
 
     Args:
-        work: of a block, and which of its instances count: the last block starts early enough to be whole.
+        function: takes a block and a mask of its instances that count. The last block overlaps the one before it, so
+            that all blocks have the same size; the mask excludes the overlap.
         instances: the game.
 
     Returns:
-        What ``work`` gives, with a leading axis of blocks.
+        The outputs of ``function``, with a leading axis of blocks.
     """
     num = instances.mantissa.shape[0]
     size = min(num, _CPU_BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK)
@@ -223,88 +232,96 @@ def in_blocks(work: Callable[[Instances, Bool[Array, " C"]], Any], instances: In
         block = jax.tree.map(
             lambda array: jax.lax.dynamic_slice_in_dim(array, start, size) if array.ndim else array, instances
         )
-        return work(block, start + jnp.arange(size) >= number * size)
+        return function(block, start + jnp.arange(size) >= number * size)
 
     return jax.lax.map(of_block, jnp.arange(-(-num // size), dtype=jnp.int32))
 
 
-def _look(instances: Instances, counts: Bool[Array, " C"], *, ratio: Float[Array, ""], value: Value) -> Shares:
-    """The shares of a block."""
+def _evaluate_block(
+    instances: Instances, counts: Bool[Array, " C"], *, ratio: Float[Array, ""], value: ScaledValue
+) -> BlockSums:
+    """The sums of one block; ``counts`` excludes instances that another block holds too."""
     weight, kink, gain = instances.weights(value.exponent), instances.kink(), instances.gain()
-    level = value.number * weight
-    is_free, is_below = level >= gain, level <= instances.similar
-    # The best of an instance on the left of λ is similar (y), or mixed where Γ exceeds b; else effective only (x).
-    left_of, x, lack = kink < ratio, jnp.maximum(level + instances.incorrect, 0), gain - level
+    level = value.number * weight  # Γ as a share of a + d, as gain, similar and incorrect are
+    is_unbound, is_below_similar = level >= gain, level <= instances.similar
+    # x and y are the best point of the polygon of an instance. For κ < λ it is similar only (y), or a mixture where
+    # Γ > b; for κ ≥ λ it is effective only (x). Where Γ ≥ a the constraint does not bind and x = 1.
+    kink_is_below, x, gap = kink < ratio, jnp.maximum(level + instances.incorrect, 0), gain - level
     margin = jnp.maximum(instances.margin, jnp.finfo(weight.dtype).tiny)
-    y = jnp.where(is_below, x / kink, jnp.where(is_free, 0, lack / margin))
-    similar, mixed, single = left_of & is_below, left_of & ~is_below & ~is_free, ~left_of & ~is_free
-    # Terms near 1 or λ are counted and summed as what they lack of it, so that their number costs no digits.
-    mostly_similar, mostly_effective = y > 0.5, x > 0.5
-    counts_one = is_free | (single & mostly_effective) | (mixed & ~mostly_similar)
-    counts_ratio = (similar | mixed) & mostly_similar
-    of_similar = ratio * jnp.where(mostly_similar, (level - instances.similar) / kink, y)
-    of_mixed = (1 - ratio) * jnp.where(mostly_similar, (level - instances.similar) / margin, -y)
-    of_single = jnp.where(mostly_effective, -lack, x)
-    rest = jnp.where(similar, of_similar, jnp.where(mixed, of_mixed, jnp.where(single, of_single, 0)))
-    steepness = jnp.where(is_free, 0, slope(instances, ratio, level))
-    rest = jnp.where(counts, rest, 0)
-    return Shares(
-        rest=split_sum((rest, jnp.zeros_like(rest))),
-        ones=jnp.sum(counts_one & counts, dtype=jnp.int32),
-        ratios=jnp.sum(counts_ratio & counts, dtype=jnp.int32),
-        rounded=jnp.sum(steepness * jnp.minimum(x, gain), where=counts),
-        growth=jnp.sum(weight * steepness, where=counts),
-        left=jnp.sum(y, where=left_of & counts),
-        on_kink=jnp.sum(y, where=(kink == ratio) & counts),
-        before=jnp.max(kink, where=left_of & counts, initial=-jnp.inf),
-        after=jnp.min(kink, where=(kink > ratio) & counts, initial=1),
+    y = jnp.where(is_below_similar, x / kink, jnp.where(is_unbound, 0, gap / margin))
+    similar_only = kink_is_below & is_below_similar
+    is_mixture = kink_is_below & ~is_below_similar & ~is_unbound
+    effective_only = ~kink_is_below & ~is_unbound
+    # Terms nearer to 1 or λ than to 0 are counted, and only their differences from 1 or λ are summed.
+    similar_is_near_one, effective_is_near_one = y > 0.5, x > 0.5
+    near_one = is_unbound | (effective_only & effective_is_near_one) | (is_mixture & ~similar_is_near_one)
+    near_ratio = (similar_only | is_mixture) & similar_is_near_one
+    similar_part = ratio * jnp.where(similar_is_near_one, (level - instances.similar) / kink, y)
+    mixed_part = (1 - ratio) * jnp.where(similar_is_near_one, (level - instances.similar) / margin, -y)
+    effective_part = jnp.where(effective_is_near_one, -gap, x)
+    remainder = jnp.where(
+        similar_only, similar_part, jnp.where(is_mixture, mixed_part, jnp.where(effective_only, effective_part, 0))
+    )
+    own_slope = jnp.where(is_unbound, 0, scaled_value_slope(instances, ratio, level))
+    remainder = jnp.where(counts, remainder, 0)
+    return BlockSums(
+        remainder=double_float_sum((remainder, jnp.zeros_like(remainder))),
+        num_ones=jnp.sum(near_one & counts, dtype=jnp.int32),
+        num_ratios=jnp.sum(near_ratio & counts, dtype=jnp.int32),
+        magnitude=jnp.sum(own_slope * jnp.minimum(x, gain), where=counts),
+        value_slope=jnp.sum(weight * own_slope, where=counts),
+        slope_left=jnp.sum(y, where=kink_is_below & counts),
+        slope_jump=jnp.sum(y, where=(kink == ratio) & counts),
+        kink_below=jnp.max(kink, where=kink_is_below & counts, initial=-jnp.inf),
+        kink_above=jnp.min(kink, where=(kink > ratio) & counts, initial=1),
     )
 
 
-def slope(instances: Instances, ratio: Float[Array, ""], level: Float[Array, " N"]) -> Float[Array, " N"]:
-    """Returns a + d times the derivative in Γ of an instance's term of f, where Γ < a."""
+def scaled_value_slope(instances: Instances, ratio: Float[Array, ""], level: Float[Array, " N"]) -> Float[Array, " N"]:
+    """Returns ``(a_s + d_s) ∂h_s/∂Γ`` for the terms h_s of f, where Γ < a_s."""
     margin = jnp.maximum(instances.margin, jnp.finfo(level.dtype).tiny)
     on_left = jnp.where(level <= instances.similar, ratio / instances.kink(), (1 - ratio) / margin)
     return jnp.where(instances.kink() < ratio, on_left, 1)
 
 
-def log_policy(
-    instances: Instances, ratio: Float[Array, ""], origin: Value, unit: Int[Array, ""]
+def policy_from_slopes(
+    instances: Instances, ratio: Float[Array, ""], origin: ScaledValue, unit: Int[Array, ""]
 ) -> tuple[Float[Array, " N"], Float[Array, ""]]:
-    """Makes a policy of the derivatives in Γ at (λ, Γ).
+    """The policy ``p_s ∝ ∂h_s/∂Γ`` at (λ, Γ).
 
     Returns:
-        ``(log p [N], price [])``: the price of an effective label at which p has its guarantee, in the unit ``2^unit``.
+        ``(log p [N], v [])``: v is the adversary's price of an effective label at which :func:`dual_bound` is tight for
+        p, in the unit ``2^unit``.
     """
     weight = instances.weights(origin.exponent)
     level = origin.number * weight
-    factor = jnp.where(level >= instances.gain(), 0, slope(instances, ratio, level))
+    factor = jnp.where(level >= instances.gain(), 0, scaled_value_slope(instances, ratio, level))
     total = accurate_sum(factor * weight)
     exponent = instances.exponent + origin.exponent
     mantissa = jnp.log(factor * instances.mantissa) - jnp.log(total)
-    policy = exponent * LOG_2[0] + (exponent * LOG_2[1] + mantissa)
-    return policy, jnp.ldexp(1 / total, origin.exponent - unit)
+    log_policy = exponent * LOG_2[0] + (exponent * LOG_2[1] + mantissa)
+    return log_policy, jnp.ldexp(1 / total, origin.exponent - unit)
 
 
-def guarantee(
+def dual_bound(
     instances: Instances,
-    policy: Float[Array, " N"],
+    log_policy: Float[Array, " N"],
     unit: Int[Array, ""],
     price: Float[Array, ""],
     ratio: Float[Array, ""],
     num_effective: Int[Array, ""],
     num_similar: Int[Array, ""],
 ) -> Float[Array, ""]:
-    """What a policy gets at least, by the adversary's dual problem at given prices of the two correct labels.
+    """A lower bound of the worst case of a policy: the adversary's dual problem at given prices of the correct labels.
 
     ``Σ_s min(p_s a_s − v, p_s b_s − λ v, −p_s d_s) + k_ef v + k_si λ v``
 
     Args:
         instances: the game.
         policy: ``[N]`` log p.
-        unit: the result is in the unit ``2^unit``.
-        price: v in that unit; any prices bound the worst case from below, the best ones reach it.
-        ratio: λ.
+        unit: exponent of the unit ``2^unit`` of price and result.
+        price: v; every price ≥ 0 gives a lower bound, and the optimal one gives the worst case itself.
+        ratio: λ, the price of a similar label over that of an effective one.
         num_effective: k_ef.
         num_similar: k_si.
 
@@ -312,13 +329,13 @@ def guarantee(
         The bound ``[]``, with an error of about the rounding of ``Σ_s p_s (a_s + d_s)``.
     """
     exponent = instances.exponent + unit
-    stake = jnp.exp((policy - exponent * LOG_2[0]) - exponent * LOG_2[1]) / instances.mantissa
-    of_effective, of_similar = stake - price, stake * instances.kink() - ratio * price
-    is_effective = (of_effective < 0) & (of_effective <= of_similar)
-    is_similar = (of_similar < 0) & ~is_effective
+    stakes = jnp.exp((log_policy - exponent * LOG_2[0]) - exponent * LOG_2[1]) / instances.mantissa
+    of_effective, similar_part = stakes - price, stakes * instances.kink() - ratio * price
+    is_effective = (of_effective < 0) & (of_effective <= similar_part)
+    is_similar = (similar_part < 0) & ~is_effective
     share = jnp.where(is_effective, instances.gain(), jnp.where(is_similar, instances.similar, -instances.incorrect))
-    # The prices of the many who are not asked cancel those of the counts: in whole numbers they do so exactly.
+    # The prices of instances outside the support cancel those of the counts; integer arithmetic cancels them exactly.
     effective_short = num_effective - jnp.sum(is_effective, dtype=jnp.int32)
     similar_short = num_similar - jnp.sum(is_similar, dtype=jnp.int32)
     prices = (effective_short + similar_short) * price - similar_short * ((1 - ratio) * price)
-    return accurate_sum(stake * share) + prices
+    return accurate_sum(stakes * share) + prices

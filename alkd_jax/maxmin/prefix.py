@@ -1,7 +1,7 @@
-"""Policies on a prefix of the instances sorted by gain: the paper's closed form and its two-class ancestor, RAD-BC.
+"""Policies on a prefix of the instances sorted by gain: the paper's closed form, and RAD-BC for two classes.
 
-Both take ``p_s ∝ 1 / (g_s + d_s)`` on the first k instances, where ``g`` is the gain that is lost when the adversary
-makes an instance incorrect, and choose the k with the largest ``Γ_k``.
+Both have ``p_s ∝ 1 / (g_s + d_s)`` on the first k instances, where ``g`` is the gain that is lost when the adversary
+makes an instance incorrect, and the k with the largest ``Γ_k``.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.maxmin.adversary import log_worst_case
-from alkd_jax.maxmin.game import Count, FloatArray, Solution, check_counts, check_gains, check_order, namespace
+from alkd_jax.maxmin.game import Count, FloatArray, Solution, array_namespace, check_counts, check_gains, check_order
 from alkd_jax.ops.sums import accurate_sum
 
 
@@ -26,7 +26,7 @@ def closed_form(
     log_gains: bool = False,
     drop_last: bool = False,
 ) -> Solution:
-    """The paper's policy, which is not the optimum.
+    """The paper's policy, which is not optimal.
 
     With a sorted in descending order, ``g = b`` on the first k_si + k_in instances and ``g = a`` on the rest,
 
@@ -39,13 +39,13 @@ def closed_form(
         incorrect_loss: ``[N]`` d > 0.
         num_effective: k_ef, number of effective instances; at least 0.
         num_similar: k_si; the other ``N − k_ef − k_si`` instances are incorrect.
-        log_gains: whether the three arrays are natural logarithms, as steep gains should be; the solution then has a
+        log_gains: whether the three arrays are natural logarithms, which steep gains need; the solution then has a
             scale.
-        drop_last: leave out the k*-th instance, as the released code does.
+        drop_last: whether to leave out the k*-th instance, as the released code does.
 
     Returns:
-        The policy with ``value = Γ_k``, which the paper calls its guarantee, and its exact worst case: the two agree
-        where b and d are fixed shares of a, as in the paper, and otherwise ``lower`` may be less.
+        The policy with ``value = Γ_k``, which the paper calls its guarantee, and its exact worst case ``lower``. They
+        agree where b/a and d/a are constant, as in the paper; otherwise ``lower`` may be less.
 
     Raises:
         ValueError: an array or a count is out of its range, or shapes differ.
@@ -57,9 +57,9 @@ def closed_form(
     check_gains(gains, log_gains=log_gains)
     check_order(similar_gain, effective_gain)
     check_counts(len(effective_gain), num_effective=num_effective, num_similar=num_similar)
-    logs, unit, excess = normalise(*gains.values(), log_gains=log_gains)
+    logs, unit, remainder = normalize_gains(*gains.values(), log_gains=log_gains)
     solution = _closed_form(*logs, num_effective, num_similar, drop_last=drop_last)
-    return rescale(solution, unit, excess, log_gains=log_gains)
+    return restore_scale(solution, unit, remainder, log_gains=log_gains)
 
 
 def rad_bc(
@@ -70,7 +70,7 @@ def rad_bc(
     log_gains: bool = False,
     drop_last: bool = False,
 ) -> Solution:
-    """The policy of the game with two classes, correct and incorrect: optimal there if its value is not too negative.
+    """The policy of the game with two classes, correct and incorrect; optimal there if its value is at least −min d.
 
     With a sorted in descending order, as in :func:`closed_form` with ``g = a`` throughout.
 
@@ -79,7 +79,7 @@ def rad_bc(
         incorrect_loss: ``[N]`` d > 0.
         num_correct: number of correct instances; the others are incorrect. The paper has k_ef + k_si.
         log_gains: whether the two arrays are natural logarithms; the solution then has a scale.
-        drop_last: leave out the k*-th instance, as the released code does.
+        drop_last: whether to leave out the k*-th instance, as the released code does.
 
     Returns:
         The policy with its exact worst case in the two-class game; ``upper`` is the value of that game where the policy
@@ -94,9 +94,9 @@ def rad_bc(
     gains = {"correct_gain": correct_gain, "incorrect_loss": incorrect_loss}
     check_gains(gains, log_gains=log_gains)
     check_counts(len(correct_gain), num_correct=num_correct)
-    logs, unit, excess = normalise(*gains.values(), log_gains=log_gains)
+    logs, unit, remainder = normalize_gains(*gains.values(), log_gains=log_gains)
     solution = _rad_bc(*logs, num_correct, drop_last=drop_last)
-    return rescale(solution, unit, excess, log_gains=log_gains)
+    return restore_scale(solution, unit, remainder, log_gains=log_gains)
 
 
 @functools.partial(jax.jit, static_argnames="drop_last")
@@ -111,11 +111,11 @@ def _closed_form(
 ) -> Solution:
     num_instances = effective.shape[0]
     order = jnp.argsort(effective, descending=True, stable=True)
-    hardest = jnp.arange(num_instances) < num_instances - num_effective
-    forfeit = jnp.where(hardest, similar[order], effective[order])
+    loses_similar = jnp.arange(num_instances) < num_instances - num_effective
+    lost_gain = jnp.where(loses_similar, similar[order], effective[order])
     num_incorrect = num_instances - num_effective - num_similar
     ordered, value, log_scale, support_size = prefix_policy(
-        forfeit, incorrect[order], num_incorrect, drop_last=drop_last
+        lost_gain, incorrect[order], num_incorrect, drop_last=drop_last
     )
     log_policy = jnp.zeros_like(ordered).at[order].set(ordered, unique_indices=True)
     lower, lower_scale = log_worst_case(
@@ -147,7 +147,7 @@ def _rad_bc(
         log_policy, correct, correct, incorrect, num_effective=num_correct, num_similar=0
     )
     lower = lower * jnp.exp(lower_scale - log_scale)
-    # The adversary's answer c_s = min(1, (Γ + d_s) / (a_s + d_s)) proves Γ optimal where no c_s would be negative.
+    # The adversary's assignment c_s = min(1, (Γ + d_s) / (a_s + d_s)) proves Γ optimal if no c_s is negative.
     proved = (value >= -jnp.exp(jnp.min(incorrect) - log_scale)) & (not drop_last)
     return Solution(
         log_policy=log_policy,
@@ -163,7 +163,7 @@ def _rad_bc(
 
 
 def prefix_policy(
-    forfeit: Float[Array, " N"], incorrect: Float[Array, " N"], num_incorrect: Int[Array, ""], *, drop_last: bool
+    lost_gain: Float[Array, " N"], incorrect: Float[Array, " N"], num_incorrect: Int[Array, ""], *, drop_last: bool
 ) -> tuple[Float[Array, " N"], Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
     """Finds k* and the policy on the first k* instances.
 
@@ -171,22 +171,23 @@ def prefix_policy(
         forfeit: ``[N]`` log g, in the order of the prefix.
         incorrect: ``[N]`` log d.
         num_incorrect: k_in.
-        drop_last: use k* − 1 (at least 1) in place of k*.
+        drop_last: whether to use k* − 1 (at least 1) in place of k*.
 
     Returns:
         ``(log_policy [N], value [], log_scale [], support_size [])``; ``Γ_k = value · exp(log_scale)``.
     """
-    num_instances = forfeit.shape[0]
-    log_weight = -jnp.logaddexp(forfeit, incorrect)
-    share = jax.nn.sigmoid(forfeit - incorrect)
+    num_instances = lost_gain.shape[0]
+    log_weight = -jnp.logaddexp(lost_gain, incorrect)
+    share = jax.nn.sigmoid(lost_gain - incorrect)
     log_total = jax.lax.cumlogsumexp(log_weight)
     surplus = jnp.cumsum(share) - num_incorrect
-    log_value = jnp.where(is_peak(forfeit, log_total, surplus) & (surplus > 0), jnp.log(surplus) - log_total, -jnp.inf)
-    # Γ rises to the end where it is never positive, because every gain is.
+    is_candidate = is_peak(lost_gain, log_total, surplus) & (surplus > 0)
+    log_value = jnp.where(is_candidate, jnp.log(surplus) - log_total, -jnp.inf)
+    # Where Γ_k is never positive it rises up to k = N, because every gain is positive.
     support_size = jnp.where(surplus[-1] > 0, jnp.argmax(log_value).astype(jnp.int32) + 1, num_instances)
     if drop_last:
         support_size = jnp.maximum(support_size - 1, 1)
-    # The prefix sums have served to find k*; its own sums are taken again without their rounding errors.
+    # The sums over the first k* instances are computed again, without the rounding errors of the prefix sums.
     inside = jnp.arange(num_instances) < support_size
     log_unit = jnp.round(jnp.max(log_weight, where=inside, initial=-jnp.inf))
     total = accurate_sum(jnp.where(inside, jnp.exp(log_weight - log_unit), 0.0))
@@ -196,28 +197,28 @@ def prefix_policy(
 
 
 def is_peak(
-    forfeit: Float[Array, " N"], log_total: Float[Array, " N"], surplus: Float[Array, " N"]
+    lost_gain: Float[Array, " N"], log_total: Float[Array, " N"], surplus: Float[Array, " N"]
 ) -> Bool[Array, " N"]:
-    """Returns where Γ_k exceeds both its neighbours.
+    """Returns where Γ_k exceeds both Γ_{k−1} and Γ_{k+1}.
 
-    ``Γ_k`` is an average of ``Γ_{k−1}`` and ``g_k``, so it rises exactly where ``g_k > Γ_{k−1}``. Near its maximum Γ is
-    flat in float32; this comparison is not.
+    ``Γ_k`` is an average of ``Γ_{k−1}`` and ``g_k``, so it rises exactly where ``g_k > Γ_{k−1}``. Near the maximum the
+    values of Γ are equal in float32, while this comparison still decides.
     """
-    rises = jnp.exp(forfeit[1:] + log_total[:-1]) > surplus[:-1]
+    rises = jnp.exp(lost_gain[1:] + log_total[:-1]) > surplus[:-1]
     always = jnp.ones(1, bool)
     return jnp.concatenate([always, rises]) & ~jnp.concatenate([rises, ~always])
 
 
-def normalise(
+def normalize_gains(
     *gains: FloatArray, log_gains: bool
 ) -> tuple[list[Float[Array, " N"]], Float[Array, ""], Float[Array, ""]]:
-    """Divides gains by the least of the first: most of a policy's weight lies there, so float32 should be finest there.
+    """Divides all gains by the least of the first array, where most of a policy's weight lies and precision is needed.
 
     Returns:
-        ``(logs, unit [], excess [])``: the true logarithms are ``logs + unit + excess``; the unit is a whole number,
-        which float32 holds exactly, and the excess at most 1/2 in size.
+        ``(logs, unit [], remainder [])``: the true logarithms are ``logs + unit + remainder``. The unit is an integer,
+        which float32 represents exactly; the remainder is in [−1/2, 1/2].
     """
-    xp = namespace(*gains)
+    xp = array_namespace(*gains)
     logs = gains if log_gains else [xp.log(gain) for gain in gains]
     least = logs[0].min()
     unit = xp.round(least)
@@ -225,10 +226,12 @@ def normalise(
     return shifted, jnp.asarray(unit, float), jnp.asarray(least - unit, float)
 
 
-def rescale(solution: Solution, unit: Float[Array, ""], excess: Float[Array, ""], *, log_gains: bool) -> Solution:
-    """Undoes :func:`normalise`: in the unit of the solution if the gains were logarithms, else in that of the gains."""
+def restore_scale(
+    solution: Solution, unit: Float[Array, ""], remainder: Float[Array, ""], *, log_gains: bool
+) -> Solution:
+    """Undoes :func:`normalize_gains`, by the solution's ``log_scale`` if the gains are logarithms, else by a factor."""
     log_scale = solution.log_scale + unit
-    factor = jnp.exp(excess + (0.0 if log_gains else log_scale))
+    factor = jnp.exp(remainder + (0.0 if log_gains else log_scale))
     return dataclasses.replace(
         solution,
         value=solution.value * factor,

@@ -1,8 +1,9 @@
-"""The game of a power of the rank, solved anew for the sessions that are left after every draw.
+"""The game with gains that are a power of the rank, solved again for the remaining sessions before every draw.
 
-The gains ``a = rank^−μ`` depend only on the place of a session among those that are left, and every policy of this game
-asks about the first k places with ``p ∝ place^μ``. So one table of prefix sums serves all sizes: each solution is a
-bisection, each draw a look-up, and a place becomes a session by counting the sessions drawn before it.
+The gains ``a = rank^−μ`` depend only on the position of a session among the remaining ones, and every policy of this
+game has ``p ∝ position^μ`` on the first k positions. Therefore one table of prefix sums serves games of all sizes: a
+bisection finds k, a search in the table draws a position, and the number of sessions drawn before a position gives the
+session there.
 """
 
 import dataclasses
@@ -19,21 +20,22 @@ from alkd_jax.maxmin.game import IntArray
 RandomKey = Key[Array, ""] | UInt[Array, "2"]
 
 BLOCK = 1024
-"""Places among which the second random number decides: neither it nor a sum in float32 tells millions apart."""
+"""Positions in a block. The first random number chooses a block and the second a position in it, because neither one
+random number nor a sum in float32 can distinguish millions of positions."""
 
 
 @flax.struct.dataclass
 class RankedGame:
-    """Sessions whose gains are a power of their difficulty rank.
+    """A game whose gains are a power of the sessions' difficulty ranks.
 
     Attributes:
         rank: ``[N]`` a permutation of 1..N, 1 is the hardest.
-        ratios: effective : similar : incorrect, kept however many sessions are left.
+        ratios: effective : similar : incorrect; the same for every number of remaining sessions.
         exponent: μ; ``a = rank^−μ``.
         similar_ratio: b/a, in (0, 1).
         incorrect_ratio: d/a > 0.
         policy: "exact", or the paper's "closed_form".
-        drop_last: leave out the k*-th session, as the released code does.
+        drop_last: whether to leave out the k*-th session, as the released code does.
     """
 
     rank: IntArray
@@ -45,117 +47,117 @@ class RankedGame:
     drop_last: bool = flax.struct.field(pytree_node=False, default=False)
 
 
-def draw_resolving(key: RandomKey, game: RankedGame, *, num: int) -> Int[Array, " num"]:
-    """Draws distinct sessions, solving the game of those that are left before every draw.
+def sample_with_resolving(key: RandomKey, game: RankedGame, *, num: int) -> Int[Array, " num"]:
+    """Samples distinct sessions; before every draw it solves the game of the remaining sessions.
 
     Args:
-        key: random key.
-        game: what is played; ``num`` at most its number of sessions, and fewer where a policy leaves none to ask.
-        num: how many to draw.
+        key: a JAX key; the function consumes it.
+        game: the game of all sessions.
+        num: number of sessions to draw, from 1 to N.
 
     Returns:
-        Indices ``[num]`` int32, in the order drawn.
+        Indices ``[num]`` int32, in the order of the draws.
 
     Reference:
         The authors' released notebooks, with ``policy="closed_form", drop_last=True``.
     """
-    by_rank = jnp.argsort(jnp.asarray(game.rank)).astype(jnp.int32)
-    return _draw(key, dataclasses.replace(game, rank=by_rank), num=num)
+    sessions_by_rank = jnp.argsort(jnp.asarray(game.rank)).astype(jnp.int32)
+    return _sample(key, dataclasses.replace(game, rank=sessions_by_rank), num=num)
 
 
 @functools.partial(jax.jit, static_argnames="num")
-def _draw(key: RandomKey, game: RankedGame, *, num: int) -> Int[Array, " num"]:
+def _sample(key: RandomKey, game: RankedGame, *, num: int) -> Int[Array, " num"]:
     num_sessions = game.rank.shape[0]
     weight = (jnp.arange(1, num_sessions + 1) / num_sessions) ** game.exponent
     total = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weight)])
     size = min(BLOCK, num_sessions)
-    within = jnp.cumsum(jnp.pad(weight, (0, -num_sessions % size)).reshape(-1, size), axis=1)
-    places = jnp.arange(num, dtype=jnp.int32)
+    block_sums = jnp.cumsum(jnp.pad(weight, (0, -num_sessions % size)).reshape(-1, size), axis=1)
+    positions = jnp.arange(num, dtype=jnp.int32)
 
-    def draw(drawn: Int[Array, " num"], step: tuple[Array, Array]) -> tuple[Array, Array]:
+    def sample_one(sampled: Int[Array, " num"], step: tuple[Array, Array]) -> tuple[Array, Array]:
         uniforms, number = step
-        place = draw_place(game, weight, total, within, num_sessions - number, uniforms)
-        # Of the sessions drawn before, in the order of rank, so many stand before this place.
-        rank = place + jnp.sum(drawn - places <= place, dtype=jnp.int32)
-        at = jnp.sum(drawn < rank)
-        shifted = jnp.where(places == at, rank, jnp.roll(drawn, 1))
-        return jnp.where(places < at, drawn, shifted), rank
+        position = sample_position(game, weight, total, block_sums, num_sessions - number, uniforms)
+        # The rank of the session at this position: ``sampled`` is sorted, and each earlier rank shifts it by one.
+        rank = position + jnp.sum(sampled - positions <= position, dtype=jnp.int32)
+        insert_at = jnp.sum(sampled < rank)
+        shifted = jnp.where(positions == insert_at, rank, jnp.roll(sampled, 1))
+        return jnp.where(positions < insert_at, sampled, shifted), rank
 
-    nobody = jnp.full(num, jnp.iinfo(jnp.int32).max, jnp.int32)
-    _, ranks = jax.lax.scan(draw, nobody, (jax.random.uniform(key, (num, 2)), places))
+    none_sampled = jnp.full(num, jnp.iinfo(jnp.int32).max, jnp.int32)
+    _, ranks = jax.lax.scan(sample_one, none_sampled, (jax.random.uniform(key, (num, 2)), positions))
     return game.rank[ranks - 1]
 
 
-def draw_place(
+def sample_position(
     game: RankedGame,
     weight: Float[Array, " N"],
     total: Float[Array, " N+1"],
-    within: Float[Array, "M B"],
+    block_sums: Float[Array, "M B"],
     num_left: Int[Array, ""],
     uniforms: Float[Array, "2"],
 ) -> Int[Array, ""]:
-    """Draws one of the places that are left, by the policy of their game.
+    """Samples a position among the remaining sessions from the policy of their game.
 
     Args:
-        game: what is played.
-        weight: ``[N]`` place^μ, in any unit.
+        game: the game.
+        weight: ``[N]`` position^μ, in any unit.
         total: ``[N + 1]`` sums of the first 0, 1, … weights.
-        within: ``[M, B]`` sums of the weights of a block up to and with each of its places.
-        num_left: how many sessions are left.
-        uniforms: two numbers in [0, 1).
+        block_sums: ``[M, B]`` inclusive prefix sums of the weights within each block of positions.
+        num_left: number of remaining sessions.
+        uniforms: two random numbers in [0, 1).
 
     Returns:
-        A place from 1 to ``num_left``.
+        A position from 1 to ``num_left``.
     """
     rho, eta = game.similar_ratio, game.incorrect_ratio
     num_effective, num_similar = (num_left * ratio // sum(game.ratios) for ratio in game.ratios[:2])
     num_incorrect = num_left - num_effective - num_similar
-    # The closed form has p ∝ 1 / (b + d) up to here, and 1 / (a + d) after it; the exact policy is of one kind.
+    # The closed form has p ∝ 1 / (b + d) up to ``start`` and 1 / (a + d) after it; the exact policy has one factor.
     start = num_left - num_effective if game.policy == "closed_form" else jnp.zeros_like(num_left)
 
     def peak(low: Int[Array, ""], high: Int[Array, ""], gain: float, deficit: Array) -> tuple[Array, Array]:
-        """Finds the best k in low..high, where all places from low on forfeit the same gain."""
+        """Finds the best k in low..high and its Γ, where all positions from low on lose the same gain."""
 
         def surplus_and_cost(k: Int[Array, ""]) -> tuple[Array, Array]:
             first = jnp.minimum(k, start)
             surplus = first * (rho / (rho + eta)) + (k - first) * (gain / (gain + eta)) - deficit
             return surplus, total[first] / (rho + eta) + (total[k] - total[first]) / (gain + eta)
 
-        def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        def bisect(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bracket
             k = (low + high + 1) // 2
             surplus, cost = surplus_and_cost(k - 1)
-            forfeit = jnp.where(k <= start, rho, gain)
-            rises = forfeit * cost > surplus * weight[k - 1]
+            lost_gain = jnp.where(k <= start, rho, gain)
+            rises = lost_gain * cost > surplus * weight[k - 1]
             return jnp.where(rises, k, low), jnp.where(rises, high, jnp.maximum(k - 1, low))
 
-        k, _ = jax.lax.fori_loop(0, weight.shape[0].bit_length(), halve, (low, high))
+        k, _ = jax.lax.fori_loop(0, weight.shape[0].bit_length(), bisect, (low, high))
         surplus, cost = surplus_and_cost(k)
         return k, surplus / cost
 
-    one, lost = jnp.ones_like(num_left), num_incorrect * 1.0
+    one, deficit = jnp.ones_like(num_left), num_incorrect * 1.0
     if game.policy == "closed_form":
-        middle = jnp.maximum(start, 1)
-        first, second = peak(one, middle, 1.0, lost), peak(middle, num_left, 1.0, lost)
+        boundary = jnp.maximum(start, 1)
+        first, second = peak(one, boundary, 1.0, deficit), peak(boundary, num_left, 1.0, deficit)
     else:
-        pooled = peak(one, num_left, rho, lost)
-        first, second = pooled, peak(one, num_left, 1.0, lost + (1 - rho) / (1 + eta) * num_similar)
+        first = peak(one, num_left, rho, deficit)
+        second = peak(one, num_left, 1.0, deficit + (1 - rho) / (1 + eta) * num_similar)
     support = jnp.where(second[1] > first[1], second[0], first[0])
     if game.drop_last:
         support = jnp.maximum(support - 1, 1)
-    ends = jnp.minimum(start, support)
-    of_first, of_second = total[ends] / (rho + eta), (total[support] - total[ends]) / (1 + eta)
-    target = uniforms[0] * (of_first + of_second)
-    is_first = target < of_first
-    mass = jnp.where(is_first, target * (rho + eta), total[ends] + (target - of_first) * (1 + eta))
-    near = jnp.clip(jnp.searchsorted(total, mass, side="right"), 1, support)
-    # Drawn anew from those of its block that are of its kind.
-    size = within.shape[1]
-    block, offset = (near - 1) // size, (near - 1) // size * size
-    before = jnp.where(is_first, offset, jnp.maximum(offset, ends)) - offset
-    last = jnp.where(is_first, jnp.minimum(offset + size, ends), jnp.minimum(offset + size, support)) - offset
-    sums = within[block]
+    boundary = jnp.minimum(start, support)
+    mass_before, mass_after = total[boundary] / (rho + eta), (total[support] - total[boundary]) / (1 + eta)
+    target = uniforms[0] * (mass_before + mass_after)
+    is_before = target < mass_before
+    target_sum = jnp.where(is_before, target * (rho + eta), total[boundary] + (target - mass_before) * (1 + eta))
+    rough_position = jnp.clip(jnp.searchsorted(total, target_sum, side="right"), 1, support)
+    # The second random number draws again among the positions of the same block, on the same side of the boundary.
+    size = block_sums.shape[1]
+    block, offset = (rough_position - 1) // size, (rough_position - 1) // size * size
+    before = jnp.where(is_before, offset, jnp.maximum(offset, boundary)) - offset
+    last = jnp.where(is_before, jnp.minimum(offset + size, boundary), jnp.minimum(offset + size, support)) - offset
+    sums = block_sums[block]
     least = jnp.where(before > 0, sums[before - 1], 0.0)
-    mass = least + uniforms[1] * (sums[last - 1] - least)
-    place = jnp.clip(jnp.searchsorted(sums, mass, side="right") + 1, before + 1, last)
-    return (offset + place).astype(jnp.int32)
+    target_sum = least + uniforms[1] * (sums[last - 1] - least)
+    position = jnp.clip(jnp.searchsorted(sums, target_sum, side="right") + 1, before + 1, last)
+    return (offset + position).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""The protocol every backbone keeps: encode sessions, and give the table that scores items."""
+"""The protocol of backbones: they encode sessions and return the item table that scores session vectors."""
 
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -12,7 +12,7 @@ Params: TypeAlias = Any
 """A Linen variable tree, ``{"params": {...}}``; with a leading seed axis where a function says so."""
 
 _CPU_TILE = 128
-"""Sessions whose hidden layers stay in a CPU's cache."""
+"""Sessions whose hidden layers fit a CPU's cache."""
 
 
 @runtime_checkable
@@ -20,19 +20,19 @@ class Encoder(Protocol):
     """A session encoder: the score of item v for session s is ``u_s · Y_v``, or ``log Σ_l exp(u_sl · Y_v)`` where a
     session has several vectors.
 
-    Backbones are Linen modules with the fields below. ``apply(params, items, mask)`` encodes and
-    ``apply(params, method="item_embeddings")`` gives Y.
+    Backbones are Linen modules with the fields below. ``apply(params, items, mask)`` returns u and
+    ``apply(params, method="item_embeddings")`` returns Y.
     """
 
     num_items: int
     dim: int
 
     def __hash__(self) -> int:
-        """Equal modules hash alike, so one compilation serves them."""
+        """Equal modules have equal hashes, so that they share one compilation."""
         ...
 
     def init(self, key: Any, items: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Params:
-        """Returns fresh parameters; rows 0 of the item tables are zero."""
+        """Returns initial parameters; row 0 of the item tables is zero."""
         ...
 
     def apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
@@ -42,7 +42,7 @@ class Encoder(Protocol):
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B *L D"]:
-        """Encodes sessions; ``train`` turns dropout on where the backbone has any."""
+        """Encodes sessions; ``train`` enables dropout if the backbone has it."""
         ...
 
     def item_embeddings(self) -> Float[Array, "V D"]:
@@ -51,15 +51,15 @@ class Encoder(Protocol):
 
 
 def zero_padding_row(table: Float[Array, "V D"]) -> Float[Array, "V D"]:
-    """Returns the table with row 0, the padding, set to zero."""
+    """Returns the table with row 0, the padding row, set to zero."""
     return table.at[0].set(0.0)
 
 
 def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
-    """Initialises a backbone without needing data at hand.
+    """Initializes a backbone without data.
 
     Args:
-        key: consumed.
+        key: a JAX key; the function consumes it.
         model: a backbone.
         length: L, the number of positions the backbone reads.
     """
@@ -70,22 +70,27 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
 def encode(
     model: Encoder, params: Params, items: Int[Array, "B L"], mask: Bool[Array, "B L"]
 ) -> Float[Array, "B *L D"]:
-    """Encodes sessions without dropout, on a CPU few at a time, so that what lies between layers stays in its cache.
+    """Encodes sessions without dropout.
+
+    On a CPU it encodes tiles of sessions one after another, so that the hidden layers of a tile fit the cache.
 
     Args:
         model: a backbone.
         params: its parameters, without a seed axis.
-        items: of the sessions, 0 in free positions.
-        mask: which positions hold an item.
+        items: ``[B, L]`` items of the sessions, 0 after the last.
+        mask: ``[B, L]`` True on real items.
+
+    Returns:
+        ``[B, D]``, or ``[B, L, D]`` of a backbone with several vectors per session.
     """
     batch = items.shape[0]
     if batch <= _CPU_TILE or jax.default_backend() != "cpu" or sharding.current_mesh() is not None:
         return model.apply(params, items, mask)
     num_tiles = -(-batch // _CPU_TILE)
-    size = -(-batch // num_tiles)
+    tile_size = -(-batch // num_tiles)
 
-    def tiles(array: Array) -> Array:
-        return jnp.pad(array, ((0, num_tiles * size - batch), (0, 0))).reshape(num_tiles, size, -1)
+    def split_tiles(array: Array) -> Array:
+        return jnp.pad(array, ((0, num_tiles * tile_size - batch), (0, 0))).reshape(num_tiles, tile_size, -1)
 
-    vectors = jax.lax.map(lambda tile: model.apply(params, *tile), (tiles(items), tiles(mask)))
+    vectors = jax.lax.map(lambda tile: model.apply(params, *tile), (split_tiles(items), split_tiles(mask)))
     return vectors.reshape(-1, *vectors.shape[2:])[:batch]

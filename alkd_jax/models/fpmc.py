@@ -1,4 +1,4 @@
-"""FPMC for anonymous sessions: the mean of input embeddings scores items by their output embeddings."""
+"""FPMC for anonymous sessions: the mean of the items' input embeddings is the session vector."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from alkd_jax.ops import lookup
 
 
 def xavier_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
-    """N(0, 2 / (rows + width)) over the real items, 0 in the padding row."""
+    """Xavier-normal initial values ``N(0, 2 / (V + D))`` for the items; 0 in the padding row."""
     num_rows, dim = shape
     return zero_padding_row(jax.random.normal(key, shape) * (2.0 / (num_rows - 1 + dim)) ** 0.5)
 
@@ -41,13 +41,13 @@ class FPMC(nn.Module):
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
-        """Returns the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
-        return self.read(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
+        """Returns u, the mean of the real items' input embeddings; zero for an empty session. Has no dropout."""
+        return self.encode_rows(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
 
-    def read(
+    def encode_rows(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
-        """The same from the items' rows of the input table."""
+        """Returns u from the rows of the input table at the items."""
         vectors = jnp.where(mask[..., None], rows, 0.0)
         return vectors.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)
 

@@ -1,63 +1,69 @@
-"""STAMP: short-term attention and memory priority, in ALKDRec's form and in the original's."""
+"""STAMP, short-term attention/memory priority: the form that ALKDRec uses, and the original."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax.checks import check_one_of
 from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.ops import lookup
 
-_NARROW = 32
-"""Rows of fewer numbers leave a CPU's registers half empty."""
+_CPU_NARROW_WIDTH = 32
+"""Rows of at most this width are combined, because shorter rows leave a CPU's vector registers partly empty."""
 
 
 def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
-    """N(0, 0.002²) over the real items, 0 in the padding row."""
+    """Initial values ``N(0, 0.002²)`` for the items; 0 in the padding row."""
     return zero_padding_row(0.002 * jax.random.normal(key, shape))
 
 
 def weighted_sum(weight: Float[Array, "B L"], x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
-    """``Σ_l w_bl x_bl``, as a product: on a CPU a sum over a middle axis takes several times as long."""
+    """``Σ_l w_bl x_bl``.
+
+    For speed it is a product: on a CPU a sum over a middle axis takes several times as long.
+    """
     return jnp.einsum("bl,bld->bd", weight, x, precision=jax.lax.Precision.HIGHEST)
 
 
-def each_times(x: Float[Array, "B L D"], kernel: Float[Array, "D E"]) -> Float[Array, "B L E"]:
-    """Every vector times the kernel, narrow ones a few in a row.
+def project_items(x: Float[Array, "B L D"], kernel: Float[Array, "D E"]) -> Float[Array, "B L E"]:
+    """``x_bl W`` for every item of every session.
 
-    As one tall matrix: the kernel's gradient contracts rows, which over two axes takes twice the time on a CPU.
+    For speed it is one product of two matrices: the gradient of W contracts the rows of x, which takes twice as long
+    over two axes on a CPU. Narrow vectors are concatenated, several per row, with a block-diagonal kernel.
     """
     (batch, length, dim), width = x.shape, kernel.shape[1]
-    together = max(n for n in range(1, length + 1) if n == 1 or (length % n == 0 and n * dim <= _NARROW))
-    product = x.reshape(-1, together * dim) @ jnp.kron(jnp.eye(together), kernel)
+    divisors = (n for n in range(1, length + 1) if length % n == 0)
+    per_row = max(n for n in divisors if n == 1 or n * dim <= _CPU_NARROW_WIDTH)
+    product = x.reshape(-1, per_row * dim) @ jnp.kron(jnp.eye(per_row), kernel)
     return product.reshape(batch, length, width)
 
 
-def added_to_each(x: Float[Array, "B L D"], own: Float[Array, "B D"]) -> Float[Array, "B L D"]:
-    """Every vector of a session plus the session's own."""
+def add_to_items(x: Float[Array, "B L D"], session_vector: Float[Array, "B D"]) -> Float[Array, "B L D"]:
+    """``x_bl + q_b`` for every item of every session."""
     _, length, dim = x.shape
-    if dim > _NARROW:
-        return x + own[:, None]
-    # Repeated by a product: a CPU takes twice as long to copy few numbers at a time.
-    copies = jnp.matmul(own, jnp.tile(jnp.eye(dim), length), precision=jax.lax.Precision.HIGHEST)
+    if dim > _CPU_NARROW_WIDTH:
+        return x + session_vector[:, None]
+    # For speed a product repeats q: on a CPU copies of a few numbers each take twice as long.
+    copies = jnp.matmul(session_vector, jnp.tile(jnp.eye(dim), length), precision=jax.lax.Precision.HIGHEST)
     return (x.reshape(copies.shape) + copies).reshape(x.shape)
 
 
 class STAMP(nn.Module):
-    """Attention over the session, steered by its mean and its last item.
+    """Attention over the session's items, with its mean and its last item as the query.
 
     ``m_s = mean of x_i``, ``m_t = x_last``, ``e_i = w₀ᵀ σ(W₁ x_i + W₂ m_t + W₃ m_s + b)`` (no softmax),
     ``u = Σ e_i x_i + m_s``, ``score(s, v) = u · Y_v``. Parameters: ``2 (V + 1) D + 3 D² + 2 D``.
 
-    The original goes on: ``h_s = tanh(A u + a)``, ``h_t = tanh(C m_t + c)``, ``score(s, v) = (h_s ∘ h_t) · x_v`` with
-    the input table. Parameters: ``(V + 1) D + 5 D² + 4 D``.
+    The original form continues: ``h_s = tanh(A u + a)``, ``h_t = tanh(C m_t + c)``, ``score(s, v) = (h_s ∘ h_t) · x_v``
+    with the input table. Parameters: ``(V + 1) D + 5 D² + 4 D``.
 
     Attributes:
         num_items: items are ``1..num_items``.
         dim: width D.
         variant: "alkdrec" or "original".
-        sum_padding: a free position holds the input table's row 0 and adds it to the mean's sum, as in the authors'
-            code, whose padding row is not zero.
+        sum_padding: whether the sum in the mean includes the input table's row 0 for each position without an item, as
+            in the authors' code, whose padding row is not zero.
 
     Reference:
         Liu et al., STAMP, KDD 2018; Du et al., ALKDRec, AAAI 2025.
@@ -70,8 +76,7 @@ class STAMP(nn.Module):
 
     def setup(self) -> None:
         """Declares the item tables and the attention."""
-        if self.variant not in ("alkdrec", "original"):
-            raise ValueError(f"variant is {self.variant!r}; expected 'alkdrec' or 'original'")
+        check_one_of("variant", self.variant, ("alkdrec", "original"))
         table, square = (self.num_items + 1, self.dim), (self.dim, self.dim)
         matrix = nn.initializers.normal(0.05)
         self.input_embedding = self.param("input_embedding", small_normal_table, table)
@@ -91,33 +96,33 @@ class STAMP(nn.Module):
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
-        """Returns u, in the original variant h_s ∘ h_t; zero for an empty session. Has no dropout."""
-        return self.read(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
+        """Returns u, or h_s ∘ h_t in the original form; zero for an empty session. Has no dropout."""
+        return self.encode_rows(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
 
     @property
     def separate_tables(self) -> bool:
-        """Whether what is read and what scores are two tables."""
+        """Whether the input table and the table that scores items are separate parameters."""
         return self.variant == "alkdrec"
 
-    def read(
+    def encode_rows(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
-        """The same from the items' rows of the input table."""
+        """Returns u from the rows of the input table at the items."""
         x = jnp.where(mask[..., None], rows, 0.0)
         length = mask.sum(1, keepdims=True)
-        summed = rows if self.sum_padding else x
-        mean = weighted_sum(jnp.ones_like(mask, x.dtype), summed) / jnp.maximum(length, 1)
-        last = jnp.take_along_axis(summed, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
-        steering = last @ self.attention_last_kernel + mean @ self.attention_mean_kernel + self.attention_bias[None]
-        hidden = added_to_each(each_times(x, self.attention_item_kernel), steering)
-        energy = each_times(jax.nn.sigmoid(hidden), self.attention_out_kernel)[..., 0]
+        rows_in_mean = rows if self.sum_padding else x
+        mean = weighted_sum(jnp.ones_like(mask, x.dtype), rows_in_mean) / jnp.maximum(length, 1)
+        last = jnp.take_along_axis(rows_in_mean, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
+        query = last @ self.attention_last_kernel + mean @ self.attention_mean_kernel + self.attention_bias[None]
+        hidden = add_to_items(project_items(x, self.attention_item_kernel), query)
+        energy = project_items(jax.nn.sigmoid(hidden), self.attention_out_kernel)[..., 0]
         vector = weighted_sum(jnp.where(mask, energy, 0.0), x) + mean
         if self.variant == "original":
-            long = jnp.tanh(vector @ self.session_kernel + self.session_bias[None])
-            short = jnp.tanh(last @ self.last_kernel + self.last_bias[None])
-            vector = long * short
+            long_term = jnp.tanh(vector @ self.session_kernel + self.session_bias[None])
+            short_term = jnp.tanh(last @ self.last_kernel + self.last_bias[None])
+            vector = long_term * short_term
         return vector
 
     def item_embeddings(self) -> Float[Array, "V D"]:
-        """Returns the table that scores items: Y, in the original variant the input table; row 0 is padding."""
+        """Returns the table that scores items: Y, or the input table in the original form; row 0 is padding."""
         return self.input_embedding if self.variant == "original" else self.output_embedding

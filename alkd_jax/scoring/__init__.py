@@ -1,4 +1,4 @@
-"""Full-catalogue scores: the exact rank of the target and the exact top k, with seen items and padding left out."""
+"""Scoring of the full catalogue: the exact rank of the target and the exact top k, without seen items and padding."""
 
 from alkd_jax.ops.products import candidate_scores, logsumexp_pool, scores
 from alkd_jax.scoring.ranks import TIES, full_catalogue_rank, target_rank

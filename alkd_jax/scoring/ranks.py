@@ -1,4 +1,4 @@
-"""The exact rank of the target in the whole catalogue, with seen items and padding left out."""
+"""The exact rank of the target among all items of the catalogue, without seen items and padding."""
 
 import functools
 
@@ -7,20 +7,22 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.ops.lookup import local_embedding_lookup, pad_rows
 from alkd_jax.ops.products import scores
 from alkd_jax.sharding import MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import PAD
 
 TIES = ("average", "optimistic", "pessimistic")
-"""How scores equal to the target's are counted."""
+"""Rules for items whose score equals the target's."""
 
-_CPU_CHUNK = 1024
-_COLUMNS = 192
-"""Chunks are multiples of this: a CPU's products take 48 columns at a time, and the odd ones take as long as 48."""
-_LANES = 64
-"""Counts that a CPU keeps side by side: a sum along the scores of a session would be written out and read again."""
-_SCORE_BYTES = 2**28
+# Sizes that make the count fast on a given device; they do not change its result.
+_CPU_CHUNK_ITEMS = 1024
+_CPU_COLUMNS = 192
+"""Chunks are multiples of this: products on a CPU process 48 columns at a time, and a remainder takes as long as 48."""
+_CPU_LANES = 64
+"""Partial counts of a session on a CPU; with a single one, XLA would write the scores to memory before it sums them."""
+_DEVICE_SCORE_BYTES = 2**28
 
 
 def target_rank(
@@ -30,30 +32,32 @@ def target_rank(
     exclude: Int[Array, "B L"],
     ties: str = "average",
 ) -> Int[Array, " B"]:
-    """Position of the target among the items not excluded, by counting, without a sort.
+    """The position of the target among the items that are not excluded, by counting instead of sorting.
 
     ``rank = 1 + #{v : s_v > s_target} + ties``. The target itself is never excluded. A NaN counts as better than the
-    target, so a broken model cannot look good.
+    target, so that a diverged model has bad ranks.
 
     Args:
-        all_scores: every item's score; column 0, the padding, is left out.
+        all_scores: scores of all items; column 0, the padding, is ignored.
         target: items in ``1..V-1``.
-        exclude: items to leave out, any order; repeats and 0 are harmless.
-        ties: "average" counts half of the equal scores (a half rounded up, so that recall at k is that of the mean
+        exclude: items that are not ranked, in any order; duplicates and 0 have no effect.
+        ties: "average" counts half of the equal scores (a half rounded up, so that recall at k equals that of the mean
             rank), "optimistic" none, "pessimistic" all.
 
     Returns:
         Ranks from 1, int32.
 
     Raises:
-        ValueError: the tie mode is unknown.
+        ValueError: ``ties`` is unknown.
     """
-    _check(ties, None)
-    left_out, counts = _left_out(target, exclude)
-    theirs = jnp.take_along_axis(all_scores, left_out, axis=1)
-    own = theirs[:, :1]
-    ahead = _ahead(all_scores, own, ties).sum(1) - (_ahead(theirs, own, ties) * counts).sum(1)
-    return _rank(ahead, ties)
+    _check_options(ties, None)
+    excluded, is_counted = _excluded_items(target, exclude)
+    excluded_scores = jnp.take_along_axis(all_scores, excluded, axis=1)
+    target_score = excluded_scores[:, :1]
+    num_ahead = _contribution(all_scores, target_score, ties).sum(1) - (
+        _contribution(excluded_scores, target_score, ties) * is_counted
+    ).sum(1)
+    return _rank_of(num_ahead, ties)
 
 
 def full_catalogue_rank(
@@ -65,143 +69,150 @@ def full_catalogue_rank(
     ties: str = "average",
     chunk_size: int | None = None,
 ) -> Int[Array, " B"]:
-    """:func:`target_rank` of ``u_b · Y_v``, a chunk of items at a time: no ``[B, V]`` array is ever held.
+    """:func:`target_rank` of ``u_b · Y_v``, a chunk of items at a time, without a ``[B, V]`` array in memory.
 
-    The target's score is read from a product of the same shape as everyone's, so it is rounded as theirs are. Chunks
-    that stay in a CPU's cache make this several times as fast as going through all scores. Against those it may rank
-    two items that are equal up to rounding the other way round, where the product rounds differently at another shape.
-    On a mesh every device counts in its part of the table, and only the counts travel.
+    The target's score comes from a product of the same shape as the other scores, so that both are rounded alike.
+    Chunks that fit a CPU's cache make this several times as fast as a ``[B, V]`` array. Products of another shape may
+    round differently, so ranks among items whose scores are equal up to rounding can differ from :func:`target_rank`.
+    On a mesh, every device counts in its part of the table, and devices exchange only the counts.
 
     Args:
         session_vectors: u.
-        item_embeddings: Y, row 0 the padding.
+        item_embeddings: Y, with the padding in row 0.
         target: items in ``1..V-1``.
-        exclude: items to leave out, any order; repeats and 0 are harmless.
+        exclude: items that are not ranked, in any order; duplicates and 0 have no effect.
         ties: as in :func:`target_rank`.
-        chunk_size: items scored at a time; default what stays in cache on a CPU, and what fits 256 MiB elsewhere.
+        chunk_size: items scored at a time; by default so many that their scores fit the cache on a CPU, and 256 MiB
+            elsewhere.
 
     Returns:
         Ranks from 1, int32.
 
     Raises:
-        ValueError: the tie mode is unknown, or chunk_size is below 1.
+        ValueError: ``ties`` is unknown, or chunk_size is below 1.
     """
-    _check(ties, chunk_size)
-    left_out, counts = _left_out(target, exclude)
+    _check_options(ties, chunk_size)
+    excluded, is_counted = _excluded_items(target, exclude)
     count = functools.partial(_count_ahead, ties=ties, chunk_size=chunk_size)
     mesh, num_rows = current_mesh(), item_embeddings.shape[0]
     if mesh is None:
-        targets = item_embeddings[target]
-        return _rank(count(session_vectors, item_embeddings, targets, left_out, counts, num_rows), ties)
+        target_vectors = item_embeddings[target]
+        return _rank_of(count(session_vectors, item_embeddings, target_vectors, excluded, is_counted, num_rows), ties)
 
-    def in_part(vectors: Array, part: Array, target: Array, left_out: Array, counts: Array) -> Array:
-        first = jax.lax.axis_index(MODEL) * part.shape[0]
-        targets = local_embedding_lookup(part, target)
-        ahead = count(vectors, part, targets, left_out - first, counts, num_rows - first)
-        return jax.lax.psum(ahead, MODEL)
+    def count_on_device(vectors: Array, local_table: Array, target: Array, excluded: Array, is_counted: Array) -> Array:
+        first = jax.lax.axis_index(MODEL) * local_table.shape[0]
+        target_vectors = local_embedding_lookup(local_table, target)
+        num_ahead = count(vectors, local_table, target_vectors, excluded - first, is_counted, num_rows - first)
+        return jax.lax.psum(num_ahead, MODEL)
 
     batch = P(batch_axis(mesh, target.shape[0]))
     table = pad_rows(item_embeddings, mesh.shape[MODEL])
-    counting = shard_map_unchecked(in_part, mesh, (batch, P(MODEL), batch, batch, batch), batch)
-    return _rank(counting(session_vectors, table, target, left_out, counts), ties)
+    count_on_mesh = shard_map_unchecked(count_on_device, mesh, (batch, P(MODEL), batch, batch, batch), batch)
+    return _rank_of(count_on_mesh(session_vectors, table, target, excluded, is_counted), ties)
 
 
 def _count_ahead(
     session_vectors: Float[Array, "B *L D"],
     item_embeddings: Float[Array, "V D"],
-    targets: Float[Array, "B D"],
-    left_out: Int[Array, "B M"],
-    counts: Bool[Array, "B M"],
+    target_vectors: Float[Array, "B D"],
+    excluded: Int[Array, "B M"],
+    is_counted: Bool[Array, "B M"],
     num_rows: Int[Array, ""] | int,
     *,
     ties: str,
     chunk_size: int | None,
 ) -> Int[Array, " B"]:
-    """What the items of a table, or of a part of one, put each target back by.
+    """Adds up the contributions to each target's rank of the items of a table, or of one device's part of it.
 
     Args:
         session_vectors: u.
-        item_embeddings: the part.
-        targets: the targets' rows, wherever these are from.
-        left_out: rows of the part that do not count; those elsewhere are harmless.
-        counts: which of them to take off.
-        num_rows: rows from here on are no items.
+        item_embeddings: the table or the part of it.
+        target_vectors: the rows of the targets, which may be in another part.
+        excluded: row numbers in this part that do not count; numbers outside this part have no effect.
+        is_counted: ``[B, M]`` True where an excluded item occurs for the first time in its row.
+        num_rows: number of rows that are items; later rows are padding of the part.
         ties: as in :func:`target_rank`.
         chunk_size: items scored at a time.
     """
     rows, batch = item_embeddings.shape[0], session_vectors.shape[0]
     total = batch + rows
     chunk = _chunk_size(batch, total) if chunk_size is None else min(chunk_size, total)
-    # The targets' rows go first, and the chunk they do not fill is filled with the table's first.
+    # The table is preceded by the target vectors, whose scores are needed first. A chunk that the target vectors fill
+    # only in part also holds the first rows of the table.
     num_head, num_chunks = -(-(batch if chunk <= rows else total) // chunk), -(-total // chunk)
-    head = jnp.concatenate([targets, item_embeddings[: num_head * chunk - batch]])
+    head = jnp.concatenate([target_vectors, item_embeddings[: num_head * chunk - batch]])
     head = jnp.pad(head, ((0, num_head * chunk - head.shape[0]), (0, 0)))
-    real = jnp.minimum(num_rows, rows)
-    counts = counts & (left_out >= 0) & (left_out < real)
-    lanes = _LANES if chunk % _LANES == 0 and jax.default_backend() == "cpu" else 1
+    num_items = jnp.minimum(num_rows, rows)
+    is_counted = is_counted & (excluded >= 0) & (excluded < num_items)
+    lanes = _CPU_LANES if chunk % _CPU_LANES == 0 and jax.default_backend() == "cpu" else 1
 
     def count(carry: tuple[Array, Array, Array], step: Array) -> tuple[tuple[Array, Array, Array], None]:
-        own, ahead, taken_off = carry
-        # Tied to the step, so that a CPU does not turn all of a bfloat16 table into float32 before the first.
-        head_here, rows_here, step = jax.lax.optimization_barrier((head, item_embeddings, step))
-        piece = jax.lax.dynamic_slice_in_dim(head_here, jnp.minimum(step, num_head - 1) * chunk, chunk)
+        target_score, num_ahead, num_excluded = carry
+        # The barrier depends on the step; without it XLA converts a whole bfloat16 table to float32 before the loop.
+        current_head, current_rows, step = jax.lax.optimization_barrier((head, item_embeddings, step))
+        chunk_rows = jax.lax.dynamic_slice_in_dim(current_head, jnp.minimum(step, num_head - 1) * chunk, chunk)
         first = start = step * chunk - batch
         if num_chunks > num_head:
-            # The last chunk starts early enough to be whole; what it repeats is not counted again.
+            # The last chunk overlaps the one before it, so that all chunks have the same size; ``is_new`` skips the
+            # overlap.
             start = jnp.minimum(first, rows - chunk)
-            piece = jnp.where(step < num_head, piece, jax.lax.dynamic_slice_in_dim(rows_here, start, chunk))
-        found = scores(session_vectors, piece)
+            table_rows = jax.lax.dynamic_slice_in_dim(current_rows, start, chunk)
+            chunk_rows = jnp.where(step < num_head, chunk_rows, table_rows)
+        chunk_scores = scores(session_vectors, chunk_rows)
 
-        place = jnp.arange(batch)[:, None] - step * chunk
-        read = jnp.take_along_axis(found, jnp.clip(place, 0, chunk - 1), axis=1)
-        own = jnp.where((place >= 0) & (place < chunk), read, own)
+        position = jnp.arange(batch)[:, None] - step * chunk
+        scores_at_position = jnp.take_along_axis(chunk_scores, jnp.clip(position, 0, chunk - 1), axis=1)
+        target_score = jnp.where((position >= 0) & (position < chunk), scores_at_position, target_score)
 
-        local = left_out - start
-        here = counts & (left_out >= first) & (local < chunk)
-        theirs = jnp.take_along_axis(found, jnp.clip(local, 0, chunk - 1), axis=1)
-        place = start + jnp.arange(chunk)
-        fresh = ((place >= jnp.maximum(first, 0)) & (place < real))[None]
-        more = jnp.where(fresh, _ahead(found, own, ties), 0).reshape(batch, -1, lanes).sum(1)
-        return (own, ahead + more, taken_off + (_ahead(theirs, own, ties) * here).sum(1)), None
+        local = excluded - start
+        is_in_chunk = is_counted & (excluded >= first) & (local < chunk)
+        excluded_scores = jnp.take_along_axis(chunk_scores, jnp.clip(local, 0, chunk - 1), axis=1)
+        position = start + jnp.arange(chunk)
+        is_new = ((position >= jnp.maximum(first, 0)) & (position < num_items))[None]
+        contributions = jnp.where(is_new, _contribution(chunk_scores, target_score, ties), 0)
+        num_ahead = num_ahead + contributions.reshape(batch, -1, lanes).sum(1)
+        num_excluded = num_excluded + (_contribution(excluded_scores, target_score, ties) * is_in_chunk).sum(1)
+        return (target_score, num_ahead, num_excluded), None
 
     dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
-    nothing = (jnp.zeros((batch, 1), dtype), jnp.zeros((batch, lanes), jnp.int32), jnp.zeros(batch, jnp.int32))
-    (_, ahead, taken_off), _ = jax.lax.scan(count, nothing, jnp.arange(num_chunks))
-    return ahead.sum(1) - taken_off
+    initial = (jnp.zeros((batch, 1), dtype), jnp.zeros((batch, lanes), jnp.int32), jnp.zeros(batch, jnp.int32))
+    (_, num_ahead, num_excluded), _ = jax.lax.scan(count, initial, jnp.arange(num_chunks))
+    return num_ahead.sum(1) - num_excluded
 
 
-def _check(ties: str, chunk_size: int | None) -> None:
-    if ties not in TIES:
-        raise ValueError(f"ties is {ties!r}; expected one of {', '.join(TIES)}")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
+def _check_options(ties: str, chunk_size: int | None) -> None:
+    check_one_of("ties", ties, TIES)
+    if chunk_size is not None:
+        check_at_least(1, chunk_size=chunk_size)
 
 
 def _chunk_size(batch: int, rows: int) -> int:
-    """Items whose scores for a batch stay in a CPU's cache, in even chunks, or fit the memory set aside elsewhere."""
+    """Items in a chunk: scores fit the cache on a CPU, where the chunks are nearly equal, and 256 MiB elsewhere."""
     if jax.default_backend() != "cpu":
-        return min(rows, max(1, _SCORE_BYTES // (4 * batch)))
-    least = -(-rows // _CPU_CHUNK)
-    even = [-(-rows // (number * _COLUMNS)) * _COLUMNS for number in range(least, 2 * least + 1)]
-    return min(even, key=lambda chunk: -(-rows // chunk) * chunk)
+        return min(rows, max(1, _DEVICE_SCORE_BYTES // (4 * batch)))
+    least = -(-rows // _CPU_CHUNK_ITEMS)
+    chunk_sizes = [-(-rows // (number * _CPU_COLUMNS)) * _CPU_COLUMNS for number in range(least, 2 * least + 1)]
+    return min(chunk_sizes, key=lambda chunk: -(-rows // chunk) * chunk)
 
 
-def _left_out(target: Int[Array, " B"], exclude: Int[Array, "B L"]) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
-    """The target, the padding and the excluded items, and which of them to take off a count of all: each item once."""
+def _excluded_items(
+    target: Int[Array, " B"], exclude: Int[Array, "B L"]
+) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
+    """The target, the padding and the excluded items, and a mask that counts each of them once."""
     items = jnp.concatenate([target[:, None], jnp.full_like(exclude[:, :1], PAD), exclude], axis=1)
     earlier = jnp.tril(jnp.ones((items.shape[1],) * 2, bool), -1)
     return items, ~((items[:, :, None] == items[:, None, :]) & earlier[None]).any(-1)
 
 
-def _ahead(all_scores: Float[Array, "B C"], own: Float[Array, "B 1"], ties: str) -> Int[Array, "B C"]:
-    """How far each score puts the target back: by one place, or in half places where ties count half."""
-    # Written as "not behind", so that a NaN on either side puts the target back.
-    better, as_good = ~(all_scores <= own), ~(all_scores < own)
+def _contribution(all_scores: Float[Array, "B C"], target_score: Float[Array, "B 1"], ties: str) -> Int[Array, "B C"]:
+    """The contribution of each score to the target's rank: 0 or 1, or with "average" 0, 1 or 2 halves."""
+    # Both comparisons are negated, so that a NaN on either side counts as better than the target.
+    is_better, is_at_least_as_good = ~(all_scores <= target_score), ~(all_scores < target_score)
     if ties == "average":
-        return better.astype(jnp.int32) + as_good
-    return (better if ties == "optimistic" else as_good).astype(jnp.int32)
+        return is_better.astype(jnp.int32) + is_at_least_as_good
+    return (is_better if ties == "optimistic" else is_at_least_as_good).astype(jnp.int32)
 
 
-def _rank(ahead: Int[Array, " B"], ties: str) -> Int[Array, " B"]:
-    """The rank from what :func:`_ahead` adds up to."""
-    return 1 + ((ahead + 1) // 2 if ties == "average" else ahead)
+def _rank_of(num_ahead: Int[Array, " B"], ties: str) -> Int[Array, " B"]:
+    """The rank from the sum of the contributions."""
+    return 1 + ((num_ahead + 1) // 2 if ties == "average" else num_ahead)

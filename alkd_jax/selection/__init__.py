@@ -1,4 +1,4 @@
-"""Which sessions to ask the LLM about: difficulty, gains, and the draw from a policy."""
+"""Selection of the sessions that the LLM ranks: difficulty, gains, and sampling from a policy."""
 
 from alkd_jax.selection.difficulty import (
     by_difficulty,

@@ -1,4 +1,4 @@
-"""How hard sessions are: their difficulty, its order, and the easiest and hardest of them."""
+"""The difficulty of sessions for the teacher, their ranks by it, and the easiest and hardest sessions."""
 
 import functools
 
@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import sharding
-from alkd_jax.maxmin.game import BoolArray, FloatArray, IntArray, refuse_where
+from alkd_jax.checks import check_at_least, check_span, check_where
+from alkd_jax.maxmin.game import BoolArray, FloatArray, IntArray
 from alkd_jax.models import Encoder, Params
 from alkd_jax.ops import lookup
 
 BATCH = 2**14
-"""Sessions encoded at a time."""
+"""Sessions in a batch."""
 
 
 def difficulty(
@@ -24,7 +25,7 @@ def difficulty(
     *,
     chunk_size: int = 2**16,
 ) -> Float[Array, " N"]:
-    """How little the teacher's session vector agrees with the session's own items.
+    """The difficulty of sessions: how little the teacher's session vector agrees with the items of the session.
 
     ``df_s = −(1/|s|) Σ_{v ∈ s} σ(u_s · Y_v)``
 
@@ -33,7 +34,7 @@ def difficulty(
         item_embeddings: ``[V, D]`` the teacher's output table Y.
         items: ``[N, L]`` rows of that table.
         mask: ``[N, L]`` True on real items; at least one a session.
-        chunk_size: sessions taken at a time, which bounds the memory; changes no result.
+        chunk_size: sessions in a batch, which bounds the memory; does not change the result.
 
     Returns:
         Difficulty ``[N]`` in (−1, 0); larger is harder.
@@ -47,13 +48,17 @@ def difficulty(
     num_sessions, dim = session_vectors.shape
     num_rows = item_embeddings.shape[0]
     if item_embeddings.shape[1] != dim:
-        raise ValueError(f"item_embeddings have width {item_embeddings.shape[1]}; expected {dim}, as session_vectors")
+        raise ValueError(
+            f"width of item_embeddings is {item_embeddings.shape[1]}; expected {dim}, as of session_vectors"
+        )
     for name, array in (("items", items), ("mask", mask)):
         if array.ndim != 2 or array.shape[0] != num_sessions or array.shape != items.shape:
-            raise ValueError(f"{name} has shape {list(array.shape)}; expected [{num_sessions}, L], as session_vectors")
-    refuse_where((items < 0) | (items >= num_rows), "items", items, f"a row of the table, 0 to {num_rows - 1}")
+            raise ValueError(
+                f"shape of {name} is {list(array.shape)}; expected [{num_sessions}, L], as session_vectors"
+            )
+    check_where((items >= 0) & (items < num_rows), "items", items, f"a row of the table, 0 to {num_rows - 1}")
     length = mask.sum(axis=1)
-    refuse_where(length < 1, "the length of session", length, "at least 1 real item")
+    check_where(length >= 1, "length", length, "at least 1 real item in each session")
     return _difficulty(*map(jnp.asarray, (session_vectors, item_embeddings, items, mask)), chunk_size=chunk_size)
 
 
@@ -66,11 +71,13 @@ def _difficulty(
     *,
     chunk_size: int,
 ) -> Float[Array, " N"]:
-    def of_session(session: tuple[Array, Array, Array]) -> Float[Array, ""]:
+    def session_difficulty_of(session: tuple[Array, Array, Array]) -> Float[Array, ""]:
         vector, row, is_real = session
-        return _disagreement(vector, item_embeddings[row], is_real)
+        return _negative_agreement(vector, item_embeddings[row], is_real)
 
-    return jax.lax.map(of_session, (session_vectors, items, mask), batch_size=min(chunk_size, items.shape[0]))
+    return jax.lax.map(
+        session_difficulty_of, (session_vectors, items, mask), batch_size=min(chunk_size, items.shape[0])
+    )
 
 
 def session_difficulty(
@@ -82,15 +89,15 @@ def session_difficulty(
     batch_size: int = BATCH,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Float[np.ndarray, " N"]:
-    """:func:`difficulty` of sessions that are encoded a batch at a time: what is held of them is one number each.
+    """:func:`difficulty` of sessions that are encoded a batch at a time; only one number a session is kept in memory.
 
     Args:
         model: the teacher.
         params: its parameters, without a seed axis.
-        items: ``[N, L]``; an array on the host, or one that reads from a file as it is sliced.
+        items: ``[N, L]``; an array on the host, or one that is read from a file when it is sliced.
         mask: ``[N, L]`` True on real items; at least one a session.
-        batch_size: sessions encoded at a time; changes no result but for rounding.
-        mesh: devices to share the item tables and every batch; by default the first.
+        batch_size: sessions in a batch; changes the result by rounding only.
+        mesh: devices that share the item tables and every batch; by default the first device.
 
     Returns:
         Difficulty ``[N]`` float32 in (−1, 0), on the host; larger is harder.
@@ -100,23 +107,22 @@ def session_difficulty(
     """
     num_sessions = len(items)
     if num_sessions == 0 or items.shape != mask.shape or items.ndim != 2:
-        shapes = f"{list(items.shape)} and mask {list(mask.shape)}"
-        raise ValueError(f"items have shape {shapes}; expected one [N, L] with N ≥ 1 for both")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        shapes = f"items {list(items.shape)}, mask {list(mask.shape)}"
+        raise ValueError(f"shapes are {shapes}; expected one [N, L] with N ≥ 1 for both")
+    check_at_least(1, batch_size=batch_size)
     layout = sharding.layout_of(params, model.num_items + 1, mesh)
-    params = params if layout is None else layout.place(params)
+    params = params if layout is None else layout.device_put(params)
     size = min(batch_size, num_sessions)
-    found = np.empty(num_sessions, np.float32)
+    difficulties = np.empty(num_sessions, np.float32)
     with sharding.use_mesh(mesh):
         for first in range(0, num_sessions, size):
-            # The last batch starts early enough to be whole.
+            # The last batch overlaps the one before it, so that all batches have the same size.
             start = min(first, num_sessions - size)
             batch = np.asarray(items[start : start + size]), np.asarray(mask[start : start + size])
-            refuse_where((batch[0] < 0) | (batch[0] > model.num_items), "items", batch[0], f"0 to {model.num_items}")
-            refuse_where(batch[1].sum(1) < 1, "the length of session", batch[1].sum(1), "at least 1 real item")
-            found[start : start + size] = _session_difficulty(model, layout, params, *batch)
-    return found
+            check_span("items", batch[0], 0, model.num_items)
+            check_where(batch[1].any(1), "length", batch[1].sum(1), "at least 1 real item in each session")
+            difficulties[start : start + size] = _session_difficulty(model, layout, params, *batch)
+    return difficulties
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -130,14 +136,16 @@ def _session_difficulty(
     if layout is not None:
         params = layout.unpad_rows(params)
         items, mask = sharding.shard_batch((items, mask), layout.mesh)
-    listed = lookup.embedding_lookup(model.apply(params, method="item_embeddings"), items)
-    found = jax.vmap(_disagreement)(model.apply(params, items, mask), listed, mask)
-    return found if layout is None else sharding.replicate(found, layout.mesh)
+    item_vectors = lookup.embedding_lookup(model.apply(params, method="item_embeddings"), items)
+    difficulties = jax.vmap(_negative_agreement)(model.apply(params, items, mask), item_vectors, mask)
+    return difficulties if layout is None else sharding.replicate(difficulties, layout.mesh)
 
 
-def _disagreement(vector: Float[Array, " D"], listed: Float[Array, "L D"], mask: Bool[Array, " L"]) -> Array:
-    """``−mean σ(u · Y_v)`` over a session's own items."""
-    scores = jnp.einsum("d,ld->l", vector, listed, precision=jax.lax.Precision.HIGHEST)
+def _negative_agreement(
+    vector: Float[Array, " D"], item_vectors: Float[Array, "L D"], mask: Bool[Array, " L"]
+) -> Array:
+    """``−mean σ(u · Y_v)`` over the items of one session."""
+    scores = jnp.einsum("d,ld->l", vector, item_vectors, precision=jax.lax.Precision.HIGHEST)
     return -jnp.mean(jax.nn.sigmoid(scores), where=mask)
 
 
@@ -158,7 +166,7 @@ def difficulty_rank(difficulty: FloatArray) -> Int[Array, " N"]:
 
 
 def easiest(difficulty: FloatArray, num: int = 500) -> Int[Array, " num"]:
-    """Returns the indices ``[num]`` of the sessions of least difficulty, easiest first, ties to the lower index.
+    """Returns the indices ``[num]`` of the sessions of the least difficulty, easiest first, ties to the lower index.
 
     Raises:
         ValueError: ``num`` is not in 1..N, or a difficulty is NaN.
@@ -168,7 +176,7 @@ def easiest(difficulty: FloatArray, num: int = 500) -> Int[Array, " num"]:
 
 
 def hardest(difficulty: FloatArray, num: int = 500) -> Int[Array, " num"]:
-    """Returns the indices ``[num]`` of the sessions of largest difficulty, hardest first, ties to the lower index.
+    """Returns the indices ``[num]`` of the sessions of the largest difficulty, hardest first, ties to the lower index.
 
     Raises:
         ValueError: ``num`` is not in 1..N, or a difficulty is NaN.
@@ -178,13 +186,17 @@ def hardest(difficulty: FloatArray, num: int = 500) -> Int[Array, " num"]:
 
 
 def by_difficulty(difficulty: FloatArray, *, hardest_first: bool) -> Int[Array, " N"]:
-    """Returns all indices ``[N]`` in the order of difficulty."""
-    refuse_where(jnp.isnan(difficulty), "difficulty", difficulty, "a number")
+    """Returns the indices ``[N]`` of all sessions in the order of their difficulty."""
+    check_where(~jnp.isnan(difficulty), "difficulty", difficulty, "a number")
     order = jnp.argsort(jnp.asarray(difficulty), descending=hardest_first, stable=True)
     return order.astype(jnp.int32)
 
 
 def check_num(num: int, sessions: FloatArray | IntArray) -> None:
-    """Refuses to select more sessions than there are."""
+    """Refuses to select no session, or more sessions than there are.
+
+    Raises:
+        ValueError: ``num`` is not in 1..N.
+    """
     if not 1 <= num <= sessions.shape[0]:
         raise ValueError(f"num is {num}; expected 1 to {sessions.shape[0]}, the number of sessions")

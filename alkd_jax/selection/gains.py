@@ -1,4 +1,4 @@
-"""What is at stake in the selection game: gains by rank of difficulty, and how many sessions of each class."""
+"""The parameters of the selection game: gains by difficulty rank, and the number of sessions in each class."""
 
 import fractions
 import math
@@ -8,7 +8,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.maxmin.game import IntArray, refuse_where
+from alkd_jax.checks import check_at_least, check_where
+from alkd_jax.maxmin.game import IntArray
 
 
 @flax.struct.dataclass
@@ -19,7 +20,7 @@ class LogGains:
         effective: ``[N]`` log a.
         similar: ``[N]`` log b.
         incorrect: ``[N]`` log d.
-        log_scale: logarithm of the common factor that was left out, which moves no policy.
+        log_scale: logarithm of the common factor of all gains, which is left out; policies do not depend on it.
     """
 
     effective: Float[Array, "*batch N"]
@@ -31,7 +32,7 @@ class LogGains:
 def gains(
     rank: IntArray, *, exponent: float | int = 10, similar_ratio: float = 0.5, incorrect_ratio: float | int = 0.5
 ) -> LogGains:
-    """The paper's gains, as logarithms: the harder the session, the larger what is won and lost.
+    """The paper's gains, as logarithms: the harder the session, the larger its gains and its loss.
 
     ``a_s = rank_s^−μ``, ``b_s = similar_ratio · a_s``, ``d_s = incorrect_ratio · a_s``
 
@@ -42,19 +43,20 @@ def gains(
         incorrect_ratio: d/a > 0.
 
     Returns:
-        Gains relative to the easiest session, ``log (rank/N)^−μ``: policies have their weight near it, and float32 is
-        finest there (for μ = 10 and N up to 10^8, the gains of the easier half have a relative error below 2e-6).
+        Gains relative to the easiest session, ``log (rank/N)^−μ``. Policies have their weight near the easiest session,
+        and float32 is most precise there: for μ = 10 and N up to 10^8, the gains of the easier half have a relative
+        error below 2e-6.
 
     Raises:
         ValueError: a rank is below 1, or a number is out of its range.
 
     Reference:
-        Du et al., AAAI 2025, "Gains"; the printed rank is by ascending difficulty, the text and the released code mean
-        descending.
+        Du et al., AAAI 2025, "Gains". The printed formula ranks by ascending difficulty; the text and the released code
+        rank by descending difficulty.
     """
-    refuse_where(rank < 1, "rank", rank, "at least 1")
+    check_where(rank >= 1, "rank", rank, "at least 1")
     if not (exponent >= 0 and math.isfinite(exponent)):
-        raise ValueError(f"exponent is {exponent}; expected a finite number, at least 0")
+        raise ValueError(f"exponent is {exponent}; expected a finite number of at least 0")
     if not 0 < similar_ratio < 1:
         raise ValueError(f"similar_ratio is {similar_ratio}; expected a number between 0 and 1")
     if not 0 < incorrect_ratio < math.inf:
@@ -69,10 +71,10 @@ def gains(
 
 
 def log_fraction(rank: Int[Array, " N"], num_sessions: int) -> Float[Array, " N"]:
-    """Returns ``log(rank / num_sessions)``, precise near 0 even where ranks are beyond the integers of float32."""
-    missing = (num_sessions - rank).astype(jnp.float32) / num_sessions
+    """Returns ``log(rank / num_sessions)``, precise near 0 also for ranks beyond the integers of float32."""
+    easier_share = (num_sessions - rank).astype(jnp.float32) / num_sessions
     direct = jnp.log(rank.astype(jnp.float32) / num_sessions)
-    return jnp.where(rank > num_sessions // 2, jnp.log1p(-missing), direct)
+    return jnp.where(rank > num_sessions // 2, jnp.log1p(-easier_share), direct)
 
 
 def class_counts(num_sessions: int, ratios: Sequence[float | int] = (1, 5, 4)) -> tuple[int, int, int]:
@@ -83,16 +85,15 @@ def class_counts(num_sessions: int, ratios: Sequence[float | int] = (1, 5, 4)) -
         ratios: effective : similar : incorrect; at least 0, in any unit.
 
     Returns:
-        ``(k_ef, k_si, k_in)``; the first two are rounded down, the rest is incorrect.
+        ``(k_ef, k_si, k_in)``; the first two are rounded down, and all other sessions are incorrect.
 
     Raises:
         ValueError: a number is negative, or there are not three ratios with a positive sum.
     """
-    if num_sessions < 0:
-        raise ValueError(f"num_sessions is {num_sessions}; expected at least 0")
+    check_at_least(0, num_sessions=num_sessions)
     if len(ratios) != 3 or not all(0 <= ratio < math.inf for ratio in ratios) or sum(ratios) == 0:
-        raise ValueError(f"ratios are {ratios}; expected three numbers, at least 0, that are not all 0")
-    # Decimal ratios such as 0.3 are meant as written, not as the binary fraction nearest to them.
+        raise ValueError(f"ratios are {ratios}; expected three numbers of at least 0 that are not all 0")
+    # The text of a ratio such as 0.3 is used, not the nearest binary fraction.
     exact = [fractions.Fraction(str(ratio)) for ratio in ratios]
     num_effective, num_similar = (math.floor(num_sessions * ratio / sum(exact)) for ratio in exact[:2])
     return num_effective, num_similar, num_sessions - num_effective - num_similar

@@ -1,1 +1,1 @@
-"""What a shipped student is made of: its folder, its forward pass in NumPy, its ONNX graph. Loads without JAX."""
+"""Serving: export of a student to a folder, and recommendations from it without JAX, in NumPy or over HTTP."""

@@ -1,8 +1,8 @@
-"""A student as a folder to serve from: weights, catalogue, a compiled program and an ONNX graph.
+"""Export of a student to a folder: weights, catalogue, a compiled program and an ONNX graph.
 
-`config.json` says what it is and lists every file with its SHA-256. `model.safetensors` and `items.json` are the
-student; `student.stablehlo` and `student.onnx` are two compiled forms of it. All give the same lists, and so does
-`alkd_jax.serving.recommender`, which needs neither JAX nor ONNX.
+`config.json` describes the student and lists every file with its SHA-256. `model.safetensors` and `items.json` contain
+its weights and its catalogue; `student.stablehlo` and `student.onnx` are two compiled forms. Both forms return the same
+lists as `alkd_jax.serving.recommender`, which needs neither JAX nor ONNX.
 """
 
 import importlib.metadata
@@ -23,24 +23,24 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alkd_jax import scoring
+from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.models import BACKBONES, Encoder, Params
-from alkd_jax.serving import manifest as shipped
-from alkd_jax.serving import numpy_encoders, onnx_graph
+from alkd_jax.serving import manifest, numpy_encoders, onnx_graph
 from alkd_jax.serving.recommender import Recommender, read_arrays
 from alkd_jax.types import Dataset
 
 __all__ = ["Recommender", "load_program", "save"]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What the compiled program runs on."""
+"""Platforms that the program is compiled for."""
 
 _TRAINING_ONLY = frozenset({"dropout", "item_dropout"})
 _MODULE_FIELDS = frozenset({"num_items", "dim", "parent", "name"})
-_CHUNK = 2**20
-_CHECKED_SESSIONS = 64
+_CHUNK_ITEMS = 2**20
+_NUM_CHECKED_SESSIONS = 64
 
-Lists: TypeAlias = tuple[Float[Array, "B K"], Int[Array, "B K"]]
-Program: TypeAlias = Callable[[Int[np.ndarray, "B L"], Int[np.ndarray, "B M"]], Lists]
+TopK: TypeAlias = tuple[Float[Array, "B K"], Int[Array, "B K"]]
+Program: TypeAlias = Callable[[Int[np.ndarray, "B L"], Int[np.ndarray, "B M"]], TopK]
 
 
 def save(
@@ -52,40 +52,39 @@ def save(
     dtype: str = "float32",
     list_length: int = 100,
 ) -> None:
-    """Writes a student; the folder appears whole or not at all.
+    """Writes a student to a folder, in one step: the folder is complete or does not exist.
 
-    What is written is read back and compared with the model on training sessions before the folder appears. Where the
-    package `onnx`, or `flatbuffers` for the program, is not installed, a warning says so and that file is left out.
+    Before the folder appears, the files are read back and compared with the model on training sessions. The ONNX graph
+    needs the package `onnx` and the program needs `flatbuffers`; without the package a warning is issued and the file
+    is left out.
 
     Args:
-        folder: does not exist yet.
+        folder: the folder to write; it must not exist.
         model: one of the library's backbones.
-        params: without a seed axis; finite.
-        ds: what it was trained on: the catalogue, and the length L that it reads.
-        dtype: how the weights are stored: "float32", or "float16" for half the size. All forms of the student then have
-            the rounded weights, and still compute in float32.
-        list_length: K, how many items the program and the ONNX graph return; at most the catalogue.
+        params: its parameters, without a seed axis; finite.
+        ds: the dataset of its training, for the catalogue and the length L.
+        dtype: type of the stored weights, "float32", or "float16" for half the size. With "float16" all forms of the
+            student have the rounded weights; computation is still in float32.
+        list_length: K, the number of items that the program and the ONNX graph return; at most V.
 
     Raises:
-        ValueError: the folder exists, the parameters are not the model's, the catalogue is not, or an option is wrong.
+        ValueError: the folder exists, parameters or catalogue do not match the model, or an option is out of range.
     """
     path = pathlib.Path(folder).absolute()
     if path.exists():
         raise ValueError(f"{path} exists; expected a new folder")
-    if dtype not in shipped.DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected {' or '.join(shipped.DTYPES)}")
-    if list_length < 1:
-        raise ValueError(f"list_length is {list_length}; expected at least 1")
-    backbone, options = described(model)
-    stored = stored_arrays(backbone, options, model, params, np.dtype(dtype))
+    check_one_of("dtype", dtype, manifest.DTYPES)
+    check_at_least(1, list_length=list_length)
+    backbone, options = backbone_options(model)
+    weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
     check_catalogue(model, ds)
     length, list_length = ds.train.items.shape[1], min(list_length, ds.num_items)
-    files, left_out = compiled_forms(backbone, options, model, stored, length, list_length)
+    files, left_out = compiled_forms(backbone, options, model, weights, length, list_length)
     import safetensors.numpy
 
-    files[shipped.WEIGHTS] = safetensors.numpy.save(stored)
-    files[shipped.ITEMS] = shipped.items_json(ds.item_ids, ds.titles)
-    config = shipped.Config(
+    files[manifest.WEIGHTS] = safetensors.numpy.save(weights)
+    files[manifest.ITEMS] = manifest.items_json(ds.item_ids, ds.titles)
+    config = manifest.Config(
         backbone=backbone,
         options=options,
         num_items=ds.num_items,
@@ -95,171 +94,187 @@ def save(
         dtype=dtype,
         dataset=ds.name,
         fingerprint=ds.fingerprint,
-        versions=versions(),
-        files={name: shipped.described(data) for name, data in sorted(files.items())},
+        versions=environment_versions(),
+        files={name: manifest.file_entry(data) for name, data in sorted(files.items())},
         left_out=left_out,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        for name, data in [*files.items(), (shipped.CONFIG, shipped.config_json(config))]:
-            (partial / name).write_bytes(data)
-        compare(partial, model, stored, np.asarray(ds.train.items[:_CHECKED_SESSIONS], np.int32))
-        partial.chmod(0o755)
-        partial.rename(path)
+        for name, data in [*files.items(), (manifest.CONFIG, manifest.config_json(config))]:
+            (temporary / name).write_bytes(data)
+        check_written_folder(temporary, model, weights, np.asarray(ds.train.items[:_NUM_CHECKED_SESSIONS], np.int32))
+        temporary.chmod(0o755)
+        temporary.rename(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    for name, why in left_out.items():
-        warnings.warn(f"{name} is left out: {why}", stacklevel=2)
+        shutil.rmtree(temporary, ignore_errors=True)
+    for name, reason in left_out.items():
+        warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
 
 
-def described(model: Encoder) -> tuple[str, dict[str, Any]]:
-    """A backbone's name and those of its options that matter after training.
+def backbone_options(model: Encoder) -> tuple[str, dict[str, Any]]:
+    """Returns the name of a backbone, and its options without those that affect training only.
 
     Raises:
-        ValueError: it is none of the library's backbones, or has an option that cannot be shipped.
+        ValueError: the model is not one of the library's backbones, or an option is out of range.
     """
-    name = next((name for name, kind in BACKBONES.items() if type(model) is kind), None)
+    name = next((name for name, backbone_class in BACKBONES.items() if type(model) is backbone_class), None)
     if name is None:
-        raise ValueError(f"model is a {type(model).__name__}; expected one of {', '.join(BACKBONES)}")
+        raise ValueError(f"type of model is {type(model).__name__}; expected one of {', '.join(BACKBONES)}")
     fields = {field: getattr(model, field) for field in type(model).__dataclass_fields__}  # type: ignore[attr-defined]
     options = {key: value for key, value in fields.items() if key not in _MODULE_FIELDS | _TRAINING_ONLY}
     numpy_encoders.check_options(name, options, dim=model.dim)
     return name, options
 
 
-def stored_arrays(
+def weights_to_store(
     backbone: str, options: numpy_encoders.Options, model: Encoder, params: Params, dtype: np.dtype
 ) -> dict[str, np.ndarray]:
-    """The parameters as they are stored.
+    """Returns the parameters in the type in which they are stored.
 
     Raises:
-        ValueError: they are not this model's, or not finite in that type.
+        ValueError: their names or shapes are not those of the model, or a number is not finite in that type.
     """
     expected = numpy_encoders.parameter_shapes(backbone, options, num_items=model.num_items, dim=model.dim)
-    held = {name: np.asarray(array) for name, array in params["params"].items()}
-    shapes = {name: array.shape for name, array in held.items()}
+    arrays = {name: np.asarray(array) for name, array in params["params"].items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != expected:
-        differ = [
+        differences = [
             f"{name} {shapes.get(name)} (expected {expected.get(name)})"
             for name in sorted(shapes.keys() | expected.keys())
             if shapes.get(name) != expected.get(name)
         ]
-        raise ValueError(f"params are not one {backbone} of this size: {', '.join(differ)}")
+        raise ValueError(f"params differ from those of one {backbone} of this size: {', '.join(differences)}")
     with np.errstate(over="ignore"):
-        stored = {name: np.ascontiguousarray(array.astype(dtype)) for name, array in held.items()}
-    for name, array in stored.items():
+        weights = {name: np.ascontiguousarray(array.astype(dtype)) for name, array in arrays.items()}
+    for name, array in weights.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} has numbers that are not finite in {dtype}")
-    return stored
+            raise ValueError(f"{name} has a number that is not finite in {dtype}; expected finite numbers")
+    return weights
 
 
 def check_catalogue(model: Encoder, ds: Dataset) -> None:
-    """Raises ValueError where the dataset's catalogue is not the model's, or its ids do not tell items apart."""
+    """Refuses a dataset with another number of items than the model, or with ids that do not identify items.
+
+    Raises:
+        ValueError: the numbers differ, or an item id is empty or a duplicate.
+    """
     if ds.num_items != model.num_items or len(ds.item_ids) != len(ds.titles) or len(ds.titles) != ds.num_items + 1:
-        raise ValueError(f"ds has {ds.num_items} items; the model {model.num_items}")
+        raise ValueError(f"number of items in ds is {ds.num_items}; expected {model.num_items}, as in the model")
     if "" in ds.item_ids[1:] or len(set(ds.item_ids)) != len(ds.item_ids):
-        raise ValueError(f"{ds.name}: an item id is empty or there twice; expected ids that tell items apart")
+        raise ValueError(f"{ds.name}: an item id is empty or a duplicate; expected distinct ids")
 
 
 def compiled_forms(
     backbone: str,
     options: numpy_encoders.Options,
     model: Encoder,
-    stored: dict[str, np.ndarray],
+    weights: dict[str, np.ndarray],
     length: int,
     list_length: int,
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The program and the ONNX graph: file name → bytes, and for what could not be made, file name → why."""
+    """Returns the program and the ONNX graph, file name → content; and for files that are left out, name → reason."""
     files, left_out = {}, {}
     if importlib.util.find_spec("flatbuffers") is None:
-        left_out[shipped.PROGRAM] = "the package flatbuffers is not installed"
+        left_out[manifest.PROGRAM] = "the package flatbuffers is not installed"
     else:
-        files[shipped.PROGRAM] = exported_program(model, stored, length, list_length)
+        files[manifest.PROGRAM] = export_program(model, weights, length, list_length)
     if importlib.util.find_spec("onnx") is None:
-        left_out[shipped.ONNX] = "the package onnx is not installed"
-    elif sum(array.nbytes for array in stored.values()) > onnx_graph.LARGEST:
-        left_out[shipped.ONNX] = f"the weights are above {onnx_graph.LARGEST} bytes, which an ONNX file cannot hold"
+        left_out[manifest.ONNX] = "the package onnx is not installed"
+    elif sum(array.nbytes for array in weights.values()) > onnx_graph.MAX_WEIGHT_BYTES:
+        left_out[manifest.ONNX] = f"the weights exceed {onnx_graph.MAX_WEIGHT_BYTES} bytes, the limit of an ONNX file"
     else:
-        files[shipped.ONNX] = onnx_graph.student(backbone, options, stored, length=length, list_length=list_length)
+        files[manifest.ONNX] = onnx_graph.student_graph(
+            backbone, options, weights, length=length, list_length=list_length
+        )
     return files, left_out
 
 
-def lists_program(
+def student_program(
     model: Encoder, list_length: int
-) -> Callable[[dict[str, Array], Int[Array, "B L"], Int[Array, "B M"]], Lists]:
-    """The student as one function of its arrays, the sessions' items, and the items to leave out."""
+) -> Callable[[dict[str, Array], Int[Array, "B L"], Int[Array, "B M"]], TopK]:
+    """Returns the student as one function of its weights, the items of sessions, and the items to exclude."""
 
-    def lists(arrays: dict[str, Array], items: Int[Array, "B L"], exclude: Int[Array, "B M"]) -> Lists:
+    def top_k_lists(arrays: dict[str, Array], items: Int[Array, "B L"], exclude: Int[Array, "B M"]) -> TopK:
         params = {"params": {name: array.astype(jnp.float32) for name, array in arrays.items()}}
         with jax.default_matmul_precision("highest"):
             vectors = model.apply(params, items, items > 0)
             table = model.apply(params, method="item_embeddings")
-            return scoring.top_k(vectors, table, list_length, exclude=exclude, chunk_size=min(len(table), _CHUNK))
+            return scoring.top_k(vectors, table, list_length, exclude=exclude, chunk_size=min(len(table), _CHUNK_ITEMS))
 
-    return lists
+    return top_k_lists
 
 
-def exported_program(model: Encoder, stored: dict[str, np.ndarray], length: int, list_length: int) -> bytes:
-    """StableHLO with any number of sessions and of items to leave out; the weights are arguments of it."""
+def export_program(model: Encoder, weights: dict[str, np.ndarray], length: int, list_length: int) -> bytes:
+    """Returns the student as StableHLO, for any numbers of sessions and excluded items, with weights as arguments."""
     batch, excluded = jax.export.symbolic_shape("b, m")
-    weights = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in stored.items()}
+    weight_shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     items, exclude = (jax.ShapeDtypeStruct((batch, size), jnp.int32) for size in (length, excluded))
-    traced = jax.export.export(jax.jit(lists_program(model, list_length)), platforms=PLATFORMS)
-    return bytes(traced(weights, items, exclude).serialize())
+    exported = jax.export.export(jax.jit(student_program(model, list_length)), platforms=PLATFORMS)
+    return bytes(exported(weight_shapes, items, exclude).serialize())
 
 
 def load_program(folder: str | os.PathLike[str]) -> Program:
-    """Reads the compiled program of a shipped student with its weights.
+    """Reads the compiled program of a shipped student and its weights.
 
-    It runs on a JAX at least as new as the one that wrote it, on CPU, CUDA and TPU. Unlike the weights and the
-    catalogue, which are only read, it is compiled and run: take it from whom you trust.
+    The program runs on CPU, CUDA and TPU, with a JAX at least as new as the one that wrote it. Weights and catalogue
+    are only parsed, but the program is executed: load it only from a source that you trust.
+
+    Args:
+        folder: the folder of the shipped student.
 
     Returns:
-        A function of items ``[B, L]`` int32, left-aligned, 0 after the last, and of items to leave out ``[B, M]``
-        int32, 0 harmless. It returns scores ``[B, K]``, best first, and item numbers; −inf and −1 where fewer remain.
+        A function of items ``[B, L]`` int32, left-aligned, 0 after the last, and of excluded items ``[B, M]`` int32, in
+        which 0 has no effect. It returns ``(scores [B, K], ids [B, K])``, best first; −inf and −1 where fewer remain.
 
     Raises:
-        FileNotFoundError: the folder or a file of it is missing.
+        FileNotFoundError: the folder or one of its files is missing.
         ValueError: a file was changed, or this JAX cannot read the program.
     """
     path = pathlib.Path(folder)
-    config, _ = shipped.read_config(path)
+    config, _ = manifest.read_config(path)
     numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
-    data = shipped.read_checked(path, config, shipped.PROGRAM)
+    data = manifest.read_checked(path, config, manifest.PROGRAM)
     arrays = {name: jnp.asarray(array, config.dtype) for name, array in read_arrays(path, config).items()}
     try:
         exported = jax.export.deserialize(bytearray(data))
     except Exception as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path / shipped.PROGRAM}: JAX {jax.__version__} cannot read what "
-            f"{config.versions.get('jax', 'another')} wrote: {told}"
+            f"{path / manifest.PROGRAM}: JAX {jax.__version__} cannot read the program that JAX "
+            f"{config.versions.get('jax', 'of another version')} wrote: {message}"
         ) from error
 
-    def run(items: Int[np.ndarray, "B L"], exclude: Int[np.ndarray, "B M"]) -> Lists:
+    def run(items: Int[np.ndarray, "B L"], exclude: Int[np.ndarray, "B M"]) -> TopK:
         return exported.call(arrays, jnp.asarray(items, jnp.int32), jnp.asarray(exclude, jnp.int32))
 
     return run
 
 
-def compare(folder: pathlib.Path, model: Encoder, stored: dict[str, np.ndarray], items: np.ndarray) -> None:
-    """Raises ValueError where the folder, read back, does not score as the model does."""
-    arrays = {name: jnp.asarray(array) for name, array in stored.items()}
-    wanted, _ = jax.jit(lists_program(model, min(10, model.num_items)))(arrays, jnp.asarray(items), jnp.asarray(items))
+def check_written_folder(
+    folder: pathlib.Path, model: Encoder, weights: dict[str, np.ndarray], items: np.ndarray
+) -> None:
+    """Compares the scores of a written folder with those of the model.
+
+    Raises:
+        ValueError: they differ by more than rounding.
+    """
+    arrays = {name: jnp.asarray(array) for name, array in weights.items()}
+    program = jax.jit(student_program(model, min(10, model.num_items)))
+    expected, _ = program(arrays, jnp.asarray(items), jnp.asarray(items))
     recommender = Recommender.load(folder)
-    found, _ = recommender.top_k(items, wanted.shape[1], exclude=items)
-    finite = np.isfinite(wanted)
-    size = float(np.abs(np.where(finite, wanted, 0)).max(initial=0.0))
-    if not np.allclose(found, wanted, rtol=1e-4, atol=1e-5 * size):
-        raise ValueError(f"{model} as written scores differently from itself".replace("\n", " "))
+    actual, _ = recommender.top_k(items, expected.shape[1], exclude=items)
+    finite = np.isfinite(expected)
+    magnitude = float(np.abs(np.where(finite, expected, 0)).max(initial=0.0))
+    if not np.allclose(actual, expected, rtol=1e-4, atol=1e-5 * magnitude):
+        raise ValueError(f"scores of the written {model} differ; expected those of the model".replace("\n", " "))
 
 
-def versions() -> dict[str, str]:
-    """Of what wrote the folder."""
+def environment_versions() -> dict[str, str]:
+    """Returns package → version of this environment."""
     packages = ("alkd_jax", "jax", "jaxlib", "flax", "numpy", "onnx", "safetensors")
-    told = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in packages:
         if importlib.util.find_spec(package) is not None:
-            told[package] = importlib.metadata.version(package)
-    return told
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,12 +1,12 @@
-"""The backbones' forward pass in plain NumPy, for machines without JAX: the formulas and parameter names of
-`alkd_jax.models`, in float32.
-"""
+"""The forward pass of the backbones in NumPy: formulas and parameter names of `alkd_jax.models`, in float32."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from alkd_jax.checks import check_one_of
 
 Arrays: TypeAlias = Mapping[str, Float[np.ndarray, "..."]]
 Options: TypeAlias = Mapping[str, Any]
@@ -17,45 +17,44 @@ OPTIONS: Mapping[str, Options] = {
     "attmix": {"levels": 10, "heads": 2},
     "late": {"shared": False, "recency": 1.0},
 }
-"""Backbones and those of their options that matter after training, with the default of each."""
+"""Backbone → options that affect a trained model, with their defaults."""
 
 STAMP_VARIANTS = ("alkdrec", "original")
-ABSENT = -1e9
-"""Late interaction: added to the score of a position without an item."""
+MASKED_SCORE = -1e9
+"""Late interaction adds this to the score of a position without an item."""
 LAYER_NORM_EPSILON = 1e-8
-SMALLEST_NORM = 1e-12
+MIN_NORM = 1e-12
 
-_MOST_LEVELS = 1000
+_MAX_LEVELS = 1000
 
 
 def check_options(backbone: str, options: Options, *, dim: int) -> None:
-    """Checks a backbone's name and options.
+    """Checks the name and the options of a backbone.
 
     Raises:
-        ValueError: the backbone is unknown, or an option is unknown, missing or impossible.
+        ValueError: the backbone is unknown, or an option is unknown, missing or out of range.
     """
-    if backbone not in OPTIONS:
-        raise ValueError(f"backbone is {backbone!r}; expected one of {', '.join(OPTIONS)}")
+    check_one_of("backbone", backbone, OPTIONS)
     known = OPTIONS[backbone]
     if options.keys() != known.keys():
-        raise ValueError(f"{backbone} has options {sorted(options)}; expected {sorted(known)}")
+        raise ValueError(f"options of {backbone} are {sorted(options)}; expected {sorted(known)}")
     for name, default in known.items():
         if type(options[name]) is not type(default):
-            raise ValueError(f"{backbone}: {name} is {options[name]!r}; expected such as {default!r}")
+            raise ValueError(f"{backbone}: {name} is {options[name]!r}; expected the type of {default!r}")
     if backbone == "stamp" and options["variant"] not in STAMP_VARIANTS:
         raise ValueError(f"stamp: variant is {options['variant']!r}; expected {' or '.join(STAMP_VARIANTS)}")
     if backbone == "attmix":
         levels, heads = options["levels"], options["heads"]
-        if not 1 <= levels <= _MOST_LEVELS:
-            raise ValueError(f"attmix: levels is {levels}; expected 1..{_MOST_LEVELS}")
+        if not 1 <= levels <= _MAX_LEVELS:
+            raise ValueError(f"attmix: levels is {levels}; expected 1..{_MAX_LEVELS}")
         if heads < 1 or dim % heads:
             raise ValueError(f"attmix: heads is {heads}; expected a divisor of the width {dim}")
     if backbone == "late" and not 0.0 < options["recency"] <= 1.0:
-        raise ValueError(f"late: recency is {options['recency']}; expected in (0, 1]")
+        raise ValueError(f"late: recency is {options['recency']}; expected a number in (0, 1]")
 
 
 def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter, by name."""
+    """Returns parameter name → shape."""
     table, square = (num_items + 1, dim), (dim, dim)
     shapes: dict[str, tuple[int, ...]] = {"input_embedding": table, "output_embedding": table}
     if backbone == "stamp":
@@ -72,7 +71,7 @@ def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: in
         shapes |= {"layer_norm_scale": (dim,), "layer_norm_bias": (dim,)}
     elif backbone == "late":
         shapes |= {"input_bias": table[:1], "output_bias": table[:1]}
-        shapes |= {"meeting_kernel": (2 * dim, 2 * dim)} if options["shared"] else {}
+        shapes |= {"interaction_kernel": (2 * dim, 2 * dim)} if options["shared"] else {}
     return shapes
 
 
@@ -81,9 +80,9 @@ def encode(backbone: str, options: Options, arrays: Arrays, items: Int[np.ndarra
 
     Args:
         backbone: one of :data:`OPTIONS`.
-        options: all of that backbone's.
+        options: all options of that backbone.
         arrays: its parameters, float32.
-        items: left-aligned, 0 after the last.
+        items: ``[B, L]``, left-aligned, 0 after the last.
 
     Returns:
         ``[B, D]``, or ``[B, L, D + 2]`` for late interaction (``[B, L, 2 D + 2]`` with shared tables).
@@ -112,52 +111,52 @@ def _fpmc(
     options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
 ) -> Float[np.ndarray, "B D"]:
     x = arrays["input_embedding"][items] * mask[..., None]
-    return x.sum(1) / _count(mask)
+    return x.sum(1) / _num_items(mask)
 
 
 def _stamp(
     options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
 ) -> Float[np.ndarray, "B D"]:
-    gathered = arrays["input_embedding"][items]
-    x = gathered * mask[..., None]
-    read = gathered if options["sum_padding"] else x
-    mean = read.sum(1) / _count(mask)
-    last = read[np.arange(len(items)), np.maximum(mask.sum(1) - 1, 0)]
-    steering = last @ arrays["attention_last_kernel"] + mean @ arrays["attention_mean_kernel"]
-    hidden = x @ arrays["attention_item_kernel"] + (steering + arrays["attention_bias"])[:, None]
+    embeddings = arrays["input_embedding"][items]
+    x = embeddings * mask[..., None]
+    summed = embeddings if options["sum_padding"] else x
+    mean = summed.sum(1) / _num_items(mask)
+    last = summed[np.arange(len(items)), np.maximum(mask.sum(1) - 1, 0)]
+    query = last @ arrays["attention_last_kernel"] + mean @ arrays["attention_mean_kernel"]
+    hidden = x @ arrays["attention_item_kernel"] + (query + arrays["attention_bias"])[:, None]
     energy = _sigmoid(hidden) @ arrays["attention_out_kernel"]
     vector = (energy * x).sum(1) + mean
     if options["variant"] == "original":
-        long = np.tanh(vector @ arrays["session_kernel"] + arrays["session_bias"])
-        vector = long * np.tanh(last @ arrays["last_kernel"] + arrays["last_bias"])
+        long_term = np.tanh(vector @ arrays["session_kernel"] + arrays["session_bias"])
+        vector = long_term * np.tanh(last @ arrays["last_kernel"] + arrays["last_bias"])
     return vector
 
 
 def _attmix(
     options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
 ) -> Float[np.ndarray, "B D"]:
-    x = _l2_normalise(arrays["input_embedding"][items] * mask[..., None], axis=-1)
+    x = _l2_normalize(arrays["input_embedding"][items] * mask[..., None], axis=-1)
     batch, length, dim = x.shape
     levels, heads = options["levels"], options["heads"]
-    place = mask.sum(1, keepdims=True) - 1 - np.arange(levels)
-    recent = np.take_along_axis(x, np.maximum(place, 0)[..., None], axis=1) * (place >= 0)[..., None]
+    position = mask.sum(1, keepdims=True) - 1 - np.arange(levels)
+    recent = np.take_along_axis(x, np.maximum(position, 0)[..., None], axis=1) * (position >= 0)[..., None]
     flat = recent.reshape(batch, levels * dim)
     level_queries = [_affine(flat[:, : i * dim], arrays, f"level_{i}") for i in range(1, levels + 1)]
-    queries = _affine(_l2_normalise(np.stack(level_queries, axis=1), axis=1), arrays, "level_query")
+    queries = _affine(_l2_normalize(np.stack(level_queries, axis=1), axis=1), arrays, "level_query")
 
-    # Cut into heads by a plain reshape, as the backbone does.
-    part = dim // heads
-    keys = _affine(x, arrays, "item_key").reshape(batch, heads, length, part)
-    energy = queries.reshape(batch, heads, levels, part) @ keys.transpose(0, 1, 3, 2)
+    # A plain reshape splits queries and keys into heads, as in the backbone.
+    head_dim = dim // heads
+    keys = _affine(x, arrays, "item_key").reshape(batch, heads, length, head_dim)
+    energy = queries.reshape(batch, heads, levels, head_dim) @ keys.transpose(0, 1, 3, 2)
     weights = _softmax(2 * _sigmoid(energy)).sum(2)
     weights = _softmax(np.where(mask[:, None], 2 * weights, np.float32(-1e30))) * mask[:, None]
-    values = _affine(x, arrays, "item_value").reshape(batch, length, heads, part).transpose(0, 2, 1, 3)
+    values = _affine(x, arrays, "item_value").reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3)
     attended = (weights[:, :, None] @ values).reshape(batch, dim)
 
-    centred = attended - attended.mean(-1, keepdims=True)
-    normal = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(LAYER_NORM_EPSILON))
-    attended = normal * arrays["layer_norm_scale"] + arrays["layer_norm_bias"]
-    return _l2_normalise(_affine(np.concatenate([attended, recent[:, 0]], axis=-1), arrays, "merge"), axis=-1)
+    centered = attended - attended.mean(-1, keepdims=True)
+    normalized = centered / np.sqrt((centered * centered).mean(-1, keepdims=True) + np.float32(LAYER_NORM_EPSILON))
+    attended = normalized * arrays["layer_norm_scale"] + arrays["layer_norm_bias"]
+    return _l2_normalize(_affine(np.concatenate([attended, recent[:, 0]], axis=-1), arrays, "merge"), axis=-1)
 
 
 def _late(
@@ -165,17 +164,17 @@ def _late(
 ) -> Float[np.ndarray, "B L D"]:
     x = arrays["input_embedding"][items]
     if options["shared"]:
-        x = _late_table(options, arrays)[items] @ arrays["meeting_kernel"]
+        x = _late_table(options, arrays)[items] @ arrays["interaction_kernel"]
     steps_to_end = mask.sum(1, keepdims=True) - np.cumsum(mask, axis=1)
-    weight = arrays["input_bias"][items] + np.float32(np.log(options["recency"])) * steps_to_end.astype(np.float32)
-    bias = np.where(mask, weight, np.float32(ABSENT))[..., None]
+    log_weight = arrays["input_bias"][items] + np.float32(np.log(options["recency"])) * steps_to_end.astype(np.float32)
+    bias = np.where(mask, log_weight, np.float32(MASKED_SCORE))[..., None]
     return np.concatenate([x * mask[..., None], bias, np.ones_like(bias)], axis=-1)
 
 
 def _late_table(options: Options, arrays: Arrays) -> Float[np.ndarray, "V D"]:
-    """What describes an item to be scored: one table, or both."""
-    own = arrays["output_embedding"]
-    return np.concatenate([arrays["input_embedding"], own], axis=1) if options["shared"] else own
+    """Returns the vectors of candidate items: the output table, or with shared tables both side by side."""
+    output = arrays["output_embedding"]
+    return np.concatenate([arrays["input_embedding"], output], axis=1) if options["shared"] else output
 
 
 _ENCODERS: Mapping[str, Callable[[Options, Arrays, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -186,7 +185,8 @@ _ENCODERS: Mapping[str, Callable[[Options, Arrays, np.ndarray, np.ndarray], np.n
 }
 
 
-def _count(mask: Bool[np.ndarray, "B L"]) -> Float[np.ndarray, "B 1"]:
+def _num_items(mask: Bool[np.ndarray, "B L"]) -> Float[np.ndarray, "B 1"]:
+    """Returns the number of items in each session, at least 1."""
     return np.maximum(mask.sum(1, keepdims=True), 1).astype(np.float32)
 
 
@@ -194,15 +194,15 @@ def _affine(x: Float[np.ndarray, "..."], arrays: Arrays, name: str) -> Float[np.
     return x @ arrays[f"{name}_kernel"] + arrays[f"{name}_bias"]
 
 
-def _l2_normalise(x: Float[np.ndarray, "..."], *, axis: int) -> Float[np.ndarray, "..."]:
-    return x / np.maximum(np.sqrt((x * x).sum(axis, keepdims=True)), np.float32(SMALLEST_NORM))
+def _l2_normalize(x: Float[np.ndarray, "..."], *, axis: int) -> Float[np.ndarray, "..."]:
+    return x / np.maximum(np.sqrt((x * x).sum(axis, keepdims=True)), np.float32(MIN_NORM))
 
 
 def _sigmoid(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    # By tanh, which does not overflow.
+    # tanh does not overflow.
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
 def _softmax(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    weight = np.exp(x - x.max(-1, keepdims=True))
-    return weight / weight.sum(-1, keepdims=True)
+    exponentials = np.exp(x - x.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A shipped student that answers with item ids and titles, in plain NumPy: this module loads without JAX.
+"""A shipped student in NumPy, which recommends raw item ids and titles. This module loads without JAX.
 
 from alkd_jax.serving.recommender import Recommender
 student = Recommender.load("student")
@@ -16,17 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from alkd_jax.serving import manifest as shipped
-from alkd_jax.serving import numpy_encoders
+from alkd_jax.checks import check_at_least
+from alkd_jax.serving import manifest, numpy_encoders
+
+_FORMER_NAMES = {"meeting_kernel": "interaction_kernel"}
+"""Former name of a parameter in shipped folders → its name today."""
 
 
 class Recommendation(NamedTuple):
     """One recommended item.
 
     Attributes:
-        item_id: the identifier the source gave it.
-        title: empty where the source had none.
-        score: higher is better; comparable within one list only.
+        item_id: its raw id in the source data.
+        title: its title, empty where the source has none.
+        score: higher is better; scores are comparable within one list only.
     """
 
     item_id: str
@@ -34,12 +37,12 @@ class Recommendation(NamedTuple):
     score: float
 
 
-class Lookup(NamedTuple):
-    """A session by item number.
+class SessionItems(NamedTuple):
+    """A session as item numbers.
 
     Attributes:
-        items: the known ones, in ``1..num_items``, in time order.
-        unknown: how many ids the catalogue does not have.
+        items: the known items, in ``1..num_items``, in time order.
+        unknown: number of ids that are not in the catalogue.
     """
 
     items: tuple[int, ...]
@@ -48,16 +51,16 @@ class Lookup(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recommender:
-    """A student with its catalogue; never changes, so threads may share one.
+    """A student with its catalogue. It is immutable, so threads can share it.
 
     Attributes:
         backbone: one of `alkd_jax.serving.numpy_encoders.OPTIONS`.
-        options: all of that backbone's that matter after training.
+        options: the options of that backbone, without those that affect training only.
         arrays: its parameters, float32.
-        item_ids: ``num_items + 1`` identifiers of the source; the first is empty.
-        titles: likewise.
-        length: L, how many of the most recent items it reads.
-        version: SHA-256 that names the shipped student; empty for one that was not read from a folder.
+        item_ids: ``num_items + 1`` raw ids; the first is empty.
+        titles: ``num_items + 1`` titles; the first is empty.
+        length: L, the number of most recent items that the student reads.
+        version: SHA-256 that identifies the shipped student; empty for one that was not read from a folder.
     """
 
     backbone: str
@@ -70,66 +73,69 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Recommender":
-        """Reads what :func:`alkd_jax.serving.export.save` wrote: config, weights and catalogue, not the compiled forms.
+        """Reads config, weights and catalogue of a folder that :func:`alkd_jax.serving.export.save` wrote.
+
+        Args:
+            folder: the folder.
 
         Raises:
-            FileNotFoundError: the folder or a file of it is missing.
-            ValueError: a file was changed, or is not what it should be.
+            FileNotFoundError: the folder or one of its files is missing.
+            ValueError: a file was changed, or its content is invalid.
         """
         path = pathlib.Path(folder)
-        config, version = shipped.read_config(path)
+        config, version = manifest.read_config(path)
         try:
             numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
         except ValueError as error:
-            raise ValueError(f"{path / shipped.CONFIG}: {error}") from error
-        arrays = read_arrays(path, config)
-        item_ids, titles = shipped.read_items(path, config)
+            raise ValueError(f"{path / manifest.CONFIG}: {error}") from error
+        arrays = {_FORMER_NAMES.get(name, name): array for name, array in read_arrays(path, config).items()}
+        item_ids, titles = manifest.read_items(path, config)
         return cls(config.backbone, config.options, arrays, item_ids, titles, config.length, version)
 
     @property
     def num_items(self) -> int:
-        """The catalogue's size V."""
+        """V, the number of items in the catalogue."""
         return len(self.item_ids) - 1
 
     @functools.cached_property
     def item_embeddings(self) -> Float32[np.ndarray, "V D"]:
         """The table Y that scores items; row 0 is padding."""
         table = numpy_encoders.item_embeddings(self.backbone, self.options, self.arrays)
-        # By column, which a product with one session reads in order.
+        # In Fortran order, in which a product with one session vector reads memory sequentially.
         return np.asfortranarray(table)
 
     @functools.cached_property
-    def _numbers(self) -> dict[str, int]:
+    def _item_numbers(self) -> dict[str, int]:
         return {item_id: number for number, item_id in enumerate(self.item_ids) if number}
 
-    def lookup(self, session: Sequence[str]) -> Lookup:
-        """Turns a session's ids into item numbers; unknown ids are left out and counted.
+    def lookup(self, session: Sequence[str]) -> SessionItems:
+        """Converts the raw ids of a session to item numbers; unknown ids are skipped and counted.
 
         Args:
-            session: ids of the source, oldest first.
+            session: raw ids, oldest first.
 
         Raises:
             ValueError: the session is not a sequence of strings.
         """
         if isinstance(session, str) or not isinstance(session, Sequence):
-            raise ValueError(f"session is {type(session).__name__}; expected a list of item ids")
+            raise ValueError(f"type of session is {type(session).__name__}; expected a list of item ids")
         for item_id in session:
             if not isinstance(item_id, str):
-                raise ValueError(f"session has {item_id!r}; expected item ids as strings")
-        found = tuple(self._numbers[item_id] for item_id in session if item_id in self._numbers)
-        return Lookup(found, len(session) - len(found))
+                raise ValueError(f"an item id in session is {item_id!r}; expected strings")
+        known = tuple(self._item_numbers[item_id] for item_id in session if item_id in self._item_numbers)
+        return SessionItems(known, len(session) - len(known))
 
     def recommend(self, session: Sequence[str], k: int = 10) -> list[Recommendation]:
-        """The k best items for a session, none of them in it.
+        """Returns the k best items for a session, without the items of the session.
 
-        The most recent L known items are read, repeats as they come; all known ones are left out of the list. Ids that
-        the catalogue does not have are skipped; :meth:`lookup` counts them. A session without a known item is an error
-        and not answered with popular items: those look personal, and would hide that ids come from another catalogue.
-        Whoever wants a fallback catches it.
+        The student reads the most recent L known items, repeated items included. Unknown ids are skipped;
+        :meth:`lookup` counts them. A session without a known item raises an error. Popular items as an answer would
+        look personalized, and would hide that the ids are from another catalogue; a caller that wants such a fallback
+        catches the error.
 
         Args:
-            session: ids of the source, oldest first.
-            k: list length, at least 1; the list is shorter where the catalogue is.
+            session: raw ids, oldest first.
+            k: list length, at least 1; the list is shorter if fewer items remain.
 
         Returns:
             Best first, ties to the lower item number.
@@ -137,24 +143,29 @@ class Recommender:
         Raises:
             ValueError: no id is known, the session is not a sequence of strings, or k is below 1.
         """
-        found = self.lookup(session)
-        if not found.items:
-            told = "the session is empty" if not session else f"none of the session's {len(session)} items is known"
-            raise ValueError(f"{told}; expected at least one item of the catalogue")
-        return self.rank(found.items, k)
+        known = self.lookup(session)
+        if not known.items:
+            raise ValueError(
+                f"number of known ids in session is 0 of {len(session)}; expected at least 1 item of the catalogue"
+            )
+        return self.rank(known.items, k)
 
     def rank(self, items: Sequence[int], k: int = 10) -> list[Recommendation]:
-        """:meth:`recommend` for item numbers, as :meth:`lookup` gives them; at least one.
+        """:meth:`recommend` for a session as item numbers, see :meth:`lookup`.
+
+        Args:
+            items: item numbers, oldest first; at least one.
+            k: list length, at least 1.
 
         Raises:
             ValueError: there is no item, a number is not in ``1..num_items``, or k is below 1.
         """
         if not items or min(items) < 1 or max(items) > self.num_items:
-            raise ValueError(f"items are {list(items)[:5]}; expected some, in 1..{self.num_items}")
+            raise ValueError(f"items are {list(items)[:5]}; expected at least one, in 1..{self.num_items}")
         recent = items[-self.length :]
-        read = np.zeros((1, self.length), np.int32)
-        read[0, : len(recent)] = recent
-        best, ids = self.top_k(read, k, exclude=np.asarray([items], np.int32))
+        model_input = np.zeros((1, self.length), np.int32)
+        model_input[0, : len(recent)] = recent
+        best, ids = self.top_k(model_input, k, exclude=np.asarray([items], np.int32))
         return [
             Recommendation(self.item_ids[item], self.titles[item], score)
             for item, score in zip(ids[0].tolist(), best[0].tolist(), strict=True)
@@ -164,40 +175,39 @@ class Recommender:
     def top_k(
         self, items: Int[np.ndarray, "B L"], k: int, *, exclude: Int[np.ndarray, "B M"]
     ) -> tuple[Float32[np.ndarray, "B K"], Int32[np.ndarray, "B K"]]:
-        """The k best items of the whole catalogue for many sessions, exactly, as `alkd_jax.scoring.top_k` gives them.
+        """Returns the exact k best items of the whole catalogue for many sessions, as `alkd_jax.scoring.top_k` does.
 
         Args:
-            items: left-aligned, in time order, 0 after the last; as many columns as were read in training.
+            items: ``[B, L]``, left-aligned, in time order, 0 after the last; L as in training.
             k: list length, at least 1.
-            exclude: items never returned; repeats and 0 are harmless.
+            exclude: ``[B, M]`` items that are never returned; duplicates and 0 have no effect.
 
         Returns:
-            Scores, best first, ties to the lower number; and item numbers. Where fewer than k remain, −inf and −1.
+            ``(scores, ids)``, best first, ties to the lower item number; −inf and −1 where fewer than k items remain.
 
         Raises:
             ValueError: k is below 1.
         """
         k = operator.index(k)
-        if k < 1:
-            raise ValueError(f"k is {k}; expected at least 1")
+        check_at_least(1, k=k)
         vectors = numpy_encoders.encode(self.backbone, self.options, self.arrays, items)
-        found = numpy_encoders.scores(vectors, self.item_embeddings)
-        np.put_along_axis(found, exclude, -np.inf, axis=1)
-        found[:, 0] = -np.inf
+        scores = numpy_encoders.scores(vectors, self.item_embeddings)
+        np.put_along_axis(scores, exclude, -np.inf, axis=1)
+        scores[:, 0] = -np.inf
         best = np.full((len(items), k), -np.inf, np.float32)
         ids = np.full((len(items), k), -1, np.int32)
-        for row, own in enumerate(found):
-            top = _best(own, k)
-            ids[row, : len(top)], best[row, : len(top)] = top, own[top]
+        for row, row_scores in enumerate(scores):
+            top = _top_k_positions(row_scores, k)
+            ids[row, : len(top)], best[row, : len(top)] = top, row_scores[top]
         return best, ids
 
 
-def _best(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:
-    """Places of the k largest, ties to the lower place; fewer where fewer are above −inf (a NaN is not)."""
+def _top_k_positions(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:
+    """Returns the positions of the k largest scores above −inf, ties to the lower position; a NaN counts as −inf."""
     if np.isnan(scores.max()):
         scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
     if k < len(scores):
-        # The k-th largest first: whoever equals it is a candidate, wherever a partition would have put it.
+        # All scores equal to the k-th largest are candidates; a partition alone would choose among them arbitrarily.
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
     else:
@@ -205,36 +215,41 @@ def _best(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
 
 
-def read_arrays(path: pathlib.Path, config: shipped.Config) -> dict[str, Float32[np.ndarray, "..."]]:
+def read_arrays(path: pathlib.Path, config: manifest.Config) -> dict[str, Float32[np.ndarray, "..."]]:
     """Reads the weights of a shipped student.
 
     Args:
-        path: its folder.
-        config: what is in it; options checked.
+        path: the folder.
+        config: its config, with valid options.
+
+    Returns:
+        Parameter name, as in the file, → array in float32.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it was changed, is damaged, or holds other arrays than this student's.
+        FileNotFoundError: the file of the weights is missing.
+        ValueError: the file was changed, is damaged, or contains other arrays than those of this student.
     """
     import safetensors
     import safetensors.numpy
 
-    file = path / shipped.WEIGHTS
-    data = shipped.read_checked(path, config, shipped.WEIGHTS)
+    file = path / manifest.WEIGHTS
+    content = manifest.read_checked(path, config, manifest.WEIGHTS)
     try:
-        stored = safetensors.numpy.load(data)
+        stored_arrays = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file}: damaged: {error}") from error
     sizes = {"num_items": config.num_items, "dim": config.dim}
     expected = numpy_encoders.parameter_shapes(config.backbone, config.options, **sizes)
-    if stored.keys() != expected.keys():
-        raise ValueError(f"{file}: has arrays {sorted(stored)}, expected {sorted(expected)}"[:500])
+    stored_names = {_FORMER_NAMES.get(name, name): name for name in stored_arrays}
+    if stored_names.keys() != expected.keys() or len(stored_names) != len(stored_arrays):
+        raise ValueError(f"{file}: arrays are {sorted(stored_arrays)}; expected {sorted(expected)}"[:500])
     arrays = {}
-    for name, shape in expected.items():
-        array = stored[name]
+    for current_name, shape in expected.items():
+        name = stored_names[current_name]
+        array = stored_arrays[name]
         if array.shape != shape or array.dtype.name != config.dtype:
-            raise ValueError(f"{file}: {name} is {array.dtype} {array.shape}, expected {config.dtype} {shape}")
+            raise ValueError(f"{file}: {name} is {array.dtype} {array.shape}; expected {config.dtype} {shape}")
         if not np.isfinite(array).all():
-            raise ValueError(f"{file}: {name} has numbers that are not finite")
+            raise ValueError(f"{file}: {name} has a number that is not finite; expected finite numbers")
         arrays[name] = array.astype(np.float32)
     return arrays

@@ -27,9 +27,9 @@ def test_same_eager_jitted_and_vmapped(metric):
 
 
 def test_bad_ranks_are_refused():
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="number of ranks is 0"):
         metrics.from_ranks(np.zeros(0, int))
-    with pytest.raises(ValueError, match="a rank is 0"):
+    with pytest.raises(ValueError, match=r"ranks\[0\] is 0"):
         metrics.from_ranks(np.asarray([0, 1]))
-    with pytest.raises(ValueError, match="cut-off is 0"):
+    with pytest.raises(ValueError, match="k is 0"):
         metrics.from_ranks(RANKS, ks=(0,))

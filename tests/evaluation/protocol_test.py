@@ -123,7 +123,7 @@ def test_bad_input_is_refused(setting):
         evaluation.evaluate(model, params, sessions, protocol="paper")
     with pytest.raises(ValueError, match="batch_size is 0"):
         evaluation.evaluate(model, params, sessions, batch_size=0)
-    with pytest.raises(ValueError, match="no sessions"):
+    with pytest.raises(ValueError, match="number of sessions is 0"):
         evaluation.evaluate(model, params, jax.tree.map(lambda a: a[:0], sessions))
     with pytest.raises(ValueError, match=r"targets span .*; expected 1\.\.50"):
         evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 50))
@@ -160,5 +160,5 @@ def test_the_released_student_gives_the_published_numbers(release, name):
 
 @pytest.mark.parametrize(("num", "most", "size"), [(2465, 512, 496), (37, 512, 37), (512, 512, 512), (2000, 500, 500)])
 def test_batches_waste_little_and_are_as_few_as_asked(num, most, size):
-    assert sharding.even_batch(num, most) == size
+    assert sharding.even_batch_size(num, most) == size
     assert -(-num // size) == -(-num // most)

@@ -59,7 +59,7 @@ def test_randomization_of_many_pairs_holds_few_of_their_signs_at_a_time(monkeypa
             drawn.append(size)
             return super().integers(low, high, size, dtype)
 
-    monkeypatch.setattr(significance, "_VALUES_AT_A_TIME", 4_000)
+    monkeypatch.setattr(significance, "_BATCH_VALUES", 4_000)
     for num, block in ((1_500, 2), (5_000, 1)):
         drawn.clear()
         significance.randomization_test(Generator(np.random.PCG64(0)), np.ones(num), sign_patterns=20)
@@ -69,7 +69,7 @@ def test_randomization_of_many_pairs_holds_few_of_their_signs_at_a_time(monkeypa
 def test_methods_are_compared_over_a_hundred_thousand_sessions(rng):
     ranks = rng.integers(1, 30, (2, 100_000)), rng.integers(1, 31, (2, 100_000))
     found = significance.compare(rng, *ranks, metric="ndcg@10", sign_patterns=99, resamples=99)
-    assert found.p_randomisation == pytest.approx(0.02)
+    assert found.p_randomization == pytest.approx(0.02)
     assert found.interval[0] < found.difference < found.interval[1]
 
 
@@ -135,7 +135,7 @@ def test_a_comparison_pairs_seeds_with_seeds_and_sessions_with_sessions(rng):
     assert found.interval[0] < found.difference < found.interval[1]
     assert found.interval_seeds[0] < found.difference < found.interval_seeds[1]
     assert (found.num_sessions, found.num_seeds) == (200, 4)
-    assert found.p_randomisation < 0.05
+    assert found.p_randomization < 0.05
     assert found.p_bootstrap < 0.05
 
 
@@ -146,7 +146,7 @@ def test_turning_a_comparison_round_turns_its_sign_and_nothing_else(rng):
     assert (one.difference, one.effect, one.effect_seeds) == pytest.approx(
         (-back.difference, -back.effect, -back.effect_seeds)
     )
-    assert (one.p_seeds, one.p_randomisation) == pytest.approx((back.p_seeds, back.p_randomisation))
+    assert (one.p_seeds, one.p_randomization) == pytest.approx((back.p_seeds, back.p_randomization))
 
 
 @pytest.mark.parametrize("shape", [(200,), (1, 200)])
@@ -155,13 +155,13 @@ def test_a_side_of_one_row_is_compared_over_sessions_only(rng, shape):
     found = significance.compare(rng, better, worse[0].reshape(shape))
     assert found.num_seeds == 1
     assert np.isnan([found.p_seeds, found.effect_seeds, *found.interval_seeds]).all()
-    assert found.p_randomisation < 0.05
+    assert found.p_randomization < 0.05
 
 
 def test_equal_methods_do_not_differ(rng):
     ranks, _ = two_methods(rng)
     found = significance.compare(rng, ranks, ranks)
-    assert (found.difference, found.interval, found.p_randomisation, found.p_bootstrap) == (0.0, (0.0, 0.0), 1.0, 1.0)
+    assert (found.difference, found.interval, found.p_randomization, found.p_bootstrap) == (0.0, (0.0, 0.0), 1.0, 1.0)
     assert np.isnan([found.p_seeds, found.effect]).all()
 
 
@@ -187,7 +187,7 @@ def test_without_a_difference_p_is_uniform_and_intervals_cover(rng):
 def test_memory_does_not_change_the_result(rng, monkeypatch):
     difference = rng.normal(size=50)
     p, whole = significance.bootstrap(np.random.default_rng(0), difference, resamples=300)
-    monkeypatch.setattr(significance, "_VALUES_AT_A_TIME", 2_000)
+    monkeypatch.setattr(significance, "_BATCH_VALUES", 2_000)
     p_in_pieces, pieces = significance.bootstrap(np.random.default_rng(0), difference, resamples=300)
     assert (p_in_pieces, *pieces) == pytest.approx((p, *whole))
 
@@ -200,10 +200,10 @@ def test_memory_does_not_change_the_result(rng, monkeypatch):
         ({"metric": "auc@5"}, "metric is 'auc@5'"),
         ({"resamples": 0}, "resamples is 0"),
         ({"sign_patterns": 0}, "sign_patterns is 0"),
-        ({"confidence": 95.0}, "confidence is 95.0; expected between 0 and 1"),
+        ({"confidence": 95.0}, "confidence is 95.0; expected a number in \\(0, 1\\)"),
         ({"interval": "normal"}, "interval is 'normal'"),
-        ({"other": np.ones((4, 7), int)}, "ranks of 8 and 7 sessions"),
-        ({"other": np.ones((3, 8), int)}, "ranks of 4 and 3 seeds"),
+        ({"other": np.ones((4, 7), int)}, "numbers of sessions are 8 and 7"),
+        ({"other": np.ones((3, 8), int)}, "numbers of seeds are 4 and 3"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(rng, change, message):
@@ -213,5 +213,5 @@ def test_what_cannot_be_compared_is_refused(rng, change, message):
 
 
 def test_a_p_value_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"p-values span 0\.1\.\.1\.5"):
+    with pytest.raises(ValueError, match=r"p_values span 0\.1\.\.1\.5"):
         significance.holm([0.1, 1.5])

@@ -83,7 +83,7 @@ def test_the_sweep_covers_the_simplex_and_shows_where_the_closed_form_loses(play
     known = [row for row in kept["sweep"] if row["share"] is not None]
     least = min(known, key=lambda row: row["share"])
     assert least["share"] < 0.9
-    assert f"guarantees {least['share']:.1%} of it or more" in told
+    assert f"guarantees at least {least['share']:.1%} of it" in told
     assert f"{least['effective']:.0%} effective and {least['similar']:.0%} similar" in told
 
 

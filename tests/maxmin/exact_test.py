@@ -323,7 +323,7 @@ def test_a_pass_holds_no_more_than_a_block_of_what_it_works_out():
     def one_pass(a, b, d, ratio, value):
         game = from_gains(a, b, d, log_gains=False)
         return instances.evaluate_constraint(
-            game, ratio, instances.Value(value, jnp.int32(0)), jnp.int32(1), jnp.int32(1)
+            game, ratio, instances.ScaledValue(value, jnp.int32(0)), jnp.int32(1), jnp.int32(1)
         )
 
     gains = [jax.ShapeDtypeStruct((10**6,), jnp.float32)] * 3

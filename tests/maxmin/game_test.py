@@ -340,7 +340,11 @@ GAIN = np.array([4.0, 3.0, 2.0])
     ("arrays", "counts", "message"),
     [
         ((GAIN, GAIN / 2, GAIN), (-1, 1), "num_effective is -1; expected at least 0"),
-        ((GAIN, GAIN / 2, GAIN), (2, 2), "num_effective 2 [+] num_similar 2 is more than the game's 3 instances"),
+        (
+            (GAIN, GAIN / 2, GAIN),
+            (2, 2),
+            "num_effective 2 [+] num_similar 2 is 4; expected at most 3, the number of instances",
+        ),
         ((GAIN, GAIN / 2, GAIN * [1, 0, 1]), (1, 1), r"incorrect_loss\[1\] is 0; expected a positive"),
         ((GAIN * [1, 1, np.nan], GAIN / 2, GAIN), (1, 1), r"effective_gain\[2\] is nan; expected a positive"),
         ((GAIN, GAIN * [0.5, 1, 0.5], GAIN), (1, 1), r"similar_gain\[1\] is 3; expected less than effective_gain"),
@@ -367,8 +371,8 @@ def test_infinite_logarithms_are_refused():
     ("policy", "message"),
     [
         ([0.5, 0.6, -0.1], r"policy\[2\] is -0.1; expected a probability"),
-        ([0.5, 0.1, 0.1], "the policy sums to 0.7; expected 1"),
-        ([0.5, 0.5], r"the policy has shape \[2\]; expected \[3\]"),
+        ([0.5, 0.1, 0.1], "the sum of policy is 0.7; expected 1"),
+        ([0.5, 0.5], r"policy has shape \[2\]; expected \[3\]"),
     ],
 )
 def test_what_is_no_policy_is_refused(policy, message):
@@ -378,10 +382,10 @@ def test_what_is_no_policy_is_refused(policy, message):
 
 def test_gains_beyond_the_range_of_the_arrays_are_refused():
     gain = jnp.float32([2e-38, 1.5e-38])
-    with pytest.raises(ValueError, match="underflows for every instance"):
+    with pytest.raises(ValueError, match="is 0 for every instance"):
         maxmin.worst_case(jnp.float32([0.5, 0.5]), gain, 0.8 * gain, gain, num_effective=1, num_similar=1)
 
 
 def test_rad_bc_refuses_too_many_correct_instances():
-    with pytest.raises(ValueError, match="num_correct 4 is more than the game's 3 instances"):
+    with pytest.raises(ValueError, match="num_correct 4 is 4; expected at most 3, the number of instances"):
         maxmin.rad_bc(GAIN, GAIN, num_correct=4)

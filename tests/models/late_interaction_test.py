@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import baselines, evaluation, models, objectives, scoring, training
-from alkd_jax.distillation.soft_labels import counted_labels
+from alkd_jax.distillation.soft_labels import held_out_labels
 from alkd_jax.training.examples import cloze_examples, prefix_examples
 from alkd_jax.types import Batch, Sequences, Sessions
 
@@ -46,7 +46,7 @@ def by_hand(model, params, sessions):
     left, right = own["input_embedding"], own["output_embedding"]
     if model.shared:
         right = np.concatenate([left, right], axis=1)
-        left = right @ own["meeting_kernel"]
+        left = right @ own["interaction_kernel"]
     scores = np.zeros((20, NUM_ITEMS + 1))
     for s, (items, mask) in enumerate(zip(sessions.items, sessions.mask, strict=True)):
         weight = model.recency ** np.arange(mask.sum())[::-1]
@@ -156,7 +156,7 @@ SEQUENCES = Sequences(items=np.array([1, 2, 3, 1, 2, 4, 7, 8], np.int32), offset
 @pytest.mark.parametrize("make", [cloze_examples, prefix_examples])
 def test_soft_labels_are_counted_in_other_sessions_only(make):
     examples = make(SEQUENCES)
-    items, gain = counted_labels(baselines.co_occurrence, SEQUENCES, 8, examples, k=2, folds=3)
+    items, gain = held_out_labels(baselines.co_occurrence, SEQUENCES, 8, examples, k=2, folds=3)
     position = np.asarray(examples.position)
     alone = np.asarray(examples.session) == 2
     assert (gain[alone] < 1e-5).all(), "items 7 and 8 stand together in their own session only"
@@ -168,4 +168,4 @@ def test_soft_labels_are_counted_in_other_sessions_only(make):
 def test_too_few_or_too_many_folds_are_refused():
     for folds in (1, 4):
         with pytest.raises(ValueError, match=f"folds is {folds}"):
-            counted_labels(baselines.markov, SEQUENCES, 8, prefix_examples(SEQUENCES), folds=folds)
+            held_out_labels(baselines.markov, SEQUENCES, 8, prefix_examples(SEQUENCES), folds=folds)

@@ -148,7 +148,7 @@ def test_bad_sizes_are_refused():
         scoring.top_k(jnp.ones((1, 2)), table, 1, exclude=exclude, chunk_size=0)
     with pytest.raises(ValueError, match="chunk_size is 0"):
         scoring.full_catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, chunk_size=0)
-    with pytest.raises(ValueError, match="ties is 'best'; expected one of average"):
+    with pytest.raises(ValueError, match="ties is 'best'; expected 'average'"):
         scoring.full_catalogue_rank(jnp.ones((1, 2)), table, jnp.ones(1, jnp.int32), exclude=exclude, ties="best")
     with pytest.raises(ValueError, match="ties is 'best'"):
         scoring.target_rank(jnp.ones((1, 3)), jnp.ones(1, jnp.int32), exclude=exclude, ties="best")

@@ -1,6 +1,7 @@
 """The chunked, binned top k against a stable sort of all scores."""
 
 import functools
+import importlib
 
 import jax
 import jax.export
@@ -10,8 +11,9 @@ import pytest
 
 from alkd_jax import scoring
 from alkd_jax.ops import top_k as largest_of_rows
-from alkd_jax.scoring import top_k
 
+# The package has the function of the same name.
+top_k = importlib.import_module("alkd_jax.scoring.top_k")
 INF = np.inf
 
 
@@ -158,8 +160,8 @@ def unstable_top_k(values, k):
 
 @pytest.mark.parametrize("levels", [3, 10_000])
 def test_an_unstable_top_k_is_put_in_order(monkeypatch, levels):
-    monkeypatch.setattr(largest_of_rows, "_sorts_rows", lambda k: True)
-    monkeypatch.setattr(largest_of_rows, "_in_any_order", unstable_top_k)
+    monkeypatch.setattr(largest_of_rows, "_sorts_whole_rows", lambda k: True)
+    monkeypatch.setattr(largest_of_rows, "_unstable_top_k", unstable_top_k)
     values = np.random.default_rng(levels).integers(0, levels, (6, 300)).astype(np.float32)
     values[0] = values[0, 7] = 1.0
     value, place = largest_of_rows.stable_top_k(jnp.asarray(values), 20)
@@ -167,22 +169,22 @@ def test_an_unstable_top_k_is_put_in_order(monkeypatch, levels):
     np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
 
 
-@pytest.mark.parametrize("rows", [largest_of_rows._PIECES, 53])
+@pytest.mark.parametrize("rows", [largest_of_rows._NUM_PIECES, 53])
 def test_a_cpu_takes_rows_in_pieces_that_run_side_by_side(monkeypatch, rows):
-    monkeypatch.setattr(largest_of_rows, "_WORTH_PIECES", rows * 300)
+    monkeypatch.setattr(largest_of_rows, "_MIN_SIZE_TO_SPLIT", rows * 300)
     values = np.random.default_rng(rows).integers(0, 9, (rows, 300)).astype(np.float32)
     found = jax.jit(functools.partial(largest_of_rows.stable_top_k, k=20)).lower(values).compile()
     value, place = found(values)
     np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
     np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
     # XLA gives nothing away of what is ready until there are more than eight.
-    assert found.as_text().count('custom_call_target="TopK"') == largest_of_rows._PIECES > 9
+    assert found.as_text().count('custom_call_target="TopK"') == largest_of_rows._NUM_PIECES > 9
 
 
 def test_lists_of_many_sessions_are_the_same_in_pieces(monkeypatch):
     vectors, table, exclude = map(jnp.asarray, whole_numbers(700, batch=41))
     whole = scoring.top_k(vectors, table, 9, exclude=exclude)
-    monkeypatch.setattr(largest_of_rows, "_WORTH_PIECES", 1)
+    monkeypatch.setattr(largest_of_rows, "_MIN_SIZE_TO_SPLIT", 1)
     top_k._top_k.clear_cache()
     check(vectors, table, 2, np.asarray(exclude))
     for mine, wanted in zip(scoring.top_k(vectors, table, 9, exclude=exclude), whole, strict=True):
@@ -201,7 +203,7 @@ def test_a_single_session_reads_the_table_as_it_is():
 @pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="this jax's top k is always stable")
 def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert largest_of_rows._sorts_rows(17)
+    assert largest_of_rows._sorts_whole_rows(17)
     values = np.random.default_rng(0).integers(0, 50, (6, 300)).astype(np.float32)
     _, place = jax.jit(functools.partial(largest_of_rows.stable_top_k, k=20))(jnp.asarray(values))
     np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
@@ -209,7 +211,7 @@ def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
 
 @pytest.mark.parametrize("k", [3, 12])
 def test_a_program_for_any_number_of_sessions_lists_the_same(k):
-    vectors, table, exclude = whole_numbers(64 * top_k._BINS_PAY * k + 5)
+    vectors, table, exclude = whole_numbers(64 * top_k._MIN_BIN_RATIO * k + 5)
     listed = jax.jit(lambda u, seen: scoring.top_k(u, jnp.asarray(table), k, exclude=seen))
     (batch,) = jax.export.symbolic_shape("b")
     shapes = (

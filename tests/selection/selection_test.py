@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chisquare
 
 from alkd_jax import maxmin, selection
-from alkd_jax.maxmin.ranked import draw_place
+from alkd_jax.maxmin.ranked import sample_position
 
 # difficulty -----------------------------------------------------------------------------------------------------------
 
@@ -51,13 +51,13 @@ def test_difficulty_refuses_what_it_cannot_score():
     vectors, table, items, mask = random_sessions()
     with pytest.raises(ValueError, match=r"items\[0, 0\] is 9; expected a row of the table, 0 to 8"):
         selection.difficulty(vectors, table, np.full_like(items, 9), mask)
-    with pytest.raises(ValueError, match=r"the length of session\[0\] is 0; expected at least 1"):
+    with pytest.raises(ValueError, match=r"length\[0\] is 0; expected at least 1 real item"):
         selection.difficulty(vectors, table, items, np.zeros_like(mask))
-    with pytest.raises(ValueError, match="width 2; expected 3"):
+    with pytest.raises(ValueError, match="width of item_embeddings is 2; expected 3"):
         selection.difficulty(vectors, table[:, :2], items, mask)
-    with pytest.raises(ValueError, match=r"mask has shape \[7, 3\]"):
+    with pytest.raises(ValueError, match=r"shape of mask is \[7, 3\]"):
         selection.difficulty(vectors, table, items, mask[:, :3])
-    with pytest.raises(ValueError, match=r"items has shape \[6, 4\]; expected \[7, L\]"):
+    with pytest.raises(ValueError, match=r"shape of items is \[6, 4\]; expected \[7, L\]"):
         selection.difficulty(vectors, table, items[:6], mask)
 
 
@@ -235,7 +235,7 @@ def test_resolving_draws_from_the_policy_of_the_game_that_is_left(key, options, 
     rank = np.array([3, 1, 7, 6, 2, 5, 4])
     game = maxmin.RankedGame(rank, ratios=(3, 3, 4), exponent=2, **options)
     keys = jax.random.split(key, 20_000)
-    drawn = rank[np.asarray(jax.vmap(lambda k: maxmin.draw_resolving(k, game, num=2))(keys))]
+    drawn = rank[np.asarray(jax.vmap(lambda k: maxmin.sample_with_resolving(k, game, num=2))(keys))]
     first, second = (policy_of_places(num, solver, **solver_options) for num in (7, 6))
     expected = np.zeros((7, 7))
     for i in range(7):
@@ -259,7 +259,7 @@ def test_resolving_tells_millions_of_sessions_apart(key):
     game = maxmin.RankedGame(np.arange(1, 4), exponent=0)
     equal = jnp.ones(num), jnp.arange(num + 1, dtype=jnp.float32)
     within = jnp.tile(jnp.arange(1, 1025, dtype=jnp.float32), (num // 1024, 1))
-    draw = jax.jit(jax.vmap(lambda uniforms: draw_place(game, *equal, within, jnp.int32(num), uniforms)))
+    draw = jax.jit(jax.vmap(lambda uniforms: sample_position(game, *equal, within, jnp.int32(num), uniforms)))
     drawn = np.asarray(draw(jax.random.uniform(key, (100, 2))))
     assert 25 < (drawn % 2).sum() < 75
     assert 0.3 < drawn.mean() / num < 0.7
@@ -270,7 +270,7 @@ def test_resolving_draws_by_rank_across_blocks(key):
     gains = selection.gains(np.arange(1, 10_001))
     counts = {"num_effective": 1_000, "num_similar": 5_000, "log_gains": True}
     solution = maxmin.solve(gains.effective, gains.similar, gains.incorrect, **counts)
-    places = jax.vmap(lambda k: maxmin.draw_resolving(k, game, num=1))(jax.random.split(key, 10_000))[:, 0]
+    places = jax.vmap(lambda k: maxmin.sample_with_resolving(k, game, num=1))(jax.random.split(key, 10_000))[:, 0]
     mass = np.concatenate([[0], np.cumsum(probability(solution))])
     edges = np.array([0, *np.linspace(7_000, int(solution.support_size), 25).astype(int)])
     observed = np.histogram(places, bins=edges)[0]

@@ -13,8 +13,7 @@ import pytest
 
 import alkd_jax as alkd
 from alkd_jax import models
-from alkd_jax.serving import export, numpy_encoders
-from alkd_jax.serving import manifest as shipped
+from alkd_jax.serving import export, manifest, numpy_encoders
 from alkd_jax.training import checkpoints
 from tests.helpers import paths
 
@@ -79,7 +78,7 @@ def roads(folder, model, params, items, exclude, k):
         table = model.apply(params, method="item_embeddings")
         return alkd.scoring.top_k(model.apply(params, items, items > 0), table, k, exclude=exclude)
 
-    session = onnxruntime.InferenceSession(str(folder / shipped.ONNX), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(folder / manifest.ONNX), providers=["CPUExecutionProvider"])
     found = {
         "numpy": export.Recommender.load(folder).top_k(items, k, exclude=exclude),
         "jax": in_jax(params, items, exclude),
@@ -146,7 +145,7 @@ def test_all_roads_agree_on_a_thousand_released_sessions(release, name, tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_numpy_knows_every_parameter(kind):
     model, params = made(kind)
-    backbone, options = export.described(model)
+    backbone, options = export.backbone_options(model)
     shapes = numpy_encoders.parameter_shapes(backbone, options, num_items=80, dim=6)
     assert shapes == {name: leaf.shape for name, leaf in params["params"].items()}
 
@@ -181,7 +180,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
     def fails(*_):
         raise ValueError("scores differently")
 
-    monkeypatch.setattr(export, "compare", fails)
+    monkeypatch.setattr(export, "check_written_folder", fails)
     with pytest.raises(ValueError, match="scores differently"):
         export.save(tmp_path / "student", *made("fpmc"), WORLD)
     assert list(tmp_path.iterdir()) == []
@@ -192,7 +191,7 @@ def test_a_student_written_wrong_is_noticed(tmp_path, monkeypatch):
         return arrays["input_embedding"][items].sum(1)
 
     monkeypatch.setattr(numpy_encoders, "_ENCODERS", {"fpmc": otherwise})
-    with pytest.raises(ValueError, match="scores differently from itself"):
+    with pytest.raises(ValueError, match="scores of the written"):
         export.save(tmp_path / "student", *made("fpmc"), WORLD)
 
 
@@ -207,18 +206,18 @@ def test_what_is_not_the_model_is_refused(tmp_path):
         ("input_embedding \\(1, 81, 6\\) \\(expected \\(81, 6\\)\\)", (model, seeds, WORLD), {}),
         ("not finite in float32", (model, broken, WORLD), {}),
         ("not finite in float16", (model, large, WORLD), {"dtype": "float16"}),
-        ("ds has 81 items; the model 80", (model, params, other), {}),
-        ("an item id is empty or there twice", (model, params, twice), {}),
+        ("number of items in ds is 81; expected 80", (model, params, other), {}),
+        ("an item id is empty or a duplicate", (model, params, twice), {}),
         ("dtype is 'int4'", (model, params, WORLD), {"dtype": "int4"}),
         ("list_length is 0", (model, params, WORLD), {"list_length": 0}),
-        ("model is a Own; expected one of fpmc", (Own(num_items=80, dim=6), params, WORLD), {}),
+        ("type of model is Own; expected one of fpmc", (Own(num_items=80, dim=6), params, WORLD), {}),
     ):
         with pytest.raises(ValueError, match=told):
             export.save(tmp_path / "student", *arguments, **options)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("package", "file"), [("onnx", shipped.ONNX), ("flatbuffers", shipped.PROGRAM)])
+@pytest.mark.parametrize(("package", "file"), [("onnx", manifest.ONNX), ("flatbuffers", manifest.PROGRAM)])
 def test_what_cannot_be_written_is_said_and_left_out(package, file, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
@@ -232,17 +231,17 @@ def test_what_cannot_be_written_is_said_and_left_out(package, file, tmp_path, mo
             export.load_program(tmp_path / "student")
 
 
-@pytest.mark.parametrize("name", [shipped.WEIGHTS, shipped.ITEMS, shipped.PROGRAM])
+@pytest.mark.parametrize("name", [manifest.WEIGHTS, manifest.ITEMS, manifest.PROGRAM])
 def test_a_damaged_or_missing_file_is_named(plain, name, tmp_path):
     folder = copied(plain, tmp_path / "copy")
-    read = export.load_program if name == shipped.PROGRAM else alkd.Recommender.load
+    read = export.load_program if name == manifest.PROGRAM else alkd.Recommender.load
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
-    with pytest.raises(ValueError, match=f"{name}: not the file that was written"):
+    with pytest.raises(ValueError, match=f"{name}: SHA-256 is another"):
         read(folder)
     (folder / name).write_bytes(data[:-1])
-    with pytest.raises(ValueError, match=f"{name}: of another size"):
+    with pytest.raises(ValueError, match=f"{name}: size is"):
         read(folder)
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
@@ -252,16 +251,16 @@ def test_a_damaged_or_missing_file_is_named(plain, name, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"format": 2}, "format 2, expected 1"),
+        ({"format": 2}, "format is 2; expected 1"),
         ({"backbone": "gru"}, "backbone is 'gru'"),
-        ({"backbone": "stamp"}, "stamp has options"),
-        ({"options": {"levels": 3}}, "fpmc has options"),
+        ({"backbone": "stamp"}, "options of stamp are"),
+        ({"options": {"levels": 3}}, "options of fpmc are"),
         ({"options": []}, "options is"),
-        ({"num_items": 79}, "items.json: 80 item_ids, expected 79|input_embedding is float32"),
-        ({"num_items": 0}, "num_items is 0, expected 1.."),
-        ({"num_items": True}, "num_items is True, expected int"),
-        ({"dim": 2**40}, "dim is 1099511627776, expected 1.."),
-        ({"dim": 5}, "input_embedding is float32 \\(81, 6\\), expected float32 \\(81, 5\\)"),
+        ({"num_items": 79}, "items.json: length of item_ids is 80; expected 79|input_embedding is float32"),
+        ({"num_items": 0}, "num_items is 0; expected 1.."),
+        ({"num_items": True}, "num_items is True; expected int"),
+        ({"dim": 2**40}, "dim is 1099511627776; expected 1.."),
+        ({"dim": 5}, "input_embedding is float32 \\(81, 6\\); expected float32 \\(81, 5\\)"),
         ({"dtype": "float16"}, "input_embedding is float32"),
         ({"dtype": "object"}, "dtype is 'object'"),
         ({"files": {}}, "not in this folder"),
@@ -270,8 +269,8 @@ def test_a_damaged_or_missing_file_is_named(plain, name, tmp_path):
 )
 def test_a_config_that_says_something_else_is_refused(plain, change, told, tmp_path):
     folder = copied(plain, tmp_path / "copy")
-    config = json.loads((folder / shipped.CONFIG).read_text())
-    (folder / shipped.CONFIG).write_text(json.dumps(config | change))
+    config = json.loads((folder / manifest.CONFIG).read_text())
+    (folder / manifest.CONFIG).write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=told) as caught:
         alkd.Recommender.load(folder)
     assert "\n" not in str(caught.value)
@@ -280,30 +279,30 @@ def test_a_config_that_says_something_else_is_refused(plain, change, told, tmp_p
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b" " * 2**21])
 def test_a_config_that_is_none_is_refused(plain, data, tmp_path):
     folder = copied(plain, tmp_path / "copy")
-    (folder / shipped.CONFIG).write_bytes(data)
+    (folder / manifest.CONFIG).write_bytes(data)
     with pytest.raises(ValueError, match=r"config\.json"):
         alkd.Recommender.load(folder)
 
 
 def rewritten(folder, name, data):
     """A folder whose config vouches for another file."""
-    config = json.loads((folder / shipped.CONFIG).read_text())
-    config["files"][name] = shipped.described(data)
-    (folder / shipped.CONFIG).write_text(json.dumps(config))
+    config = json.loads((folder / manifest.CONFIG).read_text())
+    config["files"][name] = manifest.file_entry(data)
+    (folder / manifest.CONFIG).write_text(json.dumps(config))
     (folder / name).write_bytes(data)
 
 
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        (shipped.ITEMS, b"{}", "expected item_ids as a list"),
-        (shipped.ITEMS, json.dumps({"item_ids": ["a"] * 80, "titles": [""] * 80}).encode(), "there twice"),
-        (shipped.ITEMS, json.dumps({"item_ids": [1] * 80, "titles": [""] * 80}).encode(), "list of strings"),
-        (shipped.ITEMS, json.dumps({"item_ids": ["\ud800"] * 80, "titles": [""] * 80}).encode(), "half of a character"),
-        (shipped.ITEMS, b"[" * 100_000, "items.json: "),
-        (shipped.WEIGHTS, b"\x80\x04.", "damaged"),
-        (shipped.WEIGHTS, (2**62).to_bytes(8, "little") + b"{}", "damaged"),
-        (shipped.WEIGHTS, b"", "damaged"),
+        (manifest.ITEMS, b"{}", "item_ids is of another type; expected a list"),
+        (manifest.ITEMS, json.dumps({"item_ids": ["a"] * 80, "titles": [""] * 80}).encode(), "duplicate"),
+        (manifest.ITEMS, json.dumps({"item_ids": [1] * 80, "titles": [""] * 80}).encode(), "list of strings"),
+        (manifest.ITEMS, json.dumps({"item_ids": ["\ud800"] * 80, "titles": [""] * 80}).encode(), "half a character"),
+        (manifest.ITEMS, b"[" * 100_000, "items.json: "),
+        (manifest.WEIGHTS, b"\x80\x04.", "damaged"),
+        (manifest.WEIGHTS, (2**62).to_bytes(8, "little") + b"{}", "damaged"),
+        (manifest.WEIGHTS, b"", "damaged"),
     ],
 )
 def test_a_file_that_the_config_vouches_for_is_still_checked(plain, name, data, told, tmp_path):
@@ -317,39 +316,51 @@ def test_weights_that_are_no_numbers_are_refused(plain, tmp_path):
     import safetensors.numpy
 
     folder = copied(plain, tmp_path / "copy")
-    arrays = safetensors.numpy.load((folder / shipped.WEIGHTS).read_bytes())
+    arrays = safetensors.numpy.load((folder / manifest.WEIGHTS).read_bytes())
     arrays["output_embedding"] = np.where(np.arange(6) == 2, np.inf, arrays["output_embedding"])
-    rewritten(folder, shipped.WEIGHTS, safetensors.numpy.save(arrays))
-    with pytest.raises(ValueError, match="output_embedding has numbers that are not finite"):
+    rewritten(folder, manifest.WEIGHTS, safetensors.numpy.save(arrays))
+    with pytest.raises(ValueError, match="output_embedding has a number that is not finite"):
         alkd.Recommender.load(folder)
+
+
+def test_a_folder_with_the_former_name_of_a_parameter_loads(tmp_path):
+    import safetensors.numpy
+
+    model = models.create("late", num_items=80, dim=6, shared=True)
+    export.save(tmp_path / "student", model, models.init_params(jax.random.key(0), model), WORLD, list_length=20)
+    expected = alkd.Recommender.load(tmp_path / "student").recommend(["item-1", "item-5"])
+    arrays = safetensors.numpy.load((tmp_path / "student" / manifest.WEIGHTS).read_bytes())
+    arrays["meeting_kernel"] = arrays.pop("interaction_kernel")
+    rewritten(tmp_path / "student", manifest.WEIGHTS, safetensors.numpy.save(arrays))
+    assert alkd.Recommender.load(tmp_path / "student").recommend(["item-1", "item-5"]) == expected
 
 
 def test_a_program_that_is_none_is_refused(plain, tmp_path):
     folder = copied(plain, tmp_path / "copy")
-    rewritten(folder, shipped.PROGRAM, b"no program at all, but some bytes of text")
-    with pytest.raises(ValueError, match="cannot read what"):
+    rewritten(folder, manifest.PROGRAM, b"no program at all, but some bytes of text")
+    with pytest.raises(ValueError, match="cannot read the program"):
         export.load_program(folder)
 
 
 def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
     command = pytest.importorskip("experiments.export")
-    from experiments.pipeline.run import OpenRun
+    from experiments.pipeline.run import RunContext
     from experiments.pipeline.settings import Settings
 
     out, asked = tmp_path / "run", {"data": "synthetic", "backbone": "fpmc", "selection": "own", "methods": "ALKDRec"}
-    run = OpenRun.open(Settings(out=out, seeds=3, **asked))
+    run = RunContext.open(Settings(out=out, seeds=3, **asked))
     model = run.model("student")
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 3))
     (out / "distilled").mkdir()
     checkpoints.save_params(out / "distilled" / "ALKDRec", params)
     np.savez(out / "distilled" / "ALKDRec.history.npz", best_metric=np.array([0.1, 0.3, 0.2]))
-    command.ship(command.Shipping(run=out, out=tmp_path / "student"))
+    command.export_run(command.ExportSettings(run=out, out=tmp_path / "student"))
     held = export.Recommender.load(tmp_path / "student")
     np.testing.assert_array_equal(held.arrays["output_embedding"], params["params"]["output_embedding"][1])
     for told, options in (
-        ("this run made Student, Teacher, ALKDRec", {"method": "DE", "out": tmp_path / "other"}),
+        ("expected one of the run's: Student, Teacher, ALKDRec", {"method": "DE", "out": tmp_path / "other"}),
         ("expected 0..2", {"seed_index": 3, "out": tmp_path / "other"}),
         ("expected a new folder", {"out": tmp_path / "student"}),
     ):
         with pytest.raises(ValueError, match=told):
-            command.ship(command.Shipping(run=out, **options))
+            command.export_run(command.ExportSettings(run=out, **options))

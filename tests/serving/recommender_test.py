@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from alkd_jax.serving.recommender import Lookup, Recommender
+from alkd_jax.serving.recommender import Recommender, SessionItems
 from tests.helpers import paths
 
 LENGTH = 4
@@ -68,7 +68,7 @@ def test_items_older_than_what_is_read_are_left_out_too():
 def test_unknown_ids_are_skipped_and_counted():
     student = fpmc()
     session = ["x", "id-3", "", "id-9", "ID-4", "id-31"]
-    assert student.lookup(session) == Lookup((3, 9), 4)
+    assert student.lookup(session) == SessionItems((3, 9), 4)
     assert student.recommend(session) == student.recommend(["id-3", "id-9"])
 
 
@@ -81,9 +81,9 @@ def test_a_short_catalogue_gives_a_short_list():
 @pytest.mark.parametrize(
     ("session", "k", "told"),
     [
-        ([], 10, "session is empty"),
-        (["nobody", "knows"], 10, "none of the session's 2 items is known"),
-        ("id-1", 10, "session is str"),
+        ([], 10, "is 0 of 0"),
+        (["nobody", "knows"], 10, "is 0 of 2"),
+        ("id-1", 10, "type of session is str"),
         (["id-1"], 0, "k is 0"),
     ],
 )
@@ -92,7 +92,9 @@ def test_what_cannot_be_answered_says_why(session, k, told):
         fpmc().recommend(session, k=k)
 
 
-@pytest.mark.parametrize(("session", "told"), [('{"id-1"}', "session is set"), ('["id-1", 2]', "session has 2")])
+@pytest.mark.parametrize(
+    ("session", "told"), [('{"id-1"}', "type of session is set"), ('["id-1", 2]', "an item id in session is 2")]
+)
 def test_what_is_no_list_of_strings_says_so(session, told):
     """In a process without the tests' own type checks."""
     code = (
@@ -108,7 +110,7 @@ def test_what_is_no_list_of_strings_says_so(session, told):
 
 @pytest.mark.parametrize("items", [[], [0], [31], [-1]])
 def test_item_numbers_are_checked(items):
-    with pytest.raises(ValueError, match=r"expected some, in 1\.\.30"):
+    with pytest.raises(ValueError, match=r"expected at least one, in 1\.\.30"):
         fpmc().rank(items)
 
 

@@ -1,0 +1,162 @@
+"""The HTTP service over a real socket: answers, limits, errors, health and metrics."""
+
+import contextlib
+import http.client
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
+
+from alkd_jax.serving import http as serving_http  # noqa: E402
+from alkd_jax.serving.recommender import Recommender  # noqa: E402
+from tests.helpers import paths  # noqa: E402
+
+JSON = "application/json"
+
+
+def student():
+    rng = np.random.default_rng(0)
+    arrays = {f"{name}_embedding": rng.normal(size=(21, 3)).astype(np.float32) for name in ("input", "output")}
+    ids = ("", *(f"id-{item}" for item in range(1, 21)))
+    return Recommender("fpmc", {}, arrays, ids, ("", *("é" * item for item in range(1, 21))), 5, "abc")
+
+
+@contextlib.contextmanager
+def serving():
+    server = uvicorn.Server(uvicorn.Config(serving_http.application(student()), port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def port():
+    with serving() as port:
+        yield port
+
+
+def call(port, method, path, body=None, accept=JSON):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, {"Accept": accept})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def ask(port, value):
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    status, answer = call(port, "POST", "/recommend", body)
+    return status, json.loads(answer)
+
+
+def test_an_answer_is_the_recommenders(port):
+    session = ["id-3", "nobody", "id-7"]
+    status, answer = ask(port, {"session": session, "k": 4})
+    assert status == 200
+    wanted = student().recommend(session, 4)
+    assert [(each["id"], each["title"], each["score"]) for each in answer["items"]] == [tuple(each) for each in wanted]
+    assert answer["unknown"] == 1
+    assert len(ask(port, {"session": session})[1]["items"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"", 400, "not JSON"),
+        (b"{", 400, "not JSON"),
+        (b"\xff", 400, "not JSON"),
+        (b"[" * 60_000, 400, "not JSON"),
+        (b'{"session": ["id-1"], "k": ' + b"9" * 5000 + b"}", 400, "not JSON"),
+        ([], 400, "expected {"),
+        ({"k": 3}, 400, "expected {"),
+        ({"session": ["id-1"], "n": 3}, 400, "expected {"),
+        ({"session": "id-1"}, 400, "list of item ids"),
+        ({"session": [1]}, 400, "list of item ids"),
+        ({"session": ["id-1"] * 1001}, 400, "length of session is 1001"),
+        ({"session": ["id-1"], "k": 0}, 400, "expected an integer in 1..1000"),
+        ({"session": ["id-1"], "k": 1001}, 400, "expected an integer in 1..1000"),
+        ({"session": ["id-1"], "k": True}, 400, "expected an integer in 1..1000"),
+        ({"session": ["id-1"], "k": 2.0}, 400, "expected an integer in 1..1000"),
+        ({"session": []}, 422, "is 0 of 0"),
+        ({"session": ["\ud800", "x"]}, 422, "is 0 of 2"),
+        (b" " * 70_000, 413, "larger than 65536 bytes"),
+    ],
+)
+def test_a_bad_request_is_told_in_one_line(port, body, status, told):
+    found, answer = ask(port, body)
+    assert found == status
+    assert answer.keys() == {"error"}
+    assert told in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/recommend", 405), ("GET", "/", 404)])
+def test_other_addresses_answer_with_json_too(port, method, path, status):
+    found, answer = call(port, method, path)
+    assert found == status
+    assert json.loads(answer).keys() == {"error"}
+
+
+def test_a_fault_of_ours_says_nothing_of_our_insides(port, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(serving_http, "answer_request", broken)
+    assert ask(port, {"session": ["id-1"]}) == (500, {"error": "internal error"})
+    assert json.loads(call(port, "GET", "/metrics")[1])["statuses"]["500"] == 1
+    monkeypatch.undo()
+    assert ask(port, {"session": ["id-1"]})[0] == 200
+
+
+def test_a_body_that_never_ends_is_given_up(port, monkeypatch):
+    monkeypatch.setattr(serving_http, "_BODY_SECONDS", 0.1)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/recommend")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"{")
+        assert connection.getresponse().status == 408
+
+
+def test_health_names_the_student(port):
+    status, answer = call(port, "GET", "/health")
+    told = json.loads(answer)
+    assert status == 200
+    assert (told["status"], told["backbone"], told["items"], told["version"]) == ("ok", "fpmc", 20, "abc")
+
+
+def test_metrics_count_what_happened():
+    with serving() as port:
+        assert json.loads(call(port, "GET", "/metrics")[1])["latency_ms"] == {"p50": None, "p90": None, "p99": None}
+        for _ in range(3):
+            ask(port, {"session": ["id-1", "id-2", "x"]})
+        ask(port, {"session": ["x"]})
+        ask(port, b"?")
+        told = json.loads(call(port, "GET", "/metrics")[1])
+        assert (told["requests"], told["statuses"]) == (5, {"200": 3, "400": 1, "422": 1})
+        assert (told["items"], told["unknown_items"]) == (9, 3)
+        assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p90"] <= told["latency_ms"]["p99"]
+        text = call(port, "GET", "/metrics", accept="text/plain")[1].decode()
+        assert 'alkd_requests_total{status="200"} 3' in text
+        latency = re.search(r'^alkd_latency_seconds\{quantile="0\.99"\} (\S+)$', text, re.MULTILINE)
+        assert 1e3 * float(latency[1]) == pytest.approx(told["latency_ms"]["p99"], abs=0.01)
+
+
+def test_the_service_loads_no_jax():
+    code = "import sys, alkd_jax.serving.http; print([m for m in ('jax', 'flax', 'scipy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT)
+    assert out.stdout.strip() == "[]"
