@@ -1,10 +1,10 @@
-"""The strongest student of width 10: trained by its preset, taken apart, and asked what a language model's lists add.
+"""Trains the strongest student of width 10, variants with one part changed, and variants with a language model's lists.
 
     python -m experiments.best --data released:PATH:ML --seeds 5 --out runs/best-ml
 
-Rows of the ablation are compared on the validation sessions, where the recipe was found; the finished recipe, its
-widths and the rows that ask about lists are reported on test. Every row is kept, and is not trained again.
-`--ship FOLDER` writes the recipe's best student for `experiments.serve`.
+The variants are the rows of a table. Rows with a part changed are compared on the validation sessions, on which the
+recipe was chosen; the recipe, its widths and the rows with lists are also reported on the test sessions. A row that is
+stored in the folder is not trained again. `--ship FOLDER` exports the recipe's best student for `experiments.serve`.
 """
 
 import dataclasses
@@ -20,39 +20,41 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import evaluation
-from alkd_jax.distillation.item_rules import recipe as best
-from alkd_jax.distillation.item_rules.recipe import Recipe
+from alkd_jax.checks import check_at_least
+from alkd_jax.data.readers import registry
+from alkd_jax.distillation import item_rules
+from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.evaluation import metrics
-from alkd_jax.io import write_json
+from alkd_jax.io import write_json, write_text
 from alkd_jax.training import checkpoints
 
 from .export import write_student
 from .pipeline import best_lists, best_rows, best_sessions
 from .pipeline.best_rows import Row
+from .pipeline.console import cli_errors, console, training_bar
 from .pipeline.run_folder import RunFolder
-from .pipeline.sources import parse_source
 from .reporting import comparisons
-from .reporting.console import cli_errors, console, training_bar
-from .reporting.results import COLUMNS, averaged, cell
+from .reporting.results import COLUMNS, format_cell, metrics_over_seeds
 
 NAME = "Best student (width 10)"
 GROUPS = ("student", "ablation", "widths", "lists", "sessions")
+SHOWN_METRICS = [column for column in COLUMNS if column.endswith("@10")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """What is asked.
+    """Options of the command.
 
     Attributes:
-        data: a data set, see `experiments.pipeline.sources`.
-        out: folder.
-        seeds: students of every row.
-        rows: "student", or more: "ablation", "widths", "lists", "sessions"; "all".
-        preset: of the recipe.
-        max_steps: of every row that trains item by item; default the recipe's.
-        ship: folder for the recipe's student of the best seed on validation; must not be there yet.
-        dtype: how its weights are stored: float32, or float16 for half the size.
-        seed: of all random numbers.
+        data: source of a dataset, see `alkd_jax.data.readers.registry`.
+        out: folder of the rows.
+        seeds: number of students trained for each row.
+        rows: groups of rows: student, ablation, widths, lists, sessions, or all; the recipe's row is always there.
+        preset: name of the recipe.
+        max_steps: training steps of every row that is trained on rules; default the recipe's.
+        ship: new folder to which the recipe's student is exported, of the best seed on the validation sessions.
+        dtype: type of the exported weights: float32, or float16 for half the size.
+        seed: seed of all random numbers.
     """
 
     data: str
@@ -66,151 +68,162 @@ class Best:
     seed: int = 0
 
 
-def rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
-    """The rows of these groups, the recipe's own first.
+def make_rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
+    """Makes the rows of some groups; the first row is the recipe's.
+
+    Args:
+        groups: names of groups.
+        data: source of the dataset.
+        dataset: the dataset.
+        recipe: the recipe.
 
     Raises:
-        ValueError: a group is unknown, or there are no recorded lists to ask about.
+        ValueError: a group is unknown, or the group "lists" is named and the source has no recorded lists.
     """
     unknown = set(groups) - {*GROUPS, "all"}
     if unknown:
         raise ValueError(f"--rows has {sorted(unknown)}; expected some of {', '.join(GROUPS)}, or all")
-    wanted = set(GROUPS) if "all" in groups else set(groups)
-    if "all" in groups and parse_source(data).kind != "released":
-        wanted -= {"lists"}
-    found = [best_rows.taught("recipe", recipe, test=True, compared=True)]
-    if "ablation" in wanted:
-        found += best_rows.ablation(recipe)
-    if "widths" in wanted:
-        found += [best_rows.taught(f"recipe, width {dim}", recipe, dim=dim, test=True) for dim in (16, 32, 64, 100)]
-    if "lists" in wanted:
-        found += best_lists.rows(data, dataset, recipe)
-    if "sessions" in wanted:
-        found += best_sessions.rows(data, dataset, recipe)
-    return found
+    selected = set(GROUPS) if "all" in groups else set(groups)
+    if "all" in groups and registry.parse_source(data).kind != "released":
+        selected -= {"lists"}
+    rows = [best_rows.rules_row("recipe", recipe, test=True, compared=True)]
+    if "ablation" in selected:
+        rows += best_rows.ablation_rows(recipe)
+    if "widths" in selected:
+        rows += [best_rows.rules_row(f"recipe, width {dim}", recipe, dim=dim, test=True) for dim in (16, 32, 64, 100)]
+    if "lists" in selected:
+        rows += best_lists.list_rows(data, dataset, recipe)
+    if "sessions" in selected:
+        rows += best_sessions.session_rows(data, dataset, recipe)
+    return rows
 
 
-def open_folder(asked: Best, dataset: alkd.Dataset) -> RunFolder:
-    """Makes the folder, or takes it up."""
-    folder = RunFolder(asked.out, announce=functools.partial(console.print, highlight=False, markup=False))
-    folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "seed": asked.seed, "what": "best student"})
+def open_folder(args: Best, dataset: alkd.Dataset) -> RunFolder:
+    """Makes the folder, or opens an existing one of the same dataset and seed."""
+    folder = RunFolder(args.out, announce=functools.partial(console.print, highlight=False, markup=False))
+    folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "seed": args.seed, "what": "best student"})
     return folder
 
 
-def make_row(asked: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) -> None:
-    """Trains a row's students and ranks the targets of validation and, where the row may, of test."""
+def train_row(args: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) -> None:
+    """Trains a row's students, and stores the ranks of the validation targets and, if `row.test`, the test targets."""
 
-    def work(place: pathlib.Path) -> None:
-        key = jax.random.fold_in(jax.random.key(asked.seed), 1)
-        with training_bar(f"{row.name} ({asked.seeds} seeds)") as bar:
-            model, fitted = row.train(key, dataset, seeds=asked.seeds, progress=bar)
-        shown = dataset if row.dataset is None else row.dataset
-        splits = {"validation": shown.validation} | ({"test": shown.test} if row.test else {})
+    def write_outputs(folder: pathlib.Path) -> None:
+        key = jax.random.fold_in(jax.random.key(args.seed), 1)
+        with training_bar(f"{row.name} ({args.seeds} seeds)") as bar:
+            model, fitted = row.train(key, dataset, seeds=args.seeds, progress=bar)
+        evaluated = dataset if row.dataset is None else row.dataset
+        splits = {"validation": evaluated.validation} | ({"test": evaluated.test} if row.test else {})
         ranks = {
             name: np.stack([out.ranks for out in evaluation.evaluate_seeds(model, fitted.params, split)])
             for name, split in splits.items()
         }
-        count = sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // asked.seeds
-        np.savez(place / f"{row.slug}.npz", allow_pickle=False, parameters=count, **ranks)
-        checkpoints.save_params(place / f"{row.slug}.params", fitted.params)
+        num_parameters = sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // args.seeds
+        np.savez(folder / f"{row.slug}.npz", allow_pickle=False, parameters=num_parameters, **ranks)
+        checkpoints.save_params(folder / f"{row.slug}.params", fitted.params)
 
-    inputs = {"row": row.identity, "seeds": asked.seeds, "test": row.test}
-    folder.stage(row.slug, inputs, [f"{row.slug}.npz", f"{row.slug}.params"], work)
+    inputs = {"row": row.identity, "seeds": args.seeds, "test": row.test}
+    folder.run_stage(row.slug, inputs, [f"{row.slug}.npz", f"{row.slug}.params"], write_outputs)
 
 
-def account(asked: Best) -> dict[str, Any]:
-    """Makes what is not made yet, and gathers it.
+def train_and_collect(args: Best) -> dict[str, Any]:
+    """Trains the rows that are not stored yet, and collects the numbers of all rows.
 
     Returns:
         ``{"dataset", "seeds", "recipe", "rows": {NAME: {"parameters", "validation": {METRIC: …}, "test": …}},
-        "tests"}``; the tests compare rows on test, corrected for their number.
+        "tests"}``; the tests compare rows on the test sessions and are corrected for their number.
     """
-    if asked.seeds < 1:
-        raise ValueError(f"--seeds is {asked.seeds}; expected at least 1")
-    dataset = parse_source(asked.data).load()
-    recipe = best.recipe(asked.preset, dataset.name)
-    if asked.max_steps is not None:
-        recipe = dataclasses.replace(recipe, max_steps=asked.max_steps)
-    folder = open_folder(asked, dataset)
-    rows_asked = rows(asked.rows, asked.data, dataset, recipe)
-    for row in rows_asked:
-        make_row(asked, dataset, folder, row)
-    return collect_rows(asked, dataset, folder, rows_asked, recipe)
+    check_at_least(1, **{"--seeds": args.seeds})
+    dataset = registry.read(args.data)
+    recipe = item_rules.recipe_of(args.preset, dataset.name)
+    if args.max_steps is not None:
+        recipe = dataclasses.replace(recipe, max_steps=args.max_steps)
+    folder = open_folder(args, dataset)
+    rows = make_rows(args.rows, args.data, dataset, recipe)
+    for row in rows:
+        train_row(args, dataset, folder, row)
+    return collect_rows(args, dataset, folder, rows, recipe)
 
 
 def collect_rows(
-    asked: Best, dataset: alkd.Dataset, folder: RunFolder, made: list[Row], recipe: Recipe
+    args: Best, dataset: alkd.Dataset, folder: RunFolder, rows: list[Row], recipe: Recipe
 ) -> dict[str, Any]:
-    """The numbers of all rows, from their stored ranks."""
-    told: dict[str, dict[str, Any]] = {}
-    on_test: dict[str, np.ndarray] = {}
-    for row in made:
-        with np.load(folder.path / f"{row.slug}.npz") as kept:
-            told[row.name] = {"parameters": int(kept["parameters"])}
+    """Computes the numbers of all rows from their stored ranks; see :func:`train_and_collect`."""
+    results: dict[str, dict[str, Any]] = {}
+    test_ranks: dict[str, np.ndarray] = {}
+    for row in rows:
+        with np.load(folder.path / f"{row.slug}.npz") as stored:
+            results[row.name] = {"parameters": int(stored["parameters"])}
             for split in ("validation", "test"):
-                if split in kept:
-                    told[row.name][split] = averaged(kept[split])
-            if "test" in kept and row.compared:
-                on_test[row.name] = kept["test"]
-    yardstick = made[0].name
-    pairs = [(name, yardstick) for name in on_test if name != yardstick]
-    lists = best_lists.LISTED
-    pairs += [(lists, name) for name in on_test if name not in (yardstick, lists) and lists in on_test]
-    tests = comparisons.compare_pairs(on_test, pairs, seed=asked.seed)
-    about = {"dataset": dataset.name, "seeds": asked.seeds, "recipe": dataclasses.asdict(recipe)}
-    return about | {"rows": told, "tests": tests}
+                if split in stored:
+                    results[row.name][split] = metrics_over_seeds(stored[split])
+            if "test" in stored and row.compared:
+                test_ranks[row.name] = stored["test"]
+    recipe_name, lists_name = rows[0].name, best_lists.LLM_LISTS
+    pairs = [(name, recipe_name) for name in test_ranks if name != recipe_name]
+    if lists_name in test_ranks:
+        pairs += [(lists_name, name) for name in test_ranks if name not in (recipe_name, lists_name)]
+    tests = comparisons.compare_pairs(test_ranks, pairs, seed=args.seed)
+    header = {"dataset": dataset.name, "seeds": args.seeds, "recipe": dataclasses.asdict(recipe)}
+    return header | {"rows": results, "tests": tests}
 
 
-def ship(asked: Best, out: pathlib.Path) -> None:
-    """Writes the recipe's student, of the seed with the best NDCG@10 on validation."""
-    dataset = parse_source(asked.data).load()
-    model = best.student(best.recipe(asked.preset, dataset.name), num_items=dataset.num_items)
-    with np.load(asked.out / "recipe.npz") as kept:
-        quality = [metrics.from_ranks(ranks)["ndcg@10"] for ranks in kept["validation"]]
-    seed = int(np.argmax(quality))
-    params = checkpoints.restore_params(asked.out / "recipe.params", model, seeds=asked.seeds)
-    told = f"{NAME}, seed {seed} (validation ndcg@10 {quality[seed]:.4f})"
-    write_student(out, told, model, jax.tree.map(lambda leaf: leaf[seed], params), dataset, dtype=asked.dtype)
+def export_student(args: Best, out: pathlib.Path) -> None:
+    """Exports the recipe's student, of the seed with the best NDCG@10 on the validation sessions."""
+    dataset = registry.read(args.data)
+    recipe = item_rules.recipe_of(args.preset, dataset.name)
+    model = item_rules.create_student(recipe, num_items=dataset.num_items)
+    with np.load(args.out / "recipe.npz") as stored:
+        ndcg = [metrics.from_ranks(ranks)["ndcg@10"] for ranks in stored["validation"]]
+    seed = int(np.argmax(ndcg))
+    params = checkpoints.restore_params(args.out / "recipe.params", model, seeds=args.seeds)
+    summary = f"{NAME}, seed {seed} (validation ndcg@10 {ndcg[seed]:.4f})"
+    write_student(out, summary, model, jax.tree.map(lambda leaf: leaf[seed], params), dataset, dtype=args.dtype)
 
 
 def as_markdown(numbers: Mapping[str, Any]) -> str:
-    """All rows, and the differences tested on test."""
+    """Formats the rows, and the differences on the test sessions, as tables."""
     rows = [
         [name, f"{row['parameters']:,}"]
-        + [cell(row[split][metric]) if split in row else "" for split in ("validation", "test") for metric in SHOWN]
+        + [
+            format_cell(row[split][metric]) if split in row else ""
+            for split in ("validation", "test")
+            for metric in SHOWN_METRICS
+        ]
         for name, row in numbers["rows"].items()
     ]
-    headings = ["student", "parameters", *(f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN)]
+    headings = [
+        "student",
+        "parameters",
+        *(f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN_METRICS),
+    ]
     table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
     if not numbers["tests"]:
         return table
     tests = [
-        [f"{test['method']} − {test['against']}", test["metric"], comparisons.marked(test)]
+        [f"{test['method']} − {test['against']}", test["metric"], comparisons.format_difference(test)]
         + [f"[{test['interval'][0]:+.4f}, {test['interval'][1]:+.4f}]"]
-        + ["" if p is None else f"{p:.3f}" for p in (test["p_randomisation_holm"], test["p_seeds_holm"])]
+        + ["" if p is None else f"{p:.3f}" for p in (test["p_randomization_holm"], test["p_seeds_holm"])]
         for test in numbers["tests"]
     ]
     headings = ["difference on test", "metric", "", "95 %", "p over sessions (Holm)", "p over seeds (Holm)"]
     return f"{table}\n\n{tabulate.tabulate(tests, headings, tablefmt='github', disable_numparse=True)}"
 
 
-SHOWN = [column for column in COLUMNS if column.endswith("@10")]
-
-
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
     with cli_errors():
-        asked = tyro.cli(Best, description=__doc__)
-        if asked.ship is not None and asked.ship.exists():
-            raise ValueError(f"{asked.ship} exists; expected a new folder")
-        numbers = account(asked)
-        write_json(asked.out / "best.json", numbers)
+        args = tyro.cli(Best, description=__doc__)
+        if args.ship is not None and args.ship.exists():
+            raise ValueError(f"{args.ship} exists; expected a new folder")
+        numbers = train_and_collect(args)
+        write_json(args.out / "best.json", numbers)
         text = as_markdown(numbers)
-        (asked.out / "best.md").write_text(text + "\n", encoding="utf-8")
+        write_text(args.out / "best.md", text + "\n")
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"{asked.out}/best.json, best.md", highlight=False, markup=False)
-        if asked.ship is not None:
-            ship(asked, asked.ship)
+        console.print(f"{args.out}/best.json, best.md", highlight=False, markup=False)
+        if args.ship is not None:
+            export_student(args, args.ship)
 
 
 if __name__ == "__main__":

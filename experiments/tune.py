@@ -1,10 +1,10 @@
-"""Chooses the methods' options for a run, every method with the same number of trials, on validation recall@10.
+"""Tunes the methods' options for a run by validation recall@10, with the same number of trials for every method.
 
     python -m experiments.tune --run runs/ml-fpmc --methods table1 --trials 8
 
-Options are drawn from the grids below without repeats, in an order that the run's seed decides; the authors' defaults
-are tried first. What is chosen goes into the run's `tuning.json` with every trial, and `experiments.reproduce` trains
-with it. A tuned method is not tuned again. `experiments.table1 --trials 8` does all of this for every run of a table.
+Options are sampled from grids without replacement, in an order that the run's seed decides; the authors' defaults come
+first. All trials and the options chosen are stored in the run's `tuning.json`, and `experiments.reproduce` trains with
+them. A tuned method is not tuned again. `experiments.table1 --trials 8` tunes and trains every run of a table.
 """
 
 import dataclasses
@@ -17,12 +17,13 @@ import numpy as np
 import tyro
 
 from alkd_jax import evaluation
+from alkd_jax.checks import check_at_least
 from alkd_jax.io import read_json, write_json
 
 from .pipeline import distill_methods
+from .pipeline.console import cli_errors, print_line, training_bar
 from .pipeline.methods import BASELINES, TUNED, parse_methods, role_of
 from .pipeline.stages import Run
-from .reporting.console import cli_errors, console, training_bar
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "DE": {"weight": (0.01, 0.001, 0.005, 0.05, 0.1), "num_experts": (30, 5, 10, 20)},
@@ -32,21 +33,21 @@ GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "DSL": {"density": (0.1,), "every": (100, 50, 200), "initial_ratio": (0.5, 0.3, 0.7)},
     "DLLM2Rec": {"weight": (0.8, 0.1, 0.3, 2.0), "length": (10, 25)},
     "RD": {"weight": (1.0, 0.1, 0.3, 3.0), "length": (10, 25)},
-    TUNED: {"rate": (1.0, 0.3, 3.0), "bounds": ((5, 15, 25), (10, 25), (25,))},
+    TUNED: {"learning_rate_scale": (1.0, 0.3, 3.0), "bounds": ((5, 15, 25), (10, 25), (25,))},
 }
-"""Option → values, the default first; `distilling.fine_tuned` tells ALKDRec's."""
+"""Method → option → values, the default first; see `pipeline.distill_methods.fine_tuned` for ALKDRec's options."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """What is to be tuned.
+    """Options of the command.
 
     Attributes:
-        run: folder of a run with teacher and student.
-        methods: names as in `experiments.reproduce --methods`; those without a grid are passed over.
-        trials: option sets tried a method.
-        seeds: students trained a trial.
-        max_steps: training steps at most, a trial.
+        run: folder of a run with trained teacher and student.
+        methods: names as in `experiments.reproduce --methods`; methods without a grid are skipped.
+        trials: number of trials for each method.
+        seeds: number of students trained for each trial.
+        max_steps: largest number of training steps of a trial.
     """
 
     run: pathlib.Path
@@ -56,60 +57,68 @@ class Tuning:
     max_steps: int = 2_000
 
 
-def draws(grid: Mapping[str, Sequence[Any]], trials: int, *, seed: int) -> list[dict[str, Any]]:
-    """Distinct option sets of a grid, the defaults first; all of it where it has no more.
+def sample_options(grid: Mapping[str, Sequence[Any]], trials: int, *, seed: int) -> list[dict[str, Any]]:
+    """Samples points of a grid without replacement, after its first point, the defaults.
+
+    Args:
+        grid: option → values.
+        trials: number of points, at least 1; a smaller grid is returned whole.
+        seed: seed of the sample.
 
     Raises:
-        ValueError: trials is below 1.
+        ValueError: ``trials`` is below 1.
     """
-    if trials < 1:
-        raise ValueError(f"--trials is {trials}; expected at least 1")
-    every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    order = np.random.default_rng(seed).permutation(np.arange(1, len(every)))[: trials - 1]
-    return [every[0], *(every[number] for number in order)]
+    check_at_least(1, **{"--trials": trials})
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    order = np.random.default_rng(seed).permutation(np.arange(1, len(points)))[: trials - 1]
+    return [points[0], *(points[number] for number in order)]
 
 
-def tune(asked: Tuning) -> dict[str, Any]:
-    """Tries what has not been tried, and writes `tuning.json` after every method.
+def tune(args: Tuning) -> dict[str, Any]:
+    """Tunes the methods that are not tuned yet, and writes `tuning.json` after each.
 
     Returns:
         Method → {"chosen": options, "trials": [{"options", "recall@10"}], "seeds", "max_steps"}.
     """
-    run = Run.reopen(asked.run)
-    file = asked.run / "tuning.json"
-    found: dict[str, Any] = read_json(file) if file.exists() else {}
-    for method in (name for name in parse_methods(asked.methods) if name in GRIDS):
-        if method not in found:
-            found[method] = tuned_settings(run, asked, method)
-            write_json(file, found)
-        trials = found[method]["trials"]
-        reached = f"{max(trial['recall@10'] for trial in trials):.4f} (defaults {trials[0]['recall@10']:.4f})"
-        told = f"{method}: {found[method]['chosen']}, validation recall@10 {reached}, {len(trials)} trials"
-        console.print(told, highlight=False, markup=False)
-    return found
+    run = Run.reopen(args.run)
+    file = args.run / "tuning.json"
+    results: dict[str, Any] = read_json(file) if file.exists() else {}
+    for method in (name for name in parse_methods(args.methods) if name in GRIDS):
+        if method not in results:
+            results[method] = tuned_settings(run, args, method)
+            write_json(file, results)
+        trials = results[method]["trials"]
+        recall = f"{max(trial['recall@10'] for trial in trials):.4f} (defaults {trials[0]['recall@10']:.4f})"
+        print_line(f"{method}: {results[method]['chosen']}, validation recall@10 {recall}, {len(trials)} trials")
+    return results
 
 
-def tuned_settings(run: Run, asked: Tuning, method: str) -> dict[str, Any]:
-    """Tries a method's option sets; the first of the best is chosen.
+def tuned_settings(run: Run, args: Tuning, method: str) -> dict[str, Any]:
+    """Tunes one method; of several best trials the first is chosen.
 
-    A trial is trained as the run would train it, and stops as that does: recall@10 alone is too coarse to stop by.
+    A trial is trained with the same early stopping as the run: recall@10 alone is too coarse to decide when to stop.
+
+    Args:
+        run: the run.
+        args: options of the command.
+        method: the method.
     """
-    lists = distill_methods.lists_of(run, method)
-    train = distill_methods.from_scratch if method in BASELINES else distill_methods.fine_tuned
-    fixed = {"seeds": min(asked.seeds, run.settings.seeds), "max_steps": asked.max_steps}
+    rankings = distill_methods.rankings_for(run, method)
+    train_method = distill_methods.from_scratch if method in BASELINES else distill_methods.fine_tuned
+    fit_options = {"seeds": min(args.seeds, run.settings.seeds), "max_steps": args.max_steps}
     trials: list[dict[str, Any]] = []
-    for number, options in enumerate(draws(GRIDS[method], asked.trials, seed=run.settings.seed)):
+    for number, options in enumerate(sample_options(GRIDS[method], args.trials, seed=run.settings.seed)):
         with training_bar(f"{method}, trial {number + 1}: {options}") as bar:
-            fitted = train(run, method, lists, fixed | {"progress": bar}, tuned=options)
+            fitted = train_method(run, method, rankings, fit_options | {"progress": bar}, tuned=options)
         model, sessions = run.model(role_of(method)), run.dataset.validation
         outs = evaluation.evaluate_seeds(model, fitted.params, sessions, protocol=run.settings.mode)
         trials.append({"options": options, "recall@10": float(np.mean([out.metrics["recall@10"] for out in outs]))})
     best = max(trials, key=lambda trial: trial["recall@10"])
-    return {"chosen": best["options"], "trials": trials, "seeds": fixed["seeds"], "max_steps": asked.max_steps}
+    return {"chosen": best["options"], "trials": trials, "seeds": fit_options["seeds"], "max_steps": args.max_steps}
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
     with cli_errors():
         tune(tyro.cli(Tuning, description=__doc__))
 

@@ -1,12 +1,13 @@
-"""Distillation methods: each a loss or a schedule plugged into the same `fit`.
+"""Distillation methods: each adds a loss or a schedule to the same :func:`alkd_jax.training.fit`.
 
-ALKDRec's own is :func:`distil`. Each baseline has a module with a ``distil`` of its own: ``de``, ``ftd``, ``htd``,
-``unkd`` and ``rd`` learn from a conventional teacher, ``dllm2rec`` from an LLM's lists, ``dsl`` from nobody.
-``item_rules`` makes the strongest student we know.
+:func:`distill` is the method of ALKDRec. Every baseline is a module with a function ``distill``: ``de``, ``ftd``,
+``htd``, ``unkd`` and ``rd`` distill a conventional teacher, ``dllm2rec`` an LLM's lists; ``dsl`` trains a sparse model
+without a teacher.
+``item_rules`` trains the strongest narrow student.
 """
 
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, item_rules, rd, unkd
-from alkd_jax.distillation.alkdrec import distill, list_examples, position_weights, stack_examples
+from alkd_jax.distillation.alkdrec import distill, position_weights, ranking_examples, stack_examples
 
 __all__ = [
     "de",
@@ -16,8 +17,8 @@ __all__ = [
     "ftd",
     "htd",
     "item_rules",
-    "list_examples",
     "position_weights",
+    "ranking_examples",
     "rd",
     "stack_examples",
     "unkd",

@@ -1,4 +1,4 @@
-"""ALKDRec's distillation: the student goes on training on (session, listed item) pairs, weighted by position."""
+"""ALKDRec's distillation: a trained student is fine-tuned on pairs of session and listed item, weighted by position."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,20 @@ from alkd_jax.training.examples import Examples
 from alkd_jax.types import Rankings, Sessions
 
 PAPER_BOUNDS = (5, 15, 25)
-"""Positions 1–5, 6–15, 16–25 weigh 3, 2, 1."""
+"""Last position of each band: positions 1–5, 6–15 and 16–25 have the weights 3, 2 and 1."""
 RELEASED_BOUNDS = (6, 16, 25)
-"""The released code counts positions from 0 with ≤, so its bands hold 6, 10 and 9 items."""
-
-RECALL_AT = {"fpmc": 50, "stamp": 15, "attmix": 15}
-"""The k of the validation recall that stops distillation, by backbone, as released."""
+"""The released code counts positions from 0 and compares with ≤, so its bands hold 6, 10 and 9 items."""
 
 
 def position_weights(length: int, *, bounds: Sequence[int] = PAPER_BOUNDS) -> np.ndarray:
-    """Weight of each list position: the first band weighs as much as there are bands, the last 1, the rest 0.
+    """``α_r = #{b : r ≤ b}``: the weight of each list position, as many as there are bands in the first of them.
 
     Args:
-        length: K.
-        bounds: last position, from 1, of each band.
+        length: K, the length of a list.
+        bounds: b, the last position of each band, counted from 1.
 
     Returns:
-        ``[K]`` int64, by default 3 (5 times), 2 (10), 1 (10), 0 after.
+        ``[K]`` int64, by default 3 (5 times), 2 (10 times), 1 (10 times), then 0.
 
     Reference:
         Du et al., ALKDRec, AAAI 2025, α in the distillation loss.
@@ -37,8 +34,8 @@ def position_weights(length: int, *, bounds: Sequence[int] = PAPER_BOUNDS) -> np
     return (position[:, None] <= np.asarray(bounds)).sum(1)
 
 
-def list_examples(rankings: Rankings, train: Sessions, *, bounds: Sequence[int] = PAPER_BOUNDS) -> Examples:
-    """Turns lists into training pairs, each repeated as often as its position weighs.
+def ranking_examples(rankings: Rankings, train: Sessions, *, bounds: Sequence[int] = PAPER_BOUNDS) -> Examples:
+    """Turns lists into training examples; each is repeated as often as the weight of its position.
 
     Args:
         rankings: lists for training sessions.
@@ -46,26 +43,30 @@ def list_examples(rankings: Rankings, train: Sessions, *, bounds: Sequence[int] 
         bounds: see :func:`position_weights`.
 
     Returns:
-        ``[E]`` examples of weight 1; 45 a full list of 25.
+        ``[E]`` examples of weight 1; a full list of 25 gives 45 of them.
 
     Raises:
-        ValueError: a list's session is not a training session.
+        ValueError: a list belongs to no training session.
     """
-    row = train.rows_of(rankings.session_id)
+    rows = train.rows_of(rankings.session_id)
     items, mask = np.asarray(rankings.items), np.asarray(rankings.mask)
     repeats = np.where(mask, position_weights(items.shape[1], bounds=bounds), 0).ravel()
-    sessions = np.repeat(np.repeat(row, items.shape[1]), repeats).astype(np.int32)
+    sessions = np.repeat(np.repeat(rows, items.shape[1]), repeats).astype(np.int32)
     targets = np.repeat(items.ravel(), repeats).astype(np.int32)
     return Examples(jnp.asarray(sessions), jnp.asarray(targets), jnp.ones(len(targets)))
 
 
-def stack_examples(per_seed: Sequence[Examples]) -> Examples:
-    """Gives every seed its own examples: a leading seed axis, shorter ones filled up with weight 0."""
-    length = max(len(examples.target) for examples in per_seed)
+def stack_examples(examples: Sequence[Examples]) -> Examples:
+    """Stacks the examples of every seed along a leading seed axis; shorter ones are padded with examples of weight 0.
 
-    def stack(field: str, filler: int) -> jax.Array:
-        arrays = [np.asarray(getattr(examples, field)) for examples in per_seed]
-        return jnp.asarray(np.stack([np.pad(a, (0, length - len(a)), constant_values=filler) for a in arrays]))
+    Args:
+        examples: the examples of each seed.
+    """
+    length = max(len(seed_examples.target) for seed_examples in examples)
+
+    def stack(field: str, padding: int) -> jax.Array:
+        arrays = [np.asarray(getattr(seed_examples, field)) for seed_examples in examples]
+        return jnp.asarray(np.stack([np.pad(a, (0, length - len(a)), constant_values=padding) for a in arrays]))
 
     return Examples(session=stack("session", 0), target=stack("target", 1), weight=stack("weight", 0))
 
@@ -73,7 +74,7 @@ def stack_examples(per_seed: Sequence[Examples]) -> Examples:
 def distill(
     key: jax.Array,
     model: Encoder,
-    student: Params,
+    student_params: Params,
     train: Sessions,
     validation: Sessions,
     rankings: Rankings | Sequence[Rankings],
@@ -87,43 +88,58 @@ def distill(
     learning_rate: float = 1e-3,
     **options: object,
 ) -> training.FitResult:
-    """Distils lists into a trained student.
+    """Distills a teacher's lists into a trained student.
 
-    Maximises ``Σ_s Σ_{v ∈ list(s)} α_v log σ(S(s, v) − S(s, v′))`` with the batch's other items as negatives v′.
-    The student itself is the first candidate: it is returned unchanged where no step improves validation recall.
+    The loss is ``−Σ_s Σ_{v ∈ list(s)} α_v log σ(S(s, v) − S(s, v′))`` with the batch's other items as negatives v′.
+    The student as it was is the first candidate: it is returned unchanged where no step improves validation recall.
 
     Args:
-        key: consumed.
+        key: a JAX key; the function consumes it.
         model: the student's backbone.
-        student: its trained parameters, with a leading seed axis.
+        student_params: its trained parameters, with a leading seed axis.
         train: the training sessions.
-        validation: sessions that decide when to stop.
-        rankings: the teacher's lists, one set for all seeds or one a seed.
-        released: the authors' loss form and position bands.
-        bounds: other position bands, see :func:`position_weights`.
-        loss: another loss than in-batch BPR.
+        validation: the sessions that decide when training stops.
+        rankings: the teacher's lists, the same for all seeds or one set for each seed.
+        released: use the loss and the position bands of the released code.
+        bounds: position bands, see :func:`position_weights`; default the paper's, or the released ones.
+        loss: the loss of an example; default in-batch BPR.
         seeds: as in :func:`alkd_jax.training.fit`.
         patience: as in :func:`alkd_jax.training.fit`.
-        recall_at: as in :func:`alkd_jax.training.fit`; see :data:`RECALL_AT`.
-        learning_rate: 1e-3; the paper's AttMix has 1e-4.
+        recall_at: as in :func:`alkd_jax.training.fit`; the paper's STAMP and
+            AttMix have 15.
+        learning_rate: as in :func:`alkd_jax.training.fit`; the paper has 1e-4 for AttMix.
         **options: further options of :func:`alkd_jax.training.fit`.
+
+    Returns:
+        The distilled student.
+
+    Raises:
+        ValueError: a list belongs to no training session, or as in :func:`alkd_jax.training.fit`.
 
     Reference:
         Du et al., ALKDRec, AAAI 2025, Module 2.
+
+    Example:
+        >>> ds = alkd.data.synthetic(num_items=100, num_sessions=300)
+        >>> model = alkd.models.create("fpmc", num_items=ds.num_items, dim=10)
+        >>> student = alkd.fit(jax.random.key(0), model, ds.train, ds.validation, max_steps=20)
+        >>> rankings = alkd.Rankings.from_top_k(ds.train.session_id[:9], ds.train.items[:9])
+        >>> key, splits = jax.random.key(1), (ds.train, ds.validation)
+        >>> distilled = alkd.distill(key, model, student.params, *splits, rankings, max_steps=20)
     """
     if bounds is None:
         bounds = RELEASED_BOUNDS if released else PAPER_BOUNDS
     if isinstance(rankings, Rankings):
-        examples = list_examples(rankings, train, bounds=bounds)
+        examples = ranking_examples(rankings, train, bounds=bounds)
     else:
-        examples = stack_examples([list_examples(lists, train, bounds=bounds) for lists in rankings])
+        examples = stack_examples([ranking_examples(one, train, bounds=bounds) for one in rankings])
     return training.fit(
         key,
         model,
         train,
         validation,
         seeds=seeds,
-        initial=student,
+        initial=student_params,
         examples=examples,
         loss=training.in_batch_loss(model, released=released) if loss is None else loss,
         patience=patience,

@@ -1,4 +1,4 @@
-"""DE: experts rebuild the teacher's vectors of the batch's sessions and items from the student's."""
+"""DE, distillation experts: small networks reconstruct the teacher's session and item vectors from the student's."""
 
 import functools
 from typing import Any
@@ -7,68 +7,50 @@ import jax
 from jaxtyping import Array, Float
 
 from alkd_jax import training
-from alkd_jax.distillation.entities import Entities, batch_items, batch_sessions, draw_items
-from alkd_jax.distillation.experts import Experts, annealed_temperature, init_experts, reconstruction_errors
-from alkd_jax.distillation.inputs import counted_rows, fit_with_distillation, noise_key, teacher_vectors
+from alkd_jax.checks import check_at_least
+from alkd_jax.distillation.entities import item_entities, sample_items, session_entities
+from alkd_jax.distillation.experts import (
+    annealed_temperature,
+    check_temperature,
+    init_expert_pair,
+    reconstruction_loss,
+)
+from alkd_jax.distillation.inputs import distillation_key, encode_teacher, fit_with_distillation, num_valid_rows
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
-from alkd_jax.training.fit import ExtraParams
 from alkd_jax.types import Batch, Sessions
 
 
-def total_error(
-    key: jax.Array, experts: Experts, entities: Entities, temperature: Float[Array, ""]
-) -> Float[Array, ""]:
-    """``Σ_n w_n ‖t_n − t̂_n‖²``, with fresh Gumbel noise."""
-    noise = jax.random.gumbel(key, (entities.student.shape[0], experts["gate_bias"].shape[0]))
-    errors = reconstruction_errors(experts, entities.student, entities.teacher, noise, temperature)
-    return entities.weight @ errors
-
-
 @functools.lru_cache(maxsize=64)
-def expert_term(model: Encoder) -> Loss:
+def expert_objective(model: Encoder) -> Loss:
     """``(Σ_sessions l + ½ (Σ_positives l + Σ_negatives l)) / B`` over distinct entities; the negatives are uniform.
 
-    ``params["experts"]`` holds those of sessions and items; ``batch.aside["distillation"]`` holds "teacher",
-    "temperature_end" and "total" steps.
+    l is :func:`alkd_jax.distillation.experts.reconstruction_errors`. ``params["experts"]`` holds the experts of
+    sessions and those of items; ``batch.loss_inputs["distillation"]`` holds "teacher", "temperature_end" and
+    "total_steps".
 
     Args:
         model: the student's backbone.
     """
 
-    def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.loss_inputs["distillation"]
-        keys = jax.random.split(noise_key(key), 4)
-        counted = batch.weight > 0
-        temperature = annealed_temperature(batch.step, guide["temperature_end"], total=guide["total"])
-        sessions = batch_sessions(model, params, batch, guide["teacher"], key)
-        drawn = draw_items(keys[0], model, len(counted))
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        distillation_inputs = batch.loss_inputs["distillation"]
+        teacher, total_steps = distillation_inputs["teacher"], distillation_inputs["total_steps"]
+        keys = jax.random.split(distillation_key(key), 4)
+        valid = batch.weight > 0
+        temperature = annealed_temperature(batch.step, distillation_inputs["temperature_end"], total=total_steps)
+        sessions = session_entities(model, params, batch, teacher, key)
+        sampled_items = sample_items(keys[0], model, len(valid))
         positives, negatives = (
-            batch_items(model, params, items, guide["teacher"], counted) for items in (batch.target, drawn)
+            item_entities(model, params, items, teacher, valid) for items in (batch.target, sampled_items)
         )
-        of_sessions, of_items = params["experts"]["session"], params["experts"]["item"]
-        items = total_error(keys[2], of_items, positives, temperature)
-        items += total_error(keys[3], of_items, negatives, temperature)
-        return (total_error(keys[1], of_sessions, sessions, temperature) + 0.5 * items) / counted_rows(batch)
+        experts = params["experts"]
+        item_loss = reconstruction_loss(keys[2], experts["item"], positives, temperature)
+        item_loss += reconstruction_loss(keys[3], experts["item"], negatives, temperature)
+        session_loss = reconstruction_loss(keys[1], experts["session"], sessions, temperature)
+        return (session_loss + 0.5 * item_loss) / num_valid_rows(batch)
 
-    return term
-
-
-@functools.lru_cache(maxsize=64)
-def init_expert_pair(num: int, teacher_dim: int) -> ExtraParams:
-    """Draws experts for sessions and others for items, as a collection beside the student's parameters.
-
-    Args:
-        num: E, of either.
-        teacher_dim: the teacher's width.
-    """
-
-    def extra_params_init(key: jax.Array, student: Encoder) -> Params:
-        keys = zip(("session", "item"), jax.random.split(key), strict=True)
-        widths = {"num_experts": num, "student_dim": student.dim, "teacher_dim": teacher_dim}
-        return {"experts": {kind: init_experts(k, **widths) for kind, k in keys}}
-
-    return extra_params_init
+    return loss
 
 
 def distill(
@@ -85,55 +67,51 @@ def distill(
     max_steps: int = 10_000,
     **options: Any,
 ) -> training.FitResult:
-    """Trains a student whose vectors let experts rebuild the teacher's; the experts are dropped at the end.
+    """Trains a student together with experts that reconstruct the teacher's vectors; only the student is returned.
 
-    The weight is the authors', for a sum over entities divided by the batch size, as the base loss is a mean.
+    The default weight is the authors'. It belongs to a sum over entities divided by the batch size, because the
+    student's own loss is a mean.
 
     Args:
-        key: consumed; the same key trains the plain student.
+        key: a JAX key; the function consumes it. The same key trains the plain student.
         model: the student's backbone.
-        teacher_model: the teacher's.
+        teacher_model: the teacher's backbone.
         teacher_params: its parameters, without a seed axis.
         train: the training sessions.
-        validation: sessions that decide when to stop.
-        weight: λ.
-        num_experts: E, for sessions and again for items.
-        temperature_end: the choice's temperature falls from 1 towards this over ``max_steps``, but not below 0.01.
+        validation: the sessions that decide when training stops.
+        weight: λ, at least 0.
+        num_experts: E, of the sessions and again of the items, at least 1.
+        temperature_end: in (0, 1]; the temperature falls from 1 towards it over ``max_steps``, but not below 0.01.
         max_steps: as in :func:`alkd_jax.training.fit`.
-        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
+            :func:`alkd_jax.training.fit`.
+
+    Returns:
+        The trained student.
 
     Raises:
-        ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, there is no expert, the temperature is
-            not positive.
+        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
 
     Reference:
         Kang et al., DE-RRD: a knowledge distillation framework for recommender system, CIKM 2020.
     """
-    check_experts(num_experts, temperature_end)
-    guide = {
-        "teacher": teacher_vectors(teacher_model, teacher_params, train),
+    check_at_least(1, num_experts=num_experts)
+    check_temperature(temperature_end)
+    distillation_inputs = {
+        "teacher": encode_teacher(teacher_model, teacher_params, train),
         "weight": weight,
         "temperature_end": temperature_end,
-        "total": max_steps,
+        "total_steps": max_steps,
     }
-
-    extra_params_init = init_expert_pair(num_experts, teacher_model.dim)
+    distillation_loss = expert_objective(model)
     return fit_with_distillation(
         key,
         model,
         train,
         validation,
-        expert_term(model),
-        guide,
-        extra_params_init=extra_params_init,
+        distillation_loss,
+        distillation_inputs,
+        extra_params_init=init_expert_pair(num_experts, teacher_model.dim),
         max_steps=max_steps,
         **options,
     )
-
-
-def check_experts(num_experts: int, temperature_end: float) -> None:
-    """Raises ValueError where there is no expert or the final temperature is not in (0, 1]."""
-    if num_experts < 1:
-        raise ValueError(f"num_experts is {num_experts}; expected at least 1")
-    if not 0 < temperature_end <= 1:
-        raise ValueError(f"temperature_end is {temperature_end}; expected above 0 and at most 1")

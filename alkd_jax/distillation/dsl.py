@@ -1,4 +1,4 @@
-"""Dynamic sparse learning: one sparse network, trained from scratch, whose non-zero entries move to where they help."""
+"""DSL, dynamic sparse learning: a sparse network is trained from scratch, pruned and regrown while it trains."""
 
 import functools
 import zlib
@@ -11,55 +11,59 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
+from alkd_jax.checks import check_at_least, check_between
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.types import PAD, Sessions
 
-_MASK = 0x6D61
-"""Folded into a seed's initial key for its mask."""
-LEAST_RATIO = 0.005
-"""Share of the active entries that is still replaced at the end."""
+_MASK_STREAM = 0x6D61
+"""Number folded into the key of a seed's initial values to get the key of its mask."""
+MIN_RATIO = 0.005
+"""Share of the active entries that an update replaces at the end of training."""
 
 
 def update_ratio(
-    step: Int[Array, ""] | int, *, total: int, initial: float = 0.5, least: float = LEAST_RATIO
+    step: Int[Array, ""] | int, *, total: int, initial: float = 0.5, minimum: float = MIN_RATIO
 ) -> Float[Array, ""]:
     """``ρ(t) = ρ_min + (ρ₀ − ρ_min)(1 + cos(π t / t_max)) / 2``: the share of active entries that an update replaces.
 
     Args:
-        step: t.
-        total: t_max, planned steps.
-        initial: ρ₀.
-        least: ρ_min.
+        step: t, number of steps taken.
+        total: t_max, number of planned steps.
+        initial: ρ₀ in [0, 1].
+        minimum: ρ_min in [0, 1].
     """
-    passed = jnp.minimum(jnp.asarray(step, jnp.float32) / total, 1.0)
-    return least + (initial - least) * (1.0 + jnp.cos(jnp.pi * passed)) / 2.0
+    progress = jnp.minimum(jnp.asarray(step, jnp.float32) / total, 1.0)
+    return minimum + (initial - minimum) * (1.0 + jnp.cos(jnp.pi * progress)) / 2.0
 
 
 def random_mask(key: jax.Array, eligible: Bool[Array, "*shape"], density: float) -> Bool[Array, "*shape"]:
-    """Every eligible entry is active with chance ``density``; what comes out is the budget that training keeps."""
+    """Samples a mask: every eligible entry is active with probability ``density``.
+
+    Training keeps the number of active entries of the sample.
+    """
     return eligible & jax.random.bernoulli(key, density, eligible.shape)
 
 
 def prune_and_regrow(
     weights: Float[Array, "*shape"],
     mask: Bool[Array, "*shape"],
-    growth: Float[Array, "*shape"],
+    growth_score: Float[Array, "*shape"],
     eligible: Bool[Array, "*shape"],
     ratio: Float[Array, ""] | float,
 ) -> Bool[Array, "*shape"]:
-    """Gives up the smallest active weights and activates as many entries where the gradient is largest.
+    """Prunes the smallest active weights, and activates as many entries where the gradient is largest.
 
-    The ``⌈ρ · nnz⌉`` active entries of least magnitude go, together with any that tie with the last of them. As many
-    of the entries then inactive, the pruned ones included, come back in order of ``growth``, ties to the larger
-    magnitude, so that a pruned entry comes back before one that was zero. The number of active entries is exactly
-    kept.
+    The ``⌈ρ · nnz⌉`` active entries of the smallest magnitude are pruned, with any that tie with the last of them. As
+    many inactive entries are then activated, the pruned ones among them, in descending order of ``growth_score``. Ties
+    go to the larger magnitude, so that a pruned entry is activated before one that was zero. The number of active
+    entries does not change.
 
     Args:
-        weights: w; 0 where not active.
-        mask: active entries.
-        growth: non-negative merit of an entry, the magnitude of its gradient.
-        eligible: entries that may be active at all.
+        weights: w, 0 for inactive entries.
+        mask: True for active entries.
+        growth_score: magnitude of each entry's gradient.
+        eligible: True for entries that may be active.
         ratio: ρ in [0, 1].
 
     Returns:
@@ -69,52 +73,72 @@ def prune_and_regrow(
         Wang et al., Dynamic sparse learning: a novel paradigm for efficient recommendation, WSDM 2024.
     """
     magnitude = jnp.abs(weights).ravel()
-    active, allowed, merit = mask.ravel(), eligible.ravel(), growth.ravel()
-    leaving = jnp.ceil(ratio * active.sum()).astype(jnp.int32)
-    ordered = jnp.sort(jnp.where(active, magnitude, jnp.inf))
-    threshold = jnp.where(leaving > 0, ordered[jnp.maximum(leaving - 1, 0)], -1.0)
-    kept = active & (magnitude > threshold)
-    missing = active.sum() - kept.sum()
-    candidate = allowed & ~kept
-    # lexsort goes up and takes its last key first; entries that may not grow come last.
-    order = jnp.lexsort((-magnitude, jnp.where(candidate, -merit, jnp.inf)))
-    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
-    return (kept | (candidate & (place < missing))).reshape(mask.shape)
+    active, eligible, growth_score = mask.ravel(), eligible.ravel(), growth_score.ravel()
+    num_pruned = jnp.ceil(ratio * active.sum()).astype(jnp.int32)
+    sorted_magnitude = jnp.sort(jnp.where(active, magnitude, jnp.inf))
+    threshold = jnp.where(num_pruned > 0, sorted_magnitude[jnp.maximum(num_pruned - 1, 0)], -1.0)
+    remaining = active & (magnitude > threshold)
+    num_regrown = active.sum() - remaining.sum()
+    candidate = eligible & ~remaining
+    # lexsort is ascending, and its last key is the primary one; entries that must stay inactive come last.
+    order = jnp.lexsort((-magnitude, jnp.where(candidate, -growth_score, jnp.inf)))
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+    return (remaining | (candidate & (rank < num_regrown))).reshape(mask.shape)
 
 
 def is_eligible(path: tuple[Any, ...], weights: Float[Array, "*shape"]) -> Bool[Array, "*shape"] | None:
-    """Which entries of a parameter may be pruned: those of a matrix, but for an item table's row 0; None for none."""
+    """Finds the entries of a parameter that may be active in a sparse model.
+
+    Args:
+        path: the parameter's path in the tree.
+        weights: the parameter.
+
+    Returns:
+        True for all entries of a matrix except row 0 of an item table, the padding; None for a vector, which stays
+        dense.
+    """
     if weights.ndim < 2:
         return None
-    everything = jnp.ones(weights.shape, bool)
+    all_entries = jnp.ones(weights.shape, bool)
     is_table = str(getattr(path[-1], "key", path[-1])).endswith("_embedding")
-    return everything.at[PAD].set(False) if is_table else everything
+    return all_entries.at[PAD].set(False) if is_table else all_entries
 
 
 def sparsify(key: jax.Array, params: Params, density: float) -> Params:
-    """Sets a random share ``1 − density`` of every matrix to 0; vectors stay whole, density 1 changes nothing.
+    """Sets a random share ``1 − density`` of the entries of every matrix to 0; vectors stay dense.
+
+    Args:
+        key: a JAX key; the function consumes it.
+        params: parameters.
+        density: in (0, 1]; 1 changes nothing.
 
     Raises:
         ValueError: the density is not in (0, 1].
     """
     _check_density(density)
 
-    def thin(path: tuple[Any, ...], weights: Array) -> Array:
+    def sparsify_leaf(path: tuple[Any, ...], weights: Array) -> Array:
         eligible = is_eligible(path, weights)
         if eligible is None or density == 1.0:
             return weights
         leaf_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
         return jnp.where(random_mask(leaf_key, eligible, density), weights, 0.0)
 
-    return jax.tree_util.tree_map_with_path(thin, params)
+    return jax.tree_util.tree_map_with_path(sparsify_leaf, params)
 
 
 class SparseState(NamedTuple):
-    """The inner optimizer's state, the active entries, and the gradients' magnitudes since the last regrowth."""
+    """State of :func:`dynamic_sparse`.
+
+    Attributes:
+        inner: the state of the inner optimizer.
+        masks: True for active entries, in the structure of the parameters.
+        growth_scores: sums of gradient magnitudes since the last update of the masks; empty where not accumulated.
+    """
 
     inner: optax.OptState
     masks: Any
-    growth: Any
+    growth_scores: Any
 
 
 def dynamic_sparse(
@@ -125,26 +149,26 @@ def dynamic_sparse(
     initial_ratio: float = 0.5,
     accumulate: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimizer so that inactive entries stay 0, and so that now and then the active ones move.
+    """Wraps an optimizer: inactive entries stay 0, and every ΔT steps entries are pruned and regrown.
 
-    The entries that are not 0 when training starts are the budget of their tensor, for good. Gradients and the inner
-    optimizer are dense: its moments are neither masked nor reset, so a regrown entry goes on with its own.
-    Needs the number of steps taken, as ``update(..., step=step)``.
+    The number of entries of a tensor that are not 0 when training starts is kept. Gradients and the inner optimizer
+    are dense: its moments are neither masked nor reset, so a regrown entry continues with its own moments. The
+    optimizer needs the number of steps taken, as ``update(..., step=step)``.
 
     Args:
-        inner: the optimizer, commonly Adam.
-        total: planned steps, over which the ratio falls.
-        every: ΔT, steps between updates of the masks. The authors' 100 (3,000 for LightGCN).
+        inner: the inner optimizer, for instance Adam.
+        total: number of planned steps, over which the ratio falls.
+        every: ΔT, number of steps between updates of the masks. The authors use 100 (3,000 for LightGCN).
         initial_ratio: ρ₀; see :func:`update_ratio`.
-        accumulate: regrow by the sum of gradient magnitudes since the last update instead of this step's gradient,
-            which is 0 for all items outside the batch. A deviation from the authors.
+        accumulate: regrow by the sum of gradient magnitudes since the last update, in place of this step's gradient,
+            which is 0 for all items outside the batch. This deviates from the authors' method.
 
     Reference:
         Wang et al., Dynamic sparse learning: a novel paradigm for efficient recommendation, WSDM 2024.
     """
     inner = optax.with_extra_args_support(inner)
 
-    def start(params: Params) -> SparseState:
+    def init(params: Params) -> SparseState:
         def mask(path: tuple[Any, ...], weights: Array) -> Array:
             eligible = is_eligible(path, weights)
             if eligible is None:
@@ -154,32 +178,34 @@ def dynamic_sparse(
         masks = jax.tree_util.tree_map_with_path(mask, params)
         return SparseState(inner.init(params), masks, jax.tree.map(jnp.zeros_like, params) if accumulate else ())
 
-    def move(weights: Any, masks: Any, growth: Any, ratio: Array) -> Any:
-        def one(path: tuple[Any, ...], weight: Array, mask: Array, merit: Array) -> Array:
+    def update_masks(weights: Any, masks: Any, growth_scores: Any, ratio: Array) -> Any:
+        def update_mask(path: tuple[Any, ...], weight: Array, mask: Array, growth_score: Array) -> Array:
             eligible = is_eligible(path, weight)
-            return mask if eligible is None else prune_and_regrow(weight, mask, merit, eligible, ratio)
+            return mask if eligible is None else prune_and_regrow(weight, mask, growth_score, eligible, ratio)
 
-        return jax.tree_util.tree_map_with_path(one, weights, masks, growth)
+        return jax.tree_util.tree_map_with_path(update_mask, weights, masks, growth_scores)
 
     def update(
         gradient: Params, state: SparseState, params: Params, *, step: Int[Array, ""] | int, **extra: Any
     ) -> tuple[Params, SparseState]:
-        change, inner_state = inner.update(gradient, state.inner, params, step=step, **extra)
-        taken = jnp.asarray(step) + 1
-        due = taken % every == 0
-        growth = jax.tree.map(jnp.abs, gradient)
+        updates, inner_state = inner.update(gradient, state.inner, params, step=step, **extra)
+        num_steps = jnp.asarray(step) + 1
+        is_due = num_steps % every == 0
+        growth_scores = jax.tree.map(jnp.abs, gradient)
         if accumulate:
-            growth = jax.tree.map(jnp.add, state.growth, growth)
-        moved = jax.tree.map(lambda w, u, m: jnp.where(m, w + u, 0.0), params, change, state.masks)
-        ratio = update_ratio(taken, total=total, initial=initial_ratio)
-        masks = jax.lax.cond(due, move, lambda _, same, *__: same, moved, state.masks, growth, ratio)
+            growth_scores = jax.tree.map(jnp.add, state.growth_scores, growth_scores)
+        weights = jax.tree.map(lambda w, u, m: jnp.where(m, w + u, 0.0), params, updates, state.masks)
+        ratio = update_ratio(num_steps, total=total, initial=initial_ratio)
+        masks = jax.lax.cond(
+            is_due, update_masks, lambda _, masks, *__: masks, weights, state.masks, growth_scores, ratio
+        )
         if accumulate:
-            growth = jax.tree.map(lambda g: jnp.where(due, 0.0, g), growth)
-        # w − w is 0 exactly, w + u the inner optimizer's own result: nothing is rounded twice.
-        change = jax.tree.map(lambda w, u, old, new: jnp.where(old & new, u, -w), params, change, state.masks, masks)
-        return change, SparseState(inner_state, masks, growth if accumulate else ())
+            growth_scores = jax.tree.map(lambda g: jnp.where(is_due, 0.0, g), growth_scores)
+        # w − w is exactly 0 and w + u is the inner optimizer's result, so no weight is rounded twice.
+        updates = jax.tree.map(lambda w, u, old, new: jnp.where(old & new, u, -w), params, updates, state.masks, masks)
+        return updates, SparseState(inner_state, masks, growth_scores if accumulate else ())
 
-    return optax.GradientTransformationExtraArgs(start, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 @functools.lru_cache(maxsize=64)
@@ -191,18 +217,19 @@ def _optimizer(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _thin(model: Encoder, density: float, length: int, keys: jax.Array) -> Params:
-    """The initial values of a plain training with these seeds' keys, thinned."""
+def _init_sparse_params(model: Encoder, density: float, length: int, keys: jax.Array) -> Params:
+    """Sparsifies the values with which a plain training with these keys, one a seed, would start."""
 
-    def of_seed(key: jax.Array) -> Params:
+    def init_seed(key: jax.Array) -> Params:
         init_key, _ = jax.random.split(key)
-        return sparsify(jax.random.fold_in(init_key, _MASK), init_params(init_key, model, length=length), density)
+        mask_key = jax.random.fold_in(init_key, _MASK_STREAM)
+        return sparsify(mask_key, init_params(init_key, model, length=length), density)
 
-    return jax.vmap(of_seed)(keys)
+    return jax.vmap(init_seed)(keys)
 
 
 def num_active(params: Params) -> int:
-    """How many entries are not 0, in all: what a sparse model has to store."""
+    """Counts the entries that are not 0, the ones a sparse model has to store."""
     return sum(int(jnp.count_nonzero(leaf)) for leaf in jax.tree.leaves(params))
 
 
@@ -217,47 +244,48 @@ def distill(
     initial_ratio: float = 0.5,
     accumulate: bool = False,
     seeds: int | Sequence[int] = 1,
-    base: Loss | None = None,
+    loss: Loss | None = None,
     learning_rate: float = 1e-3,
     max_steps: int = 10_000,
     **options: Any,
 ) -> training.FitResult:
-    """Trains a sparse model from scratch; nothing is distilled, and there is no teacher.
+    """Trains a sparse model from scratch, without a teacher.
 
-    ALKDRec does not say which it compares with. A model of the teacher's width 100 at density 0.1 has as many non-zero
-    entries as the dense student of width 10; a model of width 10 at density 0.5 is the other reading. All matrices are
-    sparse, vectors and an item table's padding row are left out of the count.
+    ALKDRec does not say which sparse model it compares with. A model of the teacher's width 100 at density 0.1 has as
+    many non-zero entries as the dense student of width 10; a model of width 10 at density 0.5 is the other reading. All
+    matrices are sparse; vectors are dense, and the padding row of an item table is not counted.
 
     Args:
-        key: consumed; at density 1 the same key trains the plain model.
-        model: the backbone, as wide as it is to be.
+        key: a JAX key; the function consumes it. At density 1 the same key trains the plain model.
+        model: the backbone, of the sparse model's width.
         train: the training sessions.
-        validation: sessions that decide when to stop.
-        density: share of the entries that are active.
-        every: ΔT; see :func:`dynamic_sparse`.
+        validation: the sessions that decide when training stops.
+        density: in (0, 1], the share of active entries.
+        every: ΔT, at least 1; see :func:`dynamic_sparse`.
         initial_ratio: ρ₀; see :func:`update_ratio`.
         accumulate: see :func:`dynamic_sparse`.
-        seeds: as in :func:`alkd_jax.training.fit`; each has a mask of its own.
-        base: the model's loss; default in-batch BPR.
-        learning_rate: of Adam.
-        max_steps: as in :func:`alkd_jax.training.fit`; t_max of the ratio.
+        seeds: as in :func:`alkd_jax.training.fit`; each seed has its own mask.
+        loss: the model's loss; default in-batch BPR.
+        learning_rate: learning rate of Adam.
+        max_steps: as in :func:`alkd_jax.training.fit`; t_max of :func:`update_ratio`.
         **options: further options of :func:`alkd_jax.training.fit`.
 
+    Returns:
+        The trained model, whose inactive entries are 0.
+
     Raises:
-        ValueError: as :func:`alkd_jax.training.fit`; the density or the ratio is no share, ``every`` is below 1.
+        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
 
     Reference:
         Wang et al., Dynamic sparse learning: a novel paradigm for efficient recommendation, WSDM 2024.
     """
-    if not LEAST_RATIO <= initial_ratio <= 1.0:
-        raise ValueError(f"initial_ratio is {initial_ratio}; expected {LEAST_RATIO} to 1")
-    if every < 1:
-        raise ValueError(f"every is {every}; expected at least 1")
+    check_between(MIN_RATIO, 1, initial_ratio=initial_ratio)
+    check_at_least(1, every=every)
     _check_density(density)
     initial, optimizer = None, None
-    # At density 1 there is nowhere to move: every pruned entry would come back.
+    # At density 1 every pruned entry would be activated again.
     if density < 1.0:
-        initial = _thin(model, density, train.items.shape[1], training.seed_keys(key, seeds))
+        initial = _init_sparse_params(model, density, train.items.shape[1], training.seed_keys(key, seeds))
         optimizer = _optimizer(learning_rate, max_steps, every, initial_ratio, accumulate)
     return training.fit(
         key,
@@ -265,7 +293,7 @@ def distill(
         train,
         validation,
         seeds=seeds,
-        loss=in_batch_loss(model) if base is None else base,
+        loss=in_batch_loss(model) if loss is None else loss,
         initial=initial,
         optimizer=optimizer,
         learning_rate=learning_rate,

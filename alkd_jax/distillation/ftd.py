@@ -1,4 +1,4 @@
-"""Full topology distillation: the student's cosines between all entities of a batch follow the teacher's."""
+"""FTD, full topology distillation: the student's cosines between all entities of a batch match the teacher's."""
 
 import functools
 from typing import Any
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alkd_jax import training
-from alkd_jax.distillation.entities import Entities, batch_items, batch_sessions, draw_items, normalize, stack
-from alkd_jax.distillation.inputs import counted_rows, fit_with_distillation, noise_key, teacher_vectors
+from alkd_jax.distillation.entities import batch_entities, concatenate, normalize
+from alkd_jax.distillation.inputs import distillation_key, encode_teacher, fit_with_distillation, num_valid_rows
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss
 from alkd_jax.types import Batch, Sessions
@@ -20,17 +20,17 @@ def full_topology_loss(
 ) -> Float[Array, ""]:
     """``Σ_ij w_i w_j (cos(s_i, s_j) − cos(t_i, t_j))²`` over all ordered pairs.
 
-    Computed as ``‖ŜᵀWŜ‖² − 2 ‖ŜᵀWT̂‖² + ‖T̂ᵀWT̂‖²`` (Frobenius) with unit rows, which is the same and needs no
-    ``[N, N]`` array: ``N (D + T)²`` operations in place of ``N² (D + T)``. A sum of N² squares that cancel is exact to
-    about ``1e-7 N²``.
+    The sum is computed as ``‖ŜᵀWŜ‖² − 2 ‖ŜᵀWT̂‖² + ‖T̂ᵀWT̂‖²`` (Frobenius norms, rows of length 1). This is equal and
+    needs no ``[N, N]`` array: it takes ``N (D + T)²`` operations in place of ``N² (D + T)``. Since N² squares may
+    cancel, the absolute error is about ``1e-7 N²``.
 
     Args:
-        student: s, which learns.
-        teacher: t, which does not.
-        weight: w; default 1. With :func:`alkd_jax.distillation.entities.once` repeated entities count once.
+        student: s, the student's vectors, which are trained.
+        teacher: t, the teacher's vectors, which get no gradient.
+        weight: w; default 1. With :func:`alkd_jax.distillation.entities.inverse_counts` repeated entities count once.
 
     Returns:
-        The sum, not divided by anything.
+        The sum, which is not divided by the number of pairs.
 
     Reference:
         Kang et al., Topology distillation for recommender system, KDD 2021, eq. for FTD.
@@ -39,48 +39,29 @@ def full_topology_loss(
     s, t = normalize(student), normalize(jax.lax.stop_gradient(teacher))
     weighted_s, weighted_t = weight[:, None] * s, weight[:, None] * t
 
-    def square(left: Float[Array, "N A"], right: Float[Array, "N C"]) -> Float[Array, ""]:
+    def squared_norm(left: Float[Array, "N A"], right: Float[Array, "N C"]) -> Float[Array, ""]:
         return (jnp.matmul(left.T, right, precision=jax.lax.Precision.HIGHEST) ** 2).sum()
 
-    return square(s, weighted_s) - 2.0 * square(s, weighted_t) + square(t, weighted_t)
-
-
-def batch_entities(
-    model: Encoder, params: Params, batch: Batch, key: jax.Array, draw_key: jax.Array
-) -> tuple[Entities, Entities]:
-    """The batch's distinct sessions, and its distinct items: targets and as many uniform negatives together.
-
-    Args:
-        model: the student's backbone.
-        params: its parameters.
-        batch: ``batch.aside["distillation"]["teacher"]`` is the teacher.
-        key: for the student's dropout.
-        draw_key: for the negatives.
-    """
-    teacher, counted = batch.loss_inputs["distillation"]["teacher"], batch.weight > 0
-    drawn = draw_items(draw_key, model, len(counted))
-    items = batch_items(
-        model, params, jnp.concatenate([batch.target, drawn]), teacher, jnp.concatenate([counted, counted])
-    )
-    return batch_sessions(model, params, batch, teacher, key), items
+    return squared_norm(s, weighted_s) - 2.0 * squared_norm(s, weighted_t) + squared_norm(t, weighted_t)
 
 
 @functools.lru_cache(maxsize=64)
-def topology_term(model: Encoder) -> Loss:
+def topology_objective(model: Encoder) -> Loss:
     """:func:`full_topology_loss` of a batch's distinct sessions and items, divided by B.
 
-    ``batch.aside["distillation"]`` holds "teacher".
+    ``batch.loss_inputs["distillation"]`` holds "teacher".
 
     Args:
         model: the student's backbone.
     """
 
-    def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        entities = stack(*batch_entities(model, params, batch, key, noise_key(key)))
-        loss = full_topology_loss(entities.student, entities.teacher, weight=entities.weight)
-        return loss / counted_rows(batch)
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        teacher = batch.loss_inputs["distillation"]["teacher"]
+        entities = concatenate(*batch_entities(model, params, batch, teacher, key, distillation_key(key)))
+        total = full_topology_loss(entities.student, entities.teacher, weight=entities.weight)
+        return total / num_valid_rows(batch)
 
-    return term
+    return loss
 
 
 def distill(
@@ -94,26 +75,31 @@ def distill(
     weight: float = 0.001,
     **options: Any,
 ) -> training.FitResult:
-    """Trains a student whose vectors stand to each other at the angles of the teacher's.
+    """Trains a student so that the angles between its vectors match those between the teacher's.
 
-    The weight is the authors', for a sum over pairs divided by the batch size, as the base loss is a mean. The sum has
-    about ``(3 B)²`` terms, so its pull grows with the batch.
+    The default weight is the authors'. It belongs to a sum over pairs divided by the batch size, because the student's
+    own loss is a mean. The sum has about ``(3 B)²`` terms, so the strength of the distillation grows with the batch.
 
     Args:
-        key: consumed; the same key trains the plain student.
+        key: a JAX key; the function consumes it. The same key trains the plain student.
         model: the student's backbone.
-        teacher_model: the teacher's.
+        teacher_model: the teacher's backbone.
         teacher_params: its parameters, without a seed axis.
         train: the training sessions.
-        validation: sessions that decide when to stop.
-        weight: λ.
-        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        validation: the sessions that decide when training stops.
+        weight: λ, at least 0.
+        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
+            :func:`alkd_jax.training.fit`.
+
+    Returns:
+        The trained student.
 
     Raises:
-        ValueError: as :func:`alkd_jax.training.fit`; the weight is negative.
+        ValueError: the weight is negative, or as in :func:`alkd_jax.training.fit`.
 
     Reference:
         Kang et al., Topology distillation for recommender system, KDD 2021.
     """
-    guide = {"teacher": teacher_vectors(teacher_model, teacher_params, train), "weight": weight}
-    return fit_with_distillation(key, model, train, validation, topology_term(model), guide, **options)
+    distillation_inputs = {"teacher": encode_teacher(teacher_model, teacher_params, train), "weight": weight}
+    distillation_loss = topology_objective(model)
+    return fit_with_distillation(key, model, train, validation, distillation_loss, distillation_inputs, **options)

@@ -1,74 +1,78 @@
-"""Popularity strata for unbiased distillation: groups of items with like interaction totals, pairs drawn within."""
+"""Popularity strata for unbiased distillation: groups of items, and how many pairs are sampled from each group."""
 
 import numpy as np
 from jaxtyping import Int
 
+from alkd_jax.checks import check_at_least
 from alkd_jax.types import PAD, Sequences
 
 
-def item_counts(sequences: Sequences, num_items: int) -> Int[np.ndarray, " V"]:
-    """How often every item occurs in the training sessions, targets included; row 0, the padding, is 0."""
+def item_counts(sequences: Sequences, num_items: int) -> Int[np.ndarray, " V1"]:
+    """Counts how often every item occurs in the training sessions, targets included; padding, row 0, has count 0."""
     counts = np.bincount(np.asarray(sequences.items), minlength=num_items + 1)
     counts[PAD] = 0
     return counts
 
 
-def popularity_groups(counts: Int[np.ndarray, " V"], *, num_groups: int = 4) -> Int[np.ndarray, " V"]:
-    """Cuts the items, most popular first, into groups of about equal interaction totals.
+def popularity_groups(counts: Int[np.ndarray, " V1"], *, num_groups: int = 4) -> Int[np.ndarray, " V1"]:
+    """Divides the items, ordered by popularity, into groups with about equal numbers of interactions.
 
-    A group is closed before the item that would take it above A = total / G; an item above A is a group by itself. The
-    rest becomes a group of its own if it has more than A / 2, else it joins the one before; so there may be more or
-    fewer than G.
+    A group ends before the item that would raise its number of interactions above A = total / G; an item with more
+    than A is a group by itself. The last items form a group if they have more than A / 2, otherwise they join the group
+    before. The number of groups may therefore differ from G.
 
     Args:
-        counts: interactions of each item.
-        num_groups: G asked for, at least 1.
+        counts: number of interactions of each item.
+        num_groups: G, at least 1.
 
     Returns:
-        ``[V]`` int32 group, 0 the most popular; −1 for items without interactions.
+        ``[V1]`` int32 group, 0 the most popular; −1 for items without interactions.
 
     Raises:
-        ValueError: there are no interactions, or G is below 1.
+        ValueError: there are no interactions, or ``num_groups`` is below 1.
 
     Reference:
         Chen et al., Unbiased knowledge distillation for recommendation, WSDM 2023.
     """
-    if num_groups < 1:
-        raise ValueError(f"num_groups is {num_groups}; expected at least 1")
+    check_at_least(1, num_groups=num_groups)
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] > 0]
     if not len(order):
-        raise ValueError("no item has interactions; expected at least one")
+        raise ValueError("counts is 0 for every item; expected an item with interactions")
     limit = counts.sum() / num_groups
     groups = np.full(len(counts), -1, np.int32)
-    number, held = 0, 0
+    group, group_total = 0, 0
     for item in order:
-        if held and held + counts[item] > limit:
-            number, held = number + 1, 0
-        groups[item] = number
-        held += counts[item]
-    if number and held <= limit / 2:
-        groups[groups == number] = number - 1
+        if group_total and group_total + counts[item] > limit:
+            group, group_total = group + 1, 0
+        groups[item] = group
+        group_total += counts[item]
+    if group and group_total <= limit / 2:
+        groups[groups == group] = group - 1
     return groups
 
 
-def pair_budget(
-    counts: Int[np.ndarray, " V"], groups: Int[np.ndarray, " V"], *, num_pairs: int = 30, gamma: float = 0.0
+def allocate_pairs(
+    counts: Int[np.ndarray, " V1"], groups: Int[np.ndarray, " V1"], *, num_pairs: int = 30, gamma: float = 0.0
 ) -> tuple[int, ...]:
-    """How many pairs a session draws from each group.
+    """Computes how many pairs are sampled from each group for a session.
 
-    ``M_g = round(M w_g^γ / Σ w^γ)``, at least M together, where ``w_g = max r + min r − r_g``, r the mean popularity,
-    normalised, rounded to two places, at least 0.1. Rounding halves to even, four groups share 30 as 8 each.
+    ``M_g = round(M w_g^γ / Σ w^γ)``, at least M in all, where ``w_g = max r + min r − r_g``, r the mean popularity; w
+    is normalized, rounded to two decimals, and raised to at least 0.1. Halves are rounded to even numbers: four groups
+    share 30 pairs as 8 each.
 
     Args:
-        counts: interactions of each item.
+        counts: number of interactions of each item.
         groups: from :func:`popularity_groups`.
         num_pairs: M.
-        gamma: 0 shares evenly, as the authors do; above 0 favours the unpopular.
+        gamma: γ; 0 gives equal shares, as in the authors' code; above 0 unpopular groups get more pairs.
+
+    Returns:
+        The number of pairs of each group.
     """
     mean = np.array([counts[groups == group].mean() for group in range(groups.max() + 1)])
-    favour = mean.max() + mean.min() - mean
-    favour = np.maximum(np.round(favour / favour.sum(), 2), 0.1) ** gamma
-    budget = [round(num_pairs * share) for share in (favour / favour.sum()).tolist()]
-    short = max(0, num_pairs - sum(budget))
-    return tuple(number + (place < short) for place, number in enumerate(budget))
+    preference = mean.max() + mean.min() - mean
+    preference = np.maximum(np.round(preference / preference.sum(), 2), 0.1) ** gamma
+    pairs_per_group = [round(num_pairs * share) for share in (preference / preference.sum()).tolist()]
+    shortfall = max(0, num_pairs - sum(pairs_per_group))
+    return tuple(number + (group < shortfall) for group, number in enumerate(pairs_per_group))

@@ -1,16 +1,25 @@
-"""Ranking distillation: the head of the teacher's list joins the label as positives, by position and by need."""
+"""RD, ranking distillation: the first items of the teacher's list are further positives beside the label.
+
+Their weights fall with the position, and are 0 where the student already ranks an item as the teacher does.
+"""
 
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
-from alkd_jax.distillation.entities import draw_items
-from alkd_jax.distillation.inputs import fit_with_distillation, noise_key, teacher_vectors, top_lists, whole_sessions
+from alkd_jax.checks import check_at_least
+from alkd_jax.distillation.entities import sample_items
+from alkd_jax.distillation.inputs import (
+    all_session_items,
+    distillation_key,
+    encode_teacher,
+    fit_with_distillation,
+    teacher_lists,
+)
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import Loss, encode
@@ -22,59 +31,66 @@ def static_weights(length: int, *, sharpness: Float[Array, ""] | float = 1.0) ->
     """``a_r = exp(−r / λ) / Σ``, r = 1..K.
 
     Args:
-        length: K.
-        sharpness: λ; the smaller, the more the first position has.
+        length: K, the length of a list.
+        sharpness: λ, positive; the smaller it is, the larger the share of the first position.
+
+    Returns:
+        ``[K]`` weights that sum to 1.
     """
     return jax.nn.softmax(-jnp.arange(1, length + 1) / sharpness)
 
 
 def dynamic_weights(
-    listed: Float[Array, "B K"], sampled: Float[Array, "B C"], *, num_items: int, mu: Float[Array, ""] | float = 0.1
+    list_scores: Float[Array, "B K"],
+    sampled_scores: Float[Array, "B C"],
+    *,
+    num_items: int,
+    mu: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, "B K"]:
-    """``max(0, tanh(μ (R_r − (r − 1))))``: what the student already ranks where the teacher does weighs nothing.
+    """``d_r = max(0, tanh(μ (R_r − (r − 1))))``: 0 for an item that the student already ranks as high as the teacher.
 
-    R_r = ``⌊(V − 1) n_r / C⌋`` estimates an item's rank in the student from the n_r of C random items above it.
+    ``R_r = ⌊(V − 1) n_r / C⌋`` estimates the item's rank in the student; n_r of C random items have a higher score.
 
     Args:
-        listed: the student's scores of the list, best position first.
-        sampled: its scores of items drawn uniformly.
+        list_scores: the student's scores of the list's items, first position first.
+        sampled_scores: the student's scores of uniformly sampled items.
         num_items: V.
-        mu: μ.
+        mu: μ, positive.
 
     Returns:
-        Weights in [0, 1), without gradient.
+        ``[B, K]`` weights in [0, 1), without gradient.
     """
-    above = (sampled[:, None, :] > listed[:, :, None]).sum(-1)
-    rank = (num_items - 1) * above // sampled.shape[1]
-    return jnp.maximum(0.0, jnp.tanh(mu * (rank - jnp.arange(listed.shape[1])[None])))
+    num_above = (sampled_scores[:, None, :] > list_scores[:, :, None]).sum(-1)
+    rank = (num_items - 1) * num_above // sampled_scores.shape[1]
+    return jnp.maximum(0.0, jnp.tanh(mu * (rank - jnp.arange(list_scores.shape[1])[None])))
 
 
 def list_loss(
-    listed: Float[Array, "B K"],
+    list_scores: Float[Array, "B K"],
     position_weight: Float[Array, "B K"],
     *,
     where: Bool[Array, "B K"] | None = None,
     weight: Float[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """``−mean_b Σ_r w_br log σ(s_br)``; weights are not made to sum to 1, so all may be 0.
+    """``−mean_b Σ_r w_br log σ(s_br)``; the weights of a list are not normalized, so all of them may be 0.
 
     Args:
-        listed: the student's scores of the list.
-        position_weight: w, which has no gradient.
-        where: which positions hold an item.
-        weight: of the rows; 0 takes one out.
+        list_scores: s, the student's scores of the list's items.
+        position_weight: w, which gets no gradient.
+        where: True at positions that hold an item; default all.
+        weight: weights of the rows in the mean; default 1.
 
     Reference:
         Tang and Wang, Ranking distillation: learning compact ranking models with high performance, KDD 2018.
     """
     position_weight = jax.lax.stop_gradient(position_weight)
-    terms = position_weight * jax.nn.softplus(-listed)
+    terms = position_weight * jax.nn.softplus(-list_scores)
     return weighted_mean((terms if where is None else jnp.where(where, terms, 0.0)).sum(-1), weight)
 
 
 def final_weights(
-    listed: Float[Array, "B K"],
-    sampled: Float[Array, "B C"],
+    list_scores: Float[Array, "B K"],
+    sampled_scores: Float[Array, "B C"],
     *,
     step: Int[Array, ""] | int,
     dynamic_from: Float[Array, ""] | float,
@@ -82,38 +98,50 @@ def final_weights(
     sharpness: Float[Array, ""] | float = 1.0,
     mu: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, "B K"]:
-    """``a_r``, and from step ``dynamic_from`` on ``a_r d_r``."""
-    static = jnp.broadcast_to(static_weights(listed.shape[1], sharpness=sharpness)[None], listed.shape)
-    needed = dynamic_weights(listed, sampled, num_items=num_items, mu=mu)
-    return jnp.where(step >= dynamic_from, static * needed, static)
+    """``a_r`` before step ``dynamic_from``, ``a_r d_r`` from then on.
+
+    Args:
+        list_scores: the student's scores of the list's items.
+        sampled_scores: the student's scores of uniformly sampled items.
+        step: number of steps taken.
+        dynamic_from: the first step with dynamic weights.
+        num_items: V.
+        sharpness: see :func:`static_weights`.
+        mu: see :func:`dynamic_weights`.
+    """
+    static = jnp.broadcast_to(static_weights(list_scores.shape[1], sharpness=sharpness)[None], list_scores.shape)
+    dynamic = dynamic_weights(list_scores, sampled_scores, num_items=num_items, mu=mu)
+    return jnp.where(step >= dynamic_from, static * dynamic, static)
 
 
 @functools.lru_cache(maxsize=64)
-def list_term(model: Encoder, *, num_sampled: int = 100) -> Loss:
+def list_objective(model: Encoder, *, num_sampled: int = 100) -> Loss:
     """:func:`list_loss` of the teacher's lists.
 
-    ``batch.aside["distillation"]`` holds "lists" ``[N, K]`` by training session, 0 after the last, "dynamic_from",
-    "sharpness" and "mu".
+    ``batch.loss_inputs["distillation"]`` holds "lists" ``[N, K]``, a row for each training session, 0 in short lists;
+    "dynamic_from", "sharpness" and "mu".
 
     Args:
         model: the student's backbone.
-        num_sampled: C, uniform items by which a rank in the student is estimated.
+        num_sampled: C, the number of uniformly sampled items that estimate a rank in the student.
     """
 
-    def term(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        guide = batch.loss_inputs["distillation"]
-        lists = guide["lists"][batch.session]
-        rows = lists.shape[0]
-        drawn = draw_items(noise_key(key), model, rows * num_sampled).reshape(rows, num_sampled)
-        vectors, table = encode(model, params, batch, key), model.apply(params, method="item_embeddings")
-        listed, sampled = (
-            jnp.einsum("bd,bcd->bc", vectors, lookup.embedding_lookup(table, items)) for items in (lists, drawn)
+    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        distillation_inputs = batch.loss_inputs["distillation"]
+        lists = distillation_inputs["lists"][batch.session]
+        num_rows = lists.shape[0]
+        sampled_items = sample_items(distillation_key(key), model, num_rows * num_sampled).reshape(
+            num_rows, num_sampled
         )
-        settings = {name: guide[name] for name in ("dynamic_from", "sharpness", "mu")}
-        weights = final_weights(listed, sampled, step=batch.step, num_items=model.num_items, **settings)
-        return list_loss(listed, weights, where=lists != PAD, weight=batch.weight)
+        vectors, table = encode(model, params, batch, key), model.apply(params, method="item_embeddings")
+        list_scores, sampled_scores = (
+            jnp.einsum("bd,bcd->bc", vectors, lookup.embedding_lookup(table, items)) for items in (lists, sampled_items)
+        )
+        settings = {name: distillation_inputs[name] for name in ("dynamic_from", "sharpness", "mu")}
+        weights = final_weights(list_scores, sampled_scores, step=batch.step, num_items=model.num_items, **settings)
+        return list_loss(list_scores, weights, where=lists != PAD, weight=batch.weight)
 
-    return term
+    return loss
 
 
 def distill(
@@ -133,36 +161,43 @@ def distill(
     sequences: Sequences | None = None,
     **options: Any,
 ) -> training.FitResult:
-    """Trains a student that takes the head of the teacher's list for positives too.
+    """Trains a student with the top of the teacher's list as further positives.
 
     Args:
-        key: consumed; the same key trains the plain student.
+        key: a JAX key; the function consumes it. The same key trains the plain student.
         model: the student's backbone.
-        teacher_model: the teacher's.
+        teacher_model: the teacher's backbone.
         teacher_params: its parameters, without a seed axis.
         train: the training sessions.
-        validation: sessions that decide when to stop.
-        weight: α.
-        length: K, of the teacher's lists, which hold nothing of the session, target included.
+        validation: the sessions that decide when training stops.
+        weight: α, at least 0.
+        length: K, the length of the teacher's lists; they hold neither inputs nor target of their session.
         sharpness: λ of :func:`static_weights`.
         mu: μ of :func:`dynamic_weights`.
-        dynamic_from: step from which the dynamic weight counts; the authors' ten epochs are about 100 steps here.
+        dynamic_from: the first step with dynamic weights; the authors' ten epochs are about 100 steps here.
         num_sampled: C of :func:`dynamic_weights`.
-        sequences: the training sessions uncut, for what to leave out; by default as much of them as ``train`` holds.
-        **options: ``base`` and ``loss_inputs`` of the student's own loss; options of :func:`alkd_jax.training.fit`.
+        sequences: the training sessions at full length, whose items the lists leave out; by default the items that
+            ``train`` holds.
+        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
+            :func:`alkd_jax.training.fit`.
+
+    Returns:
+        The trained student.
 
     Raises:
-        ValueError: as :func:`alkd_jax.training.fit`; the weight is negative, a size is below 1.
+        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
 
     Reference:
         Tang and Wang, Ranking distillation: learning compact ranking models with high performance, KDD 2018.
     """
-    for name, size in (("length", length), ("num_sampled", num_sampled)):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; expected at least 1")
-    teacher = teacher_vectors(teacher_model, teacher_params, train)
-    lists = np.maximum(top_lists(teacher, length, whole_sessions(train, sequences)), PAD)
-    guide = {"lists": lists, "weight": weight, "sharpness": sharpness, "mu": mu, "dynamic_from": dynamic_from}
-    return fit_with_distillation(
-        key, model, train, validation, list_term(model, num_sampled=num_sampled), guide, **options
-    )
+    check_at_least(1, length=length, num_sampled=num_sampled)
+    teacher = encode_teacher(teacher_model, teacher_params, train)
+    distillation_inputs = {
+        "lists": teacher_lists(teacher, length, all_session_items(train, sequences)),
+        "weight": weight,
+        "sharpness": sharpness,
+        "mu": mu,
+        "dynamic_from": dynamic_from,
+    }
+    distillation_loss = list_objective(model, num_sampled=num_sampled)
+    return fit_with_distillation(key, model, train, validation, distillation_loss, distillation_inputs, **options)

@@ -1,4 +1,4 @@
-"""Soft labels from counting: what a training-free recommender says of an example whose session it has not seen."""
+"""Soft labels from training-free recommenders: each example is scored by counts that leave its own session out."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from alkd_jax.training.examples import Positions
 from alkd_jax.types import Sequences, Sessions
 
 
-def counted_labels(
+def held_out_labels(
     score_function: baselines.Scorer,
     sequences: Sequences,
     num_items: int,
@@ -19,44 +19,40 @@ def counted_labels(
     k: int = 50,
     folds: int = 10,
 ) -> tuple[Int[np.ndarray, "E K"], Float[np.ndarray, "E K"]]:
-    """Lists the k best items for the input of every example, by counts of other sessions only, with their scores.
+    """Lists the k best items for the input of every example, with their scores, as soft labels.
 
-    An example of session n is scored by the counts of the sessions m with ``m mod folds ≠ n mod folds``, so that the
-    labels say what the method would say of a session it has not seen.
+    An example of session n is scored by the counts of the sessions m with ``m mod folds ≠ n mod folds``. The labels
+    are therefore what the method predicts for an unseen session.
 
     Args:
         score_function: a method of :mod:`alkd_jax.baselines`.
-        sequences: whole training sessions, N of them.
+        sequences: the training sessions at full length, N of them.
         num_items: V.
-        examples: which item of which session is to be predicted.
-        k: list length, at least 1.
-        folds: 2 to N.
+        examples: E examples; each names the session and the position of its target.
+        k: K, the length of the lists, at least 1.
+        folds: number of folds, in ``2..N``.
 
     Returns:
-        Items, 0 where fewer remain, and their scores, all at least 0: ``batch.aside``'s "list_items" and "list_gain".
+        ``[E, K]`` items, 0 in short lists, and ``[E, K]`` their scores, at least 0: the "list_items" and "list_gain" of
+        :func:`alkd_jax.objectives.distilled_softmax`.
 
     Raises:
-        ValueError: folds is outside ``2..N``, or as in :func:`alkd_jax.baselines.top_k`.
+        ValueError: ``folds`` is outside ``2..N``, or as in :func:`alkd_jax.baselines.top_k`.
     """
-    if not 2 <= folds <= len(sequences):
-        raise ValueError(f"folds is {folds}; expected in 2..{len(sequences)}")
     session = np.asarray(examples.session)
-    lengths, whole = np.diff(np.asarray(sequences.offsets)), np.asarray(sequences.items)
-    items = np.zeros((len(session), k), np.int32)
-    gain = np.zeros((len(session), k), np.float32)
-    for part in range(folds):
-        others = np.arange(len(sequences)) % folds != part
-        offsets = np.concatenate([[0], np.cumsum(lengths[others])])
-        counts = baselines.count(Sequences(items=whole[np.repeat(others, lengths)], offsets=offsets), num_items)
-        rows = np.flatnonzero(session % folds == part)
+    list_items = np.zeros((len(session), k), np.int32)
+    list_gain = np.zeros((len(session), k), np.float32)
+    for counts, held_out in baselines.held_out_folds(sequences, num_items, folds=folds):
+        rows = np.flatnonzero(np.isin(session, held_out))
         if len(rows):
-            items[rows], scores = baselines.top_k(score_function, counts, inputs(examples, sequences, rows), k)
-            gain[rows] = np.maximum(scores, 0.0)
-    return items, gain
+            sessions = _example_sessions(examples, sequences, rows)
+            list_items[rows], scores = baselines.top_k(score_function, counts, sessions, k)
+            list_gain[rows] = np.maximum(scores, 0.0)
+    return list_items, list_gain
 
 
-def inputs(examples: Positions, sequences: Sequences, rows: Int[np.ndarray, " B"]) -> Sessions:
-    """The inputs and targets of these examples as sessions, on the host."""
+def _example_sessions(examples: Positions, sequences: Sequences, rows: Int[np.ndarray, " B"]) -> Sessions:
+    """Returns the inputs and targets of some examples as sessions, on the host."""
     batch = examples.take(jnp.asarray(rows), sequences)
     items, mask, target = jax.device_get((batch.items, batch.mask, batch.target))
     return Sessions(items=items, mask=mask, target=target, session_id=np.asarray(rows, np.int32))

@@ -1,106 +1,111 @@
-"""Rows of the search that ask what lists add: a language model's, others in their place, an ensemble's."""
+"""Rows of `experiments.best` that measure what lists add: a language model's lists, and others in their place."""
 
 import dataclasses
-from typing import Any
 
-import jax
 import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import baselines
-from alkd_jax.distillation.item_rules.recipe import Recipe
+from alkd_jax.data.readers import registry
+from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.llm.teachers import replay
 
-from .best_rows import Row, taught
-from .sources import Source, parse_source
+from .best_rows import Row, rules_row
 
-LISTED = "with 500 LLM lists"
+LLM_LISTS = "with 500 LLM lists"
+"""Name of the row with the LLM's lists for the sessions of the authors' selection."""
 LIST_WEIGHT = 3.0
-"""Weight of a list in the rows that ask about lists, where the recipe itself reads none."""
+"""Weight of a list in these rows if the recipe reads no lists."""
 
 
-def rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
-    """The recipe with lists for the 500 sessions that the authors' selection names, and with others in their place.
+def list_rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
+    """Makes the rows of the recipe with lists, for the authors' selection of 500 sessions and for others.
+
+    Args:
+        data: source of the dataset.
+        dataset: the dataset.
+        recipe: the recipe.
 
     Raises:
-        ValueError: there are no recorded lists.
+        ValueError: the source has no recorded lists.
     """
-    source = parse_source(data)
+    source = registry.parse_source(data)
     if source.kind != "released":
-        raise ValueError("--rows lists needs --data released:PATH:NAME, which has recorded lists")
-    recorded, chosen = authors_lists(source, dataset)
-    llm = replay.replay(recorded, chosen)[0]
+        raise ValueError(f"--data is {data}; expected released:PATH:NAME, whose recorded lists --rows lists needs")
+    recorded, selected = released_lists(source, dataset)
+    llm = replay.lookup_rankings(recorded, selected)[0]
     recipe = dataclasses.replace(recipe, lists=recipe.lists or LIST_WEIGHT)
-    found = [
-        taught(name, recipe, rankings=lists, test=True, compared=True)
-        for name, lists in {LISTED: llm, **in_their_place(dataset, llm)}.items()
+    rows = [
+        rules_row(name, recipe, rankings=rankings, test=True, compared=True)
+        for name, rankings in {LLM_LISTS: llm, **control_lists(dataset, llm)}.items()
     ]
-    raw, _ = alkd.data.load_released_rankings(source.path, source.name, repair=False, dataset=dataset)
-    raw = replay.replay(raw, chosen)[0]
-    as_they_came = alkd.Rankings(raw.session_id, raw.items[:, :25], raw.mask[:, :25])
-    counted = agreement(dataset, llm)
-    found += [
-        taught("with the LLM lists that hold the next item", recipe, rankings=taken(llm, holds_next(dataset, llm))),
-        taught("with 500 LLM lists as they came", recipe, rankings=as_they_came),
-        taught("with 500 LLM lists, the more they agree with counts", recipe, rankings=llm, confidence=counted),
-        taught("with 500 LLM lists where counts are thinnest", recipe, rankings=thinnest(dataset, recorded, 500)),
-        taught("with every recorded LLM list", recipe, rankings=recorded),
+    unrepaired, _ = alkd.data.load_released_rankings(source.path, source.name, repair=False, dataset=dataset)
+    unrepaired = replay.lookup_rankings(unrepaired, selected)[0]
+    unrepaired = alkd.Rankings(unrepaired.session_id, unrepaired.items[:, :25], unrepaired.mask[:, :25])
+    with_target, rare = llm.take(holds_target(dataset, llm)), lists_of_rare_items(dataset, recorded, 500)
+    trust = agreement(dataset, llm)
+    rows += [
+        rules_row("with the LLM lists that hold the next item", recipe, rankings=with_target),
+        rules_row("with 500 unrepaired LLM lists", recipe, rankings=unrepaired),
+        rules_row("with 500 LLM lists weighted by agreement with counts", recipe, rankings=llm, confidence=trust),
+        rules_row("with 500 LLM lists for sessions with the rarest items", recipe, rankings=rare),
+        rules_row("with every recorded LLM list", recipe, rankings=recorded),
     ]
-    drawn = np.random.default_rng(1).permutation(len(recorded))
+    order = np.random.default_rng(1).permutation(len(recorded))
     for num in (50, 1500):
-        found.append(taught(f"with {num:,} LLM lists", recipe, rankings=taken(recorded, drawn[:num])))
+        rows.append(rules_row(f"with {num:,} LLM lists", recipe, rankings=recorded.take(order[:num])))
     for weight in (1.0, 10.0):
         if weight != recipe.lists:
-            more = dataclasses.replace(recipe, lists=weight)
-            found.append(taught(f"{LISTED}, weight {weight:g}", more, rankings=llm))
-    return found
+            reweighted = dataclasses.replace(recipe, lists=weight)
+            rows.append(rules_row(f"{LLM_LISTS}, weight {weight:g}", reweighted, rankings=llm))
+    return rows
 
 
-def authors_lists(source: Source, dataset: alkd.Dataset) -> tuple[alkd.Rankings, np.ndarray]:
-    """All recorded lists, repaired, and the 500 sessions that the authors' selection asks about."""
+def released_lists(source: registry.Source, dataset: alkd.Dataset) -> tuple[alkd.Rankings, np.ndarray]:
+    """Reads all recorded lists, repaired, and the ids of the 500 sessions of the authors' selection."""
     recorded, _ = alkd.data.load_released_rankings(source.path, source.name, dataset=dataset)
     return recorded, alkd.data.load_released_selection(source.path, source.name, "ALKDRec", dataset=dataset)[:500]
 
 
-def in_their_place(dataset: alkd.Dataset, llm: alkd.Rankings) -> dict[str, alkd.Rankings]:
-    """The same lists handed to the wrong sessions, and co-occurrence lists for the same sessions."""
+def control_lists(dataset: alkd.Dataset, llm: alkd.Rankings) -> dict[str, alkd.Rankings]:
+    """Returns row name → lists for the same sessions: the LLM's permuted among them, and co-occurrence lists."""
     order = np.random.default_rng(0).permutation(len(llm))
-    counted = baselines.held_out_lists(
+    cooccurrence = baselines.held_out_lists(
         baselines.co_occurrence, dataset.train_sequences, dataset.num_items, dataset.train, 25
     )
     return {
         "with 500 shuffled LLM lists": alkd.Rankings(llm.session_id, llm.items[order], llm.mask[order]),
-        "with 500 co-occurrence lists": taken(counted, np.isin(counted.session_id, llm.session_id)),
+        "with 500 co-occurrence lists": cooccurrence.take(np.isin(cooccurrence.session_id, llm.session_id)),
     }
 
 
-def holds_next(dataset: alkd.Dataset, lists: alkd.Rankings) -> np.ndarray:
-    """Which of the lists hold their session's next item."""
-    wanted = np.asarray(dataset.train.target)[dataset.train.rows_of(lists.session_id)]
-    return np.asarray((lists.items == wanted[:, None]).any(1))
+def holds_target(dataset: alkd.Dataset, rankings: alkd.Rankings) -> np.ndarray:
+    """Returns a mask ``[M]`` of the lists that hold their session's next item."""
+    target = np.asarray(dataset.train.target)[dataset.train.rows_of(rankings.session_id)]
+    return np.asarray((rankings.items == target[:, None]).any(1))
 
 
-def agreement(dataset: alkd.Dataset, lists: alkd.Rankings) -> np.ndarray:
-    """How much of each list the sequential rules of all other sessions list too; 1 on average."""
-    everyone = baselines.held_out_lists(
+def agreement(dataset: alkd.Dataset, rankings: alkd.Rankings) -> np.ndarray:
+    """Computes the share of each list that sequential rules, counted in other sessions, also list; scaled to mean 1."""
+    rule_rankings = baselines.held_out_lists(
         baselines.sequential_rules, dataset.train_sequences, dataset.num_items, dataset.train, 50
     )
-    counted = everyone.items[dataset.train.rows_of(lists.session_id)]
-    shared = np.array(
-        [np.isin(row[on], known).mean() for row, on, known in zip(lists.items, lists.mask, counted, strict=True)]
-    )
-    return shared / shared.mean()
+    rule_items = rule_rankings.items[dataset.train.rows_of(rankings.session_id)]
+    pairs = zip(rankings.items, rankings.mask, rule_items, strict=True)
+    share = np.array([np.isin(items[mask], others).mean() for items, mask, others in pairs])
+    return share / share.mean()
 
 
-def thinnest(dataset: alkd.Dataset, lists: alkd.Rankings, num: int) -> alkd.Rankings:
-    """The lists of the sessions of whose items the training sessions say least: there a list should be worth most."""
-    counts = baselines.count(dataset.train_sequences, dataset.num_items)
-    says = np.asarray(counts.followers.sum(1)).ravel()
-    known = (np.log1p(says[dataset.train.items]) * dataset.train.mask).sum(1) / dataset.train.mask.sum(1)
-    order = np.argsort(known[dataset.train.rows_of(lists.session_id)], kind="stable")
-    return taken(lists, order[:num])
+def lists_of_rare_items(dataset: alkd.Dataset, rankings: alkd.Rankings, num: int) -> alkd.Rankings:
+    """Selects the lists of the sessions whose items have the smallest counts, where a list should add most.
 
-
-def taken(tree: Any, rows: np.ndarray) -> Any:
-    """These rows of sessions or lists."""
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
+    Args:
+        dataset: the dataset.
+        rankings: lists for training sessions.
+        num: number of lists to select.
+    """
+    counts, train = baselines.count(dataset.train_sequences, dataset.num_items), dataset.train
+    item_counts = np.asarray(counts.followers.sum(1)).ravel()
+    mean_log_count = (np.log1p(item_counts[train.items]) * train.mask).sum(1) / train.mask.sum(1)
+    order = np.argsort(mean_log_count[train.rows_of(rankings.session_id)], kind="stable")
+    return rankings.take(order[:num])

@@ -1,4 +1,4 @@
-"""The rows of the search for the strongest student: what a row is, the recipe, and the recipe with one part changed."""
+"""Rows of `experiments.best`: what a row is, students trained on rules, and the recipe with one part changed."""
 
 import dataclasses
 import functools
@@ -11,8 +11,8 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import training
-from alkd_jax.distillation.item_rules import recipe as best
-from alkd_jax.distillation.item_rules.recipe import Recipe
+from alkd_jax.distillation import item_rules
+from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.models import Encoder
 
 from . import distill_methods
@@ -22,15 +22,15 @@ Train: TypeAlias = Callable[..., tuple[Any, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One kind of student.
+    """One row of the table: a way to train a student.
 
     Attributes:
-        name: as shown.
-        train: ``train(key, dataset, seeds=…, progress=…)``.
-        identity: what decides the outcome, plain JSON values.
-        test: whether it is reported on test.
-        compared: whether it is tested for significance against the recipe.
-        dataset: whose sessions it is evaluated on, where not on those asked about.
+        name: the row's name in tables.
+        train: function ``train(key, dataset, seeds=…, progress=…)``, which returns backbone and trained student.
+        identity: everything that decides the result, plain JSON values; a stored row with another one is replaced.
+        test: whether the row is also reported on the test sessions.
+        compared: whether the row is tested for significance against the recipe.
+        dataset: the dataset whose sessions evaluate the row; None for the one that trains it.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """The name as a file's."""
+        """The row's name in file names."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
-def taught(
+def rules_row(
     name: str,
     recipe: Recipe,
     *,
@@ -57,9 +57,22 @@ def taught(
     compared: bool = False,
     **options: Any,
 ) -> Row:
-    """A student taught item by item; `options` are those of :func:`alkd_jax.distillation.item_rules.targets.teach`."""
-    train = functools.partial(best.train, preset=recipe, dim=dim, rankings=rankings, confidence=confidence, **options)
-    lists = "" if rankings is None else distill_methods.digest(rankings)
+    """Makes the row of a student that is trained on item-to-item rules.
+
+    Args:
+        name: the row's name.
+        recipe: options of the student.
+        dim: width of each table.
+        rankings: a teacher's lists, where the recipe reads lists.
+        confidence: the weight of each list.
+        test: as in `Row`.
+        compared: as in `Row`.
+        **options: options of :func:`alkd_jax.distillation.item_rules.fit_rule_targets`.
+    """
+    train = functools.partial(
+        item_rules.train, preset=recipe, dim=dim, rankings=rankings, confidence=confidence, **options
+    )
+    lists = "" if rankings is None else distill_methods.digest_of(rankings)
     identity: dict[str, Any] = {"recipe": dataclasses.asdict(recipe), "dim": dim, "lists": lists}
     if options:
         identity["options"] = options
@@ -68,52 +81,58 @@ def taught(
     return Row(name, train, identity, test, compared)
 
 
-def ablation(recipe: Recipe) -> list[Row]:
-    """The recipe with one part changed."""
+def ablation_rows(recipe: Recipe) -> list[Row]:
+    """Makes the rows of the recipe with one part changed."""
     changes: dict[str, dict[str, Any]] = {
         "separate tables": {"shared": False},
-        "all items of a session alike": {"recency": 1.0},
-        "only what comes after": {"backward": 0.0},
-        "before as much as after": {"backward": 1.0},
+        "all items of a session weighted equally": {"recency": 1.0},
+        "forward rules only": {"backward": 0.0},
+        "backward rules weighted as forward rules": {"backward": 1.0},
         "adjacent items only": {"decay": 0.01},
-        "far apart as much as adjacent": {"decay": 0.99},
+        "distant items weighted as adjacent ones": {"decay": 0.99},
         "no titles": {"titles": 0.0},
         "more titles": {"titles": max(0.5, 2 * recipe.titles)},
-        "rules as counted": {"power": 1.0},
-        "rules sharper": {"power": 3.0},
-        "frequent items say as much": {"damping": 0.0},
-        "16 places": {"places": 16},
+        "rules not sharpened": {"power": 1.0},
+        "rules sharpened more": {"power": 3.0},
+        "frequent items not damped": {"damping": 0.0},
+        "16 rules an item": {"places": 16},
         "half the steps": {"max_steps": recipe.max_steps // 2},
         "twice the steps": {"max_steps": 2 * recipe.max_steps},
     }
-    made = {name: dataclasses.replace(recipe, **change) for name, change in changes.items()}
-    settings: dict[str, dict[str, Any]] = {
+    recipes = {name: dataclasses.replace(recipe, **change) for name, change in changes.items()}
+    training_options: dict[str, dict[str, Any]] = {
         "cosines in place of products": {"length": 1.5},
         "label smoothing": {"smoothing": 0.1},
         "no item biases": {"frozen": ["input_bias", "output_bias"]},
     }
-    found = [taught(name, changed) for name, changed in made.items() if changed != recipe]
-    found += [taught(name, recipe, **options) for name, options in settings.items()]
+    rows = [rules_row(name, changed) for name, changed in recipes.items() if changed != recipe]
+    rows += [rules_row(name, recipe, **options) for name, options in training_options.items()]
     identity = {"recipe": dataclasses.asdict(recipe), "sharpness": SHARPNESS}
-    return [*found, Row("the loudest item speaks", functools.partial(max_pooling, recipe=recipe), identity)]
+    return [*rows, Row("maximum over items in place of sum", functools.partial(max_pooling, recipe=recipe), identity)]
 
 
 SHARPNESS = 16.0
-"""Times which scores are pooled to stand for a maximum: ``log Σ exp(16 s) / 16`` is at most log(10) / 16 above it."""
+"""Factor of the scores before they are pooled: ``log Σ exp(16 s) / 16`` exceeds the maximum by at most log(10) / 16."""
 
 
 def max_pooling(
     key: jax.Array, dataset: alkd.Dataset, *, recipe: Recipe, **options: Any
 ) -> tuple[Encoder, training.FitResult]:
-    """The recipe's student scored by its sessions' maximum in place of their sum.
+    """Trains the recipe's student, and scores a session by the maximum over its items in place of the sum.
 
-    Teaching is by items alone, so nothing but the scoring differs. Scores times a large number are pooled:
-    that ranks as their maximum does.
+    Sessions of one item train the student, so only the scoring differs. The scores are multiplied by a large number
+    before they are pooled, which ranks items as the maximum does.
+
+    Args:
+        key: a JAX key; the function consumes it.
+        dataset: as in :func:`alkd_jax.distillation.item_rules.train`.
+        recipe: the recipe.
+        **options: further options of :func:`alkd_jax.distillation.item_rules.train`.
     """
-    model, fitted = best.train(key, dataset, preset=recipe, **options)
-    own = dict(fitted.params["params"])
-    scaled = ["input_bias", "output_bias", "meeting_kernel" if recipe.shared else "output_embedding"]
-    own |= {name: SHARPNESS * own[name] for name in scaled}
-    sharp = dataclasses.replace(recipe, recency=recipe.recency**SHARPNESS)
-    model = best.student(sharp, num_items=dataset.num_items, dim=model.dim)
-    return model, dataclasses.replace(fitted, params={"params": own})
+    model, fitted = item_rules.train(key, dataset, preset=recipe, **options)
+    params = dict(fitted.params["params"])
+    scaled = ["input_bias", "output_bias", "interaction_kernel" if recipe.shared else "output_embedding"]
+    params |= {name: SHARPNESS * params[name] for name in scaled}
+    sharp_recipe = dataclasses.replace(recipe, recency=recipe.recency**SHARPNESS)
+    model = item_rules.create_student(sharp_recipe, num_items=dataset.num_items, dim=model.dim)
+    return model, dataclasses.replace(fitted, params={"params": params})

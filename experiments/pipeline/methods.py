@@ -1,28 +1,28 @@
-"""What every method is called, what it learns from, and how each backbone is trained."""
+"""The methods by name: what each of them learns from, and which names stand for several methods."""
 
 from collections.abc import Mapping
 
 SELECTIONS = ("Random", "ALKDRec", "RAD-BC", "Easiest", "Hardest")
-"""Ways to choose the sessions an LLM is asked about; the student is then distilled from its lists."""
+"""Ways to select the sessions that the LLM ranks; the student is distilled from the lists of these sessions."""
 
 BASELINES = ("DE", "FTD", "HTD", "unKD", "DSL", "DLLM2Rec", "RD")
-"""Distillation from the conventional teacher (DSL: none, DLLM2Rec: lists of the randomly chosen sessions)."""
+"""Methods that distill the conventional teacher; DSL has no teacher, DLLM2Rec the lists of the selection Random."""
 
 CONTROLS: Mapping[str, str] = {
-    "Longer training": "the student goes on with its own labels",
-    "True labels": "the next items of ALKDRec's sessions instead of lists",
-    "Teacher lists": "the conventional teacher's top 25 for ALKDRec's sessions",
-    "Shuffled lists": "ALKDRec's lists, handed to each other's sessions",
-    "Popularity lists": "the same popular items for each of ALKDRec's sessions",
-    "Co-occurrence lists": "items that go along with the session's, counted in other sessions, for ALKDRec's sessions",
+    "Longer training": "the student is trained further on its own labels",
+    "True labels": "ALKDRec's sessions with their true next item in place of a list",
+    "Teacher lists": "ALKDRec's sessions with the conventional teacher's top 25",
+    "Shuffled lists": "ALKDRec's sessions with the lists permuted among them",
+    "Popularity lists": "ALKDRec's sessions, each with the list of the most popular items",
+    "Co-occurrence lists": "ALKDRec's sessions with the items that co-occur with theirs in other sessions",
 }
-"""What the paper does not compare with: the same distillation, with something else in the lists' place."""
+"""Controls that the paper does not have → what replaces ALKDRec's lists in the same distillation."""
 
 TUNED = "Tuned ALKDRec"
-"""ALKDRec with the same search for its options as the baselines have; ALKDRec itself keeps the paper's."""
+"""ALKDRec with options tuned as the baselines' are; ALKDRec itself has the paper's options."""
 
 DISTILLED = (*SELECTIONS, "TR", *CONTROLS, *BASELINES, TUNED)
-"""Everything that makes a student; "TR" learns the conventional teacher's top 50 of all sessions."""
+"""All methods that train a student; "TR" learns from the conventional teacher's top 50 for all sessions."""
 
 SETS: Mapping[str, tuple[str, ...]] = {
     "short": ("Random", "ALKDRec"),
@@ -31,43 +31,46 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "controls": ("ALKDRec", *CONTROLS),
     "all": DISTILLED,
 }
-"""Names for several methods at once."""
-
-DISTILLATION_RATE: Mapping[str, float] = {"fpmc": 1e-3, "stamp": 1e-3, "attmix": 1e-4}
-"""Learning rate of distillation, by backbone, as released."""
+"""Name of a set of methods → its methods."""
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
-    """Reads names of methods or of sets of them, with commas between, each method once, in the order of `DISTILLED`.
+    """Parses names of methods and of sets of methods, separated by commas.
+
+    Args:
+        text: the names.
+
+    Returns:
+        The methods, each once, in the order of `DISTILLED`.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or there is none.
     """
-    asked: set[str] = set()
+    methods: set[str] = set()
     for name in filter(None, (part.strip() for part in text.split(","))):
         if name not in SETS and name not in DISTILLED:
-            raise ValueError(f"--methods names {name!r}; expected {', '.join(SETS)} or any of {', '.join(DISTILLED)}")
-        asked |= set(SETS.get(name, (name,)))
-    if not asked:
+            raise ValueError(f"--methods has {name!r}; expected {', '.join(SETS)} or any of {', '.join(DISTILLED)}")
+        methods |= set(SETS.get(name, (name,)))
+    if not methods:
         raise ValueError(f"--methods is {text!r}; expected at least one name")
-    return tuple(method for method in DISTILLED if method in asked)
+    return tuple(method for method in DISTILLED if method in methods)
 
 
-def trained_methods(asked: tuple[str, ...]) -> dict[str, str]:
-    """Method → where its parameters lie in the run's folder."""
-    return {"Student": "student", "Teacher": "teacher"} | {method: f"distilled/{method}" for method in asked}
+def trained_methods(methods: tuple[str, ...]) -> dict[str, str]:
+    """Returns method → path of its parameters in the run's folder, for these methods, student and teacher."""
+    return {"Student": "student", "Teacher": "teacher"} | {method: f"distilled/{method}" for method in methods}
 
 
 def role_of(method: str) -> str:
-    """Whose width a method's model has: "student", or "teacher" for DSL, which thins out a wide one."""
+    """Returns whose width the model of a method has: "student", or "teacher" for DSL, which sparsifies a wide model."""
     return "teacher" if method in ("Teacher", "DSL") else "student"
 
 
-def chosen_by(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The selections whose sessions an LLM has to rank for these methods; ALKDRec's where they need none."""
-    needed = set(asked) & set(SELECTIONS)
-    if "DLLM2Rec" in asked:
+def needed_selections(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the selections whose sessions the LLM ranks for these methods; ALKDRec's if they need none."""
+    needed = set(methods) & set(SELECTIONS)
+    if "DLLM2Rec" in methods:
         needed.add("Random")
-    if not needed or set(asked) & ({*CONTROLS, TUNED} - {"Longer training"}):
+    if not needed or set(methods) & ({*CONTROLS, TUNED} - {"Longer training"}):
         needed.add("ALKDRec")
     return tuple(selection for selection in SELECTIONS if selection in needed)

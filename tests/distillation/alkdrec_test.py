@@ -35,7 +35,7 @@ def test_position_weights_are_the_papers():
 
 def test_every_listed_item_is_repeated_by_its_weight_with_its_session(train):
     lists = lists_for([117, 103])
-    examples = distillation.list_examples(lists, train)
+    examples = distillation.ranking_examples(lists, train)
     pairs = np.stack([examples.session, examples.target], 1).tolist()
     assert len(pairs) == 90
     assert pairs.count([17, int(lists.items[0, 0])]) == 3
@@ -46,11 +46,11 @@ def test_every_listed_item_is_repeated_by_its_weight_with_its_session(train):
 def test_short_lists_give_fewer_pairs(train):
     lists = lists_for([101])
     short = lists.replace(mask=lists.mask & (np.arange(25) < 6))
-    assert len(distillation.list_examples(short, train).target) == 17
+    assert len(distillation.ranking_examples(short, train).target) == 17
 
 
 def test_stacked_examples_keep_each_seed_its_own(train):
-    one, two = (distillation.list_examples(lists_for(ids), train) for ids in ([100, 101], [105]))
+    one, two = (distillation.ranking_examples(lists_for(ids), train) for ids in ([100, 101], [105]))
     both = distillation.stack_examples([one, two])
     assert both.target.shape == (2, 90)
     assert both.weight.sum(1).tolist() == [90, 45]
@@ -58,8 +58,8 @@ def test_stacked_examples_keep_each_seed_its_own(train):
 
 
 def test_lists_for_sessions_outside_training_are_refused(train):
-    with pytest.raises(ValueError, match="1 ranked sessions are not in the training split, the first is 7"):
-        distillation.list_examples(lists_for([101, 7]), train)
+    with pytest.raises(ValueError, match="session_id has 1 ids, the first 7, of no session"):
+        distillation.ranking_examples(lists_for([101, 7]), train)
 
 
 @pytest.mark.parametrize("released", [False, True])

@@ -18,68 +18,68 @@ def weights(agreed, **options):
 
 def test_position_alone_ignores_the_student():
     for agreed in ([True] * 10, [False] * 10, [True] + [False] * 9):
-        found = weights(agreed, consistency=0.0)
+        actual = weights(agreed, consistency=0.0)
         expected = np.exp(-np.arange(1.0, 11))
-        np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-5)
-    np.testing.assert_allclose(found[:3], [0.632, 0.233, 0.086], atol=5e-4)
+        np.testing.assert_allclose(actual, expected / expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(actual[:3], [0.632, 0.233, 0.086], atol=5e-4)
 
 
-def test_agreement_weighs_as_computed_by_hand():
+def test_weights_with_agreement_equal_values_computed_by_hand():
     all_hits = weights([True] * 10)
     np.testing.assert_allclose([all_hits[0], all_hits[-1]], [0.223, 0.077], atol=5e-4)
     np.testing.assert_allclose(weights([False] * 10), weights([False] * 10, consistency=0.0), atol=1e-6)
     assert weights([False] * 9 + [True])[-1] == pytest.approx(0.25, abs=1e-3)
 
 
-def test_weights_sum_to_one_over_the_items_there_are():
+def test_weights_sum_to_one_over_the_items_of_a_list():
     where = jnp.array([[True, True, False, False]])
-    found = weights([True, False, True, True], where=where)
-    assert found.sum() == pytest.approx(1, abs=1e-6)
-    np.testing.assert_array_equal(found[2:], 0)
+    actual = weights([True, False, True, True], where=where)
+    assert actual.sum() == pytest.approx(1, abs=1e-6)
+    np.testing.assert_array_equal(actual[2:], 0)
     np.testing.assert_array_equal(weights([True] * 4, where=where & False), 0)
     assert weights([True]).tolist() == [1.0]
 
 
-def test_confidence_favours_near_items_and_needs_distances():
+def test_confidence_favors_near_items_and_needs_distances():
     agreed, distance = jnp.zeros((1, 3), bool), jnp.array([[2.0, 0.0, 1.0]])
-    found = dllm2rec.importance_weights(agreed, distance=distance, position=0.0, confidence=0.5, consistency=0.0)
+    actual = dllm2rec.importance_weights(agreed, distance=distance, position=0.0, confidence=0.5, consistency=0.0)
     expected = np.exp([-2.0, 0.0, -1.0])
-    np.testing.assert_allclose(found[0], expected / expected.sum(), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"confidence is 0.5 but there is no distance"):
+    np.testing.assert_allclose(actual[0], expected / expected.sum(), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"confidence is 0.5 and distance is None"):
         dllm2rec.importance_weights(agreed, confidence=0.5)
 
 
 def test_agreement_is_membership_of_the_students_top_list():
     scores = jax.random.normal(jax.random.key(0), (6, NUM_ITEMS + 1)).at[:, 0].set(99.0)
     listed = jax.random.randint(jax.random.key(1), (6, 8), 1, NUM_ITEMS + 1)
-    found = dllm2rec.agreement(scores, listed)
+    actual = dllm2rec.agreement(scores, listed)
     for row in range(6):
         top = 1 + np.argsort(-np.asarray(scores[row, 1:]))[:8]
-        assert found[row].tolist() == np.isin(listed[row], top).tolist()
-    assert found.any()
-    assert not found.all()
+        assert actual[row].tolist() == np.isin(listed[row], top).tolist()
+    assert actual.any()
+    assert not actual.all()
 
 
-def test_the_robust_loss_equals_its_sum_and_bears_large_scores():
+def test_the_robust_loss_equals_its_definition_and_is_finite_for_large_scores():
     scores = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     target, counts = np.array([[1, 4], [7, 7], [2, 3]]), np.array([0, 5, 0, 1, 9, 2, 2, 3])
     share = dllm2rec.robust_popularity(jnp.asarray(counts))
     smoothed = (counts + 1.0)[1:]
     np.testing.assert_allclose(share[1:], (smoothed / smoothed.sum()) ** 0.05, rtol=1e-5)
-    found = dllm2rec.robust_loss(jnp.asarray(scores), jnp.asarray(target), share, beta=0.5)
+    actual = dllm2rec.robust_loss(jnp.asarray(scores), jnp.asarray(target), share, beta=0.5)
     p = np.asarray(share, np.float64)
     for b in range(3):
         for r, i in enumerate(target[b]):
             s = scores[b].astype(np.float64)
             total = np.exp(p[1:] * s[1:] ** 2 / 0.5).sum()
             total += np.exp(p[i] * (s[i] - 1) ** 2 / 0.5) - np.exp(p[i] * s[i] ** 2 / 0.5)
-            assert found[b, r] == pytest.approx(np.log(total), rel=1e-5)
+            assert actual[b, r] == pytest.approx(np.log(total), rel=1e-5)
     large = jax.grad(lambda s: dllm2rec.robust_loss(s, jnp.asarray(target), share).sum())(jnp.asarray(scores) * 100)
     assert jnp.isfinite(large).all()
 
 
 @pytest.fixture
-def world():
+def case():
     rng = np.random.default_rng(0)
     items = rng.integers(1, NUM_ITEMS + 1, (12, 4)).astype(np.int32)
     target = rng.integers(1, NUM_ITEMS + 1, 12).astype(np.int32)
@@ -108,25 +108,25 @@ def batch_of(train, lists, rows):
     )
 
 
-def test_lists_stand_beside_their_sessions_and_empty_ones_are_left_out(world):
-    train, rankings, _, _ = world
-    lists, examples = dllm2rec.labelled_lists(rankings, train, 4)
+def test_lists_are_joined_with_their_sessions_and_empty_ones_are_left_out(case):
+    train, rankings, _, _ = case
+    lists, examples = dllm2rec.sessions_with_lists(rankings, train, 4)
     assert lists["session"].tolist() == [3, 0, 11, 7]
     assert examples.session.tolist() == [3, 0, 11, 7]
     np.testing.assert_array_equal(lists["items"], train.items[[3, 0, 11, 7]])
-    np.testing.assert_array_equal(lists["listed"], rankings.items[:4, :4])
-    with pytest.raises(ValueError, match="there are no lists"):
-        dllm2rec.labelled_lists(rankings.replace(mask=rankings.mask & False), train, 4)
+    np.testing.assert_array_equal(lists["list_items"], rankings.items[:4, :4])
+    with pytest.raises(ValueError, match="rankings holds no items"):
+        dllm2rec.sessions_with_lists(rankings.replace(mask=rankings.mask & False), train, 4)
 
 
-def test_a_list_of_one_is_the_base_loss_on_the_pseudo_label(world):
-    train, rankings, model, params = world
-    lists, _ = dllm2rec.labelled_lists(rankings, train, 1)
+def test_a_list_of_one_is_the_base_loss_on_the_pseudo_label(case):
+    train, rankings, model, params = case
+    lists, _ = dllm2rec.sessions_with_lists(rankings, train, 1)
     base = objectives.in_batch_loss(model)
     batch = batch_of(train, lists, [0, 1, 2, 3])
-    expected = base(params, batch.replace(target=jnp.asarray(lists["listed"][:, 0])), jax.random.key(1))
-    found = dllm2rec.ranking_loss(model, base)(params, batch, jax.random.key(1))
-    assert found == pytest.approx(float(expected), rel=1e-5)
+    expected = base(params, batch.replace(target=jnp.asarray(lists["list_items"][:, 0])), jax.random.key(1))
+    actual = dllm2rec.ranking_objective(model, base)(params, batch, jax.random.key(1))
+    assert actual == pytest.approx(float(expected), rel=1e-5)
 
 
 def pointwise(model):
@@ -141,45 +141,49 @@ def pointwise(model):
 
 
 @pytest.mark.parametrize("robust", [False, True])
-def test_the_ranking_loss_is_the_sum_over_positions_of_the_mean_over_sessions(world, robust):
-    train, rankings, model, params = world
-    lists, _ = dllm2rec.labelled_lists(rankings, train, 5)
+def test_the_ranking_loss_is_the_sum_over_positions_of_the_mean_over_sessions(case, robust):
+    train, rankings, model, params = case
+    lists, _ = dllm2rec.sessions_with_lists(rankings, train, 5)
     base = pointwise(model)
     batch = batch_of(train, lists, [2, 0, 3])
-    found = dllm2rec.ranking_loss(model, base, robust=robust)(params, batch, jax.random.key(0))
+    actual = dllm2rec.ranking_objective(model, base, robust=robust)(params, batch, jax.random.key(0))
     table = model.apply(params, method="item_embeddings")
     scores = model.apply(params, batch.items, batch.mask) @ table.T
-    listed = jnp.asarray(lists["listed"])[jnp.array([2, 0, 3])]
+    listed = jnp.asarray(lists["list_items"])[jnp.array([2, 0, 3])]
     weight = dllm2rec.importance_weights(dllm2rec.agreement(scores, listed))
     loss = jax.nn.softplus(-jnp.take_along_axis(scores, listed, axis=1))
     if robust:
         loss += 0.5 * dllm2rec.robust_loss(scores, listed, batch.loss_inputs["robust"]["popularity"])
-    assert found == pytest.approx(float((weight * loss).mean(0).sum()), rel=1e-5)
+    assert actual == pytest.approx(float((weight * loss).mean(0).sum()), rel=1e-5)
 
 
-def test_drawn_lists_are_all_of_them_when_as_many_are_asked(world):
-    train, rankings, model, params = world
-    lists, _ = dllm2rec.labelled_lists(rankings, train, 5)
+def test_a_sample_as_large_as_the_lists_holds_all_of_them(case):
+    train, rankings, model, params = case
+    lists, _ = dllm2rec.sessions_with_lists(rankings, train, 5)
     base = pointwise(model)
     batch = batch_of(train, lists, [0, 1, 2, 3])
-    drawn = dllm2rec.ranking_loss(model, base, list_batch=4)(params, batch, jax.random.key(5))
-    assert drawn == pytest.approx(float(dllm2rec.ranking_loss(model, base)(params, batch, jax.random.key(0))), rel=1e-5)
+    sampled = dllm2rec.ranking_objective(model, base, list_batch=4)(params, batch, jax.random.key(5))
+    assert sampled == pytest.approx(
+        float(dllm2rec.ranking_objective(model, base)(params, batch, jax.random.key(0))), rel=1e-5
+    )
 
 
-def test_no_gradient_passes_through_the_weights(world):
+def test_no_gradient_passes_through_the_weights(case):
     scores = jax.random.normal(jax.random.key(0), (2, 5))
     grown = jax.grad(lambda s: dllm2rec.importance_weights(s > 0, position=s.sum()).max())(scores)
     np.testing.assert_array_equal(grown, 0.0)
 
 
-def test_the_robust_loss_joins_the_base_loss(world):
-    train, rankings, model, params = world
-    lists, _ = dllm2rec.labelled_lists(rankings, train, 5)
+def test_the_robust_loss_is_added_to_the_students_loss(case):
+    train, rankings, model, params = case
+    lists, _ = dllm2rec.sessions_with_lists(rankings, train, 5)
     base = pointwise(model)
     batch = batch_of(train, lists, [2, 0, 3]).replace(weight=jnp.array([1.0, 0.0, 1.0]))
-    guide = batch.loss_inputs["robust"]
+    distillation_inputs = batch.loss_inputs["robust"]
     scores = model.apply(params, batch.items, batch.mask) @ model.apply(params, method="item_embeddings").T
-    worst = dllm2rec.robust_loss(scores, batch.target[:, None], guide["popularity"], beta=guide["beta"])[:, 0]
+    worst = dllm2rec.robust_loss(
+        scores, batch.target[:, None], distillation_inputs["popularity"], beta=distillation_inputs["beta"]
+    )[:, 0]
     expected = base(params, batch, jax.random.key(0)) + 0.5 * (worst[0] + worst[2]) / 2
-    found = dllm2rec.robust_base(model, base)(params, batch, jax.random.key(0))
-    assert found == pytest.approx(float(expected), rel=1e-5)
+    actual = dllm2rec.robust_objective(model, base)(params, batch, jax.random.key(0))
+    assert actual == pytest.approx(float(expected), rel=1e-5)

@@ -11,9 +11,9 @@ from alkd_jax.distillation import dsl
 from alkd_jax.types import Sessions
 
 
-def test_the_ratio_falls_along_half_a_cosine():
-    found = [dsl.update_ratio(step, total=200) for step in (0, 100, 200, 300)]
-    np.testing.assert_allclose(found, [0.5, 0.2525, 0.005, 0.005], rtol=1e-5)
+def test_the_ratio_decays_by_half_a_cosine():
+    ratios = [dsl.update_ratio(step, total=200) for step in (0, 100, 200, 300)]
+    np.testing.assert_allclose(ratios, [0.5, 0.2525, 0.005, 0.005], rtol=1e-5)
 
 
 def toy(seed=0, density=0.4, shape=(12, 5)):
@@ -27,24 +27,24 @@ def toy(seed=0, density=0.4, shape=(12, 5)):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 1.0])
-def test_the_smallest_go_and_as_many_of_the_steepest_come(ratio):
+def test_the_smallest_weights_are_pruned_and_the_largest_gradients_regrow(ratio):
     weights, mask, growth, eligible = toy()
     new = np.asarray(dsl.prune_and_regrow(*map(jnp.asarray, (weights, mask, growth, eligible)), ratio))
     magnitude = np.abs(weights)
     leaving = int(np.ceil(np.float32(ratio) * mask.sum()))
     order = np.sort(magnitude[mask])
-    kept = mask & (magnitude > (order[leaving - 1] if leaving else -1))
+    remaining = mask & (magnitude > (order[leaving - 1] if leaving else -1))
     assert new.sum() == mask.sum()
-    assert new[kept].all()
-    assert (mask & ~kept).sum() == leaving
-    grown, left_out = new & ~kept, eligible & ~new
+    assert new[remaining].all()
+    assert (mask & ~remaining).sum() == leaving
+    grown, left_out = new & ~remaining, eligible & ~new
     assert grown.sum() == leaving
     assert not new[0].any()
     if leaving and left_out.any():
         assert growth[grown].min() >= growth[left_out].max()
 
 
-def test_gradients_that_are_zero_nearly_everywhere_do_not_shrink_the_budget():
+def test_sparse_gradients_do_not_change_the_number_of_active_entries():
     weights, mask, growth, eligible = toy(density=0.5, shape=(60, 16))
     growth[2:] = 0
     new = dsl.prune_and_regrow(*map(jnp.asarray, (weights, mask, growth, eligible)), 0.5)
@@ -54,7 +54,7 @@ def test_gradients_that_are_zero_nearly_everywhere_do_not_shrink_the_budget():
     assert not (back & ~mask & eligible).any()
 
 
-def test_ties_with_the_last_to_go_go_too_and_the_count_stays():
+def test_ties_with_the_last_pruned_entry_are_pruned_too():
     weights = jnp.array([[0.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
     eligible = jnp.ones((3, 2), bool).at[0].set(False)
     growth = jnp.array([[9.0, 9.0], [3.0, 1.0], [2.0, 0.0]])
@@ -67,15 +67,15 @@ def student(key):
     return models.init_params(key, models.create("stamp", num_items=50, dim=6))
 
 
-def test_thinning_keeps_about_the_density_of_matrices_and_all_of_vectors(student):
-    thin = dsl.sparsify(jax.random.key(1), student, 0.3)
-    for name, leaf in thin["params"].items():
+def test_sparsify_keeps_the_density_of_matrices_and_all_of_vectors(student):
+    sparse_params = dsl.sparsify(jax.random.key(1), student, 0.3)
+    for name, leaf in sparse_params["params"].items():
         whole = student["params"][name]
         np.testing.assert_array_equal(leaf[leaf != 0], whole[leaf != 0])
         if leaf.size > 100:
             assert np.count_nonzero(leaf) / (leaf.size - 6) == pytest.approx(0.3, abs=0.1)
-    np.testing.assert_array_equal(thin["params"]["attention_bias"], student["params"]["attention_bias"])
-    tables = [thin["params"][f"{side}_embedding"] != 0 for side in ("input", "output")]
+    np.testing.assert_array_equal(sparse_params["params"]["attention_bias"], student["params"]["attention_bias"])
+    tables = [sparse_params["params"][f"{side}_embedding"] != 0 for side in ("input", "output")]
     assert (tables[0] != tables[1]).any()
     for left, right in zip(
         *map(jax.tree.leaves, (dsl.sparsify(jax.random.key(1), student, 1.0), student)), strict=True
@@ -84,7 +84,7 @@ def test_thinning_keeps_about_the_density_of_matrices_and_all_of_vectors(student
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5])
-def test_a_density_that_is_no_share_is_refused(student, density):
+def test_a_density_out_of_range_is_refused(student, density):
     with pytest.raises(ValueError, match=f"density is {density}"):
         dsl.sparsify(jax.random.key(0), student, density)
 
@@ -114,12 +114,12 @@ def descend(params, optimizer, steps, *, compiled=True):
 
 @pytest.mark.parametrize("accumulate", [False, True])
 def test_inactive_entries_stay_zero_and_the_count_never_changes(accumulate):
-    thin = dsl.sparsify(jax.random.key(1), small_student(), 0.4)
+    sparse_params = dsl.sparsify(jax.random.key(1), small_student(), 0.4)
     optimizer = dsl.dynamic_sparse(optax.adam(0.05), total=20, every=3, accumulate=accumulate)
-    before = optimizer.init(thin).masks
+    before = optimizer.init(sparse_params).masks
     budget = jax.tree.map(lambda m: int(m.sum()), before)
     changes = 0
-    for step, (params, state, _) in enumerate(descend(thin, optimizer, 9)):
+    for step, (params, state, _) in enumerate(descend(sparse_params, optimizer, 9)):
         for leaf, mask in zip(*map(jax.tree.leaves, (params, state.masks)), strict=True):
             np.testing.assert_array_equal(leaf, jnp.where(mask, leaf, 0.0))
         assert jax.tree.map(lambda m: int(m.sum()), state.masks) == budget
@@ -134,14 +134,14 @@ def test_inactive_entries_stay_zero_and_the_count_never_changes(accumulate):
 
 
 def test_active_entries_take_the_inner_optimizers_steps():
-    thin = dsl.sparsify(jax.random.key(1), small_student(), 0.4)
+    sparse_params = dsl.sparsify(jax.random.key(1), small_student(), 0.4)
     optimizer, inner = dsl.dynamic_sparse(optax.adam(0.05), total=20, every=100), optax.adam(0.05)
-    mask, state, expected = optimizer.init(thin).masks, inner.init(thin), thin
-    for params, _, gradient in descend(thin, optimizer, 4):
+    mask, state, expected = optimizer.init(sparse_params).masks, inner.init(sparse_params), sparse_params
+    for params, _, gradient in descend(sparse_params, optimizer, 4):
         change, state = inner.update(gradient, state, expected)
         expected = jax.tree.map(lambda a, m: jnp.where(m, a, 0.0), optax.apply_updates(expected, change), mask)
-        for leaf, wanted in zip(*map(jax.tree.leaves, (params, expected)), strict=True):
-            np.testing.assert_allclose(leaf, wanted, atol=1e-7)
+        for leaf, expected_leaf in zip(*map(jax.tree.leaves, (params, expected)), strict=True):
+            np.testing.assert_allclose(leaf, expected_leaf, atol=1e-7)
 
 
 def test_full_density_is_the_inner_optimizer_bit_for_bit():
@@ -155,7 +155,7 @@ def test_full_density_is_the_inner_optimizer_bit_for_bit():
         assert state.masks["params"]["kernel"].all()
 
 
-def test_every_needs_and_ratios_are_checked():
+def test_options_out_of_range_are_refused():
     model = models.create("fpmc", num_items=5, dim=2)
     one = Sessions(
         *(np.ones(shape, kind) for shape, kind in (((1, 2), np.int32), ((1, 2), bool), (1, np.int32), (1, np.int32)))

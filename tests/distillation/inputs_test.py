@@ -9,11 +9,11 @@ import pytest
 
 from alkd_jax import models, objectives, samplers, training
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
-from alkd_jax.training.steppers import dense as programs
+from alkd_jax.training.steppers import dense
 from alkd_jax.types import Rankings
-from tests.training.fit_test import NUM_ITEMS, chain_sessions
+from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
 
-TRAIN, VALIDATION = chain_sessions(300, 0, 0), chain_sessions(90, 300, 1)
+TRAIN, VALIDATION = cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1)
 STUDENT = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
 TEACHER = models.create("fpmc", num_items=NUM_ITEMS, dim=12)
 FEW = dict(batch_size=64, steps_per_validation=4, recall_at=5, learning_rate=0.03, patience=99)
@@ -35,15 +35,17 @@ def rankings():
 
 def methods(teacher, rankings):
     """Every baseline as a function of its options."""
-    given = (jax.random.key(0), STUDENT)
+    arguments = (jax.random.key(0), STUDENT)
     after = (TRAIN, VALIDATION)
     return {
-        "DE": functools.partial(de.distill, *given, TEACHER, teacher, *after, num_experts=3),
-        "FTD": functools.partial(ftd.distill, *given, TEACHER, teacher, *after),
-        "HTD": functools.partial(htd.distill, *given, TEACHER, teacher, *after, num_groups=3),
-        "unKD": functools.partial(unkd.distill, *given, TEACHER, teacher, *after, num_groups=2, num_pairs=6, depth=8),
-        "RD": functools.partial(rd.distill, *given, TEACHER, teacher, *after, length=5, dynamic_from=4),
-        "DLLM2Rec": functools.partial(dllm2rec.distill, *given, rankings, *after, length=4, list_batch=32),
+        "DE": functools.partial(de.distill, *arguments, TEACHER, teacher, *after, num_experts=3),
+        "FTD": functools.partial(ftd.distill, *arguments, TEACHER, teacher, *after),
+        "HTD": functools.partial(htd.distill, *arguments, TEACHER, teacher, *after, num_groups=3),
+        "unKD": functools.partial(
+            unkd.distill, *arguments, TEACHER, teacher, *after, num_groups=2, num_pairs=6, depth=8
+        ),
+        "RD": functools.partial(rd.distill, *arguments, TEACHER, teacher, *after, length=5, dynamic_from=4),
+        "DLLM2Rec": functools.partial(dllm2rec.distill, *arguments, rankings, *after, length=4, list_batch=32),
     }
 
 
@@ -55,7 +57,7 @@ def plain():
     return training.fit(jax.random.key(0), STUDENT, TRAIN, VALIDATION, seeds=2, max_steps=8, **FEW)
 
 
-def assert_same_course(one, two, **tolerance):
+def assert_same_training(one, two, **tolerance):
     assert jax.tree.structure(one.params) == jax.tree.structure(two.params)
     for left, right in zip(*map(jax.tree.leaves, (one.params, two.params)), strict=True):
         np.testing.assert_allclose(left, right, **{"rtol": 0, "atol": 0, **tolerance})
@@ -64,36 +66,36 @@ def assert_same_course(one, two, **tolerance):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_weight_a_method_is_the_plain_student_bit_for_bit(name, teacher, rankings, plain):
-    assert_same_course(methods(teacher, rankings)[name](weight=0.0, seeds=2, max_steps=8, **FEW), plain)
+def test_with_weight_zero_a_method_equals_the_plain_student_to_the_bit(name, teacher, rankings, plain):
+    assert_same_training(methods(teacher, rankings)[name](weight=0.0, seeds=2, max_steps=8, **FEW), plain)
 
 
 @pytest.mark.parametrize(
     "name", ["FTD", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "FTD")]
 )
-def test_what_a_method_draws_leaves_the_students_draws_alone_and_one_program_serves_all_weights(
+def test_a_methods_noise_does_not_change_the_students_and_one_program_serves_all_weights(
     name, teacher, rankings, plain
 ):
     method = methods(teacher, rankings)[name]
-    faint = method(weight=1e-30, seeds=2, max_steps=8, **FEW)
-    assert_same_course(faint, plain, atol=1e-6)
-    compiled = programs.interval._cache_size()
+    barely_distilled = method(weight=1e-30, seeds=2, max_steps=8, **FEW)
+    assert_same_training(barely_distilled, plain, atol=1e-6)
+    compiled = dense.run_interval._cache_size()
     weighted = method(weight=0.5, seeds=2, max_steps=8, **FEW)
-    assert programs.interval._cache_size() == compiled
+    assert dense.run_interval._cache_size() == compiled
     assert np.isfinite(weighted.history.loss[:, 1:]).all()
     assert (weighted.history.loss[:, 1:] != plain.history.loss[:, 1:]).all()
     assert (weighted.history.loss[0] != weighted.history.loss[1]).any()
 
 
 def test_sparse_training_at_density_one_is_plain_training(plain):
-    given = (jax.random.key(0), STUDENT, TRAIN, VALIDATION)
-    assert_same_course(dsl.distill(*given, density=1.0, seeds=2, max_steps=8, **FEW), plain)
+    arguments = (jax.random.key(0), STUDENT, TRAIN, VALIDATION)
+    assert_same_training(dsl.distill(*arguments, density=1.0, seeds=2, max_steps=8, **FEW), plain)
 
 
-def test_sparse_training_keeps_its_budget_and_learns():
+def test_sparse_training_keeps_its_number_of_active_entries_and_learns():
     wide = models.create("fpmc", num_items=NUM_ITEMS, dim=20)
-    given = (jax.random.key(0), wide, TRAIN, VALIDATION)
-    fitted = dsl.distill(*given, density=0.3, every=5, seeds=2, max_steps=100, **FEW)
+    arguments = (jax.random.key(0), wide, TRAIN, VALIDATION)
+    fitted = dsl.distill(*arguments, density=0.3, every=5, seeds=2, max_steps=100, **FEW)
     assert fitted.history.recall.max() > fitted.history.recall[:, 0].max() + 0.2
     whole = 2 * NUM_ITEMS * 20
     active = np.asarray(fitted.params["params"]["input_embedding"] != 0)
@@ -104,15 +106,15 @@ def test_sparse_training_keeps_its_budget_and_learns():
         assert 0.2 * whole < count < 0.36 * whole
 
 
-def test_lists_alone_teach_a_trained_student(rankings, plain):
-    wanted = VALIDATION
+def test_lists_alone_improve_a_trained_student(rankings, plain):
+    validation = VALIDATION
     tuned = dllm2rec.distill(
         jax.random.key(0),
         STUDENT,
         rankings,
         TRAIN,
-        wanted,
-        student=plain.params,
+        validation,
+        student_params=plain.params,
         length=1,
         seeds=2,
         max_steps=80,
@@ -122,21 +124,21 @@ def test_lists_alone_teach_a_trained_student(rankings, plain):
     assert tuned.best_metric.min() > plain.best_metric.max() + 0.2
 
 
-def test_a_base_loss_finds_its_own_aside_and_the_noise_leaves_its_key_alone(teacher):
-    base = objectives.sampled_loss(STUDENT, "bce", num_negatives=2)
-    own = {"sampler": samplers.uniform(NUM_ITEMS)}
+def test_another_student_loss_gets_its_inputs_and_its_key(teacher):
+    loss = objectives.sampled_loss(STUDENT, "bce", num_negatives=2)
+    loss_inputs = {"sampler": samplers.uniform(NUM_ITEMS)}
     after = (TRAIN, VALIDATION)
-    expected = training.fit(jax.random.key(0), STUDENT, *after, loss=base, loss_inputs=own, max_steps=8, **FEW)
-    given = (jax.random.key(0), STUDENT, TEACHER, teacher, *after)
-    found = ftd.distill(*given, weight=1e-30, base=base, loss_inputs=own, max_steps=8, **FEW)
-    assert_same_course(found, expected, atol=1e-6)
+    expected = training.fit(jax.random.key(0), STUDENT, *after, loss=loss, loss_inputs=loss_inputs, max_steps=8, **FEW)
+    arguments = (jax.random.key(0), STUDENT, TEACHER, teacher, *after)
+    actual = ftd.distill(*arguments, weight=1e-30, loss=loss, loss_inputs=loss_inputs, max_steps=8, **FEW)
+    assert_same_training(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"weight": -1.0}, "weight is -1.0"), ({"targets": "all"}, "guides 'last' only"), ({"weight": np.nan}, "is nan")],
+    [({"weight": -1.0}, "weight is -1.0"), ({"targets": "all"}, "expected 'last'"), ({"weight": np.nan}, "is nan")],
 )
-def test_what_cannot_guide_is_refused(teacher, options, message):
+def test_impossible_inputs_are_refused(teacher, options, message):
     with pytest.raises(ValueError, match=message):
         ftd.distill(jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION, **options)
 
@@ -154,10 +156,10 @@ def test_what_cannot_guide_is_refused(teacher, options, message):
 )
 def test_bad_options_are_refused(teacher, method, options, message):
     with pytest.raises(ValueError, match=message):
-        method.distil(jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION, **options)
+        method.distill(jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION, **options)
 
 
-def test_full_topology_brings_the_students_angles_nearer_the_teachers(teacher):
+def test_full_topology_distillation_brings_the_students_angles_closer_to_the_teachers(teacher):
     def distance(params):
         def angles(model, params):
             table = model.apply(params, method="item_embeddings")[1:]
@@ -167,8 +169,8 @@ def test_full_topology_brings_the_students_angles_nearer_the_teachers(teacher):
         return jnp.abs(angles(STUDENT, params) - angles(TEACHER, teacher)).mean()
 
     def trained(weight):
-        given = (jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION)
-        fitted = ftd.distill(*given, weight=weight, seeds=2, max_steps=60, **FEW)
+        arguments = (jax.random.key(0), STUDENT, TEACHER, teacher, TRAIN, VALIDATION)
+        fitted = ftd.distill(*arguments, weight=weight, seeds=2, max_steps=60, **FEW)
         return jax.tree.map(lambda leaf: leaf[0], fitted.params)
 
     assert distance(trained(0.1)) < 0.8 * distance(trained(0.0))

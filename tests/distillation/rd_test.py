@@ -24,7 +24,7 @@ def test_dynamic_weights_compare_the_estimated_rank_with_the_position():
     np.testing.assert_allclose(rd.dynamic_weights(listed, sampled, num_items=100)[0], expected, rtol=1e-5)
 
 
-def test_a_student_that_ranks_the_list_first_has_nothing_left_to_learn():
+def test_a_student_that_ranks_the_list_first_has_no_loss():
     sampled = jnp.zeros((2, 50))
 
     def loss(listed, step):
@@ -37,17 +37,17 @@ def test_a_student_that_ranks_the_list_first_has_nothing_left_to_learn():
     assert (jax.grad(loss)(-above, 10) < 0).all()
 
 
-def test_before_its_time_the_dynamic_weight_is_not_there():
+def test_dynamic_weights_start_at_their_step():
     listed, sampled = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    early, late = (
+    early, dynamic = (
         rd.final_weights(listed, sampled, step=step, dynamic_from=5.0, num_items=50, sharpness=2.0) for step in (4, 5)
     )
     static = rd.static_weights(4, sharpness=2.0)
     np.testing.assert_allclose(early, jnp.broadcast_to(static[None], (3, 4)), rtol=1e-6)
-    np.testing.assert_allclose(late, static[None] * rd.dynamic_weights(listed, sampled, num_items=50), rtol=1e-6)
+    np.testing.assert_allclose(dynamic, static[None] * rd.dynamic_weights(listed, sampled, num_items=50), rtol=1e-6)
 
 
-def test_the_loss_leaves_out_empty_positions_and_rows_and_its_weights_do_not_learn():
+def test_the_loss_ignores_empty_positions_and_rows_and_its_weights_get_no_gradient():
     listed = jnp.array([[1.0, -2.0, 50.0], [0.3, 0.3, 0.3]])
     weights = jnp.array([[0.5, 0.2, 0.9], [9.0, 9.0, 9.0]])
     where, rows = jnp.array([[True, True, False]] * 2), jnp.array([1.0, 0.0])
@@ -56,17 +56,17 @@ def test_the_loss_leaves_out_empty_positions_and_rows_and_its_weights_do_not_lea
     np.testing.assert_array_equal(jax.grad(rd.list_loss, 1)(listed, weights), 0.0)
 
 
-def test_the_teachers_lists_never_hold_the_session_or_its_label():
+def test_the_teachers_lists_exclude_the_items_and_the_target_of_the_session():
     rng = np.random.default_rng(0)
-    teacher = inputs.Teacher(*(jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (2, 9)))
+    teacher = inputs.TeacherEmbeddings(*(jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (2, 9)))
     items = np.array([[1, 2, 3], [4, 5, 0]], np.int32)
     train = Sessions(items, items > 0, np.array([6, 7], np.int32), np.arange(2, dtype=np.int32))
-    own = inputs.whole_sessions(train, None)
-    assert [sorted(row[row > 0].tolist()) for row in own] == [[1, 2, 3, 6], [4, 5, 7]]
+    session_items = inputs.all_session_items(train, None)
+    assert [sorted(row[row > 0].tolist()) for row in session_items] == [[1, 2, 3, 6], [4, 5, 7]]
     scores = np.asarray(teacher.sessions @ teacher.items.T)
-    for row, found in enumerate(inputs.top_lists(teacher, 5, own, batch_size=1)):
-        free = [v for v in range(1, 9) if v not in own[row]]
+    for row, actual in enumerate(inputs.teacher_lists(teacher, 5, session_items, batch_size=1)):
+        free = [v for v in range(1, 9) if v not in session_items[row]]
         best = sorted(free, key=lambda v, r=row: -scores[r, v])
-        assert found.tolist() == (best + [-1] * 5)[:5]
-    with pytest.raises(ValueError, match="there are 1 sequences; expected one for each of 2 sessions"):
-        inputs.whole_sessions(train, Sequences(np.array([1], np.int32), np.array([0, 1], np.int32)))
+        assert actual.tolist() == (best + [0] * 5)[:5]
+    with pytest.raises(ValueError, match="sequences has 1 sessions; expected the 2 of train"):
+        inputs.all_session_items(train, Sequences(np.array([1], np.int32), np.array([0, 1], np.int32)))

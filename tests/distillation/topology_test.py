@@ -41,14 +41,14 @@ def test_weights_make_repeated_entities_count_once(pair):
     assert repeated == pytest.approx(float(ftd.full_topology_loss(student[:4], teacher[:4])), rel=1e-4)
 
 
-def test_an_isometric_image_costs_nothing_and_a_general_one_does(pair):
+def test_the_loss_is_zero_for_an_isometric_teacher_only(pair):
     student, _ = pair
     assert ftd.full_topology_loss(student, 3 * isometric(student)) == pytest.approx(0, abs=1e-4)
     stretched = student @ jax.random.normal(jax.random.key(2), (D, T))
     assert ftd.full_topology_loss(student, stretched) > 1
 
 
-def test_lengths_rotations_and_order_do_not_matter_but_signs_do(pair, key):
+def test_the_loss_is_invariant_to_lengths_rotations_and_order_but_not_to_signs(pair, key):
     student, teacher = pair
     value = float(ftd.full_topology_loss(student, teacher))
     scale = jnp.exp(jax.random.normal(key, (N, 1)))
@@ -73,13 +73,13 @@ def test_the_gradient_is_that_of_the_pairs_and_finite_for_a_vector_of_zeros(pair
             ** 2
         ).sum()
 
-    found = jax.grad(lambda s: ftd.full_topology_loss(s, teacher))(student)
-    np.testing.assert_allclose(found, jax.grad(by_pairs)(student), atol=1e-4)
+    actual = jax.grad(lambda s: ftd.full_topology_loss(s, teacher))(student)
+    np.testing.assert_allclose(actual, jax.grad(by_pairs)(student), atol=1e-4)
     zero = jax.grad(lambda s: ftd.full_topology_loss(s, teacher))(student.at[2].set(0.0))
     assert jnp.isfinite(zero).all()
 
 
-def test_the_teacher_never_learns(pair):
+def test_the_teacher_gets_no_gradient(pair):
     student, teacher = pair
     group = jnp.arange(N) % 3
     for loss in (
@@ -99,7 +99,7 @@ def test_one_group_is_the_full_topology(pair):
     assert htd.group_topology_loss(student, teacher, group, num_groups=1, level="prototypes") == pytest.approx(0)
 
 
-def test_two_kinds_leave_out_the_pairs_across(pair):
+def test_the_entity_level_ignores_pairs_of_different_groups(pair):
     student, teacher = pair
     group = (jnp.arange(N) >= 5).astype(jnp.int32)
     blocks = ftd.full_topology_loss(student[:5], teacher[:5]) + ftd.full_topology_loss(student[5:], teacher[5:])
@@ -108,17 +108,17 @@ def test_two_kinds_leave_out_the_pairs_across(pair):
 
 
 @pytest.mark.parametrize("level", htd.LEVELS)
-def test_groups_of_one_move_everything_to_the_group_level(pair, level):
+def test_with_one_entity_in_each_group_only_the_group_level_remains(pair, level):
     student, teacher = pair
     group = jnp.arange(N)
     full = float(ftd.full_topology_loss(student, teacher))
     assert htd.entity_topology_loss(student, teacher, group) == pytest.approx(0, abs=1e-5)
-    found = htd.group_topology_loss(student, teacher, group, num_groups=N + 2, level=level)
-    assert found == pytest.approx(full, rel=1e-4)
+    actual = htd.group_topology_loss(student, teacher, group, num_groups=N + 2, level=level)
+    assert actual == pytest.approx(full, rel=1e-4)
 
 
 @pytest.mark.parametrize("level", htd.LEVELS)
-def test_an_isometric_image_costs_nothing_in_any_grouping(pair, level):
+def test_the_loss_is_zero_for_an_isometric_teacher_in_any_grouping(pair, level):
     student, _ = pair
     group = jax.random.randint(jax.random.key(4), (N,), 0, 4)
     teacher = isometric(student)
@@ -140,8 +140,8 @@ def test_levels_equal_loops_over_groups_and_pairs(pair):
     square, num = (both[0] - both[1]) ** 2, len(present)
     totals = {"prototypes": square[:num, :num].sum(), "entities": square[:num, num:].sum()}
     for level, total in totals.items():
-        found = htd.group_topology_loss(student, teacher, jnp.asarray(group), num_groups=7, level=level)
-        assert found == pytest.approx(total, rel=1e-4)
+        actual = htd.group_topology_loss(student, teacher, jnp.asarray(group), num_groups=7, level=level)
+        assert actual == pytest.approx(total, rel=1e-4)
 
 
 def test_repeated_entities_count_once_at_every_level(pair):
@@ -158,7 +158,7 @@ def test_repeated_entities_count_once_at_every_level(pair):
         assert loss(*repeated, weight=weight) == pytest.approx(float(loss(*args)), rel=1e-4)
 
 
-def test_only_between_prototypes_does_the_gradient_pass_through_the_students(pair):
+def test_only_the_prototype_level_has_a_gradient_through_prototypes(pair):
     student, teacher = pair
     group = jnp.zeros(N, jnp.int32).at[0].set(1)
 
@@ -169,30 +169,30 @@ def test_only_between_prototypes_does_the_gradient_pass_through_the_students(pai
     # Against constants, entity i's pull does not depend on how entity j moves the mean.
     centre = htd.prototypes(student, group, num_groups=2, weight=jnp.ones(N))[0]
     fixed = jax.grad(
-        lambda s: ((entities.normalize(centre) @ entities.normalize(s).T - _wanted(teacher, group)) ** 2).sum()
+        lambda s: ((entities.normalize(centre) @ entities.normalize(s).T - _teacher_cosines(teacher, group)) ** 2).sum()
     )(student)
     np.testing.assert_allclose(jax.grad(loss)(student, "entities"), fixed, atol=1e-5)
 
 
-def _wanted(teacher, group):
+def _teacher_cosines(teacher, group):
     centre = htd.prototypes(teacher, group, num_groups=2, weight=jnp.ones(N))[0]
     return entities.normalize(centre) @ entities.normalize(teacher).T
 
 
-def test_groups_come_from_the_teacher_without_a_gradient_to_the_gate(key, pair):
+def test_groups_depend_on_the_teacher_and_give_the_gate_no_gradient(key, pair):
     student, teacher = pair
-    made = experts.init_experts(key, num_experts=3, student_dim=D, teacher_dim=T)
+    params = experts.init_experts(key, num_experts=3, student_dim=D, teacher_dim=T)
 
-    def loss(made):
-        group = htd.assign(made, teacher)
+    def loss(params):
+        group = htd.assign_groups(params, teacher)
         inside = htd.entity_topology_loss(student, teacher, group)
         return inside + htd.group_topology_loss(student, teacher, group, num_groups=3)
 
-    assert set(np.asarray(htd.assign(made, teacher)).tolist()) <= {0, 1, 2}
-    for leaf in jax.tree.leaves(jax.grad(loss)(made)):
+    assert set(np.asarray(htd.assign_groups(params, teacher)).tolist()) <= {0, 1, 2}
+    for leaf in jax.tree.leaves(jax.grad(loss)(params)):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
 def test_an_unknown_level_is_refused(pair):
-    with pytest.raises(ValueError, match="level is 'both'; expected one of entities, prototypes"):
+    with pytest.raises(ValueError, match="level is 'both'; expected 'entities' or 'prototypes'"):
         htd.group_topology_loss(*pair, jnp.zeros(N, jnp.int32), num_groups=1, level="both")

@@ -17,7 +17,7 @@ NUM_ITEMS = 40
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.integers(1, 6))
 @settings(max_examples=200)
-def test_groups_hold_about_equal_totals_and_run_down_in_popularity(counts, num_groups):
+def test_groups_have_similar_totals_and_descending_popularity(counts, num_groups):
     counts = np.array([0, *counts])
     if not counts.sum():
         return
@@ -36,37 +36,37 @@ def test_groups_hold_about_equal_totals_and_run_down_in_popularity(counts, num_g
     assert last == 0 or counts[groups == last].sum() > limit / 2
 
 
-def test_a_small_rest_joins_the_group_before():
+def test_a_small_remainder_joins_the_group_before():
     counts = np.array([0, 6, 4, 4, 4, 1, 1])
     assert popularity_strata.popularity_groups(counts, num_groups=2).tolist() == [-1, 0, 0, 1, 1, 1, 1]
     assert popularity_strata.popularity_groups(np.array([0, 9, 9, 2]), num_groups=2).tolist() == [-1, 0, 1, 1]
 
 
 def test_items_without_interactions_are_refused():
-    with pytest.raises(ValueError, match="no item has interactions"):
+    with pytest.raises(ValueError, match="counts is 0 for every item"):
         popularity_strata.popularity_groups(np.zeros(4, int))
     with pytest.raises(ValueError, match="num_groups is 0"):
         popularity_strata.popularity_groups(np.ones(4, int), num_groups=0)
 
 
-def test_the_padding_is_no_item():
+def test_padding_is_not_counted():
     sequences = Sequences(np.array([3, 1, 3, 0, 2], np.int32), np.array([0, 3, 5], np.int32))
     assert popularity_strata.item_counts(sequences, 4).tolist() == [0, 1, 1, 2, 0]
 
 
-def test_budgets_are_the_authors():
+def test_pairs_per_group_equal_the_authors():
     counts, four = np.array([0, 4, 4, 4, 4]), np.array([-1, 0, 1, 2, 3], np.int32)
-    assert popularity_strata.pair_budget(counts, four) == (8, 8, 8, 8)
-    assert popularity_strata.pair_budget(counts[:3], four[:3]) == (15, 15)
+    assert popularity_strata.allocate_pairs(counts, four) == (8, 8, 8, 8)
+    assert popularity_strata.allocate_pairs(counts[:3], four[:3]) == (15, 15)
     # Three groups share 10 as 3 each; the first gets the one that is short.
-    assert popularity_strata.pair_budget(counts[:4], four[:4], num_pairs=10) == (4, 3, 3)
-    steep = popularity_strata.pair_budget(np.array([0, 90, 5]), four[:3], gamma=1.0)
+    assert popularity_strata.allocate_pairs(counts[:4], four[:4], num_pairs=10) == (4, 3, 3)
+    steep = popularity_strata.allocate_pairs(np.array([0, 90, 5]), four[:3], gamma=1.0)
     assert steep == (3, 27)
 
 
-def test_pairs_of_ranks_follow_the_law_of_redrawing_until_they_differ():
+def test_pairs_of_ranks_have_the_distribution_of_rejection_sampling():
     length, draws, mu = 6, 60_000, 2.0
-    better, worse = unkd.rank_pairs(jax.random.key(0), jnp.full(draws, length), mu=mu)
+    better, worse = unkd.sample_rank_pairs(jax.random.key(0), jnp.full(draws, length), mu=mu)
     chance = np.exp(-np.arange(1, length + 1) / mu)
     law = np.triu(np.outer(chance, chance), 1)
     law /= law.sum()
@@ -77,7 +77,7 @@ def test_pairs_of_ranks_follow_the_law_of_redrawing_until_they_differ():
 
 
 def test_the_first_ranks_of_a_long_list_have_the_right_marginals():
-    better, worse = unkd.rank_pairs(jax.random.key(1), jnp.full(50_000, 400))
+    better, worse = unkd.sample_rank_pairs(jax.random.key(1), jnp.full(50_000, 400))
     chance = np.exp(-np.arange(1, 401) / 20)
     chance /= chance.sum()
     both = np.bincount(np.concatenate([better, worse]), minlength=400)[:60] / 50_000
@@ -87,15 +87,15 @@ def test_the_first_ranks_of_a_long_list_have_the_right_marginals():
     assert float(worse.max()) < 400
 
 
-def test_two_items_make_the_one_pair():
-    better, worse = unkd.rank_pairs(jax.random.key(2), jnp.full(100, 2))
+def test_two_items_form_the_only_pair():
+    better, worse = unkd.sample_rank_pairs(jax.random.key(2), jnp.full(100, 2))
     assert set(zip(better.tolist(), worse.tolist(), strict=True)) == {(0, 1)}
 
 
 @pytest.fixture
 def lists():
     rng = np.random.default_rng(0)
-    teacher = inputs.Teacher(
+    teacher = inputs.TeacherEmbeddings(
         jnp.asarray(rng.normal(size=(30, 5)), jnp.float32),
         jnp.asarray(rng.normal(size=(NUM_ITEMS + 1, 5)), jnp.float32),
     )
@@ -104,7 +104,7 @@ def lists():
     return teacher, groups, exclude, unkd.group_lists(teacher, groups, exclude, depth=12)
 
 
-def test_lists_are_the_teachers_order_within_a_group_without_the_sessions_own(lists):
+def test_lists_have_the_teachers_order_within_a_group_and_exclude_the_session(lists):
     teacher, groups, exclude, (items, length) = lists
     scores = np.asarray(teacher.sessions @ teacher.items.T)
     for session in range(30):
@@ -115,13 +115,13 @@ def test_lists_are_the_teachers_order_within_a_group_without_the_sessions_own(li
             assert not items[session, group, length[session, group] :].any()
 
 
-def test_drawn_pairs_lie_in_one_group_in_the_teachers_order(lists):
+def test_sampled_pairs_are_of_one_group_in_the_teachers_order(lists):
     _, groups, exclude, (items, length) = lists
-    better, worse, drawn = unkd.draw_pairs(jax.random.key(0), jnp.asarray(items), jnp.asarray(length), (4, 3, 5))
+    better, worse, where = unkd.sample_pairs(jax.random.key(0), jnp.asarray(items), jnp.asarray(length), (4, 3, 5))
     expected = np.repeat([0, 1, 2], [4, 3, 5])
     for session in range(30):
         place = {int(v): n for row in items[session] for n, v in enumerate(row) if v}
-        for up, down, group, real in zip(better[session], worse[session], expected, drawn[session], strict=True):
+        for up, down, group, real in zip(better[session], worse[session], expected, where[session], strict=True):
             assert real == (length[session, group] >= 2)
             if real:
                 assert groups[up] == groups[down] == group
@@ -134,15 +134,15 @@ def test_lists_too_short_for_pairs_are_refused(lists):
         unkd.group_lists(*lists[:3], depth=1)
 
 
-def test_equal_scores_cost_log_two_and_a_groups_level_nothing(lists):
+def test_the_loss_of_equal_scores_is_log_two_and_does_not_depend_on_a_groups_mean(lists):
     _, groups, _, (items, length) = lists
-    better, worse, drawn = unkd.draw_pairs(jax.random.key(0), jnp.asarray(items), jnp.asarray(length), (4, 3, 5))
+    better, worse, where = unkd.sample_pairs(jax.random.key(0), jnp.asarray(items), jnp.asarray(length), (4, 3, 5))
 
     def loss(scores):
-        def own(chosen):
+        def session_items(chosen):
             return jnp.take_along_axis(scores, chosen, axis=1)
 
-        return float(unkd.pair_loss(own(better) - own(worse), drawn))
+        return float(unkd.pair_loss(session_items(better) - session_items(worse), where))
 
     scores = jax.random.normal(jax.random.key(3), (30, NUM_ITEMS + 1))
     assert loss(jnp.zeros_like(scores)) == pytest.approx(np.log(2), abs=1e-6)
@@ -153,16 +153,16 @@ def test_equal_scores_cost_log_two_and_a_groups_level_nothing(lists):
 
 def test_the_loss_is_the_mean_over_pairs_of_a_session_then_over_sessions():
     margin = jnp.array([[1.0, 2.0, -1.0], [0.5, 9.0, 9.0], [7.0, 7.0, 7.0]])
-    drawn = jnp.array([[True, True, True], [True, False, False], [True, True, True]])
+    where = jnp.array([[True, True, True], [True, False, False], [True, True, True]])
     weight = jnp.array([1.0, 1.0, 0.0])
     expected = (np.log1p(np.exp([-1.0, -2.0, 1.0])).mean() + np.log1p(np.exp(-0.5))) / 2
-    assert unkd.pair_loss(margin, drawn, weight=weight) == pytest.approx(expected, rel=1e-5)
+    assert unkd.pair_loss(margin, where, weight=weight) == pytest.approx(expected, rel=1e-5)
 
 
-def test_one_group_draws_from_the_whole_order():
+def test_with_one_group_pairs_are_sampled_from_all_items():
     counts = np.array([0, 5, 4, 3, 2])
     assert popularity_strata.popularity_groups(counts, num_groups=1).tolist() == [-1, 0, 0, 0, 0]
     lists = jnp.array([[[4, 2, 1, 3]]])
-    better, worse, _ = unkd.draw_pairs(jax.random.key(0), lists, jnp.array([[4]]), (500,))
+    better, worse, _ = unkd.sample_pairs(jax.random.key(0), lists, jnp.array([[4]]), (500,))
     seen = collections.Counter(zip(better[0].tolist(), worse[0].tolist(), strict=True))
     assert len(seen) == 6

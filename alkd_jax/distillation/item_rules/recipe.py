@@ -1,11 +1,11 @@
-"""The strongest narrow students we know: a recipe a data set, found on its validation sessions.
+"""Recipes for the strongest narrow students: one for each dataset, chosen on its validation sessions.
 
-A student of late interaction is taught item by item what follows what, from counting, titles and, if there are any, a
-teacher's lists. For the paper's backbones: every prefix, and a softmax corrected for popularity.
+A late-interaction student is trained on item-to-item rules from counts, titles and, if there are any, a teacher's
+lists. A backbone of the paper is trained on every prefix with a softmax that is corrected for popularity.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,34 +13,36 @@ import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
 
-from alkd_jax import baselines, objectives, samplers, training
+from alkd_jax import baselines, objectives, paper_settings, samplers, training
+from alkd_jax.checks import check_one_of
 from alkd_jax.distillation.item_rules import rules
-from alkd_jax.distillation.item_rules.targets import teach
+from alkd_jax.distillation.item_rules.targets import fit_rule_targets
 from alkd_jax.models import Encoder, create
 from alkd_jax.types import Dataset, Rankings
 
 LIST_WEIGHTS = (3,) * 5 + (2,) * 10 + (1,) * 10
-"""What the places of a teacher's list weigh, as in the paper."""
+"""Weight of each position of a teacher's list, as in the paper."""
+PRESETS = ("best",)
+"""Names of presets: "best" has the options of :mod:`alkd_jax.paper_settings` for the paper's datasets."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a student of late interaction is made.
+    """Options of a late-interaction student that is trained on item-to-item rules.
 
     Attributes:
-        shared: see :class:`alkd_jax.models.Late`.
-        recency: likewise.
+        shared: whether input and output share their tables, see the backbone "late" of :mod:`alkd_jax.models`.
+        recency: weight of an item for each step before the end of the session, see the same backbone.
         decay: see :func:`alkd_jax.baselines.count`.
-        backward: see :func:`alkd_jax.distillation.item_rules.rules.follow_rules`.
-        titles: share of titles in what an item says, see :func:`alkd_jax.distillation.item_rules.rules.blend`; 0 reads
-            none.
-        lists: weight of a teacher's list beside one pair of adjacent items; 0 reads none.
-        places: K, strongest rules an item.
-        power: see :func:`alkd_jax.distillation.item_rules.rules.lessons`.
-        damping: see :func:`alkd_jax.distillation.item_rules.targets.teach`.
-        learning_rate: likewise.
-        batch_size: items a step.
-        max_steps: steps in all.
+        backward: see :func:`cooccurrence_rules`.
+        titles: share of the rules from titles, see :func:`add_rules`; 0 reads no titles.
+        lists: weight of a teacher's list, where one pair of adjacent items has 1; 0 reads no lists.
+        places: K, the number of rules for each item, the strongest ones.
+        power: see :func:`rule_targets`.
+        damping: see :func:`fit_rule_targets`.
+        learning_rate: see :func:`fit_rule_targets`.
+        batch_size: number of items in a batch.
+        max_steps: number of steps.
     """
 
     shared: bool = True
@@ -57,66 +59,59 @@ class Recipe:
     max_steps: int = 600
 
 
-PRESETS: Mapping[str, Mapping[str, Recipe]] = {
-    "best": {
-        "ML": Recipe(decay=0.8, backward=0.5, titles=0.05),
-        "Games": Recipe(titles=0.2),
-    }
-}
-"""Preset → data set → recipe; another data set takes the defaults."""
-
-
-def recipe(preset: str | Recipe, dataset: str) -> Recipe:
-    """A preset's recipe for a data set.
+def recipe_of(preset: str | Recipe, dataset: str) -> Recipe:
+    """Returns the recipe of a preset for a dataset; a dataset that the paper does not use gets the defaults.
 
     Args:
-        preset: "best", or a recipe, which is returned.
-        dataset: its name.
+        preset: one of :data:`PRESETS`, or a recipe, which is returned.
+        dataset: the dataset's name.
 
     Raises:
         ValueError: the preset is unknown.
     """
     if isinstance(preset, Recipe):
         return preset
-    if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; expected {' or '.join(PRESETS)}")
-    return PRESETS[preset].get(dataset, Recipe())
+    check_one_of("preset", preset, PRESETS)
+    return Recipe(**paper_settings.settings_of(dataset).item_rules)
 
 
-def student(recipe: Recipe, *, num_items: int, dim: int = 10) -> Encoder:
-    """The backbone that a recipe trains.
+def create_student(recipe: Recipe, *, num_items: int, dim: int = 10) -> Encoder:
+    """Makes the backbone that a recipe trains, without parameters.
 
     Args:
-        recipe: how it is made.
+        recipe: the options.
         num_items: V.
-        dim: width D of each table.
+        dim: D, the width of each table.
     """
     return create("late", num_items=num_items, dim=dim, shared=recipe.shared, recency=recipe.recency)
 
 
-def rules_for(
+def build_rules(
     dataset: Dataset,
     recipe: Recipe,
     rankings: Rankings | None = None,
     confidence: Float[np.ndarray, " N"] | None = None,
 ) -> csr_array:
-    """What the training sessions, the titles and a teacher's lists say of items together.
+    """Adds up the rules from the training sessions, the titles and a teacher's lists.
 
     Args:
-        dataset: its training sessions and titles are read, nothing else.
-        recipe: what counts how much.
+        dataset: a dataset, of which only the training sessions and the titles are read.
+        recipe: the weights of the rules.
         rankings: lists for some training sessions.
-        confidence: what each list counts, see :func:`alkd_jax.distillation.item_rules.rules.list_rules`.
+        confidence: the weight of each list, see :func:`list_rules`.
+
+    Returns:
+        ``[V1, V1]`` rules.
 
     Raises:
-        ValueError: the recipe wants lists and there are none.
+        ValueError: the recipe reads lists and ``rankings`` is None.
     """
     if recipe.lists and rankings is None:
-        raise ValueError("the recipe learns from lists; expected rankings")
+        raise ValueError(f"rankings is None; expected lists, which have weight {recipe.lists} in the recipe")
     counts = baselines.count(dataset.train_sequences, dataset.num_items, decay=recipe.decay)
-    found = rules.cooccurrence_rules(counts, backward=recipe.backward)
+    total = rules.cooccurrence_rules(counts, backward=recipe.backward)
     if recipe.lists and rankings is not None:
-        told = rules.list_rules(
+        list_rules = rules.list_rules(
             rankings,
             dataset.train,
             dataset.num_items,
@@ -124,8 +119,8 @@ def rules_for(
             weights=LIST_WEIGHTS,
             confidence=confidence,
         )
-        found = found + recipe.lists * told
-    return rules.add_rules(found, rules.title_rules(dataset.titles), recipe.titles) if recipe.titles else found
+        total = total + recipe.lists * list_rules
+    return rules.add_rules(total, rules.title_rules(dataset.titles), recipe.titles) if recipe.titles else total
 
 
 def train(
@@ -139,34 +134,35 @@ def train(
     confidence: Float[np.ndarray, " N"] | None = None,
     **options: Any,
 ) -> tuple[Encoder, training.FitResult]:
-    """Makes the strongest student of a width.
+    """Trains the strongest student of a width.
 
     Args:
-        key: consumed.
-        dataset: learned from; its validation sessions decide which parameters are kept, its test is not read.
-        preset: "best", or a recipe.
-        dim: width D of each table.
+        key: a JAX key; the function consumes it.
+        dataset: a dataset; its validation sessions decide which parameters are returned, its test split is not read.
+        preset: one of :data:`PRESETS`, or a recipe.
+        dim: D, the width of each table.
         seeds: as in :func:`alkd_jax.training.fit`.
-        rankings: lists of a teacher for some training sessions, read where the recipe says so.
-        confidence: what each of them counts, at least 0; default 1.
-        **options: further options of :func:`alkd_jax.distillation.item_rules.targets.teach`.
+        rankings: a teacher's lists for some training sessions; needed where the recipe reads lists.
+        confidence: the weight of each list, at least 0; default 1.
+        **options: further options of :func:`fit_rule_targets`, which replace the recipe's.
 
     Returns:
-        The student, and its parameters with a leading seed axis.
+        The student's backbone, and the trained student.
 
     Raises:
-        ValueError: the preset is unknown, or lists are wanted and not given.
+        ValueError: the preset is unknown, or the recipe reads lists and ``rankings`` is None.
     """
-    how = recipe(preset, dataset.name)
-    model = student(how, num_items=dataset.num_items, dim=dim)
-    lessons = rules.rule_targets(rules_for(dataset, how, rankings, confidence), k=how.places, power=how.power)
+    recipe = recipe_of(preset, dataset.name)
+    model = create_student(recipe, num_items=dataset.num_items, dim=dim)
+    total = build_rules(dataset, recipe, rankings, confidence)
+    targets = rules.rule_targets(total, k=recipe.places, power=recipe.power)
     settings = {
-        "damping": how.damping,
-        "learning_rate": how.learning_rate,
-        "batch_size": how.batch_size,
-        "max_steps": how.max_steps,
+        "damping": recipe.damping,
+        "learning_rate": recipe.learning_rate,
+        "batch_size": recipe.batch_size,
+        "max_steps": recipe.max_steps,
     }
-    return model, teach(key, model, lessons, dataset.validation, seeds=seeds, **{**settings, **options})
+    return model, fit_rule_targets(key, model, targets, dataset.validation, seeds=seeds, **{**settings, **options})
 
 
 def train_backbone(
@@ -178,15 +174,18 @@ def train_backbone(
     learning_rate: float = 5e-3,
     **options: Any,
 ) -> training.FitResult:
-    """Trains one of the paper's backbones as well as we can: every prefix, in-batch softmax with logQ correction.
+    """Trains a backbone on every prefix of the training sessions, with in-batch softmax and logQ correction.
 
     Args:
-        key: consumed.
-        dataset: learned from; its validation sessions decide when to stop.
-        model: the student.
+        key: a JAX key; the function consumes it.
+        dataset: a dataset; its validation sessions decide when training stops.
+        model: the backbone.
         seeds: as in :func:`alkd_jax.training.fit`.
         learning_rate: as in :func:`alkd_jax.training.fit`.
-        **options: further options of :func:`alkd_jax.training.fit`, or others in place of these.
+        **options: further options of :func:`alkd_jax.training.fit`, which replace those set here.
+
+    Returns:
+        The trained backbone.
     """
     sequences = dataset.train_sequences
     settings: dict[str, Any] = {

@@ -1,7 +1,8 @@
-"""Rules from item to item, and the lessons a student learns from them: for each item, what should come next.
+"""Item-to-item rules, and the soft labels that a student learns from them.
 
-A rule matrix is sparse ``[V + 1, V + 1]``: the weight with which the row's item speaks for the column's. It may come
-from counting, from titles, or from a teacher's lists; sums of rule matrices are rule matrices.
+The rules are a sparse matrix R ``[V1, V1]``, V1 = V + 1: entry ``R_xv`` is the weight of "item v follows item x". The
+weights come from counts, from titles, or from a teacher's lists. Row and column 0, the padding, are empty; sums of
+rule matrices are rule matrices.
 """
 
 import dataclasses
@@ -12,71 +13,77 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array, diags_array
 
 from alkd_jax.baselines import Counts
+from alkd_jax.checks import check_at_least, check_span
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _BLOCK = 2048
-"""Titles compared with all others at a time, to bound memory."""
+"""Number of titles that are compared with all others at a time, which bounds the memory needed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RuleTargets:
-    """For each of R items that say anything: what follows it, and how much it has to say.
+    """Soft labels of the R items that have rules.
 
     Attributes:
-        item: ``[R]`` int32, items in ``1..V``.
-        listed: ``[R, K]`` int32, what follows, strongest first, 0 where fewer.
-        gain: ``[R, K]`` float32, with which share; rows sum to 1.
-        mass: ``[R]`` float32, sum of all the item's rules.
+        items: ``[R]`` int32, items x in ``1..V``.
+        list_items: ``[R, K]`` int32, the items with the strongest rules of x, strongest first; 0 in short lists.
+        list_gain: ``[R, K]`` float32, their probabilities; rows sum to 1.
+        mass: ``[R]`` float32, ``Σ_v R_xv``, the sum of all rules of x.
     """
 
-    item: Int[np.ndarray, " R"]
-    listed: Int[np.ndarray, "R K"]
-    gain: Float[np.ndarray, "R K"]
+    items: Int[np.ndarray, " R"]
+    list_items: Int[np.ndarray, "R K"]
+    list_gain: Float[np.ndarray, "R K"]
     mass: Float[np.ndarray, " R"]
 
 
 def cooccurrence_rules(counts: Counts, *, backward: float = 0.0) -> csr_array:
-    """``F + β Fᵀ``: which item comes after which in training sessions, nearer counting more, and before it with β.
+    """``R = F + β Fᵀ``: F_xv counts how often v follows x in a training session, with more weight for closer items.
 
     Args:
-        counts: of the training sessions.
-        backward: β ≥ 0.
+        counts: counts of the training sessions.
+        backward: β, at least 0, the weight of items that precede x.
+
+    Returns:
+        ``[V1, V1]`` rules.
 
     Raises:
-        ValueError: backward is negative.
+        ValueError: ``backward`` is negative.
     """
-    if backward < 0:
-        raise ValueError(f"backward is {backward}; expected at least 0")
+    check_at_least(0, backward=backward)
     rules = counts.followers + backward * counts.followers.T if backward else counts.followers
-    return without_self(rules)
+    return remove_diagonal(rules)
 
 
-def title_rules(titles: Sequence[str], *, least: float = 0.25) -> csr_array:
-    """Squared cosine of two titles' words, each weighted by its rarity (tf-idf).
+def title_rules(titles: Sequence[str], *, min_cosine: float = 0.25) -> csr_array:
+    """``R_xv = cos(t_x, t_v)²`` of the titles' tf-idf vectors t.
 
-    Needs scikit-learn, the extra "titles".
+    The function needs scikit-learn, the extra "titles".
 
     Args:
-        titles: V + 1 of them, the first empty.
-        least: cosines below are left out, in (0, 1].
+        titles: V1 titles, the first of them empty.
+        min_cosine: in (0, 1]; lower cosines are set to 0.
+
+    Returns:
+        ``[V1, V1]`` rules.
 
     Raises:
-        ValueError: least is out of range, or no title has a word.
+        ValueError: ``min_cosine`` is out of its range, or no title has a word.
     """
-    if not 0.0 < least <= 1.0:
-        raise ValueError(f"least is {least}; expected in (0, 1]")
+    if not 0.0 < min_cosine <= 1.0:
+        raise ValueError(f"min_cosine is {min_cosine}; expected above 0 and at most 1")
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = csr_array(TfidfVectorizer(token_pattern=r"(?u)\w+").fit_transform(titles))
-    rows = []
-    for start in range(0, words.shape[0], _BLOCK):
-        near = csr_array(words[start : start + _BLOCK] @ words.T)
-        near.data = np.where(near.data < least, 0.0, near.data**2)
-        near.eliminate_zeros()
-        rows.append(near)
-    indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.indptr) for part in rows]))])
-    data, indices = (np.concatenate([getattr(part, name) for part in rows]) for name in ("data", "indices"))
-    return without_self(csr_array((data, indices, indptr), shape=(len(titles), len(titles))))
+    vectors = csr_array(TfidfVectorizer(token_pattern=r"(?u)\w+").fit_transform(titles))
+    blocks = []
+    for start in range(0, vectors.shape[0], _BLOCK):
+        block = csr_array(vectors[start : start + _BLOCK] @ vectors.T)
+        block.data = np.where(block.data < min_cosine, 0.0, block.data**2)
+        block.eliminate_zeros()
+        blocks.append(block)
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(block.indptr) for block in blocks]))])
+    data, indices = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("data", "indices"))
+    return remove_diagonal(csr_array((data, indices, indptr), shape=(len(titles), len(titles))))
 
 
 def list_rules(
@@ -88,129 +95,149 @@ def list_rules(
     weights: Sequence[int | float],
     confidence: Float[np.ndarray, " N"] | None = None,
 ) -> csr_array:
-    """What a teacher's lists say, laid to the items of their sessions: ``Σ_s c_s λʲ w_k / Σ w``, v_k for x_j.
+    """``R_xv = Σ_s c_s λʲ w_k / Σ w`` over the sessions s with x at j steps before the end and v at rank k of the list.
 
     Args:
         rankings: lists for some of the sessions.
-        sessions: among them all that are ranked.
+        sessions: sessions, among them all that have a list.
         num_items: V.
-        recency: λ in (0, 1], for each step before the session's end.
-        weights: w, one a place of the list, at least 0.
-        confidence: c, one a list, at least 0; default 1.
+        recency: λ in (0, 1], the factor for each step before the end of the session.
+        weights: w, the weight of each position of a list, at least 0.
+        confidence: c, the weight of each list, at least 0; default 1.
+
+    Returns:
+        ``[V1, V1]`` rules.
 
     Raises:
-        ValueError: a ranked session is not there, there are fewer weights than places or another number of confidences
-            than lists, one is negative, or an id is out of range.
+        ValueError: a list belongs to no session, there are fewer weights than positions, the number of confidences is
+            not the number of lists, a confidence is negative, or an item is out of range.
     """
     if confidence is not None and (len(confidence) != len(rankings) or not np.min(confidence, initial=0) >= 0):
-        raise ValueError(f"{len(confidence)} confidences for {len(rankings)} lists; expected one a list, at least 0")
-    listed, on = np.asarray(rankings.items), np.asarray(rankings.mask)
-    if len(weights) < listed.shape[1]:
-        raise ValueError(f"{len(weights)} weights for lists of {listed.shape[1]}; expected one a place")
-    if on.any() and not 1 <= listed[on].min() <= listed[on].max() <= num_items:
-        raise ValueError(f"listed items span {listed[on].min()}..{listed[on].max()}; expected 1..{num_items}")
-    rows = sessions.rows_of(rankings.session_id)
-    items, mask = np.asarray(sessions.items)[rows], np.asarray(sessions.mask)[rows]
-    says = recency ** (mask.sum(1, keepdims=True) - np.cumsum(mask, 1)) * mask
-    share = np.where(on, np.asarray(weights, float)[None, : listed.shape[1]], 0.0)
-    share /= np.maximum(share.sum(1, keepdims=True), 1e-12)
+        raise ValueError(
+            f"confidence has {len(confidence)} numbers, the least {np.min(confidence, initial=0)}; expected one for "
+            f"each of {len(rankings)} lists, at least 0"
+        )
+    list_items, list_mask = np.asarray(rankings.items), np.asarray(rankings.mask)
+    if len(weights) < list_items.shape[1]:
+        raise ValueError(
+            f"weights has {len(weights)} numbers; expected one for each of {list_items.shape[1]} positions"
+        )
+    check_span("items of rankings", list_items[list_mask], 1, num_items)
+    ranked = sessions.take(sessions.rows_of(rankings.session_id))
+    items, mask = np.asarray(ranked.items), np.asarray(ranked.mask)
+    item_weight = recency ** (mask.sum(1, keepdims=True) - np.cumsum(mask, 1)) * mask
+    list_weight = np.where(list_mask, np.asarray(weights, float)[None, : list_items.shape[1]], 0.0)
+    list_weight /= np.maximum(list_weight.sum(1, keepdims=True), 1e-12)
     if confidence is not None:
-        share *= np.asarray(confidence)[:, None]
-    weight = says[:, :, None] * share[:, None, :]
-    left, right = (np.broadcast_to(part, weight.shape).ravel() for part in (items[:, :, None], listed[:, None, :]))
-    kept = weight.ravel() > 0
-    shape = (num_items + 1, num_items + 1)
-    return without_self(csr_array((weight.ravel()[kept], (left[kept], right[kept])), shape=shape))
+        list_weight *= np.asarray(confidence)[:, None]
+    weight = item_weight[:, :, None] * list_weight[:, None, :]
+    row, column = (
+        np.broadcast_to(array, weight.shape).ravel() for array in (items[:, :, None], list_items[:, None, :])
+    )
+    is_positive = weight.ravel() > 0
+    entries = (weight.ravel()[is_positive], (row[is_positive], column[is_positive]))
+    return remove_diagonal(csr_array(entries, shape=(num_items + 1, num_items + 1)))
 
 
-def add_rules(rules: csr_array, more: csr_array, share: float, *, least: float = 1.0) -> csr_array:
-    """Adds rules to rules, for each item in proportion to what it says already.
-
-    ``R_x + α max(Σ_v R_xv, m) · M_x / Σ_v M_xv``
+def add_rules(rules: csr_array, extra_rules: csr_array, share: float, *, min_mass: float = 1.0) -> csr_array:
+    """``R_x + α max(Σ_v R_xv, m) · M_x / Σ_v M_xv``: adds rules in proportion to the sum of each item's rules.
 
     Args:
         rules: R.
-        more: M; a row of zeros adds nothing.
-        share: α ≥ 0.
-        least: m, what an item of which R says little counts as saying.
+        extra_rules: M; a row of zeros adds nothing.
+        share: α, at least 0.
+        min_mass: m, at least 0, which replaces a smaller sum of an item's rules in R.
+
+    Returns:
+        ``[V1, V1]`` rules.
 
     Raises:
-        ValueError: share or least is negative.
+        ValueError: ``share`` or ``min_mass`` is negative.
     """
-    if share < 0 or least < 0:
-        raise ValueError(f"share is {share} and least {least}; expected at least 0")
-    says, adds = (np.asarray(part.sum(1)).ravel() for part in (rules, more))
-    factor = np.divide(share * np.maximum(says, least), adds, out=np.zeros(len(adds)), where=adds > 0)
-    return (rules + diags_array(factor) @ more).tocsr()
+    check_at_least(0, share=share, min_mass=min_mass)
+    mass, extra_mass = (np.asarray(matrix.sum(1)).ravel() for matrix in (rules, extra_rules))
+    factor = np.divide(
+        share * np.maximum(mass, min_mass), extra_mass, out=np.zeros(len(extra_mass)), where=extra_mass > 0
+    )
+    return (rules + diags_array(factor) @ extra_rules).tocsr()
 
 
 def rule_targets(rules: csr_array, *, k: int = 64, power: float = 1.5) -> RuleTargets:
-    """Each item's k strongest rules, sharpened: ``g_k ∝ R_xkᵖ``.
+    """``g_k ∝ R_xkᵖ`` over the K strongest rules of each item x.
 
     Args:
         rules: R, at least 0.
-        k: list length.
-        power: p > 0; above 1 the strong rules count for more, which a narrow student is better at.
+        k: K, length of the lists, at least 1.
+        power: p, positive; above 1 strong rules get a larger share, which narrow students learn better.
+
+    Returns:
+        The soft labels of the items that have rules.
 
     Raises:
-        ValueError: k is below 1, the power not positive, or no item says anything.
+        ValueError: an option is out of its range, or no item has a rule.
     """
-    if k < 1 or not power > 0:
-        raise ValueError(f"k is {k} and power {power}; expected at least 1 and above 0")
+    check_at_least(1, k=k)
+    if not power > 0:
+        raise ValueError(f"power is {power}; expected above 0")
     rules = rules.tocsr()
     mass = np.asarray(rules.sum(1)).ravel()
-    item = np.flatnonzero(mass > 0)
-    item = item[item != PAD]
-    if item.size == 0:
-        raise ValueError("no item has a rule; there is nothing to learn")
-    listed, gain = np.zeros((item.size, k), np.int32), np.zeros((item.size, k), np.float32)
-    for row, x in enumerate(item):
-        found = slice(rules.indptr[x], rules.indptr[x + 1])
-        order = np.argsort(-rules.data[found], kind="stable")[:k]
-        strength = (rules.data[found][order] / rules.data[found][order[0]]) ** power
-        listed[row, : order.size] = rules.indices[found][order]
-        gain[row, : order.size] = strength / strength.sum()
-    return RuleTargets(item.astype(np.int32), listed, gain, mass[item].astype(np.float32))
+    items = np.flatnonzero(mass > 0)
+    items = items[items != PAD]
+    if items.size == 0:
+        raise ValueError("rules is 0 for every item; expected an item with a rule")
+    list_items, list_gain = np.zeros((items.size, k), np.int32), np.zeros((items.size, k), np.float32)
+    for row, item in enumerate(items):
+        entries = slice(rules.indptr[item], rules.indptr[item + 1])
+        order = np.argsort(-rules.data[entries], kind="stable")[:k]
+        strength = (rules.data[entries][order] / rules.data[entries][order[0]]) ** power
+        list_items[row, : order.size] = rules.indices[entries][order]
+        list_gain[row, : order.size] = strength / strength.sum()
+    return RuleTargets(items.astype(np.int32), list_items, list_gain, mass[items].astype(np.float32))
 
 
 def random_walk_sessions(
-    rng: np.random.Generator, rules: csr_array, start: Float[np.ndarray, " V"], num: int, *, length: int = 6
+    rng: np.random.Generator, rules: csr_array, start: Float[np.ndarray, " V1"], num: int, *, length: int = 6
 ) -> Sequences:
-    """Sessions that nobody had: each begins at an item drawn by ``start`` and follows the rules by their weights.
+    """Samples artificial sessions: random walks whose transition probabilities are proportional to the rules.
 
-    A walk ends after ``length`` items, or earlier at an item without rules; those of a single item are left out.
+    A walk ends after ``length`` items, or earlier at an item without rules; walks of a single item are left out.
 
     Args:
-        rng: consumed.
+        rng: a NumPy generator; the function advances it.
         rules: R, at least 0.
-        start: ``[V + 1]`` weights of the first items, the padding's 0.
-        num: how many.
-        length: items, at least 2.
+        start: ``[V1]`` weights with which the first item is sampled, 0 for padding.
+        num: number of walks, at least 1.
+        length: largest number of items of a walk, at least 2.
+
+    Returns:
+        At most ``num`` sessions.
 
     Raises:
-        ValueError: num or length is too small, or the padding could be drawn.
+        ValueError: ``num`` or ``length`` is too small, or the weight of padding is not 0.
     """
-    if num < 1 or length < 2 or start[PAD] != 0:
-        raise ValueError(f"num is {num}, length {length}, start[0] {start[PAD]}; expected 1, 2 at least, and 0")
+    check_at_least(1, num=num)
+    check_at_least(2, length=length)
+    if start[PAD] != 0:
+        raise ValueError(f"start[0] is {start[PAD]}; expected 0, the weight of padding")
     rules = rules.tocsr()
-    says = np.concatenate([[0.0], np.cumsum(rules.data)])
-    at = rng.choice(len(start), num, p=start / start.sum())
-    steps = np.zeros((num, length), np.int32)
-    steps[:, 0] = at
-    for place in range(1, length):
-        low, high = says[rules.indptr[at]], says[rules.indptr[at + 1]]
-        drawn = np.searchsorted(says, low + rng.random(num) * (high - low), side="right") - 1
-        drawn = np.clip(drawn, 0, rules.indptr[at + 1] - 1)
-        at = np.where(high > low, rules.indices[np.maximum(drawn, 0)], PAD)
-        steps[:, place] = at
-    steps = steps[steps[:, 1] != PAD]
-    offsets = np.concatenate([[0], np.cumsum((steps != PAD).sum(1))]).astype(np.int32)
-    return Sequences(items=steps[steps != PAD], offsets=offsets)
+    cumulative = np.concatenate([[0.0], np.cumsum(rules.data)])
+    current = rng.choice(len(start), num, p=start / start.sum())
+    walks = np.zeros((num, length), np.int32)
+    walks[:, 0] = current
+    for position in range(1, length):
+        low, high = cumulative[rules.indptr[current]], cumulative[rules.indptr[current + 1]]
+        entry = np.searchsorted(cumulative, low + rng.random(num) * (high - low), side="right") - 1
+        entry = np.clip(entry, 0, rules.indptr[current + 1] - 1)
+        current = np.where(high > low, rules.indices[np.maximum(entry, 0)], PAD)
+        walks[:, position] = current
+    walks = walks[walks[:, 1] != PAD]
+    offsets = np.concatenate([[0], np.cumsum((walks != PAD).sum(1))]).astype(np.int32)
+    return Sequences(items=walks[walks != PAD], offsets=offsets)
 
 
-def without_self(rules: csr_array) -> csr_array:
-    """Leaves out what an item says of itself, and of or for the padding."""
-    pairs = rules.tocoo()
-    row, column = pairs.coords
-    kept = (row != column) & (row != PAD) & (column != PAD) & (pairs.data != 0)
-    return csr_array((pairs.data[kept], (row[kept], column[kept])), shape=rules.shape)
+def remove_diagonal(rules: csr_array) -> csr_array:
+    """Removes the rules of an item for itself, and those of padding."""
+    entries = rules.tocoo()
+    row, column = entries.coords
+    is_rule = (row != column) & (row != PAD) & (column != PAD) & (entries.data != 0)
+    return csr_array((entries.data[is_rule], (row[is_rule], column[is_rule])), shape=rules.shape)

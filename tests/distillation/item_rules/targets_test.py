@@ -30,25 +30,25 @@ def validation() -> Sessions:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_student_repeats_its_lessons(ring, validation, shared):
+def test_the_student_reproduces_the_rules(ring, validation, shared):
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=shared, recency=0.5)
-    learned = rules.rule_targets(ring, k=4, power=1.0)
-    steps = dict(max_steps=400, steps_per_validation=400)
-    out = targets.teach(jax.random.key(0), model, learned, validation, damping=0.5, seeds=2, recall_at=1, **steps)
+    rule_targets = rules.rule_targets(ring, k=4, power=1.0)
+    options = dict(damping=0.5, seeds=2, recall_at=1, max_steps=400, steps_per_validation=400)
+    out = targets.fit_rule_targets(jax.random.key(0), model, rule_targets, validation, **options)
     assert (out.best_metric == 1).all()
     params = jax.tree.map(lambda leaf: leaf[0], out.params)
-    items = jnp.asarray(learned.item)[:, None]
+    items = jnp.asarray(rule_targets.items)[:, None]
     vectors, table = model.apply(params, items, items > 0), model.apply(params, method="item_embeddings")
     measure = np.exp(np.asarray(scoring.scores(vectors, table))[:, 1:])
-    np.testing.assert_allclose(measure.sum(1), learned.mass**0.5, rtol=0.2)
+    np.testing.assert_allclose(measure.sum(1), rule_targets.mass**0.5, rtol=0.2)
     share = measure / measure.sum(1, keepdims=True)
-    np.testing.assert_allclose(share[np.arange(NUM_ITEMS), learned.listed[:, 0] - 1], 0.7, atol=0.05)
+    np.testing.assert_allclose(share[np.arange(NUM_ITEMS), rule_targets.list_items[:, 0] - 1], 0.7, atol=0.05)
 
 
-def test_the_loss_is_its_definition():
+def test_the_loss_equals_its_definition():
     model = models.create("late", num_items=5, dim=2)
     params = models.init_params(jax.random.key(0), model)
-    own = {name: leaf + 0.5 for name, leaf in params["params"].items()}
+    params_of_model = {name: leaf + 0.5 for name, leaf in params["params"].items()}
     items = jnp.array([[2], [4]])
     batch = Batch(
         items=items,
@@ -63,22 +63,25 @@ def test_the_loss_is_its_definition():
             "log_mass": jnp.array([0.3, -1.0]),
         },
     )
-    each = np.asarray(own["input_embedding"])[[2, 4]] @ np.asarray(own["output_embedding"])[1:].T + 1.0
-    log_z = np.log(np.exp(each).sum(1))
-    taught_part = log_z - np.array([0.75 * each[0, 2] + 0.25 * each[0, 0], each[1, 4]])
-    wanted = np.average(taught_part + (log_z - [0.3, -1.0]) ** 2, weights=[1, 3])
+    item_scores = (
+        np.asarray(params_of_model["input_embedding"])[[2, 4]] @ np.asarray(params_of_model["output_embedding"])[1:].T
+        + 1.0
+    )
+    log_z = np.log(np.exp(item_scores).sum(1))
+    cross_entropy = log_z - np.array([0.75 * item_scores[0, 2] + 0.25 * item_scores[0, 0], item_scores[1, 4]])
+    expected = np.average(cross_entropy + (log_z - [0.3, -1.0]) ** 2, weights=[1, 3])
     loss = objectives.self_normalized_softmax(model)
-    found, gradient = jax.value_and_grad(loss)({"params": own}, batch, jax.random.key(1))
-    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    actual, gradient = jax.value_and_grad(loss)({"params": params_of_model}, batch, jax.random.key(1))
+    assert float(actual) == pytest.approx(expected, rel=1e-5)
     # The mass is the input bias's business alone: another mass leaves every other gradient as it was.
     other = batch.replace(loss_inputs=batch.loss_inputs | {"log_mass": jnp.array([3.0, 2.0])})
-    changed = jax.grad(loss)({"params": own}, other, jax.random.key(1))
+    changed = jax.grad(loss)({"params": params_of_model}, other, jax.random.key(1))
     for name, leaf in gradient["params"].items():
         same = np.allclose(leaf, changed["params"][name], atol=1e-6)
         assert same == (name != "input_bias"), name
 
 
-def test_smoothing_gives_all_items_a_share():
+def test_smoothing_gives_every_item_a_share():
     model = models.create("late", num_items=5, dim=2)
     params = models.init_params(jax.random.key(0), model)
     items = jnp.array([[2]])
@@ -91,49 +94,53 @@ def test_smoothing_gives_all_items_a_share():
         row=jnp.arange(1),
         loss_inputs={"list_items": jnp.array([[3]]), "list_gain": jnp.ones((1, 1)), "log_mass": jnp.zeros(1)},
     )
-    own = params["params"]
-    each = np.asarray(own["input_embedding"])[2] @ np.asarray(own["output_embedding"])[1:].T
+    params_of_model = params["params"]
+    item_scores = (
+        np.asarray(params_of_model["input_embedding"])[2] @ np.asarray(params_of_model["output_embedding"])[1:].T
+    )
     plain, smooth = (
         float(objectives.self_normalized_softmax(model, smoothing=share)(params, batch, jax.random.key(1)))
         for share in (0.0, 0.3)
     )
-    assert smooth - plain == pytest.approx(0.3 * (each[2] - each.mean()), rel=1e-4)
+    assert smooth - plain == pytest.approx(0.3 * (item_scores[2] - item_scores.mean()), rel=1e-4)
     with pytest.raises(ValueError, match="smoothing is 1"):
         objectives.self_normalized_softmax(model, smoothing=1.0)
 
 
-def test_rows_keep_their_length_and_frozen_parameters_their_values(ring, validation):
+def test_rows_keep_their_norm_and_frozen_parameters_their_values(ring, validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=True, recency=0.5)
-    learned = rules.rule_targets(ring, k=4, power=1.0)
+    rule_targets = rules.rule_targets(ring, k=4, power=1.0)
     steps = dict(max_steps=200, steps_per_validation=200, recall_at=1)
-    out = targets.teach(
-        jax.random.key(0), model, learned, validation, length=1.5, frozen=["input_bias", "output_bias"], **steps
+    out = targets.fit_rule_targets(
+        jax.random.key(0), model, rule_targets, validation, length=1.5, frozen=["input_bias", "output_bias"], **steps
     )
-    own = jax.tree.map(lambda leaf: np.asarray(leaf[0]), out.params)["params"]
+    params_of_model = jax.tree.map(lambda leaf: np.asarray(leaf[0]), out.params)["params"]
     for name in ("input_embedding", "output_embedding"):
-        np.testing.assert_allclose(np.linalg.norm(own[name][1:], axis=1), 1.5, rtol=1e-4)
-        assert not own[name][0].any()
-    assert not own["output_bias"].any()
-    np.testing.assert_allclose(own["input_bias"], -np.log(NUM_ITEMS), rtol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(params_of_model[name][1:], axis=1), 1.5, rtol=1e-4)
+        assert not params_of_model[name][0].any()
+    assert not params_of_model["output_bias"].any()
+    np.testing.assert_allclose(params_of_model["input_bias"], -np.log(NUM_ITEMS), rtol=1e-6)
     assert out.best_metric[0] > 0.9
 
 
 def test_impossible_damping_is_refused(ring, validation):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
     with pytest.raises(ValueError, match="damping is 2"):
-        targets.teach(jax.random.key(0), model, rules.rule_targets(ring), validation, damping=2.0)
+        targets.fit_rule_targets(jax.random.key(0), model, rules.rule_targets(ring), validation, damping=2.0)
 
 
-def test_rules_of_real_counts_can_be_taught(validation):
+def test_a_student_trains_on_rules_of_counts(validation):
     sequences = Sequences(np.arange(1, NUM_ITEMS + 1, dtype=np.int32), np.arange(0, NUM_ITEMS + 1, 6))
     counted = rules.cooccurrence_rules(baselines.count(sequences, NUM_ITEMS))
     model = models.create("late", num_items=NUM_ITEMS, dim=3)
-    out = targets.teach(jax.random.key(0), model, rules.rule_targets(counted), validation, max_steps=20)
+    out = targets.fit_rule_targets(jax.random.key(0), model, rules.rule_targets(counted), validation, max_steps=20)
     assert np.isfinite(out.history.loss[:, 1:]).all()
 
 
-@pytest.mark.parametrize(("options", "told"), [({"length": 0.0}, "length is 0"), ({"frozen": ["bias"]}, "frozen has")])
-def test_impossible_options_are_refused(ring, validation, options, told):
+@pytest.mark.parametrize(
+    ("options", "message"), [({"length": 0.0}, "length is 0"), ({"frozen": ["bias"]}, "frozen has")]
+)
+def test_impossible_options_are_refused(ring, validation, options, message):
     model = models.create("late", num_items=NUM_ITEMS, dim=2)
-    with pytest.raises(ValueError, match=told):
-        targets.teach(jax.random.key(0), model, rules.rule_targets(ring), validation, **options)
+    with pytest.raises(ValueError, match=message):
+        targets.fit_rule_targets(jax.random.key(0), model, rules.rule_targets(ring), validation, **options)
