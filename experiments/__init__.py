@@ -1,1 +1,1 @@
-"""One command a hop, table or figure: `python -m experiments.NAME`."""
+"""The experiments: each module here is a command, `python -m experiments.NAME`."""

@@ -1,35 +1,35 @@
-"""Everything of the paper: both tables for all data, and the four figures for each data set's FPMC.
+"""All tables and figures of the paper: both tables for all datasets, and the four figures for FPMC on each dataset.
 
     python -m experiments.all --data released:PATH:ML released:PATH:Games --seeds 5 --out runs/paper
 
-What was finished before is not run again, so the command may be stopped and given once more at any time.
+Finished stages do not run again, so the command may be interrupted and repeated at any time.
 """
 
 import dataclasses
 
 import tyro
 
-from . import fig2_correction, fig2_width, fig3_ratios, fig4_budget
-from .pipeline.sources import parse_source
-from .reporting import tables
-from .reporting.console import cli_errors, console
+from alkd_jax.data.readers import registry
 
-FIGURES = (fig2_width, fig2_correction, fig3_ratios, fig4_budget)
+from .pipeline.console import cli_errors, print_line
+from .reporting import figures, tables
+
+METHODS_OF_TABLE = {"table1": "table1,controls", "table2": "all"}
+"""Table → its methods: more than the table's own command compares, so that all results come from the same runs."""
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
     with cli_errors():
-        asked = tyro.cli(tables.Tables, description=__doc__)
-        for name, methods in (("table1", "table1,controls"), ("table2", "all")):
-            rows = tables.make(asked, name, methods)
-            console.print(tables.shown(rows), highlight=False, markup=False)
-        for data in asked.data:
-            for figure in FIGURES:
-                table = asked.setting(data, "fpmc", "all")
-                out = asked.out / f"{figure.NAME}-{parse_source(data).name}"
-                start = table.out if table.out.exists() else None
-                figure.draw(dataclasses.replace(table, out=out), start=start)
+        args = tyro.cli(tables.TableArgs, description=__doc__)
+        for name, methods in METHODS_OF_TABLE.items():
+            print_line(tables.as_text(tables.make_table(args, name, methods)))
+        for data in args.data:
+            for name in figures.SWEEPS:
+                base = args.run_settings(data, "fpmc", "all")
+                out = args.out / f"{name}-{registry.parse_source(data).name}"
+                start = base.out if base.out.exists() else None
+                figures.make_figure(name, dataclasses.replace(base, out=out), start=start)
 
 
 if __name__ == "__main__":

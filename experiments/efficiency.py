@@ -1,8 +1,8 @@
-"""What a finished run costs: parameters, bytes, time to recommend, time to train, and money for the lists.
+"""The cost of a finished run: parameters, bytes, time to recommend, time to train, and the price of the LLM's lists.
 
     python -m experiments.efficiency --run runs/ml-fpmc --prompt-tokens 1200 --answer-tokens 150
 
-The language model's bill is worked out for the sessions that were asked about, and for all, from the price list.
+The price of the lists is computed from the price list of language models, for the selected sessions and for all.
 """
 
 import dataclasses
@@ -18,28 +18,29 @@ import tabulate
 import tyro
 
 from alkd_jax import scoring
+from alkd_jax.checks import check_one_of
 from alkd_jax.io import write_json
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
 
+from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import role_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.stages import Run
-from .reporting.console import cli_errors, console
 
-HEADINGS = ("model", "width", "parameters", "not 0", "bytes", "µs a session", "seconds to train")
+HEADINGS = ("model", "width", "parameters", "nonzero", "bytes", "µs per session", "seconds to train")
 
 
 @dataclasses.dataclass(frozen=True)
 class Efficiency:
-    """What is to be counted.
+    """The options of the command.
 
     Attributes:
-        run: a finished run's folder.
-        model: the language model whose price is taken.
-        prompt_tokens: of one question; by default the paper's account, 8.6 dollars for 500.
-        answer_tokens: of one answer.
-        rounds: timings of every model; the median counts.
+        run: folder of a finished run.
+        model: language model whose price is used.
+        prompt_tokens: tokens of one question; the default agrees with the paper's cost of 8.6 dollars for 500 sessions.
+        answer_tokens: tokens of one answer.
+        rounds: number of timings of every model, of which the median is reported.
     """
 
     run: pathlib.Path
@@ -49,39 +50,42 @@ class Efficiency:
     rounds: int = 20
 
 
-def account(asked: Efficiency) -> dict[str, Any]:
-    """Counts and times every trained model of a run, and prices the lists.
+def measure(args: Efficiency) -> dict[str, Any]:
+    """Counts the parameters of every trained model of a run, measures its time, and computes the price of the lists.
+
+    Returns:
+        ``{"models": {METHOD: {"width", "parameters", "nonzero", "bytes", "us_per_session", "train_s"}},
+        "language_model", "dollars_for_sessions": {NUMBER OF SESSIONS: dollars}}``.
 
     Raises:
-        ValueError: the run is not finished, or the model's price is not known.
+        ValueError: the run is not finished, or the price of the language model is unknown.
     """
-    if asked.model not in PRICES:
-        raise ValueError(f"--model is {asked.model!r}, of no known price; expected one of {', '.join(PRICES)}")
-    run = Run.reopen(asked.run, readonly=True)
-    seconds = {name: hop["seconds"] for name, hop in run.folder.stages.items()}
+    check_one_of("--model", args.model, PRICES)
+    run = Run.reopen(args.run, readonly=True)
+    seconds = {name: stage["seconds"] for name, stage in run.folder.finished_stages.items()}
     if "ranks" not in seconds:
-        raise ValueError(f"{asked.run} is not finished; run experiments.reproduce on it first")
+        raise ValueError(f"{args.run} is not a finished run; run experiments.reproduce on it first")
     models = {}
-    for method, place in trained_methods(run.settings.asked_methods).items():
-        model, params = run.model(role_of(method)), first_seed(run.params(place))
+    for method, stored_at in trained_methods(run.settings.method_names).items():
+        model, params = run.model(role_of(method)), first_seed(run.params(stored_at))
         leaves = jax.tree.leaves(params)
-        hop = place if place in seconds else f"distil-{method}"
+        stage = stored_at if stored_at in seconds else f"distill-{method}"
         models[method] = {
             "width": model.dim,
             "parameters": sum(leaf.size for leaf in leaves),
             "nonzero": sum(int(jnp.count_nonzero(leaf)) for leaf in leaves),
             "bytes": sum(leaf.nbytes for leaf in leaves),
-            "us_per_session": 1e6 * time_to_recommend(run.split("test"), model, params, asked.rounds),
-            "train_s": seconds[hop],
+            "us_per_session": 1e6 * time_to_recommend(run.split("test"), model, params, args.rounds),
+            "train_s": seconds[stage],
         }
-    price = PRICES[asked.model]
-    one = (price.input * asked.prompt_tokens + price.output * asked.answer_tokens) / 10**6
-    bill = {str(number): str(one * number) for number in (run.settings.num_asked, len(run.dataset.train))}
-    return {"models": models, "language_model": asked.model, "dollars_for_sessions": bill}
+    price = PRICES[args.model]
+    dollars = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
+    total = {str(number): str(dollars * number) for number in (run.settings.resolved_budget, len(run.dataset.train))}
+    return {"models": models, "language_model": args.model, "dollars_for_sessions": total}
 
 
 def time_to_recommend(sessions: Sessions, model: Any, params: Any, rounds: int) -> float:
-    """Seconds a session for the ten best items, 256 sessions at a time, compiled before."""
+    """Returns the seconds per session for the ten best items, in batches of 256 sessions, without compilation."""
     rows = jnp.arange(min(256, len(sessions)))
     items, mask = jnp.asarray(sessions.items)[rows], jnp.asarray(sessions.mask)[rows]
 
@@ -91,20 +95,20 @@ def time_to_recommend(sessions: Sessions, model: Any, params: Any, rounds: int) 
         return scoring.top_k(model.apply(params, items, mask), table, 10, exclude=items)[1]
 
     recommend(params).block_until_ready()
-    taken = []
+    seconds = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        start = time.perf_counter()
         recommend(params).block_until_ready()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken) / len(rows)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds) / len(rows)
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
     with cli_errors():
-        asked = tyro.cli(Efficiency, description=__doc__)
-        counted = account(asked)
-        write_json(asked.run / "efficiency.json", counted)
+        args = tyro.cli(Efficiency, description=__doc__)
+        costs = measure(args)
+        write_json(args.run / "efficiency.json", costs)
         rows = [
             [
                 name,
@@ -113,13 +117,12 @@ def main() -> None:
                 f"{m['us_per_session']:.1f}",
                 m["train_s"],
             ]
-            for name, m in counted["models"].items()
+            for name, m in costs["models"].items()
         ]
-        console.print(tabulate.tabulate(rows, HEADINGS, disable_numparse=True), highlight=False, markup=False)
-        for number, money in counted["dollars_for_sessions"].items():
-            told = f"{asked.model} for {int(number):,} sessions: {Decimal(money):.2f} dollars"
-            console.print(told, highlight=False, markup=False)
-        console.print(f"{asked.run}/efficiency.json", highlight=False, markup=False)
+        print_line(tabulate.tabulate(rows, HEADINGS, disable_numparse=True))
+        for number, dollars in costs["dollars_for_sessions"].items():
+            print_line(f"{args.model} for {int(number):,} sessions: {Decimal(dollars):.2f} dollars")
+        print_line(f"{args.run}/efficiency.json")
 
 
 if __name__ == "__main__":

@@ -1,36 +1,16 @@
-"""Figure 2b: what it is worth to correct the lists that miss the next item.
+"""Figure 2b: recall and NDCG by the share of corrected lists; a correction puts the missing next item first.
 
     python -m experiments.fig2_correction --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/fig2_correction
 
-Takes the options of `experiments.reproduce`; what a point shares with the first is not run again.
+The command has the options of `experiments.reproduce`. All points share the stages whose inputs are the same.
 """
 
-import dataclasses
-import pathlib
-
-import tyro
-
-from .pipeline.settings import Settings
-from .reporting import sweeps
-from .reporting.console import cli_errors
-
-NAME = "fig2_correction"
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-POINTS = {f"{share:.0%}": {"correction": share} for share in SHARES}
-
-
-def draw(base: Settings, *, start: pathlib.Path | None = None) -> None:
-    """Runs all points and writes the figure into the base's folder; `start` as in `sweeps.sweep`."""
-    numbers = sweeps.sweep(dataclasses.replace(base, methods="ALKDRec,RAD-BC"), POINTS, start=start)
-    sweeps.write(
-        base.out, NAME, numbers, along="share of missing lists corrected", methods=("Student", "RAD-BC", "ALKDRec")
-    )
+from .reporting import figures
 
 
 def main() -> None:
-    """Entry point."""
-    with cli_errors():
-        draw(tyro.cli(Settings, description=__doc__))
+    """Runs the command."""
+    figures.figure_command("fig2_correction", __doc__)
 
 
 if __name__ == "__main__":

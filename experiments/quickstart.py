@@ -1,29 +1,29 @@
-"""The whole of ALKDRec on the built-in world: nothing to download, under three minutes on two cores.
+"""The whole ALKDRec pipeline on synthetic data: nothing to download, under three minutes on two cores.
 
     python -m experiments.quickstart --out runs/quickstart
 
-Ends with a printed table, `metrics.json` and `report.html`. The LLM is simulated: it reads titles, never targets.
+It prints a table and writes `metrics.json` and `report.html`. The LLM is simulated: it reads titles and never targets.
 """
 
 import pathlib
 
 import tyro
 
+from .pipeline.console import cli_errors
 from .pipeline.settings import Settings
-from .reporting.console import cli_errors
 from .reproduce import run_pipeline
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
 
     def quickstart(out: pathlib.Path = pathlib.Path("runs/quickstart"), seeds: int = 3, accuracy: float = 0.9) -> None:
-        """Runs the pipeline on the built-in world.
+        """Runs the pipeline on synthetic data.
 
         Args:
             out: the run's folder.
-            seeds: teachers and students trained, all in one program.
-            accuracy: share of sessions that the simulated LLM answers faithfully.
+            seeds: number of teachers and students to train, all in one program.
+            accuracy: share of sessions that the simulated LLM ranks by title; it ranks the others at random.
         """
         run_pipeline(
             Settings(data="synthetic", backbone="fpmc", out=out, seeds=seeds, selection="own", accuracy=accuracy)

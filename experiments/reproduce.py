@@ -1,12 +1,13 @@
-"""ALKDRec on one dataset and one backbone, end to end, with the training-free recommenders beside it.
+"""ALKDRec on one dataset with one backbone, end to end, and the training-free recommenders for comparison.
 
     python -m experiments.reproduce --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/ml-fpmc
 
-Trains teacher and students, selects sessions, replays the recorded LLM rankings, distils, and evaluates on test. A run
-that was stopped goes on from its last finished hop.
+The command trains teacher and student, selects sessions, replays the recorded LLM rankings, distills, and evaluates on
+the test split. A run that was interrupted continues after its last finished stage.
 
-With `--teacher openai` a language model is asked in place of the record: with `--model NAME --budget-usd 1.00` at once;
-without, the run stops before the paid hop, `experiments.query_llm` estimates and asks, and the same command goes on.
+With `--teacher openai` a language model ranks the selected sessions. With `--model NAME --budget-usd 1.00` the command
+calls it directly. Without these options the run stops before the paid stage; `experiments.query_llm` then estimates the
+cost and calls the model, and repeating this command continues the run.
 """
 
 from typing import Any
@@ -17,36 +18,39 @@ from alkd_jax.io import write_json
 
 from . import query_llm
 from .pipeline import llm_settings
+from .pipeline.console import cli_errors, console, print_line
 from .pipeline.settings import Settings
 from .pipeline.stages import Run
 from .reporting import report, results
-from .reporting.console import cli_errors, console
 
 
 def run_pipeline(settings: Settings) -> dict[str, Any]:
-    """Runs whatever is not done yet, writes `metrics.json` and `report.html`, and prints the table.
+    """Runs the unfinished stages, writes `metrics.json` and `report.html`, and prints the results.
+
+    Args:
+        settings: of the run.
 
     Returns:
-        What `metrics.json` holds.
+        The content of `metrics.json`, as :func:`experiments.reporting.results.collect_results` returns it.
     """
     run = Run.open(settings)
-    run.hops_to_candidates()
-    if settings.ranker == "openai" and settings.model is not None:
-        asked = llm_settings.Asking(
+    run.stages_to_candidates()
+    if settings.resolved_teacher == "openai" and settings.model is not None:
+        llm_args = llm_settings.LLMSettings(
             settings.out, settings.model, settings.base_url, settings.budget_usd, min_valid=settings.min_valid
         )
-        query_llm.ask(asked)
-    run.hops_from_rankings()
-    numbers = results.collect(run)
-    write_json(run.folder.path / "metrics.json", numbers)
-    report.write_report(run, numbers)
-    console.print(results.as_table(numbers))
-    console.print(f"{settings.out}/metrics.json, {settings.out}/report.html", highlight=False, markup=False)
-    return numbers
+        query_llm.ask(llm_args)
+    run.stages_from_rankings()
+    run_results = results.collect_results(run)
+    write_json(run.folder.path / "metrics.json", run_results)
+    report.write_report(run, run_results)
+    console.print(results.results_table(run_results))
+    print_line(f"{settings.out}/metrics.json, {settings.out}/report.html")
+    return run_results
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
     with cli_errors():
         run_pipeline(tyro.cli(Settings, description=__doc__))
 

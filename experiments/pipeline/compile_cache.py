@@ -1,4 +1,4 @@
-"""What JAX has compiled is kept from one command to the next, so that only a first run waits for it."""
+"""Stores the programs that JAX compiles in the user's cache folder; only the first run of a command compiles them."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import jax
 
 
 def default_folder() -> pathlib.Path:
-    """Where this user's caches lie on this system, and in it ours."""
+    """Returns this package's folder in the user's cache folder, by the rules of the operating system."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -19,21 +19,22 @@ def default_folder() -> pathlib.Path:
 
 
 def is_command() -> bool:
-    """Whether this process is one of this project's commands, and not somebody's script or a test."""
+    """Returns whether this process runs one of this package's commands, and not a user's script or a test."""
+    package = __name__.rsplit(".", 2)[0]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec is not None and spec.name.startswith("experiments.")
+    return spec is not None and spec.name.startswith(f"{package}.")
 
 
-def turn_on() -> None:
-    """Turns JAX's persistent cache on, in a command, unless one of JAX's own variables says where or whether.
+def enable() -> None:
+    """Enables JAX's persistent compilation cache in a command, unless one of JAX's own variables is set.
 
-    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off, `JAX_COMPILATION_CACHE_DIR` moves it.
+    `JAX_ENABLE_COMPILATION_CACHE=false` disables the cache, `JAX_COMPILATION_CACHE_DIR` moves it.
     """
-    asked = {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & os.environ.keys()
-    if asked or not is_command():
+    set_by_user = {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & os.environ.keys()
+    if set_by_user or not is_command():
         return
     jax.config.update("jax_compilation_cache_dir", str(default_folder()))
-    # By default JAX leaves out what compiles within a second, which here is most programs.
+    # By default JAX does not store what compiles within a second, which here is most programs.
     for name, value in (("min_compile_time_secs", 0.1), ("min_entry_size_bytes", -1)):
         if f"JAX_PERSISTENT_CACHE_{name}".upper() not in os.environ:
             jax.config.update(f"jax_persistent_cache_{name}", value)

@@ -1,6 +1,6 @@
-"""A run is a folder of hops: each reads and writes named files, and is not run again while its inputs stand.
+"""The folder of a run: each stage reads and writes named files in it, and runs again only when its inputs have changed.
 
-One process at a time works in a folder; others may look.
+One process at a time works in a folder; other processes may read it.
 """
 
 import dataclasses
@@ -15,122 +15,139 @@ from typing import Any
 
 from alkd_jax.io import LOCK, lock_folder, read_json, unlock_folder, write_json
 
+IDENTITY_FILE = "run.json"
+STAGES_FILE = "stages.json"
+EARLIER_STAGES_FILE = "hops.json"
+"""Versions up to 0.1.0 recorded a run's stages in this file."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """One run's folder.
 
     Attributes:
-        path: where.
-        announce: told a line for every hop that is run or reused.
+        path: the folder.
+        announce: takes a line for every stage that runs or whose outputs are reused.
     """
 
     path: pathlib.Path
     announce: Callable[[str], None]
 
     def open(self, identity: Mapping[str, Any], *, readonly: bool = False) -> None:
-        """Makes the folder, or checks that it holds a run of the same thing; no other process can work in it then.
+        """Creates the folder, or checks that it holds the same run, and keeps other processes from working in it.
 
         Args:
-            identity: what a folder never changes: data, backbone, … Plain JSON values.
-            readonly: look only, while another process may be working in it; it has to be there.
+            identity: what never changes in a folder: data, backbone, … Plain JSON values.
+            readonly: only check, while another process may be working in the folder; the folder has to exist.
 
         Raises:
-            ValueError: the folder holds something else, or another process works in it.
+            ValueError: the folder holds another run, the run of an earlier version, or files that belong to no run, or
+                another process works in it.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file; expected a folder or nothing")
+            raise ValueError(f"{self.path} is a file; expected a folder, or a path where nothing exists")
+        refuse_earlier_version(self.path)
         if readonly:
-            self._check(identity)
+            self._check_identity(identity)
             return
-        if not (self.path / "run.json").exists() and self.path.is_dir():
-            self._refuse_foreign()
+        if not (self.path / IDENTITY_FILE).exists() and self.path.is_dir():
+            self._refuse_foreign_files()
         self.path.mkdir(parents=True, exist_ok=True)
         is_new = lock_folder(self.path)
         try:
-            # Another process may have made it in between.
-            if (self.path / "run.json").exists():
-                self._check(identity)
+            # Another process may have written the identity between the check above and the lock.
+            if (self.path / IDENTITY_FILE).exists():
+                self._check_identity(identity)
             else:
-                self._refuse_foreign()
-                write_json(self.path / "run.json", dict(identity))
+                self._refuse_foreign_files()
+                write_json(self.path / IDENTITY_FILE, dict(identity))
         except BaseException:
             if is_new:
                 unlock_folder(self.path)
             raise
 
-    def _check(self, identity: Mapping[str, Any]) -> None:
-        """Raises ValueError unless the folder holds a run of this."""
-        identity_file = self.path / "run.json"
+    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+        """Raises ValueError unless the folder holds the run with this identity."""
+        identity_file = self.path / IDENTITY_FILE
         if not identity_file.exists():
-            raise ValueError(f"{self.path} is no run's folder")
-        held = read_json(identity_file)
-        if held != dict(identity):
-            names = sorted(k for k in held.keys() | identity.keys() if held.get(k) != identity.get(k))
-            told = "; ".join(f"{name} is {held.get(name)!r}, asked {identity.get(name)!r}" for name in names)
-            raise ValueError(f"{self.path} holds another run ({told}); choose another folder")
+            raise ValueError(f"{self.path} has no {IDENTITY_FILE}; expected the folder of a run")
+        stored = read_json(identity_file)
+        if stored != dict(identity):
+            names = sorted(k for k in stored.keys() | identity.keys() if stored.get(k) != identity.get(k))
+            differences = "; ".join(f"{name} is {stored.get(name)!r}, not {identity.get(name)!r}" for name in names)
+            raise ValueError(f"{self.path} holds another run ({differences}); choose another folder")
 
-    def _refuse_foreign(self) -> None:
-        """Raises ValueError where there are files, though no run was begun here."""
+    def _refuse_foreign_files(self) -> None:
+        """Raises ValueError where the folder holds files although no run was started in it."""
         if any(path.name != LOCK for path in self.path.iterdir()):
-            raise ValueError(f"{self.path} holds files that are not a run's; choose another folder")
+            raise ValueError(f"{self.path} holds files that belong to no run; choose another folder")
 
     @property
-    def stages(self) -> dict[str, dict[str, Any]]:
-        """What is recorded of each finished hop: its inputs' digest, outputs, seconds."""
-        record = self.path / "hops.json"
-        return read_json(record) if record.exists() else {}
+    def finished_stages(self) -> dict[str, dict[str, Any]]:
+        """The record of each finished stage, by name: "digest" of its inputs, "outputs", "seconds"."""
+        record_file = self.path / STAGES_FILE
+        return read_json(record_file) if record_file.exists() else {}
 
-    def stage(
+    def run_stage(
         self,
         name: str,
         inputs: Mapping[str, Any],
         outputs: Sequence[str],
-        work: Callable[[pathlib.Path], None],
+        write_outputs: Callable[[pathlib.Path], None],
         *,
         after: Sequence[str] = (),
     ) -> None:
-        """Runs one hop unless it was run on the same inputs and its outputs are there.
+        """Runs one stage unless it has run on the same inputs and its outputs exist.
 
         Args:
-            name: of the hop.
-            inputs: options it depends on, plain JSON values.
-            outputs: files and folders it writes, relative to the folder.
-            work: writes the outputs into the folder it is given; they are moved in place when all are there.
-            after: hops whose outputs it reads; it is run again when they were run on other inputs.
+            name: of the stage.
+            inputs: options that the stage depends on, plain JSON values.
+            outputs: files and folders that the stage writes, relative to the run's folder.
+            write_outputs: takes a temporary folder and writes the outputs into it; they are moved into the run's folder
+                when all are written.
+            after: stages whose outputs this stage reads; it runs again when they have run on other inputs.
         """
-        recorded = self.stages
-        chain = {earlier: recorded[earlier]["digest"] for earlier in after}
-        told = json.dumps({"inputs": dict(inputs), "after": chain}, sort_keys=True)
-        digest = hashlib.sha256(told.encode()).hexdigest()
-        done = recorded.get(name)
-        if done and done["digest"] == digest and all((self.path / output).exists() for output in outputs):
-            self.announce(f"{name}: kept from an earlier run ({done['seconds']:.1f} s then)")
+        finished = self.finished_stages
+        earlier_digests = {earlier: finished[earlier]["digest"] for earlier in after}
+        content = json.dumps({"inputs": dict(inputs), "after": earlier_digests}, sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        record = finished.get(name)
+        if record and record["digest"] == digest and all((self.path / output).exists() for output in outputs):
+            self.announce(f"{name}: reused from an earlier run, which took {record['seconds']:.1f} s")
             return
-        began = time.perf_counter()
+        start = time.perf_counter()
         partial = self.path / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            work(partial)
-            self._put_in_place(name, partial, outputs)
+            write_outputs(partial)
+            self._move_outputs(name, partial, outputs)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         record = {"digest": digest, "outputs": list(outputs), "seconds": round(seconds, 3)}
-        earlier = {other: kept for other, kept in self.stages.items() if other != name}
-        write_json(self.path / "hops.json", earlier | {name: record})
+        others = {other: stage for other, stage in self.finished_stages.items() if other != name}
+        write_json(self.path / STAGES_FILE, others | {name: record})
         self.announce(f"{name}: {seconds:.1f} s")
 
-    def _put_in_place(self, name: str, partial: pathlib.Path, outputs: Sequence[str]) -> None:
-        """Replaces the hop's former outputs, its record first, so that a crash in between only runs it again."""
-        recorded = self.stages
-        if name in recorded:
-            del recorded[name]
-            write_json(self.path / "hops.json", recorded)
+    def _move_outputs(self, name: str, partial: pathlib.Path, outputs: Sequence[str]) -> None:
+        """Replaces the stage's former outputs.
+
+        The stage's record is deleted before, so that after a crash in between the stage just runs again.
+        """
+        finished = self.finished_stages
+        if name in finished:
+            del finished[name]
+            write_json(self.path / STAGES_FILE, finished)
         for output in outputs:
             final = self.path / output
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.is_dir():
                 shutil.rmtree(final)
             os.replace(partial / output, final)
+
+
+def refuse_earlier_version(path: pathlib.Path) -> None:
+    """Raises ValueError where a folder holds a run of an earlier version, whose files have other names."""
+    if (path / EARLIER_STAGES_FILE).exists():
+        raise ValueError(f"{path} was made by an earlier version; choose another folder")

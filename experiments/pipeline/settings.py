@@ -1,22 +1,23 @@
-"""What one run of the pipeline is asked to do."""
+"""The settings of one run of the pipeline, which are the options of its commands."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
 
-from alkd_jax import sharding
+from alkd_jax import paper_settings, sharding
+from alkd_jax.checks import check_at_least, check_between, check_one_of
+from alkd_jax.data.readers import registry
 
 from .methods import parse_methods
-from .sources import parse_source
 
 TEACHERS: Mapping[str, str] = {
     "replay": "recorded lists, with --rankings FILE",
-    "simulated": "made up from titles",
+    "simulated": "lists simulated from titles",
     "openai": "a language model over HTTP",
     "conventional": "the recommender's own lists",
     "neighbor": "co-occurrence lists",
 }
-"""Who may rank the chosen sessions, and what each is."""
+"""Teacher that may rank the selected sessions → what its lists are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,35 +25,38 @@ class Settings:
     """One run of the pipeline.
 
     Attributes:
-        data: where the sessions come from, see `experiments.pipeline.sources`.
-        backbone: of teacher and students.
+        data: source of the sessions: synthetic, synthetic:SEED, released:PATH:NAME or prepared:PATH.
+        backbone: architecture of teacher and students: fpmc, stamp or attmix.
         out: the run's folder.
-        seeds: teachers and students trained, all in one program.
-        mode: "clean", or "released" for the authors' code as it is.
+        seeds: number of teachers and students to train, all in one program.
+        mode: "clean", or "released" to repeat the authors' code with its bugs.
         selection: "released" reads the authors' files, "own" solves the game for this run's teacher.
-        methods: what is compared with the plain student, with commas between: "short" (Random, ALKDRec), "table1",
+        methods: methods to compare with the plain student, separated by commas: "short" (Random, ALKDRec), "table1",
             "table2", "controls", "all", or single methods.
-        budget: sessions the LLM is asked about, per selection; default the paper's, 750 for FPMC on Games, else 500.
-        ratios: effective, similar and incorrect answers that the game reckons with.
-        correction: share of the lists without the next item that are corrected: it is put first.
+        budget: number of sessions that the LLM ranks, per selection; by default the paper's, 750 for FPMC on Games and
+            500 otherwise.
+        ratios: effective, similar and incorrect answers that the game assumes, as a ratio of three numbers.
+        correction: share of the lists without the next item that are corrected by inserting it at the first position.
         student_dim: width of the student.
         teacher_dim: width of the teacher.
-        max_steps: training steps at most, teacher, student and distillation each.
-        teacher: who ranks the chosen sessions: "replay" recorded lists, "simulated" from titles, "openai" over HTTP,
-            "conventional" for the recommender's own lists (TR), "neighbor" for co-occurrence lists; by default replay
-            for released data and with rankings, simulated for the built-in world; prepared data have no default.
-        rankings: file of recorded lists that replay reads in place of the authors' record.
-        candidates: what is to be ranked: the "teacher"'s top 50, or the "recorded" lists filled up from these, to
-            compare a live model with the record.
-        model: that "openai" asks; without it the run stops before the paid hop and says how to ask.
-        base_url: of any OpenAI-compatible server.
-        budget_usd: dollars the run may spend on asking.
-        min_valid: entries from which a list that falls short is used.
-        accept_missing: goes on though the model was not asked about all sessions.
-        accuracy: share of sessions that the simulated LLM answers faithfully.
-        seed: of everything random.
-        mesh: devices to compute on, as data=2,model=4: batches are cut along the first axis, item tables along the
-            second; by default one device. A run may go on with another mesh.
+        max_steps: maximum number of training steps of teacher, student and distillation, each.
+        teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles, "openai" calls
+            a language model over HTTP, "conventional" takes the recommender's own lists (TR), "neighbor" takes
+            co-occurrence lists; by default replay for released data and with rankings, simulated for synthetic data;
+            prepared data have no default.
+        rankings: file of recorded lists that replay reads instead of the authors' file.
+        candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
+            a language model with the recorded one.
+        model: the language model of "openai"; without it the run stops before the paid stage and prints the command
+            that calls the model.
+        base_url: address of an OpenAI-compatible server.
+        budget_usd: dollars that the run may spend on the language model.
+        min_valid: number of valid entries from which an incomplete list of the language model is used.
+        accept_missing: continue although some sessions have no answer of the language model.
+        accuracy: share of sessions that the simulated LLM ranks by title; it ranks the others at random.
+        seed: of all random numbers.
+        mesh: devices to compute on, as data=2,model=4: batches are sharded along the first axis, item tables along the
+            second; by default one device. A run may continue on another mesh.
     """
 
     data: str
@@ -81,67 +85,54 @@ class Settings:
     mesh: str | None = None
 
     @property
-    def asked_methods(self) -> tuple[str, ...]:
-        """The methods by name."""
+    def method_names(self) -> tuple[str, ...]:
+        """The names of the methods to compare."""
         return parse_methods(self.methods)
 
     @property
-    def num_asked(self) -> int:
-        """The budget, or the paper's where none was given."""
+    def resolved_budget(self) -> int:
+        """The budget, or the paper's where none was set."""
         if self.budget is not None:
             return self.budget
-        return 750 if parse_source(self.data).name == "Games" and self.backbone == "fpmc" else 500
+        return paper_settings.settings_of(registry.parse_source(self.data).name).budget(self.backbone)
 
     @property
-    def ranker(self) -> str:
-        """The teacher asked for, or the data's own.
+    def resolved_teacher(self) -> str:
+        """The teacher that was set, or the default one of the data.
 
         Raises:
-            ValueError: none was asked for, and the data have none.
+            ValueError: no teacher was set, and the data have no default one.
         """
         if self.teacher is not None:
             return self.teacher
-        kind = "released" if self.rankings is not None else parse_source(self.data).kind
+        kind = "released" if self.rankings is not None else registry.parse_source(self.data).kind
         if kind == "prepared":
             choices = "; ".join(f"{name}, {what}" for name, what in TEACHERS.items())
-            raise ValueError(f"--data prepared:PATH needs --teacher, for nobody has ranked these sessions: {choices}")
+            raise ValueError(f"--data prepared:PATH needs --teacher, since no lists were recorded for it: {choices}")
         return "replay" if kind == "released" else "simulated"
 
     def check(self) -> None:
-        """Raises ValueError on a setting that no hop can use."""
-        parse_source(self.data)
-        for name, value, known in (
-            ("mode", self.mode, ("clean", "released")),
-            ("selection", self.selection, ("own", "released")),
-            ("candidates", self.candidates, ("teacher", "recorded")),
-        ):
-            if value not in known:
-                raise ValueError(f"--{name} is {value!r}; expected {' or '.join(known)}")
-        if self.ranker not in TEACHERS:
-            raise ValueError(f"--teacher is {self.ranker!r}; expected {' or '.join(TEACHERS)}")
+        """Raises ValueError where a setting is invalid or two settings contradict each other."""
+        registry.parse_source(self.data)
+        check_one_of("--mode", self.mode, ("clean", "released"))
+        check_one_of("--selection", self.selection, ("own", "released"))
+        check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
+        check_one_of("--teacher", self.resolved_teacher, TEACHERS)
         parse_methods(self.methods)
         if self.mesh is not None:
             sharding.make_mesh(self.mesh)
-        if self.selection == "released" and parse_source(self.data).kind != "released":
+        is_released = registry.parse_source(self.data).kind == "released"
+        if self.selection == "released" and not is_released:
             raise ValueError("--selection released needs --data released:PATH:NAME")
-        if self.ranker == "replay" and self.rankings is None and parse_source(self.data).kind != "released":
+        if self.resolved_teacher == "replay" and self.rankings is None and not is_released:
             raise ValueError("--teacher replay needs --rankings FILE or --data released:PATH:NAME")
-        if self.candidates == "recorded" and parse_source(self.data).kind != "released":
+        if self.candidates == "recorded" and not is_released:
             raise ValueError("--candidates recorded needs --data released:PATH:NAME")
         if (self.model is None) != (self.budget_usd is None):
             raise ValueError("--model and --budget-usd go together")
-        for name, number in (
-            ("seeds", self.seeds),
-            ("budget", self.num_asked),
-            ("student-dim", self.student_dim),
-            ("teacher-dim", self.teacher_dim),
-            ("max-steps", self.max_steps),
-            ("min-valid", self.min_valid),
-        ):
-            if number < 1:
-                raise ValueError(f"--{name} is {number}; expected at least 1")
-        for name, share in (("accuracy", self.accuracy), ("correction", self.correction)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"--{name} is {share}; expected 0..1")
+        counts = {"--seeds": self.seeds, "--budget": self.resolved_budget, "--max-steps": self.max_steps}
+        dims = {"--student-dim": self.student_dim, "--teacher-dim": self.teacher_dim}
+        check_at_least(1, **counts, **dims, **{"--min-valid": self.min_valid})
+        check_between(0, 1, **{"--accuracy": self.accuracy, "--correction": self.correction})
         if min(self.ratios) < 0 or sum(self.ratios) == 0:
-            raise ValueError(f"--ratios are {self.ratios}; expected three numbers, at least 0, not all 0")
+            raise ValueError(f"--ratios is {self.ratios}; expected three numbers of at least 0, not all 0")

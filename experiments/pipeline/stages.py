@@ -1,4 +1,7 @@
-"""The way of the data, hop by hop: train, rate, select, ask, distil, rank. Each hop leaves named files in the run."""
+"""The stages of a run: train, rate difficulty, select sessions, rank items with an LLM, distill, evaluate.
+
+Each stage writes named files into the run's folder; the next stages read them.
+"""
 
 import contextlib
 import dataclasses
@@ -18,13 +21,13 @@ from alkd_jax.io import write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.training import checkpoints
 
-from ..reporting.console import training_bar
 from . import distill_methods, llm_settings, offline_teachers, session_selection
-from .methods import chosen_by, role_of, trained_methods
-from .run import OpenRun, first_seed
+from .console import training_bar
+from .methods import needed_selections, role_of, trained_methods
+from .run import RunContext, first_seed
 from .run_folder import RunFolder
 
-NEIGHBORS: Mapping[str, baselines.Scorer] = {
+TRAINING_FREE: Mapping[str, baselines.Scorer] = {
     "Popularity": baselines.popularity,
     "Markov": baselines.markov,
     "Co-occurrence": baselines.co_occurrence,
@@ -34,25 +37,26 @@ NEIGHBORS: Mapping[str, baselines.Scorer] = {
     "Sequential rules": baselines.sequential_rules,
     "Sequential rules (both ways)": functools.partial(baselines.sequential_rules, backward=0.5),
 }
+"""Name → recommender that counts and trains no parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(OpenRun):
-    """An open run and its hops."""
+class Run(RunContext):
+    """A run with its stages; every stage runs only if its inputs have changed or its outputs are missing."""
 
-    def hop_neighbors(self) -> None:
+    def training_free_stage(self) -> None:
         """Ranks the test targets by the training-free recommenders."""
-        rank_by_counting(self.dataset, self.folder)
+        rank_training_free(self.dataset, self.folder)
 
-    def hop_train(self, role: str) -> None:
-        """Trains "teacher" or "student", all seeds in one program."""
+    def train_stage(self, role: str) -> None:
+        """Trains the conventional "teacher" or the "student", all seeds in one program."""
         settings, patience = self.settings, 20 if role == "teacher" else 10
 
-        def work(folder: pathlib.Path) -> None:
+        def write_outputs(folder: pathlib.Path) -> None:
             model = self.model(role)
             loss, loss_inputs = self.objective(model)
             title = f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)"
-            with self.watched(role, title) as watching:
+            with self.monitored_training(role, title) as fit_options:
                 fitted = training.fit(
                     self.key(0 if role == "teacher" else 1),
                     model,
@@ -64,45 +68,56 @@ class Run(OpenRun):
                     patience=patience,
                     max_steps=settings.max_steps,
                     mesh=self.mesh,
-                    **watching,
+                    **fit_options,
                 )
-            save_fitted(folder, role, fitted)
+            save_fit_result(folder, role, fitted)
 
         inputs: dict[str, Any] = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
         if self.base_loss != "bpr":
             inputs["loss"] = self.base_loss
-        self.folder.stage(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], work)
+        self.folder.run_stage(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], write_outputs)
 
     @contextlib.contextmanager
-    def watched(self, name: str, title: str) -> Iterator[dict[str, Any]]:
-        """Shows and keeps training in progress: what to hand to `fit`. What was kept goes when training is done."""
-        kept = self.folder.path / "training" / name
-        with training_bar(title) as bar, training.curve_log(kept) as log:
+    def monitored_training(self, name: str, title: str) -> Iterator[dict[str, Any]]:
+        """Shows progress, logs learning curves and saves checkpoints while something trains.
 
-            def both(now: training.Progress) -> None:
-                bar(now)
+        The checkpoints are deleted when training is finished.
+
+        Args:
+            name: folder below `training` for curves and checkpoints.
+            title: names in the progress bar what is being trained.
+
+        Yields:
+            The options "progress" and "checkpoints" of :func:`alkd_jax.training.fit`.
+        """
+        training_folder = self.folder.path / "training" / name
+        with training_bar(title) as show, training.curve_log(training_folder) as log:
+
+            def report_progress(now: training.Progress) -> None:
+                show(now)
                 log(now)
 
-            yield {"progress": both, "checkpoints": checkpoints.TrainingFolder(kept / "state")}
-        shutil.rmtree(kept / "state")
+            checkpoint_folder = checkpoints.TrainingFolder(training_folder / "state")
+            yield {"progress": report_progress, "checkpoints": checkpoint_folder}
+        shutil.rmtree(training_folder / "state")
 
-    def hop_difficulty(self) -> None:
-        """Rates every training session with the first seed's teacher (released: student)."""
-        judge = "student" if self.released else "teacher"
+    def difficulty_stage(self) -> None:
+        """Computes the difficulty of every training session with the first seed's teacher (released mode: student)."""
+        role = "student" if self.released else "teacher"
 
-        def work(folder: pathlib.Path) -> None:
-            model, params = self.model(judge), first_seed(self.params(judge))
+        def write_outputs(folder: pathlib.Path) -> None:
+            model, params = self.model(role), first_seed(self.params(role))
             train = self.split("train")
             difficulty = selection.session_difficulty(model, params, train.items, train.mask, mesh=self.mesh)
             np.savez(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
 
-        self.folder.stage("difficulty", {}, ["difficulty.npz"], work, after=[judge])
+        self.folder.run_stage("difficulty", {}, ["difficulty.npz"], write_outputs, after=[role])
 
-    def hop_policy(self) -> None:
-        """Solves the max-min game over the training sessions (released: by the paper's closed form)."""
+    def policy_stage(self) -> None:
+        """Solves the max-min game over the training sessions (released mode: by the paper's closed form)."""
 
-        def work(folder: pathlib.Path) -> None:
-            rank = jnp.asarray(self.array("difficulty.npz", "rank"))
+        def write_outputs(folder: pathlib.Path) -> None:
+            rank = jnp.asarray(self.load_array("difficulty.npz", "rank"))
             num_effective, num_similar, _ = selection.class_counts(len(rank), self.settings.ratios)
             gains = selection.gains(rank)
             solver = functools.partial(maxmin.closed_form, drop_last=True) if self.released else maxmin.solve
@@ -124,171 +139,176 @@ class Run(OpenRun):
                 support_size=solution.support_size,
             )
 
-        self.folder.stage(
+        self.folder.run_stage(
             "policy",
             {"solver": "closed form" if self.released else "exact", "ratios": list(self.settings.ratios)},
             ["policy.npz"],
-            work,
+            write_outputs,
             after=["difficulty"],
         )
 
-    def hop_selection(self) -> None:
-        """Draws the sessions to ask about, or reads the authors' choice."""
+    def selection_stage(self) -> None:
+        """Selects the sessions that the LLM is to rank, by every policy, or reads the authors' selections."""
         settings = self.settings
 
-        def work(folder: pathlib.Path) -> None:
+        def write_outputs(folder: pathlib.Path) -> None:
+            session_id = np.asarray(self.dataset.train.session_id)
             if settings.selection == "released":
-                chosen = session_selection.released_choices(self)
+                selections = session_selection.released_selections(self)
             else:
-                chosen = session_selection.own_choices(self, self.answerable(np.asarray(self.dataset.train.session_id)))
-            write_json(folder / "selection.json", {method: ids.tolist() for method, ids in chosen.items()})
+                selections = session_selection.own_selections(self, self.answerable(session_id))
+            write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
 
-        inputs = {"selection": settings.selection, "budget": settings.num_asked}
+        inputs = {"selection": settings.selection, "budget": settings.resolved_budget}
         after = ["policy"] if settings.selection == "own" else []
-        self.folder.stage("selection", inputs, ["selection.json"], work, after=after)
+        self.folder.run_stage("selection", inputs, ["selection.json"], write_outputs, after=after)
 
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
-        """Which training sessions the teacher can answer: all, or those with a recorded list."""
-        if self.settings.ranker != "replay" and self.settings.candidates == "teacher":
+        """Returns a mask ``[N]`` of the training sessions that can be ranked: all, or those with a recorded list."""
+        if self.settings.resolved_teacher != "replay" and self.settings.candidates == "teacher":
             return np.ones(len(session_id), bool)
-        return np.isin(session_id, offline_teachers.recorded(self.settings, self.dataset)[0].session_id)
+        return np.isin(session_id, offline_teachers.load_recorded(self.settings, self.dataset)[0].session_id)
 
-    def hop_candidates(self) -> None:
-        """Writes down what the teacher is to rank, session by session."""
+    def candidates_stage(self) -> None:
+        """Computes the candidate items of each selected session, which the LLM is to rank."""
 
-        def work(folder: pathlib.Path) -> None:
-            sessions = self.chosen_sessions()
-            items = self.candidates(sessions)
+        def write_outputs(folder: pathlib.Path) -> None:
+            sessions = self.selected_sessions()
+            candidates = self.candidates(sessions)
             if self.settings.candidates == "recorded":
-                items = offline_teachers.filled_up(
-                    offline_teachers.recorded(self.settings, self.dataset)[0], sessions, items
-                )
-            replay.save_rankings(
-                folder / "candidates.jsonl", alkd.Rankings(sessions.session_id, items, items != alkd.PAD)
-            )
+                recorded = offline_teachers.load_recorded(self.settings, self.dataset)[0]
+                items = offline_teachers.fill_with_candidates(recorded, sessions, np.asarray(candidates.items))
+                candidates = alkd.Rankings.from_top_k(sessions.session_id, items)
+            replay.save_rankings(folder / "candidates.jsonl", candidates)
 
-        inputs = {"candidates": self.settings.candidates, "asked": list(chosen_by(self.settings.asked_methods))}
-        self.folder.stage("candidates", inputs, ["candidates.jsonl"], work, after=["teacher", "selection"])
+        selections = list(needed_selections(self.settings.method_names))
+        inputs = {"candidates": self.settings.candidates, "selections": selections}
+        after = ["teacher", "selection"]
+        self.folder.run_stage("candidates", inputs, ["candidates.jsonl"], write_outputs, after=after)
 
-    def hop_rankings(self) -> None:
-        """Has the chosen sessions ranked, each once, by whoever the settings name; asks no server."""
+    def rankings_stage(self) -> None:
+        """Stores the teacher's ranking of each selected session's candidates; sends nothing to a server."""
         settings = self.settings
-        inputs: dict[str, Any] = {"teacher": settings.ranker, "accuracy": settings.accuracy}
-        answered = None
-        if settings.ranker == "openai":
-            answered = llm_settings.answered_lists(settings.out, self.dataset)
-            if answered[1]["open"] and not settings.accept_missing:
+        inputs: dict[str, Any] = {"teacher": settings.resolved_teacher, "accuracy": settings.accuracy}
+        llm_answers = None
+        if settings.resolved_teacher == "openai":
+            llm_answers = llm_settings.stored_rankings(settings.out, self.dataset)
+            if llm_answers[1]["open"] and not settings.accept_missing:
                 raise ValueError(
-                    f"{len(answered[1]['open'])} of {answered[1]['asked']} sessions are not answered yet; "
-                    f"{llm_settings.command(settings.out)}, or go on with --accept-missing"
+                    f"{len(llm_answers[1]['open'])} of {llm_answers[1]['asked']} sessions have no answer yet; "
+                    f"{llm_settings.usage_hint(settings.out)}, or continue with --accept-missing"
                 )
-            inputs["lists"] = hashlib.sha256(answered[0].items.tobytes()).hexdigest()
+            inputs["lists"] = hashlib.sha256(llm_answers[0].items.tobytes()).hexdigest()
         if settings.rankings is not None:
             inputs["file"] = hashlib.sha256(settings.rankings.read_bytes()).hexdigest()
 
-        def work(folder: pathlib.Path) -> None:
-            rankings, report = answered or offline_teachers.ranked(settings, self.dataset)
+        def write_outputs(folder: pathlib.Path) -> None:
+            rankings, report = llm_answers or offline_teachers.rank_candidates(settings, self.dataset)
             replay.save_rankings(folder / "rankings.jsonl", rankings, distinct=not self.released)
-            write_json(folder / "rankings.report.json", report | {"teacher": settings.ranker})
+            write_json(folder / "rankings.report.json", report | {"teacher": settings.resolved_teacher})
 
         outputs = ["rankings.jsonl", "rankings.report.json"]
-        self.folder.stage("rankings", inputs, outputs, work, after=["teacher", "selection", "candidates"])
+        self.folder.run_stage("rankings", inputs, outputs, write_outputs, after=["teacher", "selection", "candidates"])
 
-    def hop_lists(self) -> None:
-        """Puts together what every method learns from; small next to training, so all anew where one is new."""
-        methods = self.settings.asked_methods
+    def lists_stage(self) -> None:
+        """Stores the lists that every method learns from; the stage is cheap, so a new method recomputes them all."""
+        methods = self.settings.method_names
 
-        def work(folder: pathlib.Path) -> None:
+        def write_outputs(folder: pathlib.Path) -> None:
             arrays: dict[str, np.ndarray] = {}
             for method in methods:
-                if (lists := distill_methods.lists_of(self, method)) is not None:
+                if (lists := distill_methods.rankings_for(self, method)) is not None:
                     arrays |= {f"{method}/{name}": np.asarray(array) for name, array in vars(lists).items()}
             np.savez(folder / "lists.npz", allow_pickle=False, **arrays)
 
         inputs = {"methods": list(methods), "correction": self.settings.correction}
-        self.folder.stage("lists", inputs, ["lists.npz"], work, after=["teacher", "selection", "rankings"])
+        self.folder.run_stage("lists", inputs, ["lists.npz"], write_outputs, after=["teacher", "selection", "rankings"])
 
-    def lists(self, method: str) -> alkd.Rankings | None:
-        """What a method learns from; None where it needs no lists."""
+    def load_lists(self, method: str) -> alkd.Rankings | None:
+        """Loads the lists that a method learns from; None where the method needs no lists."""
         with np.load(self.folder.path / "lists.npz") as archive:
             if f"{method}/items" not in archive:
                 return None
             return alkd.Rankings(*(archive[f"{method}/{name}"] for name in ("session_id", "items", "mask")))
 
-    def hop_distil(self, method: str) -> None:
-        """Makes every seed's student of a method."""
-        settings, lists = self.settings, self.lists(method)
+    def distillation_stage(self, method: str) -> None:
+        """Trains the students of a method, all seeds in one program."""
+        settings, lists = self.settings, self.load_lists(method)
 
-        def work(folder: pathlib.Path) -> None:
+        def write_outputs(folder: pathlib.Path) -> None:
             title = f"{method} ({settings.backbone}, {settings.seeds} seeds)"
-            with self.watched(f"distilled/{method}", title) as watching:
-                fitted = distill_methods.distilled(self, method, lists, **watching)
+            with self.monitored_training(f"distilled/{method}", title) as fit_options:
+                fitted = distill_methods.train_student(self, method, lists, **fit_options)
             (folder / "distilled").mkdir()
-            save_fitted(folder / "distilled", method, fitted)
+            save_fit_result(folder / "distilled", method, fitted)
 
-        # The lists themselves and not their hop: it is run again when another method joins.
-        learned = "" if lists is None else distill_methods.digest(lists)
-        inputs = {"max_steps": settings.max_steps, "lists": learned}
+        # This stage depends on the method's own lists and not on the stage "lists", which runs again for a new method.
+        lists_digest = "" if lists is None else distill_methods.digest_of(lists)
+        inputs = {"max_steps": settings.max_steps, "lists": lists_digest} | self.tuned_options(method)
         outputs = [f"distilled/{method}", f"distilled/{method}.history.npz"]
         after = ["student"] if method == "DSL" else ["student", "teacher"]
-        self.folder.stage(f"distil-{method}", inputs | self.tuned(method), outputs, work, after=after)
+        self.folder.run_stage(f"distill-{method}", inputs, outputs, write_outputs, after=after)
 
-    def hop_ranks(self) -> None:
-        """Ranks the test targets with every trained model, seed by seed; the training-free ranks go beside them."""
+    def ranks_stage(self) -> None:
+        """Ranks the test targets with every trained model and seed, and adds the training-free ranks."""
 
-        def work(folder: pathlib.Path) -> None:
+        def write_outputs(folder: pathlib.Path) -> None:
             ranks: dict[str, np.ndarray] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
-            for method, place in trained_methods(self.settings.asked_methods).items():
+            for method, stored_at in trained_methods(self.settings.method_names).items():
                 model = self.model(role_of(method))
-                outs = evaluation.evaluate_seeds(
-                    model, self.params(place), self.dataset.test, protocol=self.settings.mode, mesh=self.mesh
+                per_seed = evaluation.evaluate_seeds(
+                    model, self.params(stored_at), self.dataset.test, protocol=self.settings.mode, mesh=self.mesh
                 )
-                ranks[method] = np.stack([out.ranks for out in outs])
+                ranks[method] = np.stack([result.ranks for result in per_seed])
                 released_ndcg[method] = {
-                    name: [out.metrics[name] for out in outs] for name in outs[0].metrics if "released" in name
+                    name: [result.metrics[name] for result in per_seed]
+                    for name in per_seed[0].metrics
+                    if "released" in name
                 }
-            with np.load(self.folder.path / "neighbor_ranks.npz") as archive:
+            with np.load(self.folder.path / "training_free_ranks.npz") as archive:
                 ranks |= {method: archive[method][None] for method in archive}
             np.savez(folder / "ranks.npz", allow_pickle=False, **ranks)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        methods = self.settings.asked_methods
-        after = ["neighbors", "teacher", "student", *(f"distil-{method}" for method in methods)]
-        self.folder.stage("ranks", {"methods": list(methods)}, ["ranks.npz", "released_ndcg.json"], work, after=after)
+        methods = self.settings.method_names
+        outputs = ["ranks.npz", "released_ndcg.json"]
+        after = ["training_free", "teacher", "student", *(f"distill-{method}" for method in methods)]
+        self.folder.run_stage("ranks", {"methods": list(methods)}, outputs, write_outputs, after=after)
 
-    def hops_to_candidates(self) -> None:
-        """Runs what is not done yet of all that comes before the teacher is asked."""
-        self.hop_neighbors()
-        self.hop_train("teacher")
-        self.hop_train("student")
-        self.hop_difficulty()
-        self.hop_policy()
-        self.hop_selection()
-        self.hop_candidates()
+    def stages_to_candidates(self) -> None:
+        """Runs the unfinished stages up to the candidates, that is, all that come before an LLM is called."""
+        self.training_free_stage()
+        self.train_stage("teacher")
+        self.train_stage("student")
+        self.difficulty_stage()
+        self.policy_stage()
+        self.selection_stage()
+        self.candidates_stage()
 
-    def hops_from_rankings(self) -> None:
-        """Runs what is not done yet of all that comes after."""
-        self.hop_rankings()
-        self.hop_lists()
-        for method in self.settings.asked_methods:
-            self.hop_distil(method)
-        self.hop_ranks()
+    def stages_from_rankings(self) -> None:
+        """Runs the unfinished stages from the rankings on."""
+        self.rankings_stage()
+        self.lists_stage()
+        for method in self.settings.method_names:
+            self.distillation_stage(method)
+        self.ranks_stage()
 
 
-def rank_by_counting(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
-    """The hop that ranks the test targets by the training-free recommenders."""
+def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
+    """Runs the stage that ranks the test targets with the training-free recommenders."""
 
-    def work(folder: pathlib.Path) -> None:
+    def write_outputs(folder: pathlib.Path) -> None:
         counts = baselines.count(dataset.train_sequences, dataset.num_items)
-        ranks = {name: baselines.rank_targets(method, counts, dataset.test) for name, method in NEIGHBORS.items()}
-        np.savez(folder / "neighbor_ranks.npz", allow_pickle=False, **ranks)
+        ranks = {name: baselines.rank_targets(method, counts, dataset.test) for name, method in TRAINING_FREE.items()}
+        np.savez(folder / "training_free_ranks.npz", allow_pickle=False, **ranks)
 
-    run_folder.stage("neighbors", {"methods": list(NEIGHBORS)}, ["neighbor_ranks.npz"], work)
+    outputs = ["training_free_ranks.npz"]
+    run_folder.run_stage("training_free", {"methods": list(TRAINING_FREE)}, outputs, write_outputs)
 
 
-def save_fitted(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:
-    """Writes the parameters and the learning curves of a training run."""
+def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:
+    """Writes the parameters and the history of a training run."""
     checkpoints.save_params(folder / name, fitted.params)
     history = dataclasses.asdict(fitted.history)
     best = {"best_step": fitted.best_step, "best_metric": fitted.best_metric}

@@ -1,4 +1,4 @@
-"""Sessions to look at, in titles: what was seen, what each model lists, and why the session was asked about."""
+"""Example sessions of the report: the titles in the session, each model's list, and why the session was selected."""
 
 import dataclasses
 
@@ -7,70 +7,76 @@ import numpy as np
 
 from alkd_jax.io import read_json
 
-from ..pipeline.methods import chosen_by
+from ..pipeline.methods import needed_selections
 from ..pipeline.stages import Run
 
-NUMBER = 10
-SHOWN = 5
+NUM_SESSIONS = 10
+LIST_LENGTH = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class ExampleSession:
     """One training session.
 
     Attributes:
         history: titles of the session in order.
         target: title of its next item.
-        lists: who → titles of the first items listed, the next item among them marked.
-        why: where the session stands and how likely it was to be drawn.
+        lists: model → titles of the first items of its list; the next item is marked.
+        reason: the session's difficulty and its probability under the policy.
     """
 
     history: list[str]
     target: str
     lists: dict[str, list[str]]
-    why: str
+    reason: str
 
 
-def cases(run: Run) -> list[Case]:
-    """The first answered sessions that ALKDRec, or the run's first selection, drew; models of the first seed."""
-    lists = run.rankings()
-    answered = {int(session): n for n, session in enumerate(np.asarray(lists.session_id))}
-    choices = chosen_by(run.settings.asked_methods)
-    by = "ALKDRec" if "ALKDRec" in choices else choices[0]
-    drawn = [session for session in read_json(run.folder.path / "selection.json")[by] if session in answered][:NUMBER]
-    row_of = {int(session): row for row, session in enumerate(np.asarray(run.dataset.train.session_id))}
-    rows = np.array([row_of[session] for session in drawn], int)
-    shown = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], run.dataset.train)
-    listed = {
-        "teacher": run.candidates(shown, num=SHOWN),
-        "language model": np.asarray(lists.items)[[answered[session] for session in drawn], :SHOWN],
-        "student before": run.candidates(shown, num=SHOWN, name="student"),
+def example_sessions(run: Run) -> list[ExampleSession]:
+    """Returns the first answered sessions of ALKDRec's, or of the run's first, selection; models of the first seed."""
+    rankings = run.rankings()
+    row_of_ranking = {int(session): row for row, session in enumerate(np.asarray(rankings.session_id))}
+    selections = needed_selections(run.settings.method_names)
+    selection = "ALKDRec" if "ALKDRec" in selections else selections[0]
+    selected = read_json(run.folder.path / "selection.json")[selection]
+    session_id = [session for session in selected if session in row_of_ranking][:NUM_SESSIONS]
+    rows = run.dataset.train.rows_of(np.array(session_id, np.int32))
+    sessions = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], run.dataset.train)
+    answers = np.asarray(rankings.items)[[row_of_ranking[session] for session in session_id], :LIST_LENGTH]
+    items_of = {
+        "teacher": np.asarray(run.candidates(sessions, num=LIST_LENGTH).items),
+        "language model": answers,
+        "student before": np.asarray(run.candidates(sessions, num=LIST_LENGTH, name="student").items),
     }
-    if by in run.settings.asked_methods:
-        listed[f"student after ({by})"] = run.candidates(shown, num=SHOWN, name=f"distilled/{by}")
-    why = reasons(run, rows)
+    if selection in run.settings.method_names:
+        distilled = run.candidates(sessions, num=LIST_LENGTH, name=f"distilled/{selection}")
+        items_of[f"student after ({selection})"] = np.asarray(distilled.items)
+    reasons = selection_reasons(run, rows)
     return [
-        Case(
-            history=named(run, shown.items[n][shown.mask[n]]),
-            target=run.dataset.titles[int(shown.target[n])],
-            lists={who: named(run, items[n], mark=int(shown.target[n])) for who, items in listed.items()},
-            why=why[n],
+        ExampleSession(
+            history=item_titles(run, sessions.items[n][sessions.mask[n]]),
+            target=run.dataset.titles[int(sessions.target[n])],
+            lists={
+                model: item_titles(run, items[n], marked=int(sessions.target[n])) for model, items in items_of.items()
+            },
+            reason=reasons[n],
         )
-        for n in range(len(drawn))
+        for n in range(len(session_id))
     ]
 
 
-def named(run: Run, items: np.ndarray, *, mark: int = -1) -> list[str]:
-    """Titles of items, with a tick at the one to be marked."""
-    return [f"{run.dataset.titles[item]}{' ✓' if item == mark else ''}" for item in items.tolist() if item > 0]
+def item_titles(run: Run, items: np.ndarray, *, marked: int = -1) -> list[str]:
+    """Returns the titles of items, with a check mark at the marked one."""
+    return [f"{run.dataset.titles[item]}{' ✓' if item == marked else ''}" for item in items.tolist() if item > 0]
 
 
-def reasons(run: Run, rows: np.ndarray) -> list[str]:
-    """Where each session stands between the hardest and the easiest, and its probability against an even draw."""
-    rank, log_policy = run.array("difficulty.npz", "rank"), run.array("policy.npz", "log_policy")
-    told = []
+def selection_reasons(run: Run, rows: np.ndarray) -> list[str]:
+    """Returns each session's place in the difficulty order, and its probability relative to uniform sampling."""
+    rank, log_policy = run.load_array("difficulty.npz", "rank"), run.load_array("policy.npz", "log_policy")
+    reasons = []
     for row in rows.tolist():
-        times = np.exp(float(log_policy[row])) * len(rank)
-        drawn = f"drawn {times:.1f} times as often as by an even draw" if times > 0 else "outside this run's policy"
-        told.append(f"easier than {(rank[row] - 1) / len(rank):.0%} of the training sessions; {drawn}")
-    return told
+        ratio = np.exp(float(log_policy[row])) * len(rank)
+        probability = (
+            f"{ratio:.1f} times as probable as under uniform sampling" if ratio > 0 else "outside this run's policy"
+        )
+        reasons.append(f"easier than {(rank[row] - 1) / len(rank):.0%} of the training sessions; {probability}")
+    return reasons

@@ -1,4 +1,4 @@
-"""The numbers of a run, from its stored ranks: `metrics.json` and the printed tables."""
+"""The results of a run, computed from its stored ranks: `metrics.json` and the printed tables."""
 
 import pathlib
 from collections.abc import Mapping
@@ -17,89 +17,97 @@ from . import comparisons
 COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr")
 
 
-def collect(run: Run) -> dict[str, Any]:
-    """Computes every method's metrics.
+def collect_results(run: Run) -> dict[str, Any]:
+    """Computes the metrics of every method and the tests between them.
 
     Returns:
         ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "methods": {NAME: {METRIC: {"mean", "std",
         "values"}}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"}}, "tests"}``;
-        ``std`` is over seeds (n − 1), 0 for the training-free methods, which have none; "tuned" holds validation
-        recall; "tests" as :func:`experiments.reporting.comparisons.compare_all` gives them.
+        ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have no seeds; "tuned" holds
+        validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
     """
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
-    released = read_json(run.folder.path / "released_ndcg.json")
+    released_ndcg = read_json(run.folder.path / "released_ndcg.json")
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():
-        more = {metric: spread(column) for metric, column in released.get(name, {}).items()}
-        methods[name] = averaged(per_seed) | more
+        released = {metric: mean_and_std(values) for metric, values in released_ndcg.get(name, {}).items()}
+        methods[name] = metrics_over_seeds(per_seed) | released
     settings = run.settings
-    about = {"dataset": run.dataset.name, "backbone": settings.backbone, "mode": settings.mode, "seeds": settings.seeds}
-    about |= {"budget": settings.num_asked, "selection": settings.selection}
-    return about | {"methods": methods, "tuned": tuned(run), "tests": tested(run, ranks)}
+    return {
+        "dataset": run.dataset.name,
+        "backbone": settings.backbone,
+        "mode": settings.mode,
+        "seeds": settings.seeds,
+        "budget": settings.resolved_budget,
+        "selection": settings.selection,
+        "methods": methods,
+        "tuned": tuning_summary(run),
+        "tests": significance_tests(run, ranks),
+    }
 
 
-def tuned(run: Run) -> dict[str, Any]:
-    """The searches for the options of the run's methods, each in a line's worth of numbers."""
-    told = {}
-    for method, search in run.searches().items():
-        if method in run.settings.asked_methods:
-            reached = [trial["recall@10"] for trial in search["trials"]]
-            told[method] = {
-                "chosen": search["chosen"],
-                "recall@10": max(reached),
-                "recall@10, defaults": reached[0],
-                "trials": len(reached),
-                "seeds": search["seeds"],
+def tuning_summary(run: Run) -> dict[str, Any]:
+    """Returns method → the chosen options and the validation recall of these and of the default options."""
+    summary = {}
+    for method, tuning in run.tuning_results().items():
+        if method in run.settings.method_names:
+            recalls = [trial["recall@10"] for trial in tuning["trials"]]
+            summary[method] = {
+                "chosen": tuning["chosen"],
+                "recall@10": max(recalls),
+                "recall@10, defaults": recalls[0],
+                "trials": len(recalls),
+                "seeds": tuning["seeds"],
             }
-    return told
+    return summary
 
 
-def search_lines(results: Mapping[str, Any]) -> list[str]:
-    """A line for every search: what was chosen, and what it was worth on validation."""
+def tuning_lines(results: Mapping[str, Any]) -> list[str]:
+    """Returns a line for every tuned method: the chosen options and their validation recall."""
     lines = []
-    for method, search in results.get("tuned", {}).items():
-        chosen = ", ".join(f"{name} {value}" for name, value in search["chosen"].items())
-        reached = f"{search['recall@10']:.4f}, with the defaults {search['recall@10, defaults']:.4f}"
-        size = f"{search['trials']} trials, seeds: {search['seeds']}"
-        lines.append(f"{method}: {chosen}; validation recall@10 {reached} ({size})")
+    for method, tuning in results.get("tuned", {}).items():
+        chosen = ", ".join(f"{name} {value}" for name, value in tuning["chosen"].items())
+        recall = f"{tuning['recall@10']:.4f}, with the defaults {tuning['recall@10, defaults']:.4f}"
+        size = f"{tuning['trials']} trials, seeds: {tuning['seeds']}"
+        lines.append(f"{method}: {chosen}; validation recall@10 {recall} ({size})")
     return lines
 
 
-def tested(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The tests of significance, made once for given ranks and kept in the run as `tests.json`."""
+def significance_tests(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Returns the tests of significance; a stage that stores them in `tests.json` and runs again for new ranks."""
 
-    def work(folder: pathlib.Path) -> None:
+    def write_outputs(folder: pathlib.Path) -> None:
         write_json(folder / "tests.json", comparisons.compare_all(ranks, seed=run.settings.seed))
 
     inputs = {"metrics": comparisons.METRICS, "sign_patterns": comparisons.SIGN_PATTERNS}
-    run.folder.stage("tests", inputs, ["tests.json"], work, after=["ranks"])
+    run.folder.run_stage("tests", inputs, ["tests.json"], write_outputs, after=["ranks"])
     return read_json(run.folder.path / "tests.json")
 
 
-def averaged(ranks: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Every metric of ranks ``[S, N]``, its mean and spread over seeds."""
-    values = [metrics.from_ranks(one) for one in ranks]
-    return {metric: spread([row[metric] for row in values]) for metric in values[0]}
+def metrics_over_seeds(ranks: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Returns every metric of ranks ``[S, N]`` with its mean and standard deviation over seeds."""
+    per_seed = [metrics.from_ranks(ranks_of_seed) for ranks_of_seed in ranks]
+    return {metric: mean_and_std([values[metric] for values in per_seed]) for metric in per_seed[0]}
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Mean and standard deviation over seeds, and the values themselves."""
+def mean_and_std(values: list[float]) -> dict[str, Any]:
+    """Returns mean and standard deviation (n − 1) over seeds, and the values themselves."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": std, "values": values}
 
 
-def cell(numbers: Mapping[str, Any]) -> str:
-    """Mean ± standard deviation; the mean alone where there was one value."""
+def format_cell(numbers: Mapping[str, Any]) -> str:
+    """Formats mean ± standard deviation, or the mean alone where there is one value."""
     mean = f"{numbers['mean']:.4f}"
     return f"{mean} ± {numbers['std']:.4f}" if len(numbers["values"]) > 1 else mean
 
 
-def as_table(results: Mapping[str, Any]) -> Group:
-    """The results, and the differences between methods, as tables for the terminal."""
+def results_table(results: Mapping[str, Any]) -> Group:
+    """Returns the results and the differences between methods as tables for the terminal."""
     released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
     title = f"{results['dataset']}, {results['backbone']}, {results['mode']} protocol, {results['seeds']} seeds"
     table = Table("method", *COLUMNS, *released, title=title)
     for name, columns in results["methods"].items():
-        table.add_row(name, *(cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)))
-    return Group(table, comparisons.as_table(results["tests"], list(results["methods"])))
+        table.add_row(name, *(format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)))
+    return Group(table, comparisons.difference_table(results["tests"], list(results["methods"])))

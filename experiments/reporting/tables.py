@@ -1,23 +1,26 @@
-"""Tables like the paper's: our numbers beside the published ones, as Markdown, CSV and LaTeX."""
+"""The tables of the paper: our results beside the published ones, as Markdown, CSV, LaTeX and JSON."""
 
 import csv
 import dataclasses
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tabulate
+import tyro
 
-from alkd_jax.io import read_json, write_json
+from alkd_jax.data.readers import registry
+from alkd_jax.io import read_json, write_json, write_text
 
 from .. import tune
+from ..pipeline.console import cli_errors, print_line
 from ..pipeline.methods import CONTROLS
 from ..pipeline.settings import Settings
-from ..pipeline.sources import parse_source
 from ..pipeline.stages import Run
 from ..reproduce import run_pipeline
 from .comparisons import LEVEL
-from .results import cell, search_lines
+from .results import format_cell, tuning_lines
 
 PAPER_NAMES = {"fpmc": "FPMC", "stamp": "STAMP", "attmix": "AttMix"}
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
@@ -32,33 +35,36 @@ HEADINGS = (
     *(f"published {metric}" for metric in METRICS),
 )
 NOTE = (
-    "Mean ± standard deviation over seeds; NDCG by rank. The difference from the student has its interval from "
-    "resampled sessions, and p from signs turned at random, corrected by Holm over all tests of the run. Published "
-    "NDCGs are of the iteration order of a hash set: compare them with the hash-order columns (released mode). "
-    "‡ the published number cannot be what it is called: its recall fits the other dataset's test size, or its NDCG "
+    "Mean ± standard deviation over seeds; NDCG by rank. The interval of the difference from the student comes from "
+    "resampled sessions, its p-value from a randomization test with Holm's correction over all tests of the run. "
+    "Published NDCGs follow the iteration order of a hash set: compare them with the hash-order columns (released "
+    "mode). ‡ marks a published number that is implausible: its recall fits the other dataset's test size, or its NDCG "
     "falls as the list grows longer."
 )
+METHODS_OF_TABLE = {"table1": "table1", "table2": "table2,controls"}
+"""Command → the methods that it compares, as in the option `--methods`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Tables:
-    """What a table is made of.
+class TableArgs:
+    """The options of the commands that make tables.
 
     Attributes:
-        data: data sets, see `experiments.pipeline.sources`; one or more.
-        out: folder; every dataset and backbone gets a run's folder in it.
-        backbones: of teacher and students.
-        seeds: teachers and students trained, all in one program.
-        mode: "clean", or "released" for the authors' code as it is.
+        data: datasets, one or more, each released:PATH:NAME, prepared:PATH or synthetic.
+        out: folder; every dataset and backbone has a run's folder in it.
+        backbones: architectures of teacher and students.
+        seeds: number of teachers and students to train, all in one program.
+        mode: "clean", or "released" to repeat the authors' code with its bugs.
         selection: "released" reads the authors' files, "own" solves the game for each run's teacher.
-        max_steps: training steps at most, teacher, student and distillation each.
+        max_steps: maximum number of training steps of teacher, student and distillation, each.
         teacher_dim: width of the teacher.
-        budget: sessions asked about; default the paper's.
-        mesh: devices to compute on, as data=2,model=4; by default one.
-        trials: option sets tried for every method that has options, see `experiments.tune`; 0 takes the defaults.
-        teacher: who ranks the chosen sessions, see `pipeline.settings`; by default the data's own, which prepared data
-            do not have.
-        rankings: file of recorded lists that replay reads, for a single data set.
+        budget: number of sessions that the LLM ranks; by default the paper's.
+        mesh: devices to compute on, as data=2,model=4; by default one device.
+        trials: number of option sets to try for every method that has options, see `experiments.tune`; 0 takes the
+            default options.
+        teacher: ranks the selected sessions, see `experiments.reproduce`; by default the data's own teacher, which
+            prepared data do not have.
+        rankings: file of recorded lists that replay reads, for a single dataset.
     """
 
     data: tuple[str, ...]
@@ -75,20 +81,20 @@ class Tables:
     teacher: str | None = None
     rankings: pathlib.Path | None = None
 
-    def run_of(self, data: str, backbone: str) -> pathlib.Path:
-        """The folder of one run."""
-        return self.out / f"{parse_source(data).name}-{backbone}-{self.mode}"
+    def run_folder(self, data: str, backbone: str) -> pathlib.Path:
+        """Returns the folder of one run."""
+        return self.out / f"{registry.parse_source(data).name}-{backbone}-{self.mode}"
 
-    def settings(self, methods: str) -> list[Settings]:
-        """The runs that the table needs."""
-        return [self.setting(data, backbone, methods) for data in self.data for backbone in self.backbones]
+    def all_settings(self, methods: str) -> list[Settings]:
+        """Returns the settings of all runs of a table."""
+        return [self.run_settings(data, backbone, methods) for data in self.data for backbone in self.backbones]
 
-    def setting(self, data: str, backbone: str, methods: str) -> Settings:
-        """One of them."""
+    def run_settings(self, data: str, backbone: str, methods: str) -> Settings:
+        """Returns the settings of one run."""
         return Settings(
             data=data,
             backbone=backbone,
-            out=self.run_of(data, backbone),
+            out=self.run_folder(data, backbone),
             seeds=self.seeds,
             mode=self.mode,
             selection=self.selection,
@@ -102,90 +108,108 @@ class Tables:
         )
 
 
-def make(tables: Tables, name: str, methods: str) -> list[list[str]]:
-    """Searches and runs what is missing, and writes NAME.md, NAME.csv, NAME.tex and NAME.json.
+def table_command(name: str, description: str | None) -> None:
+    """Runs the command of a table: reads its options, makes the table and prints it.
 
     Args:
-        tables: data, backbones and the like.
-        name: "table1" or "table2", also of the published numbers.
-        methods: as in `experiments.pipeline.settings`.
+        name: "table1" or "table2".
+        description: text of `--help`.
+    """
+    with cli_errors():
+        args = tyro.cli(TableArgs, description=description)
+        rows = make_table(args, name, METHODS_OF_TABLE[name])
+        print_line(as_text(rows))
+        print_line(f"{args.out}/{name}.md, .csv, .tex, .json")
+
+
+def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
+    """Runs what is missing, tuning first, and writes NAME.md, NAME.csv, NAME.tex and NAME.json.
+
+    Args:
+        args: datasets, backbones and the other options.
+        name: "table1" or "table2"; also the table of the published results.
+        methods: methods to compare, as in `Settings.methods`.
 
     Returns:
         The rows, the headings first.
     """
-    every = tables.settings(methods)
-    for settings in every:
+    all_settings = args.all_settings(methods)
+    for settings in all_settings:
         settings.check()
-    numbers = [run_pipeline(searched(settings, tables.trials)) for settings in every]
-    rows = [row for run in numbers for row in rows_of(run, published(name))]
-    tables.out.mkdir(parents=True, exist_ok=True)
-    write_json(tables.out / f"{name}.json", numbers)
+    runs = []
+    for settings in all_settings:
+        tune_methods(settings, args.trials)
+        runs.append(run_pipeline(settings))
+    rows = [row for run in runs for row in result_rows(run, published_results(name))]
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(args.out / f"{name}.json", runs)
     markdown = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    searches = [
-        f"- {run['dataset']} {PAPER_NAMES[run['backbone']]} {line}" for run in numbers for line in search_lines(run)
-    ]
-    told = "\n".join([markdown, "", NOTE, "", *searches])
-    (tables.out / f"{name}.md").write_text(told + "\n", encoding="utf-8")
+    tuned = [f"- {run['dataset']} {PAPER_NAMES[run['backbone']]} {line}" for run in runs for line in tuning_lines(run)]
+    write_text(args.out / f"{name}.md", "\n".join([markdown, "", NOTE, "", *tuned]) + "\n")
     latex = tabulate.tabulate(rows, HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
-    (tables.out / f"{name}.tex").write_text(latex + "\n", encoding="utf-8")
-    with (tables.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([HEADINGS, *rows])
+    write_text(args.out / f"{name}.tex", latex + "\n")
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows([HEADINGS, *rows])
+    write_text(args.out / f"{name}.csv", lines.getvalue())
     return [list(HEADINGS), *rows]
 
 
-def searched(settings: Settings, trials: int) -> Settings:
-    """The same settings, after the search for options of which their run's folder is to hold the outcome."""
-    if trials and set(settings.asked_methods) & set(tune.GRIDS):
+def tune_methods(settings: Settings, trials: int) -> None:
+    """Tunes the options of a run's methods, as `experiments.tune` does, and stores them in the run's folder."""
+    if trials and set(settings.method_names) & set(tune.GRIDS):
         run = Run.open(settings)
-        run.hops_to_candidates()
-        run.hop_rankings()
-        asked = tune.Tuning(run=settings.out, methods=settings.methods, trials=trials)
-        tune.tune(dataclasses.replace(asked, max_steps=min(asked.max_steps, settings.max_steps)))
-    return settings
+        run.stages_to_candidates()
+        run.rankings_stage()
+        args = tune.Tuning(run=settings.out, methods=settings.methods, trials=trials)
+        tune.tune(dataclasses.replace(args, max_steps=min(args.max_steps, settings.max_steps)))
 
 
-def published(table: str) -> Mapping[str, Any]:
-    """The published numbers of a table, {dataset: {backbone: {method: {metric: value}}}}, and under "unfitting" those
-    that cannot be what they are called.
+def published_results(table: str) -> Mapping[str, Any]:
+    """Reads the published results of a table.
+
+    Returns:
+        ``{DATASET: {BACKBONE: {METHOD: {METRIC: value}}}, "implausible": {DATASET: {BACKBONE: [METHOD, …]}}}``; the
+        results of an implausible method fit the other dataset's test size.
     """
-    held = read_json(pathlib.Path(__file__).with_name("published.json"))
-    return held[table] | {"unfitting": held["unfitting"]}
+    tables = read_json(pathlib.Path(__file__).with_name("published.json"))
+    return tables[table] | {"implausible": tables["implausible"]}
 
 
-def rows_of(run: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[list[str]]:
-    """A run's rows: the paper's methods, then the controls and the training-free ones."""
+def result_rows(run: Mapping[str, Any], published: Mapping[str, Any]) -> list[list[str]]:
+    """Returns a run's rows: the paper's methods, then the controls and the training-free methods."""
     backbone = PAPER_NAMES[run["backbone"]]
-    known = theirs.get(run["dataset"], {}).get(backbone, {})
-    unfitting = theirs["unfitting"].get(run["dataset"], {}).get(backbone, [])
+    published_of = published.get(run["dataset"], {}).get(backbone, {})
+    implausible = published["implausible"].get(run["dataset"], {}).get(backbone, [])
     tests = {(test["method"], test["metric"]): test for test in run["tests"] if test["against"] == "Student"}
     return [
         [run["dataset"], backbone, f"*{name}*" if name in CONTROLS else name]
-        + [cell(columns[metric]) for metric in METRICS]
-        + against_student(tests.get((name, "recall@10")))
-        + [cell(columns[f"ndcg_released@{k}"]) if f"ndcg_released@{k}" in columns else "" for k in (5, 10)]
-        + [printed(known.get(name, {}), metric, unfits=name in unfitting) for metric in METRICS]
+        + [format_cell(columns[metric]) for metric in METRICS]
+        + student_difference(tests.get((name, "recall@10")))
+        + [format_cell(columns[f"ndcg_released@{k}"]) if f"ndcg_released@{k}" in columns else "" for k in (5, 10)]
+        + [format_published(published_of.get(name, {}), metric, implausible=name in implausible) for metric in METRICS]
         for name, columns in run["methods"].items()
     ]
 
 
-def against_student(test: Mapping[str, Any] | None) -> list[str]:
-    """The difference with its interval, and the corrected p, bold below the level."""
+def student_difference(test: Mapping[str, Any] | None) -> list[str]:
+    """Returns the difference from the student with its interval, and the corrected p-value, bold where significant."""
     if test is None:
         return ["", ""]
     low, high = test["interval"]
-    p = test["p_randomisation_holm"]
-    told = "" if p is None else f"{p:.3f}" if p >= 0.001 else "<.001"
-    return [f"{test['difference']:+.4f} [{low:+.4f}, {high:+.4f}]", f"**{told}**" if told and p < LEVEL else told]
+    p = test["p_randomization_holm"]
+    p_text = "" if p is None else f"{p:.3f}" if p >= 0.001 else "<.001"
+    difference = f"{test['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return [difference, f"**{p_text}**" if p_text and p < LEVEL else p_text]
 
 
-def printed(numbers: Mapping[str, float], metric: str, *, unfits: bool) -> str:
-    """A published number, marked where it cannot be what it is called."""
+def format_published(numbers: Mapping[str, float], metric: str, *, implausible: bool) -> str:
+    """Formats a published number, with ‡ where it is implausible."""
     if metric not in numbers:
         return ""
     falls = metric.startswith("ndcg") and numbers["ndcg@10"] < numbers.get("ndcg@5", 0.0)
-    return f"{numbers[metric]:.5f}{' ‡' if falls or unfits else ''}"
+    return f"{numbers[metric]:.5f}{' ‡' if falls or implausible else ''}"
 
 
-def shown(rows: Sequence[Sequence[str]], columns: int = 9) -> str:
-    """The first columns as text for the terminal."""
+def as_text(rows: Sequence[Sequence[str]], columns: int = 9) -> str:
+    """Returns the first columns as text for the terminal."""
     return tabulate.tabulate([row[:columns] for row in rows[1:]], rows[0][:columns], disable_numparse=True)

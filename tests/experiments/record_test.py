@@ -1,4 +1,4 @@
-"""What is kept of a run: its numbers and nothing else, from which the same tables come again."""
+"""The stored results of a run: its numbers and nothing else, from which the same tables are written again."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import record
-from experiments.reporting.results import spread
+from experiments.reporting.results import mean_and_std
 from tests.helpers import paths
 
 
@@ -18,8 +18,8 @@ def against_student(method, difference, *, sessions, seeds):
         "metric": "recall@10",
         "difference": difference,
         "interval": [difference - 0.001, difference + 0.0012345678],
-        "p_randomisation": 0.001,
-        "p_randomisation_holm": sessions,
+        "p_randomization": 0.001,
+        "p_randomization_holm": sessions,
         "p_seeds_holm": seeds,
         "effect": 0.3,
     }
@@ -40,7 +40,7 @@ def run(tmp_path):
         "budget": 500,
         "selection": "released",
         "methods": {
-            name: {m: spread(list(rng.random(1 if name == "Markov" else 3))) for m in metrics} for name in names
+            name: {m: mean_and_std(list(rng.random(1 if name == "Markov" else 3))) for m in metrics} for name in names
         },
         "tuned": {
             "FTD": {
@@ -58,7 +58,7 @@ def run(tmp_path):
         ],
     }
     (folder / "metrics.json").write_text(json.dumps(numbers))
-    (folder / "hops.json").write_text(json.dumps({"teacher": {"digest": "x", "seconds": 90.0, "outputs": []}}))
+    (folder / "stages.json").write_text(json.dumps({"teacher": {"digest": "x", "seconds": 90.0, "outputs": []}}))
     return folder
 
 
@@ -67,54 +67,55 @@ def rows(markdown):
     return {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
 
 
-def test_the_table_of_what_is_kept_holds_the_runs_own_numbers(run):
+def test_the_table_of_a_stored_run_holds_its_numbers(run):
     numbers = json.loads((run / "metrics.json").read_text())
-    held = json.loads(record.as_text(record.condensed(run)))
-    found = rows(record.table(held))
-    assert list(found) == ["Student", "FTD", "ALKDRec", "*True labels*", "Markov"]
+    stored = json.loads(record.as_text(record.condensed_results(run)))
+    table = rows(record.table(stored))
+    assert list(table) == ["Student", "FTD", "ALKDRec", "*True labels*", "Markov"]
     student = numbers["methods"]["Student"]["ndcg@5"]
-    assert found["Student"]["ndcg@5"] == f"{student['mean']:.4f} ± {student['std']:.4f}"
-    assert "±" not in found["Markov"]["recall@10"]
-    assert found["ALKDRec"]["recall@10 − Student"] == "+0.0123 *"
-    assert found["FTD"]["recall@10 − Student"] == "-0.0020"
+    assert table["Student"]["ndcg@5"] == f"{student['mean']:.4f} ± {student['std']:.4f}"
+    assert "±" not in table["Markov"]["recall@10"]
+    assert table["ALKDRec"]["recall@10 − Student"] == "+0.0123 *"
+    assert table["FTD"]["recall@10 − Student"] == "-0.0020"
 
 
-def test_the_summary_has_a_line_a_run_in_clean_mode(run):
-    held = record.condensed(run)
-    found = rows(record.summary([held, held | {"mode": "released"}]))
-    assert list(found) == ["Games, AttMix"]
-    line = found["Games, AttMix"]
+def test_the_summary_has_a_line_for_each_run_in_clean_mode(run):
+    stored = record.condensed_results(run)
+    table = rows(record.summary([stored, stored | {"mode": "released"}]))
+    assert list(table) == ["Games, AttMix"]
+    line = table["Games, AttMix"]
     student = json.loads((run / "metrics.json").read_text())["methods"]["Student"]["recall@10"]
     assert line["Student"] == f"{student['mean']:.4f} ± {student['std']:.4f}"
     assert (line["Random"], line["ALKDRec − Random"]) == ("", "")
     assert line["ALKDRec − Student"] == "+0.0123 *"
 
 
-def test_published_numbers_stand_beside_with_their_marks(run):
-    found = rows(record.table(record.condensed(run)))
-    assert found["FTD"]["published recall@10"].endswith("‡"), "fits the other dataset's test size"
-    assert found["Student"]["published ndcg@10"].endswith("‡"), "smaller than its ndcg@5"
-    assert found["ALKDRec"]["published recall@10"] == f"{record.known('Games', 'AttMix')['ALKDRec']['recall@10']:.5f}"
-    assert found["*True labels*"]["published recall@10"] == ""
+def test_published_numbers_are_shown_with_their_marks(run):
+    table = rows(record.table(record.condensed_results(run)))
+    assert table["FTD"]["published recall@10"].endswith("‡"), "fits the other dataset's test size"
+    assert table["Student"]["published ndcg@10"].endswith("‡"), "smaller than its ndcg@5"
+    published = record.published_by_method("Games", "AttMix")["ALKDRec"]["recall@10"]
+    assert table["ALKDRec"]["published recall@10"] == f"{published:.5f}"
+    assert table["*True labels*"]["published recall@10"] == ""
 
 
-def test_the_command_keeps_a_file_a_run_and_writes_the_page(run, tmp_path, monkeypatch):
-    out = tmp_path / "kept"
+def test_the_command_writes_a_file_for_each_run_and_the_page(run, tmp_path, monkeypatch):
+    out = tmp_path / "stored"
     monkeypatch.setattr(sys, "argv", ["record", "--runs", str(run), "--out", str(out)])
     record.main()
     text = (out / "README.md").read_text()
-    assert "## Games, AttMix, clean mode: 3 seeds, 500 sessions asked about, released selection" in text
+    assert "## Games, AttMix, clean mode: 3 seeds, 500 sessions ranked by the LLM, released selection" in text
     assert "FTD: weight 1e-05; validation recall@10 0.0200, with the defaults 0.0100 (4 trials, seeds: 1)" in text
     assert len((out / "Games-attmix-clean.json").read_text().splitlines()) < 20
-    assert text == record.page(out), "nothing of the run's folder is needed again"
+    assert text == record.page(out), "the page needs nothing of the run's folder"
 
 
-def test_a_figure_is_kept_with_its_table(tmp_path, monkeypatch):
+def test_a_figure_is_stored_with_its_table(tmp_path, monkeypatch):
     figure = tmp_path / "fig4_budget-ML"
     figure.mkdir()
     (figure / "fig4_budget.svg").write_text("<svg/>")
     with pytest.raises(ValueError, match=r"0 files fig\*\.md"):
-        record.keep_figure(figure, tmp_path / "kept")
+        record.store_figure(figure, tmp_path / "stored")
     (figure / "fig4_budget.md").write_text("| asked | recall |\n")
     monkeypatch.setattr(sys, "argv", ["record", "--figures", str(figure), "--out", str(tmp_path / "out")])
     record.main()
@@ -125,15 +126,15 @@ def test_a_figure_is_kept_with_its_table(tmp_path, monkeypatch):
 
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"no metrics\.json"):
-        record.condensed(tmp_path)
+        record.condensed_results(tmp_path)
 
 
-def test_the_tables_of_the_readme_are_those_of_the_kept_numbers():
-    held = record.kept(paths.ROOT / "experiments" / "results")
-    assert held, "the project keeps its results"
+def test_the_tables_of_the_readme_agree_with_the_stored_results():
+    stored = record.read_results(paths.ROOT / "experiments" / "results")
+    assert stored, "the project stores its results"
     results = paths.ROOT / "experiments" / "results"
     assert (results / "README.md").read_text() == record.page(results)
     readme = (paths.ROOT / "README.md").read_text()
-    assert record.summary(held) in readme
-    shown = {(run["dataset"], run["backbone"]) for run in held if record.table(run) in readme}
+    assert record.summary(stored) in readme
+    shown = {(run["dataset"], run["backbone"]) for run in stored if record.table(run) in readme}
     assert {("ML", "fpmc"), ("Games", "fpmc")} <= shown

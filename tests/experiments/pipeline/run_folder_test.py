@@ -1,4 +1,4 @@
-"""Run folders: what is reused, what is run again, and that nothing half-written stays."""
+"""Run folders: which stages are reused, which run again, and that no partial output remains."""
 
 import contextlib
 import os
@@ -10,18 +10,18 @@ import sys
 import pytest
 
 from alkd_jax.io import lock_folder, read_json, unlock_folder, write_json
-from experiments import reproduce
-from experiments.pipeline.run import OpenRun
+from experiments import record, reproduce
+from experiments.pipeline import console
+from experiments.pipeline.run import RunContext
 from experiments.pipeline.run_folder import RunFolder
 from experiments.pipeline.settings import Settings
-from experiments.reporting import console
 from tests.helpers import paths
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "run", announce=lambda line: None)
-    folder.open({"data": "world"})
+    folder.open({"data": "synthetic"})
     return folder
 
 
@@ -33,57 +33,80 @@ def writer(calls, text="x", name="a.txt"):
     return work
 
 
-def test_a_hop_is_run_once_for_the_same_inputs_and_again_for_others(folder):
+def test_a_stage_runs_once_for_the_same_inputs_and_again_for_others(folder):
     calls = []
     for budget in (500, 500, 600, 600):
-        folder.stage("select", {"budget": budget}, ["a.txt"], writer(calls, str(budget)))
+        folder.run_stage("select", {"budget": budget}, ["a.txt"], writer(calls, str(budget)))
     assert calls == ["500", "600"]
     assert (folder.path / "a.txt").read_text() == "600"
 
 
-def test_a_hop_is_run_again_when_its_output_is_gone(folder):
+def test_a_stage_runs_again_when_its_output_is_missing(folder):
     calls = []
-    folder.stage("select", {}, ["a.txt"], writer(calls))
+    folder.run_stage("select", {}, ["a.txt"], writer(calls))
     (folder.path / "a.txt").unlink()
-    folder.stage("select", {}, ["a.txt"], writer(calls))
+    folder.run_stage("select", {}, ["a.txt"], writer(calls))
     assert len(calls) == 2
 
 
-def test_a_hop_is_run_again_when_an_earlier_one_changed(folder):
+def test_a_stage_runs_again_when_an_earlier_one_changed(folder):
     calls = []
     for dim in (10, 10, 12):
-        folder.stage("train", {"dim": dim}, ["a.txt"], writer([]))
-        folder.stage("evaluate", {}, ["b.txt"], writer(calls, name="b.txt"), after=["train"])
+        folder.run_stage("train", {"dim": dim}, ["a.txt"], writer([]))
+        folder.run_stage("evaluate", {}, ["b.txt"], writer(calls, name="b.txt"), after=["train"])
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_an_interrupted_hop_leaves_the_former_output_and_no_remains(folder, error):
-    folder.stage("select", {"budget": 1}, ["a.txt"], writer([], "old"))
+def test_an_interrupted_stage_leaves_the_former_output_and_no_partial_one(folder, error):
+    folder.run_stage("select", {"budget": 1}, ["a.txt"], writer([], "old"))
 
     def breaks(partial):
         (partial / "a.txt").write_text("half")
         raise error
 
     with pytest.raises(error):
-        folder.stage("select", {"budget": 2}, ["a.txt"], breaks)
+        folder.run_stage("select", {"budget": 2}, ["a.txt"], breaks)
     assert (folder.path / "a.txt").read_text() == "old"
-    assert sorted(p.name for p in folder.path.iterdir()) == [".lock", "a.txt", "hops.json", "run.json"]
+    assert sorted(p.name for p in folder.path.iterdir()) == [".lock", "a.txt", "run.json", "stages.json"]
     calls = []
-    folder.stage("select", {"budget": 1}, ["a.txt"], writer(calls))
+    folder.run_stage("select", {"budget": 1}, ["a.txt"], writer(calls))
     assert calls == []
 
 
 def test_a_folder_of_another_run_or_of_the_user_is_refused(folder, tmp_path):
-    folder.open({"data": "world"})
-    with pytest.raises(ValueError, match="data is 'world', asked 'ML'"):
+    folder.open({"data": "synthetic"})
+    with pytest.raises(ValueError, match="data is 'synthetic', not 'ML'"):
         folder.open({"data": "ML"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="not a run's"):
+    with pytest.raises(ValueError, match="belong to no run"):
         RunFolder(tmp_path / "mine", announce=lambda line: None).open({})
     with pytest.raises(ValueError, match="is a file"):
         RunFolder(tmp_path / "mine" / "thesis.tex", announce=lambda line: None).open({})
+
+
+def test_the_run_of_an_earlier_version_is_refused_and_left_unchanged(tmp_path, capsys):
+    """Its record of stages has another name, and its files and configuration may have other names and keys."""
+    path = tmp_path / "run"
+    path.mkdir()
+    write_json(path / "run.json", {"data": "synthetic"})
+    write_json(path / "hops.json", {"neighbors": {"digest": "0", "outputs": ["neighbor_ranks.npz"], "seconds": 1.0}})
+    write_json(path / "config.json", {"data": "synthetic", "backbone": "fpmc", "an_option_of_old": 1})
+    before = contents(path)
+    settings = Settings("synthetic", "fpmc", path, selection="own", max_steps=1)
+    for command in (
+        lambda: reproduce.run_pipeline(settings),
+        lambda: RunContext.reopen(path),
+        lambda: RunContext.reopen(path, readonly=True),
+        lambda: record.condensed_results(path),
+        lambda: RunFolder(path, announce=print).open({"data": "synthetic"}),
+    ):
+        with pytest.raises(SystemExit) as stop, console.cli_errors():
+            command()
+        assert stop.value.code == 2
+        assert capsys.readouterr().out == f"error: {path} was made by an earlier version; choose another folder\n"
+    assert contents(path) == before
 
 
 OPEN = """
@@ -93,22 +116,22 @@ RunFolder(pathlib.Path(sys.argv[1]), announce=print).open({"data": sys.argv[2]})
 """
 OPEN_RUN = """
 import pathlib, sys
-from experiments.pipeline.run import OpenRun
+from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
-OpenRun.open(Settings("synthetic", "fpmc", pathlib.Path(sys.argv[1]), selection="own"))
+RunContext.open(Settings("synthetic", "fpmc", pathlib.Path(sys.argv[1]), selection="own"))
 """
 
 
-def elsewhere(path, data="world"):
-    """What a process of its own is told when it opens the folder; empty where it may."""
+def open_in_other_process(path, data="synthetic"):
+    """The last line of the error that another process gets when it opens the folder; empty where it succeeds."""
     done = subprocess.run([sys.executable, "-c", OPEN, str(path), data], cwd=paths.ROOT, capture_output=True, text=True)
     return done.stderr.strip().rpartition("\n")[2]
 
 
 @contextlib.contextmanager
-def held_elsewhere(path, code=OPEN):
-    """Another process works in the folder, until it is killed."""
-    line = [sys.executable, "-c", f"{code}print('open', flush=True)\nsys.stdin.read()", str(path), "world"]
+def locked_by_other_process(path, code=OPEN):
+    """Another process works in the folder until the block ends, which kills it."""
+    line = [sys.executable, "-c", f"{code}print('open', flush=True)\nsys.stdin.read()", str(path), "synthetic"]
     process = subprocess.Popen(line, cwd=paths.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "open\n"
@@ -123,76 +146,78 @@ def contents(path):
 
 
 def test_a_second_process_is_refused_while_the_first_is_alive(folder):
-    folder.open({"data": "world"})
+    folder.open({"data": "synthetic"})
     before = contents(folder.path)
-    told = f"ValueError: {folder.path} is in use by process {os.getpid()}; wait until it ends, or choose another folder"
-    assert elsewhere(folder.path) == told
+    error = (
+        f"ValueError: {folder.path} is in use by process {os.getpid()}; wait until it ends, or choose another folder"
+    )
+    assert open_in_other_process(folder.path) == error
     assert contents(folder.path) == before
 
 
-def test_a_killed_process_locks_nobody_out(tmp_path):
+def test_a_killed_process_leaves_no_lock(tmp_path):
     path = tmp_path / "run"
     mine = RunFolder(path, announce=lambda line: None)
-    with held_elsewhere(path) as other, pytest.raises(ValueError, match=f"in use by process {other.pid};"):
-        mine.open({"data": "world"})
-    mine.open({"data": "world"})
+    with locked_by_other_process(path) as other, pytest.raises(ValueError, match=f"in use by process {other.pid};"):
+        mine.open({"data": "synthetic"})
+    mine.open({"data": "synthetic"})
     assert (path / ".lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_a_folder_that_is_refused_is_not_held(folder):
+def test_a_folder_that_is_refused_is_not_locked(folder):
     unlock_folder(folder.path)
     with pytest.raises(ValueError, match="holds another run"):
         folder.open({"data": "ML"})
-    assert elsewhere(folder.path) == ""
-    folder.open({"data": "world"})
+    assert open_in_other_process(folder.path) == ""
+    folder.open({"data": "synthetic"})
     with pytest.raises(ValueError, match="holds another run"):
         folder.open({"data": "ML"})
-    assert "in use" in elsewhere(folder.path), "refusing something else does not give up what is held"
+    assert "in use" in open_in_other_process(folder.path), "a refusal does not release the lock of an open folder"
 
 
-def test_a_folder_that_was_deleted_and_made_again_is_held_again(folder):
+def test_a_folder_that_was_deleted_and_created_again_is_locked_again(folder):
     shutil.rmtree(folder.path)
-    folder.open({"data": "world"})
-    assert "in use" in elsewhere(folder.path)
+    folder.open({"data": "synthetic"})
+    assert "in use" in open_in_other_process(folder.path)
 
 
-def test_one_folder_has_one_lock_under_all_its_names(folder, tmp_path):
+def test_a_folder_and_a_link_to_it_share_one_lock(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder.path)
     assert not lock_folder(tmp_path / "link")
-    assert "in use" in elsewhere(tmp_path / "link")
+    assert "in use" in open_in_other_process(tmp_path / "link")
 
 
-def test_a_lock_alone_makes_no_folder_foreign(tmp_path):
+def test_a_folder_that_holds_only_a_lock_is_accepted(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").write_text("4711")
-    RunFolder(tmp_path / "run", announce=lambda line: None).open({"data": "world"})
+    RunFolder(tmp_path / "run", announce=lambda line: None).open({"data": "synthetic"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="not a run's"):
+    with pytest.raises(ValueError, match="belong to no run"):
         RunFolder(tmp_path / "mine", announce=lambda line: None).open({})
     assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
 
 
-def test_a_command_is_refused_in_one_line_beside_a_run_and_may_look(tmp_path, capsys):
+def test_a_command_is_refused_in_one_line_beside_a_run_and_may_read(tmp_path, capsys):
     path = tmp_path / "run"
-    with held_elsewhere(path, OPEN_RUN) as other:
+    with locked_by_other_process(path, OPEN_RUN) as other:
         before = contents(path)
         with pytest.raises(SystemExit) as stop, console.cli_errors():
             reproduce.run_pipeline(Settings("synthetic", "fpmc", path, selection="own", max_steps=1))
         assert stop.value.code == 2
-        told = f"error: {path} is in use by process {other.pid}; wait until it ends, or choose another folder\n"
-        assert capsys.readouterr().out == told
+        line = f"error: {path} is in use by process {other.pid}; wait until it ends, or choose another folder\n"
+        assert capsys.readouterr().out == line
         with pytest.raises(ValueError, match="in use"):
-            OpenRun.reopen(path)
-        assert OpenRun.reopen(path, readonly=True).settings.out == path
+            RunContext.reopen(path)
+        assert RunContext.reopen(path, readonly=True).settings.out == path
         with pytest.raises(ValueError, match="holds another run"):
-            OpenRun.open(Settings("synthetic:1", "fpmc", path, selection="own"), readonly=True)
+            RunContext.open(Settings("synthetic:1", "fpmc", path, selection="own"), readonly=True)
         assert contents(path) == before
-    OpenRun.reopen(path)
+    RunContext.reopen(path)
 
 
-def test_looking_makes_no_folder(tmp_path):
-    with pytest.raises(ValueError, match="no run's folder"):
+def test_opening_readonly_creates_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"has no run\.json"):
         RunFolder(tmp_path / "run", announce=lambda line: None).open({}, readonly=True)
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""Tables and method names: what stands in a row, which published numbers are marked, what a name asks for."""
+"""Tables, figures and method names: the cells of a row, the marks of published numbers, the methods of a name."""
 
 import types
 
@@ -8,9 +8,9 @@ import pytest
 from alkd_jax import training
 from alkd_jax.types import Rankings, Sessions
 from experiments import tune
-from experiments.pipeline import distill_methods, methods
+from experiments.pipeline import console, distill_methods, methods
 from experiments.pipeline.settings import Settings
-from experiments.reporting import console, sweeps, tables
+from experiments.reporting import figures, tables
 
 
 def spread(*values):
@@ -25,23 +25,23 @@ def run_of(dataset, backbone, *names):
         "metric": "recall@10",
         "difference": 0.0103,
         "interval": (0.007, 0.014),
-        "p_randomisation_holm": 0.0004,
+        "p_randomization_holm": 0.0004,
     }
     return {
         "dataset": dataset,
         "backbone": backbone,
         "methods": dict.fromkeys(names, columns),
-        "tests": [test, test | {"method": "DE", "p_randomisation_holm": 0.2}, test | {"against": "Random"}],
+        "tests": [test, test | {"method": "DE", "p_randomization_holm": 0.2}, test | {"against": "Random"}],
     }
 
 
 def row(table, run, method):
-    cells = {cells[2]: cells for cells in tables.rows_of(run, tables.published(table))}[method]
+    cells = {cells[2]: cells for cells in tables.result_rows(run, tables.published_results(table))}[method]
     assert len(cells) == len(tables.HEADINGS)
     return dict(zip(tables.HEADINGS, cells, strict=True))
 
 
-def test_a_row_sets_ours_beside_the_published_number():
+def test_a_row_shows_our_result_beside_the_published_one():
     cells = row("table1", run_of("ML", "fpmc", "ALKDRec", "DE"), "ALKDRec")
     assert cells["recall@10"] == "0.0150 ± 0.0071"
     assert cells["published recall@10"] == "0.02150"
@@ -51,7 +51,7 @@ def test_a_row_sets_ours_beside_the_published_number():
     assert row("table1", run_of("ML", "fpmc", "DE"), "DE")["p (Holm)"] == "0.200"
 
 
-def test_numbers_that_cannot_be_what_they_are_called_are_marked():
+def test_implausible_published_numbers_are_marked():
     games = run_of("Games", "attmix", "Student", "FTD", "DE")
     assert row("table1", games, "FTD")["published recall@10"].endswith("‡"), "fits the other dataset's test size"
     student = row("table1", games, "Student")
@@ -60,13 +60,13 @@ def test_numbers_that_cannot_be_what_they_are_called_are_marked():
     assert not row("table1", games, "DE")["published recall@10"].endswith("‡")
 
 
-def test_methods_the_paper_does_not_have_stand_without_a_published_number():
+def test_methods_that_the_paper_does_not_have_show_no_published_number():
     run = run_of("ML", "stamp", "Markov", "True labels")
     assert row("table2", run, "Markov")["published recall@10"] == ""
     assert row("table2", run, "*True labels*")["published recall@10"] == ""
 
 
-def test_names_ask_for_methods_once_and_in_one_order():
+def test_names_select_each_method_once_and_in_one_order():
     assert methods.parse_methods("ALKDRec, short,Random") == ("Random", "ALKDRec")
     assert methods.parse_methods("table2") == (*methods.SELECTIONS, "TR")
     assert methods.parse_methods("all") == methods.DISTILLED
@@ -75,31 +75,31 @@ def test_names_ask_for_methods_once_and_in_one_order():
             methods.parse_methods(text)
 
 
-def test_tuned_alkdrec_learns_the_same_lists_by_the_same_draws():
-    assert methods.chosen_by(("Tuned ALKDRec",)) == ("ALKDRec",)
+def test_tuned_alkdrec_learns_the_same_lists_with_the_same_random_key():
+    assert methods.needed_selections(("Tuned ALKDRec",)) == ("ALKDRec",)
     run = types.SimpleNamespace(key=lambda purpose: purpose)
     assert distill_methods.method_key(run, "Tuned ALKDRec") == distill_methods.method_key(run, "ALKDRec")
     assert len({distill_methods.method_key(run, method) for method in methods.DISTILLED}) == len(methods.DISTILLED) - 1
 
 
-def test_where_no_bar_is_shown_training_tells_a_line_now_and_then(capsys, monkeypatch):
+def test_without_a_progress_bar_training_prints_a_line_now_and_then(capsys, monkeypatch):
     now = training.Progress(40, 100, np.array([0.5, np.nan]), np.array([0.25, np.nan]), 1000.0, 1)
     with console.training_bar("teacher") as show:
         show(now)
-    assert capsys.readouterr().out == "", "not so soon"
+    assert capsys.readouterr().out == "", "the first line comes later"
     monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1)
     with console.training_bar("teacher") as show:
         show(now)
     assert capsys.readouterr().out.startswith(
-        "teacher: step 40  loss 0.5000  recall 0.2500  1,000 sessions/s  1 seeds on"
+        "teacher: step 40  loss 0.5000  recall 0.2500  1,000 sessions/s  1 seeds still training"
     )
 
 
-def test_only_sessions_that_a_method_needs_are_asked_about():
-    assert methods.chosen_by(("TR",)) == ("ALKDRec",), "a run always has lists"
-    assert methods.chosen_by(("Random", "Hardest")) == ("Random", "Hardest")
-    assert methods.chosen_by(("DLLM2Rec", "Shuffled lists")) == ("Random", "ALKDRec")
-    assert methods.chosen_by(("Random", "Longer training")) == ("Random",)
+def test_the_llm_ranks_only_sessions_that_a_method_needs():
+    assert methods.needed_selections(("TR",)) == ("ALKDRec",), "a run always has lists"
+    assert methods.needed_selections(("Random", "Hardest")) == ("Random", "Hardest")
+    assert methods.needed_selections(("DLLM2Rec", "Shuffled lists")) == ("Random", "ALKDRec")
+    assert methods.needed_selections(("Random", "Longer training")) == ("Random",)
 
 
 LISTS = Rankings(
@@ -116,43 +116,44 @@ TRAIN = Sessions(
 
 
 def test_correction_puts_the_next_item_first_where_it_was_missing():
-    assert np.array_equal(distill_methods.corrected(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
-    all_right = distill_methods.corrected(LISTS, TRAIN, 1.0, seed=0)
+    assert np.array_equal(distill_methods.correct_rankings(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
+    all_right = distill_methods.correct_rankings(LISTS, TRAIN, 1.0, seed=0)
     assert all_right.items.tolist() == [[1, 2, 3], [8, 4, 5], [9, 6, 7], [3, 9, 1]]
     assert all_right.mask.tolist() == [[True] * 3] * 4
-    some = distill_methods.corrected(LISTS, TRAIN, 0.67, seed=0)
+    some = distill_methods.correct_rankings(LISTS, TRAIN, 0.67, seed=0)
     assert (some.items != LISTS.items).any(1).sum() == 2
-    assert LISTS.items[1].tolist() == [4, 5, 0], "the lists given are left alone"
+    assert LISTS.items[1].tolist() == [4, 5, 0], "the original lists are unchanged"
 
 
 def test_every_baseline_gets_the_same_number_of_distinct_trials_with_the_defaults_first():
     assert set(tune.GRIDS) == {*methods.BASELINES, methods.TUNED}
     for grid in tune.GRIDS.values():
-        tried = tune.draws(grid, 8, seed=3)
+        tried = tune.sample_options(grid, 8, seed=3)
         assert tried[0] == {name: values[0] for name, values in grid.items()}
         assert len({tuple(options.items()) for options in tried}) == 8
-        assert tried == tune.draws(grid, 8, seed=3)
+        assert tried == tune.sample_options(grid, 8, seed=3)
     with pytest.raises(ValueError, match="--trials is 0"):
-        tune.draws(tune.GRIDS["RD"], 0, seed=0)
+        tune.sample_options(tune.GRIDS["RD"], 0, seed=0)
 
 
-def test_a_sweep_takes_over_what_its_setting_does_not_touch(tmp_path, monkeypatch):
-    asked = []
+def test_a_sweep_reuses_the_stages_that_its_setting_does_not_change(tmp_path, monkeypatch):
+    runs = []
 
     def pipeline(settings):
-        taken_over = (settings.out / "teacher").exists()
+        reused = (settings.out / "teacher").exists()
         settings.out.mkdir(exist_ok=True)
         (settings.out / "teacher").write_text("trained once")
-        asked.append((settings.out.name, settings.budget, taken_over))
+        runs.append((settings.out.name, settings.budget, reused))
         return run_of("ML", "fpmc", "Student", "ALKDRec")
 
-    monkeypatch.setattr(sweeps, "run_pipeline", pipeline)
+    monkeypatch.setattr(figures, "run_pipeline", pipeline)
     base = Settings(data="synthetic", backbone="fpmc", out=tmp_path, selection="own")
-    numbers = sweeps.sweep(base, {"50": {"budget": 50}, "100": {"budget": 100}})
-    assert asked == [("50", 50, False), ("100", 100, True)]
-    elsewhere = Settings(data="synthetic", backbone="fpmc", out=tmp_path / "other", selection="own")
-    sweeps.sweep(elsewhere, {"75": {"budget": 75}, "80": {"budget": 80}}, start=tmp_path / "50")
-    assert asked[2:] == [("75", 75, True), ("80", 80, True)], "from a run that was there before"
-    sweeps.write(tmp_path, "figure", numbers, along="budget", methods=("Student", "ALKDRec"))
+    results = figures.run_sweep(base, {"50": {"budget": 50}, "100": {"budget": 100}})
+    assert runs == [("50", 50, False), ("100", 100, True)]
+    other = Settings(data="synthetic", backbone="fpmc", out=tmp_path / "other", selection="own")
+    figures.run_sweep(other, {"75": {"budget": 75}, "80": {"budget": 80}}, start=tmp_path / "50")
+    assert runs[2:] == [("75", 75, True), ("80", 80, True)], "from an existing run"
+    sweep = figures.Sweep("budget", points={}, fixed={}, plotted=("Student", "ALKDRec"))
+    figures.write_figure(tmp_path, "figure", results, sweep)
     assert "0.0150 ± 0.0071" in (tmp_path / "figure.md").read_text()
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")

@@ -1,0 +1,110 @@
+"""Terminal output of the commands: progress bars, lines of text, and errors of one line."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from alkd_jax import training
+from alkd_jax.llm.ledger import Ledger
+from alkd_jax.llm.pricing import dollars
+from alkd_jax.llm.usage import UsageReport
+
+from . import compile_cache
+
+SECONDS_BETWEEN_LINES = 60
+"""Seconds between two progress lines of one training run where no bar is shown, as in a log file."""
+
+SECONDS_BETWEEN_LLM_LINES = 30
+"""The same for the requests to a language model."""
+
+console = Console(emoji=False, width=None if sys.stdout.isatty() else 120)
+
+
+def print_line(text: str) -> None:
+    """Prints a text as it is, without markup or highlighting."""
+    console.print(text, highlight=False, markup=False)
+
+
+def status_bar() -> Progress:
+    """Returns a progress bar that shows the task's field ``status`` beside its count; hidden without a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
+    """Shows one training run as a bar of steps with loss, validation recall and speed; without a terminal, as lines.
+
+    Args:
+        title: names what is being trained.
+
+    Yields:
+        The function that :func:`alkd_jax.training.fit` takes as ``progress``.
+    """
+    last_line = time.monotonic()
+    with status_bar() as bar:
+        task = bar.add_task(title, total=None, status="compiling")
+
+        def show(now: training.Progress) -> None:
+            nonlocal last_line
+            numbers = f"loss {now.loss:.4f}  recall {now.recall:.4f}  {now.speed:,.0f} sessions/s"
+            status = f"{numbers}  {now.active} seeds still training"
+            bar.update(task, completed=now.step, total=now.max_steps, status=status)
+            if not console.is_terminal and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                print_line(f"{title}: step {now.step:,}  {status}")
+
+        yield show
+
+
+@contextlib.contextmanager
+def llm_progress_bar(total: int) -> Iterator[Callable[[UsageReport, Ledger], None]]:
+    """Shows how many answers of a language model have arrived and what they cost; without a terminal, as lines.
+
+    Args:
+        total: number of questions.
+
+    Yields:
+        The function that :func:`alkd_jax.llm.collection.collect` takes as ``on_progress``.
+    """
+    last_line = time.monotonic()
+    with status_bar() as bar:
+        task = bar.add_task("LLM answers", total=total, status="")
+
+        def show(usage: UsageReport, ledger: Ledger) -> None:
+            nonlocal last_line
+            cost = f"{dollars(ledger.confirmed)} paid, at most {dollars(ledger.possible + ledger.reserved)} more"
+            status = f"{cost}  {usage.valid_rate:.0%} usable  {usage.refusals} requests refused"
+            bar.update(task, completed=usage.done + len(usage.failed), status=status)
+            if not console.is_terminal and time.monotonic() - last_line > SECONDS_BETWEEN_LLM_LINES:
+                last_line = time.monotonic()
+                print_line(f"{usage.done} of {total} questions answered  {status}")
+
+        yield show
+
+
+@contextlib.contextmanager
+def cli_errors() -> Iterator[None]:
+    """Runs a command: an error that the user can correct ends it with one line, and Ctrl-C with advice how to go on.
+
+    It also enables the compilation cache if this process is a command.
+    """
+    compile_cache.enable()
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to continue after the last finished stage")
+        sys.exit(130)
+    except (ValueError, FloatingPointError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,176 @@
+"""The figures of the paper: one setting varies over several runs, and a table and a plot show the results.
+
+The runs share what the setting does not change: each new run starts from a copy of the first one's folder, whose stages
+run again only where their inputs differ.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tabulate
+import tyro
+from matplotlib.figure import Figure
+
+from alkd_jax.io import lock_folder, replacing, write_json, write_text
+
+from ..pipeline.console import cli_errors, print_line
+from ..pipeline.settings import Settings
+from ..reproduce import run_pipeline
+from .report import METHOD_COLORS
+from .results import format_cell
+
+RATIOS = ((1, 5, 4), (1, 4, 5), (1, 6, 3), (1, 7, 2), (2, 5, 3), (3, 5, 2), (4, 5, 1))
+"""Ratios of games that can be won; with more incorrect answers the best policy selects one session, the easiest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a figure varies and shows.
+
+    Attributes:
+        x_label: name of the quantity that varies.
+        points: label on the axis → the settings of this point.
+        fixed: settings of all points.
+        plotted: methods that the figure shows.
+        ordered: whether the points are steps of one quantity; only then lines connect them.
+    """
+
+    x_label: str
+    points: Mapping[str, Mapping[str, Any]]
+    fixed: Mapping[str, Any]
+    plotted: Sequence[str]
+    ordered: bool = True
+
+
+SWEEPS: Mapping[str, Sweep] = {
+    "fig2_width": Sweep(
+        x_label="width of the student",
+        points={str(width): {"student_dim": width} for width in (10, 20, 40, 60, 80, 100)},
+        fixed={"methods": "ALKDRec"},
+        plotted=("Teacher", "Student", "ALKDRec"),
+    ),
+    "fig2_correction": Sweep(
+        x_label="share of the lists without the next item that are corrected",
+        points={f"{share:.0%}": {"correction": share} for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)},
+        fixed={"methods": "ALKDRec,RAD-BC"},
+        plotted=("Student", "RAD-BC", "ALKDRec"),
+    ),
+    "fig3_ratios": Sweep(
+        x_label="effective : similar : incorrect",
+        points={":".join(map(str, ratios)): {"ratios": ratios} for ratios in RATIOS},
+        fixed={"methods": "ALKDRec", "selection": "own"},
+        plotted=("Student", "ALKDRec"),
+        ordered=False,
+    ),
+    "fig4_budget": Sweep(
+        x_label="number of sessions that the LLM ranks",
+        points={str(budget): {"budget": budget} for budget in (50, 100, 250, 500, 750, 1000, 2000)},
+        fixed={"methods": "short", "selection": "own"},
+        plotted=("Student", "Random", "ALKDRec"),
+    ),
+}
+"""Command → its figure."""
+
+
+def figure_command(name: str, description: str | None) -> None:
+    """Runs the command of a figure: reads its options and makes the figure.
+
+    Args:
+        name: a key of `SWEEPS`.
+        description: text of `--help`.
+    """
+    with cli_errors():
+        make_figure(name, tyro.cli(Settings, description=description))
+
+
+def make_figure(name: str, base: Settings, *, start: pathlib.Path | None = None) -> None:
+    """Runs all points of a figure and writes NAME.json, NAME.md and NAME.svg into the base's folder.
+
+    Args:
+        name: a key of `SWEEPS`.
+        base: the settings that the figure does not set.
+        start: as in :func:`run_sweep`.
+    """
+    sweep = SWEEPS[name]
+    results = run_sweep(dataclasses.replace(base, **sweep.fixed), sweep.points, start=start)
+    write_figure(base.out, name, results, sweep)
+
+
+def run_sweep(
+    base: Settings, points: Mapping[str, Mapping[str, Any]], *, start: pathlib.Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Runs the pipeline at every point.
+
+    Args:
+        base: the settings that all points share; its folder will contain a run's folder for each point.
+        points: name → the settings of this point.
+        start: folder of a run on the same data and backbone, whose stages are reused where the settings agree.
+
+    Returns:
+        Name → the content of that run's `metrics.json`.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    first = start
+    for name, changes in points.items():
+        out = base.out / name
+        if first is not None and not out.exists():
+            # The copied records of the stages show which stages the changed setting does not touch.
+            partial = base.out / f".{name}.partial"
+            base.out.mkdir(parents=True, exist_ok=True)
+            lock_folder(base.out)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(first, partial)
+            partial.rename(out)
+        results[name] = run_pipeline(dataclasses.replace(base, out=out, **changes))
+        first = first or out
+    return results
+
+
+def write_figure(
+    out: pathlib.Path,
+    name: str,
+    results: Mapping[str, Mapping[str, Any]],
+    sweep: Sweep,
+    *,
+    metrics: Sequence[str] = ("ndcg@10", "recall@10"),
+) -> None:
+    """Writes NAME.json, NAME.md and NAME.svg.
+
+    Args:
+        out: folder.
+        name: of the figure.
+        results: point → results, as :func:`run_sweep` returns them.
+        sweep: the axis and the methods.
+        metrics: one panel for each.
+    """
+    write_json(out / f"{name}.json", {point: dict(run) for point, run in results.items()})
+    columns = [(method, metric) for method in sweep.plotted for metric in metrics]
+    rows = [
+        [point, *(format_cell(run["methods"][method][metric]) for method, metric in columns)]
+        for point, run in results.items()
+    ]
+    headings = [sweep.x_label, *(f"{method} {metric}" for method, metric in columns)]
+    table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+    write_text(out / f"{name}.md", table + "\n")
+    with replacing(out / f"{name}.svg") as partial:
+        plot_results(results, sweep, metrics).savefig(partial, format="svg", metadata={"Date": None})
+    print_line(f"{out}/{name}.svg, .md, .json")
+
+
+def plot_results(results: Mapping[str, Mapping[str, Any]], sweep: Sweep, metrics: Sequence[str]) -> Figure:
+    """Plots mean and standard deviation of every metric over the points, one panel for each metric."""
+    figure = Figure(figsize=(4.5 * len(metrics), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        for method in sweep.plotted:
+            values = [run["methods"][method][metric] for run in results.values()]
+            mean, std = [value["mean"] for value in values], [value["std"] for value in values]
+            style = {"color": METHOD_COLORS[method], "linestyle": "-" if sweep.ordered else "none"}
+            axes.errorbar(list(results), mean, yerr=std, label=method, marker="o", ms=4, capsize=2, **style)
+        axes.set(xlabel=sweep.x_label, ylabel=f"test {metric}", ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False)
+    return figure
