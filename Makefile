@@ -1,4 +1,4 @@
-# `make demo` runs the whole method on the built-in world; `make test` runs the tests. Both make what they need.
+# `make demo` runs the whole method on built-in synthetic data; `make test` runs the tests. Both install what they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -1,1 +1,1 @@
-"""Measurements: `python -m benchmarks.NAME --json FILE`, one JSON line a measurement."""
+"""Measurements: `python -m benchmarks.NAME --json FILE`, one JSON line per measurement."""

@@ -1,12 +1,12 @@
-"""What one session on a GPU should tell, in under ten minutes and into one file; runs on a CPU too, given more.
+"""All benchmarks worth running on a GPU, in under ten minutes and into one file; they run on a CPU too, with more time.
 
 python -m benchmarks.all --json FILE
 
-Parts come the most wanted first; what there was no time for is named at the end.
+The most important parts run first; the parts for which no time is left are listed at the end.
 
 The first line is a canary: jaxlib 0.10.2 to 0.11.0 compile float32 scatter-add on a GPU to a loop that is hundreds of
-times slower where many updates meet in few rows. A ratio above 20 there says that this jaxlib is one of them, and that
-XLA_FLAGS=--xla_backend_extra_options=-nvptx-allow-ftz-atomics is needed before the other lines mean anything.
+times slower where many updates hit few rows. A ratio above 20 in that line means that the installed jaxlib is one of
+them, and that the other lines are meaningless without XLA_FLAGS=--xla_backend_extra_options=-nvptx-allow-ftz-atomics.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ from benchmarks.harness import Bench, compare
 
 @dataclasses.dataclass(frozen=True)
 class Budget(Bench):
-    """What is asked of this benchmark.
+    """Options of this benchmark.
 
     Attributes:
-        minutes: after so many no further part is begun.
+        minutes: after this many minutes no further part is started.
     """
 
     minutes: float = 9.0
 
 
 def canary(bench: Bench) -> None:
-    """Scatter-add of 40,960 rows of 128 into 399: spread evenly, and all into one."""
+    """Scatter-add of 40,960 rows of width 128 into 399 rows: spread evenly, and all into one row."""
     num, width = (400, 8) if bench.smoke else (40_960, 128)
     add = jax.jit(lambda table, ids, rows: table.at[ids].add(rows))
     table, rows = jnp.zeros((399, width)), jnp.ones((num, width))
@@ -44,7 +44,7 @@ def canary(bench: Bench) -> None:
 
 
 def parts(bench: Bench) -> list[functools.partial[None]]:
-    """What is run, the most wanted first."""
+    """The parts to run, the most important first."""
     on_gpu = jax.default_backend() == "gpu"
     base = dataclasses.asdict(bench)
     lists = [(1_000_000, 4096), (10_000_000, 4096), (100_000, 4096)] if on_gpu else [(100_000, 256), (1_000_000, 64)]
@@ -64,16 +64,16 @@ def parts(bench: Bench) -> list[functools.partial[None]]:
 
 
 def main(bench: Bench) -> None:
-    """Runs part after part while there is time."""
-    asked = bench if isinstance(bench, Budget) else Budget(**dataclasses.asdict(bench))
-    plain = Bench(asked.json, asked.rounds, asked.smoke)
-    began, left_out = time.monotonic(), []
-    for part in parts(plain):
-        if time.monotonic() - began < 60 * asked.minutes:
+    """Runs part after part while there is time, and lists the parts left out."""
+    args = bench if isinstance(bench, Budget) else Budget(**dataclasses.asdict(bench))
+    common = Bench(args.json, args.rounds, args.smoke)
+    start, left_out = time.monotonic(), []
+    for part in parts(common):
+        if time.monotonic() - start < 60 * args.minutes:
             part()
         else:
-            named = (str(value) for value in part.args if not isinstance(value, Bench))
-            left_out.append(" ".join([f"{part.func.__module__}.{part.func.__name__}", *named]))
+            values = (str(value) for value in part.args if not isinstance(value, Bench))
+            left_out.append(" ".join([f"{part.func.__module__}.{part.func.__name__}", *values]))
     if left_out:
         print(f"no time was left for {'; '.join(left_out)}", file=sys.stderr)
 

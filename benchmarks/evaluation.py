@@ -1,8 +1,8 @@
-"""Evaluation: ranks by counting chunk by chunk, against the whole score matrix, and PyTorch's top k and count, RecBole.
+"""Evaluation: ranks counted chunk by chunk, against the full score matrix, PyTorch (top-k and counting) and RecBole.
 
 python -m benchmarks.evaluation --json FILE
 
-A sample encodes and ranks a whole test split of the released size.
+A sample encodes and ranks a test split of the released size.
 """
 
 import functools
@@ -15,21 +15,21 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import evaluation, scoring
-from benchmarks import peers_recbole, peers_torch, worlds
+from benchmarks import peers_recbole, peers_torch, synthetic_sessions
 from benchmarks.harness import Bench, compare
 
 BATCH = 512
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def whole_matrix(model: alkd.models.Encoder, params: Any, items: Any, mask: Any, target: Any) -> jax.Array:
-    """Ranks by counting in the whole score matrix."""
+def full_matrix_rank(model: alkd.models.Encoder, params: Any, items: Any, mask: Any, target: Any) -> jax.Array:
+    """Ranks by counting in the full score matrix."""
     table = model.apply(params, method="item_embeddings")
     return scoring.target_rank(scoring.scores(model.apply(params, items, mask), table), target, exclude=items)
 
 
 def in_batches(rank: Callable[..., jax.Array], params: Any, sessions: alkd.Sessions) -> list[jax.Array]:
-    """Ranks whole batches; the odd sessions at the end are left out, to the advantage of these candidates."""
+    """Ranks full batches; the last, smaller batch is left out, which favors these candidates."""
     arrays = [jnp.asarray(array) for array in (sessions.items, sessions.mask, sessions.target)]
     size = min(BATCH, len(sessions))
     starts = range(0, len(sessions) - size + 1, size)
@@ -37,32 +37,32 @@ def in_batches(rank: Callable[..., jax.Array], params: Any, sessions: alkd.Sessi
 
 
 def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
-    """One cell: us, our slower ways, and the peers that are there."""
-    num_train, num_test, num_items = (worlds.SIZES | worlds.SMOKE)[data]
-    train = worlds.random_sessions(num_train, num_items, like=data)
-    test = worlds.random_sessions(num_test, num_items, seed=1, like=data)
+    """Measures one cell: alkd_jax, its slower alternative, and the peers that are installed."""
+    num_train, num_test, num_items = (synthetic_sessions.SIZES | synthetic_sessions.SMOKE)[data]
+    train = synthetic_sessions.random_sessions(num_train, num_items, like=data)
+    test = synthetic_sessions.random_sessions(num_test, num_items, seed=1, like=data)
     model = alkd.models.create(backbone, num_items=num_items, dim=dim)
     params = alkd.models.init_params(jax.random.key(0), model)
     candidates: dict[str, Callable[[], Any]] = {
         "alkd_jax": lambda: evaluation.evaluate(model, params, test, batch_size=BATCH).ranks,
-        "whole matrix": lambda: in_batches(functools.partial(whole_matrix, model), params, test),
+        "whole matrix": lambda: in_batches(functools.partial(full_matrix_rank, model), params, test),
     }
     if peers_torch.ABSENT is None:
         peer = peers_torch.Peer(backbone, params, train)
         candidates["torch top-k"] = lambda: peer.recall(test, 25, batch_size=BATCH)
         candidates["torch count"] = lambda: peer.recall(test, 25, how="count", batch_size=BATCH)
     if peers_recbole.ABSENT is None and backbone in peers_recbole.MODELS:
-        other = peers_recbole.Peer(backbone, num_items, dim, train, test, test_batch=BATCH)
-        candidates["recbole"] = other.recall
+        recbole = peers_recbole.Peer(backbone, num_items, dim, train, test, test_batch=BATCH)
+        candidates["recbole"] = recbole.recall
     about = {"backbone": backbone, "data": data, "items": num_items, "dim": dim, "batch": BATCH}
-    flop = num_test * worlds.rank_flop(backbone, dim, num_items)
+    flop = num_test * synthetic_sessions.rank_flop(backbone, dim, num_items)
     peers = {name: peer.ABSENT or peer.version() for name, peer in (("torch", peers_torch), ("recbole", peers_recbole))}
-    compare("evaluation", candidates, bench, sessions_a_call=num_test, flop=flop, peers=peers, **about)
+    compare("evaluation", candidates, bench, sessions_per_call=num_test, flop=flop, peers=peers, **about)
 
 
 def parts(bench: Bench) -> list[functools.partial[None]]:
-    """Every cell, each a measurement."""
-    return [functools.partial(measure_cell, *cell, bench) for cell in worlds.cells(smoke=bench.smoke)]
+    """Every cell as one measurement."""
+    return [functools.partial(measure_cell, *cell, bench) for cell in synthetic_sessions.cells(smoke=bench.smoke)]
 
 
 def main(bench: Bench) -> None:

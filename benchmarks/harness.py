@@ -1,4 +1,4 @@
-"""How everything here is measured: candidates in turn, round after round, compared within the round."""
+"""Measurement: the candidates run in turn, round after round, and are compared within each round."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What every benchmark is asked.
+    """Options of every benchmark.
 
     Attributes:
-        json: file that gets a JSON line a measurement, appended; none where not given.
-        rounds: times every candidate is measured, in turn, after one round that is not counted.
-        smoke: sizes that only prove the benchmark still runs.
+        json: file to which one JSON line per measurement is appended; by default no file is written.
+        rounds: number of samples of every candidate, after one round that is not counted.
+        smoke: use tiny sizes, which only show that the benchmark still runs.
     """
 
     json: pathlib.Path | None = None
@@ -33,11 +33,11 @@ class Bench:
 
 
 _PAUSE = 0.05
-"""Seconds of rest before a sample: idle threads of the one before go on spinning for some milliseconds."""
+"""Seconds of rest before a sample, because idle threads of the previous candidate spin for some milliseconds."""
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, float]:
-    """Wall and CPU time of one call, until its results are there; CPU time is that of all threads."""
+    """Wall and CPU time of one call, until its results are ready; CPU time is that of all threads."""
     time.sleep(_PAUSE)
     wall, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(work())
@@ -49,54 +49,56 @@ def compare(
     candidates: Mapping[str, Callable[[], Any]],
     bench: Bench,
     *,
-    sessions_a_call: int | None = None,
+    sessions_per_call: int | None = None,
     flop: float | None = None,
     **about: Any,
 ) -> dict[str, Any]:
-    """Measures candidates against the first of them.
+    """Measures candidates and compares each with the first of them.
 
     Args:
-        name: of the measurement.
-        candidates: label → work; the first is the yardstick.
-        bench: what was asked.
-        sessions_a_call: that one call goes through, for sessions a second.
-        flop: that one call cannot do without, for the share of the measured matmul rate.
-        **about: sizes and the like, written beside the numbers.
+        name: name of the measurement.
+        candidates: label → function to measure; the first is the yardstick, to which the others are compared.
+        bench: the benchmark's options.
+        sessions_per_call: sessions that one call processes; if given, sessions per second are reported.
+        flop: floating-point operations that one call needs at least; if given, the share of the measured rate of a
+            matrix product is reported.
+        **about: sizes and other facts, written beside the numbers.
 
     Returns:
-        For every candidate the medians in seconds of wall and CPU time with the middle half of the samples, the first
-        call's extra seconds ("compile_s") and growth of the process's peak memory, and for every candidate but the
-        first the median over rounds of its time over the yardstick's with the middle half: machines drift, ratios
-        within a round do not. On a GPU the matmul rate is by wall time, else by CPU time.
+        For every candidate: the median wall and CPU time in seconds with the middle half of the samples, by how many
+        seconds the first call exceeds the median ("compile_s"), and by how much it raised the peak memory. For every
+        candidate but the first also the median over rounds, with the middle half, of its time divided by the
+        yardstick's time in the same round; a machine's speed drifts between rounds, but hardly within one. On a GPU
+        the rate of a matrix product is measured by wall time, otherwise by CPU time.
     """
-    firsts = {label: _first(work) for label, work in candidates.items()}
+    first_calls = {label: _first_call(work) for label, work in candidates.items()}
     rounds = [{label: seconds(work) for label, work in candidates.items()} for _ in range(bench.rounds)]
     yardstick = next(iter(candidates))
     measurement: dict[str, Any] = {"name": name, **about, **machine(), "rounds": bench.rounds, "yardstick": yardstick}
-    for place, kind in enumerate(("wall", "cpu")):
-        samples = {label: [row[label][place] for row in rounds] for label in candidates}
+    for column, kind in enumerate(("wall", "cpu")):
+        samples = {label: [row[label][column] for row in rounds] for label in candidates}
         measurement[f"{kind}_s"] = {label: statistics.median(values) for label, values in samples.items()}
-        measurement[f"{kind}_middle_s"] = {label: middle(values) for label, values in samples.items()}
+        measurement[f"{kind}_middle_s"] = {label: middle_half(values) for label, values in samples.items()}
         for label in candidates:
             if label != yardstick:
                 ratios = [a / max(b, 1e-9) for a, b in zip(samples[label], samples[yardstick], strict=True)]
-                told = {"median": statistics.median(ratios), "middle": middle(ratios)}
-                measurement.setdefault(f"{kind}_ratio", {})[label] = told
+                summary = {"median": statistics.median(ratios), "middle": middle_half(ratios)}
+                measurement.setdefault(f"{kind}_ratio", {})[label] = summary
     wall, kind = measurement["wall_s"], "cpu" if jax.default_backend() == "cpu" else "wall"
-    measurement["compile_s"] = {label: max(0.0, first - wall[label]) for label, (first, _) in firsts.items()}
-    measurement["peak_memory_mib"] = {label: grown for label, (_, grown) in firsts.items()}
-    if sessions_a_call is not None:
-        measurement["sessions_per_s"] = {label: sessions_a_call / value for label, value in wall.items()}
+    measurement["compile_s"] = {label: max(0.0, first - wall[label]) for label, (first, _) in first_calls.items()}
+    measurement["peak_memory_mib"] = {label: growth for label, (_, growth) in first_calls.items()}
+    if sessions_per_call is not None:
+        measurement["sessions_per_s"] = {label: sessions_per_call / value for label, value in wall.items()}
     if flop is not None:
         rate = matmul_rate(kind)
         share = {label: flop / (value * rate) for label, value in measurement[f"{kind}_s"].items()}
         measurement |= {"matmul_flop_per_s": rate, "flop": flop, "share_of_matmul": share}
-    tell(measurement, bench)
+    write_measurement(measurement, bench)
     return measurement
 
 
-def tell(measurement: Mapping[str, Any], bench: Bench) -> None:
-    """Prints a measurement as a JSON line, and appends it to the file asked for."""
+def write_measurement(measurement: Mapping[str, Any], bench: Bench) -> None:
+    """Prints a measurement as a JSON line and appends it to the file in `bench.json`, if there is one."""
     line = json.dumps(measurement)
     print(line, flush=True)
     if bench.json is not None:
@@ -104,23 +106,23 @@ def tell(measurement: Mapping[str, Any], bench: Bench) -> None:
             lines.write(line + "\n")
 
 
-def middle(values: list[float]) -> list[float]:
-    """The ends of the middle half."""
+def middle_half(values: list[float]) -> list[float]:
+    """The lower and upper end of the middle half of the values (about the first and third quartile)."""
     ordered = sorted(values)
     return [ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]]
 
 
 def peak_mib() -> float:
-    """Peak memory so far: the device's where it tells, else of this process."""
-    told = jax.devices()[0].memory_stats()
-    if told and "peak_bytes_in_use" in told:
-        return told["peak_bytes_in_use"] / 2**20
+    """Peak memory so far in MiB: the device's where the backend reports it, otherwise this process's."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @functools.cache
 def matmul_rate(kind: str) -> float:
-    """FLOP a second of a product of two 1024² (elsewhere than on a CPU 8192²) float32 matrices: the roofline here."""
+    """FLOP per second of a product of two 1024² float32 matrices (8192² except on a CPU): the roofline."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
     square, product = jnp.ones((size, size)), jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
     seconds(lambda: product(square))
@@ -131,13 +133,13 @@ def matmul_rate(kind: str) -> float:
 def machine() -> dict[str, Any]:
     """Device, load and versions."""
     device = jax.devices()[0]
-    told = {"platform": device.platform, "device": device.device_kind, "cores": os.cpu_count()}
+    hardware = {"platform": device.platform, "device": device.device_kind, "cores": os.cpu_count()}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return told | {"load": load, "jax": jax.__version__, "python": platform.python_version()}
+    return hardware | {"load": load, "jax": jax.__version__, "python": platform.python_version()}
 
 
-def _first(work: Callable[[], Any]) -> tuple[float, float]:
-    """Wall time of a first call and how much the peak of memory grew by it."""
+def _first_call(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall time of a first call, and growth of the peak memory during it in MiB."""
     before = peak_mib()
     wall, _ = seconds(work)
     return wall, peak_mib() - before

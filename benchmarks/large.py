@@ -1,9 +1,9 @@
-"""A training run on a large catalogue: time, examples a second and peak memory, by the number of items.
+"""A training run on a large catalogue: time, examples per second and peak memory by the number of items.
 
 python -m benchmarks.large --items 100000 1000000 10000000 --json FILE
 
-FPMC by rows with sampled negatives and row-wise Adagrad, validated in the whole catalogue. Sizes go upwards in one
-process, so that its peak so far is that of the size at hand.
+FPMC with sampled negatives and row-wise Adagrad (row-sparse updates), validated on the full catalogue. The sizes run in
+ascending order in one process, so that the process's peak memory so far is that of the current size.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import objectives, samplers, training
-from benchmarks.harness import Bench, machine, peak_mib, seconds, tell
+from benchmarks.harness import Bench, machine, peak_mib, seconds, write_measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells(Bench):
-    """What is asked of this benchmark.
+    """Options of this benchmark.
 
     Attributes:
-        items: V, ascending.
-        dim: D.
-        sessions: to learn from.
-        steps: of 1,024 sessions each, with 64 negatives; two intervals.
-        dtype: the tables are stored in.
+        items: V, one run for each.
+        dim: width D.
+        sessions: number of training sessions.
+        steps: training steps of 1,024 sessions each, with 64 negatives, in two intervals.
+        dtype: in which the tables are stored.
     """
 
     items: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
@@ -39,7 +39,7 @@ class Cells(Bench):
 
 
 def sessions(num: int, num_items: int, *, seed: int) -> alkd.Sessions:
-    """Sessions of neighbours in the catalogue, popular regions often, so that there is something to learn."""
+    """Learnable sessions: items that are adjacent in the catalogue, more often in its popular regions."""
     rng = np.random.default_rng(seed)
     start = np.clip(num_items ** rng.random(num), 1, num_items).astype(np.int64)
     walk = (start[:, None] + np.cumsum(rng.integers(1, 4, (num, 11)), axis=1)) % num_items + 1
@@ -50,10 +50,10 @@ def sessions(num: int, num_items: int, *, seed: int) -> alkd.Sessions:
 
 
 def measure(num_items: int, bench: Cells) -> None:
-    """One catalogue."""
+    """Measures one catalogue size."""
     train, validation = sessions(bench.sessions, num_items, seed=0), sessions(64, num_items, seed=1)
     model = alkd.models.create("fpmc", num_items=num_items, dim=bench.dim)
-    found: list[Any] = []
+    results: list[Any] = []
 
     def run() -> Any:
         fitted = training.fit_large(
@@ -61,7 +61,7 @@ def measure(num_items: int, bench: Cells) -> None:
             model,
             train,
             validation,
-            loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64),
+            make_loss=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64),
             loss_inputs={"sampler": samplers.uniform(num_items)},
             row_optimizer=alkd.ops.embedding.adagrad(0.2, rowwise=True, initial_accumulator_value=0.0, eps=1e-20),
             table_dtype=bench.dtype,
@@ -69,28 +69,28 @@ def measure(num_items: int, bench: Cells) -> None:
             max_steps=bench.steps,
             keep_best=False,
         )
-        found.append(fitted.history)
-        found.append(fitted.sessions_per_second)
+        results.append(fitted.history)
+        results.append(fitted.sessions_per_second)
         return fitted.params
 
     wall, cpu = seconds(run)
-    history, speed = found
+    history, speed = results
     line: dict[str, Any] = {"name": "large", "items": num_items, "dim": bench.dim, "dtype": bench.dtype}
     line |= machine() | {"rounds": 1, "yardstick": "fit_large", "steps": bench.steps}
     line |= {"loss": history.loss[0, 1:].tolist(), "recall@25": history.recall[0, 1:].tolist(), "sessions_per_s": speed}
     line |= {"wall_s": {"fit_large": wall}, "cpu_s": {"fit_large": cpu}, "wall_middle_s": {"fit_large": [wall, wall]}}
-    # One cold run: what it compiled is within its time.
+    # This is one cold run; its time includes compilation.
     line |= {"compile_s": {"fit_large": 0.0}, "peak_memory_mib": {"fit_large": peak_mib()}}
-    tell(line, bench)
+    write_measurement(line, bench)
 
 
 def main(bench: Bench) -> None:
-    """Measures every catalogue."""
-    asked = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
+    """Measures every catalogue size."""
+    args = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
     if bench.smoke:
-        asked = dataclasses.replace(asked, items=(500,), dim=4, sessions=1100, steps=2)
-    for items in sorted(asked.items):
-        measure(items, asked)
+        args = dataclasses.replace(args, items=(500,), dim=4, sessions=1100, steps=2)
+    for items in sorted(args.items):
+        measure(items, args)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """RecBole's own STAMP and FPMC on the same sessions: its readers, loaders, negative sampling, models and evaluation.
 
-Its loss is BPR with one uniform negative a session, less work than scores within the batch, and its FPMC reads the last
-item only, beside a user factor: a yardstick of throughput, not the same computation. It needs `pip install --no-deps
-recbole==1.2.1`, what that imports, and a pandas older than 3. Without them the benchmarks leave this peer out.
+Its loss is BPR with one uniform negative per session, which is less work than in-batch scores, and its FPMC reads only
+the last item and a user factor. So it is a reference for throughput, not the same computation. It needs `pip install
+--no-deps recbole==1.2.1`, the packages that RecBole imports, and pandas 2. Without them the benchmarks omit this peer.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ import numpy as np
 import alkd_jax as alkd
 
 MODELS = {"fpmc": "FPMC", "stamp": "STAMP"}
-"""What it has of our backbones."""
+"""Our name of a backbone → RecBole's, for those that it has."""
 
 
-def _absent() -> str | None:
+def _why_absent() -> str | None:
     for name in ("recbole", "torch", "pandas"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed; RecBole needs recbole 1.2.1, torch and pandas 2"
@@ -32,25 +32,25 @@ def _absent() -> str | None:
     return None
 
 
-ABSENT = _absent()
-"""Why there is no peer; None where there is one."""
+ABSENT = _why_absent()
+"""Why this peer cannot run; None if it can."""
 
 
 def version() -> str | None:
-    """The version of RecBole, None where it is absent."""
+    """The version of RecBole; None if it cannot run."""
     return None if ABSENT else importlib.metadata.version("recbole")
 
 
 class Peer:
-    """One of its models on the CPU.
+    """One of RecBole's models on the CPU.
 
     Args:
         backbone: fpmc or stamp.
-        num_items: of the catalogue.
-        dim: width.
-        train: sessions to learn from.
+        num_items: size of the catalogue.
+        dim: width of the model.
+        train: training sessions.
         test: sessions to evaluate on.
-        batch_size: sessions a step.
+        batch_size: sessions in a training step.
         test_batch: sessions scored at a time.
     """
 
@@ -69,25 +69,25 @@ class Peer:
         sizes = {"embedding_size": dim, "train_batch_size": batch_size, "eval_batch_size": test_batch}
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), _quiet():
             _write(pathlib.Path("sessions"), num_items, split)
-            of = {part: importlib.import_module(f"recbole.{part}") for part in ("config", "data", "utils")}
-            config = of["config"].Config(model=name, dataset="sessions", config_dict=_settings(train) | sizes)
-            dataset = of["data"].create_dataset(config)
-            self.train, _, self.test = of["data"].data_preparation(config, dataset)
+            modules = {part: importlib.import_module(f"recbole.{part}") for part in ("config", "data", "utils")}
+            config = modules["config"].Config(model=name, dataset="sessions", config_dict=_settings(train) | sizes)
+            dataset = modules["data"].create_dataset(config)
+            self.train, _, self.test = modules["data"].data_preparation(config, dataset)
             self.num_items, self.num_train = dataset.item_num - 1, len(train)
-            self.model = of["utils"].get_model(name)(config, self.train.dataset)
-            self.trainer = of["utils"].get_trainer(config["MODEL_TYPE"], name)(config, self.model)
+            self.model = modules["utils"].get_model(name)(config, self.train.dataset)
+            self.trainer = modules["utils"].get_trainer(config["MODEL_TYPE"], name)(config, self.model)
             self.trainer.tensorboard.close()
-        # Importing it turns PyTorch's search for NaN on for the whole process: half as slow again, for all that runs.
+        # Importing RecBole turns on PyTorch's anomaly detection for the whole process, which costs 50 % more time.
         importlib.import_module("torch").autograd.set_detect_anomaly(False)
         self.batches = self._endless()
 
     def train_sessions(self, num: int) -> float:
-        """Takes steps until so many sessions have been seen, epoch after epoch; returns the last loss."""
-        seen, loss = 0, None
+        """Trains until `num` sessions have been processed, epoch after epoch; returns the last loss."""
+        num_done, loss = 0, None
         self.model.train()
-        while seen < num:
+        while num_done < num:
             batch = next(self.batches)
-            seen += len(batch)
+            num_done += len(batch)
             self.trainer.optimizer.zero_grad()
             loss = self.model.calculate_loss(batch)
             loss.backward()
@@ -95,7 +95,7 @@ class Peer:
         return float(loss.detach()) if loss is not None else float("nan")
 
     def recall(self) -> float:
-        """Recall at 25 over all test sessions, by its own evaluation; seen items stay in, as it has it for sessions."""
+        """Recall@25 over all test sessions by RecBole's evaluation, which does not exclude the items of a session."""
         with _quiet():
             return float(self.trainer.evaluate(self.test, load_best_model=False)["recall@25"])
 
@@ -106,7 +106,7 @@ class Peer:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its warnings, and with the names it expects of numpy."""
+    """Suppresses RecBole's warnings and defines the numpy names that it expects."""
     for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
         if old not in vars(np):
             setattr(np, old, new)
@@ -116,7 +116,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _settings(train: alkd.Sessions) -> dict[str, Any]:
-    """Ours, where its defaults are others'."""
+    """Our settings where RecBole's defaults differ."""
     return {
         "data_path": ".",
         "checkpoint_dir": ".",
@@ -138,7 +138,7 @@ def _settings(train: alkd.Sessions) -> dict[str, Any]:
 
 
 def _write(folder: pathlib.Path, num_items: int, split: dict[str, alkd.Sessions]) -> None:
-    """Its files: all items, so that its catalogue is ours, and sessions each with a number of its own."""
+    """Writes RecBole's files: all items, so that the catalogue is ours, and one numbered line per session."""
     folder.mkdir()
     names = "\n".join(str(item) for item in range(1, num_items + 1))
     (folder / "sessions.item").write_text(f"item_id:token\n{names}\n", encoding="utf-8")

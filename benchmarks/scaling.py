@@ -1,9 +1,9 @@
-"""Many devices: training, sparse updates, ranks, lists and draws on 1 to 8 of them, each number in its own process.
+"""Many devices: training, sparse updates, ranks, top-k and sampling on 1 to 8 devices, one process per device count.
 
 python -m benchmarks.scaling --json FILE
 
-On a CPU the devices are virtual and share its cores: what is seen there is what cutting the work costs, not what more
-devices would gain.
+On a CPU the devices are virtual and share its cores, so the benchmark shows what partitioning the work costs, not what
+more devices would gain.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ import alkd_jax as alkd
 from alkd_jax import scoring, selection, sharding, training
 from alkd_jax.ops import embedding
 from alkd_jax.training import examples
-from alkd_jax.training.steppers import dense as programs
-from benchmarks import worlds
-from benchmarks.harness import Bench, machine, middle, peak_mib, seconds, tell
+from alkd_jax.training.steppers import dense
+from benchmarks import synthetic_sessions
+from benchmarks.harness import Bench, machine, middle_half, peak_mib, seconds, write_measurement
 
 MESHES: Mapping[int, str] = {1: "model=1", 2: "model=2", 4: "data=2,model=2", 8: "data=2,model=4"}
 
@@ -39,16 +39,16 @@ _CODE = "from benchmarks import scaling; scaling.child({mesh!r}, {sizes!r}, {rou
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What is computed.
+    """Sizes of the measured programs.
 
     Attributes:
-        items: V.
-        dim: D.
-        sessions: to learn from.
-        batch: sessions at a time.
-        steps: of training, a sample.
+        items: V, size of the catalogue.
+        dim: width D.
+        sessions: number of training sessions.
+        batch: sessions in a batch.
+        steps: training steps in a sample.
         policy: N, sessions to draw from.
-        drawn: how many.
+        drawn: number of sessions drawn.
     """
 
     items: int = 100_000
@@ -62,10 +62,10 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Counts(Bench):
-    """What is asked of this benchmark.
+    """Options of this benchmark.
 
     Attributes:
-        devices: numbers of them to measure, of 1, 2, 4 and 8; the first is the yardstick.
+        devices: device counts to measure, out of 1, 2, 4 and 8; the first is the yardstick.
     """
 
     devices: tuple[int, ...] = tuple(MESHES)
@@ -75,13 +75,13 @@ SMOKE = Sizes(items=300, dim=4, sessions=128, batch=32, steps=2, policy=2_000, d
 
 
 def train(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
-    """Steps of dense training by in-batch BPR; the interval validates on eight sessions, which is next to nothing."""
+    """Dense training steps with in-batch BPR; the interval validates on only eight sessions."""
     model = alkd.models.create("fpmc", num_items=sizes.items, dim=sizes.dim)
-    data = worlds.random_sessions(sizes.sessions, sizes.items)
+    data = synthetic_sessions.random_sessions(sizes.sessions, sizes.items)
     params = jax.tree.map(lambda leaf: leaf[None], alkd.models.init_params(jax.random.key(0), model))
-    layout = sharding.layout_of(params, sizes.items + 1, mesh, lead=1)
+    layout = sharding.layout_of(params, sizes.items + 1, mesh, leading_axes=1)
     assert layout is not None
-    program = programs.TrainStep(
+    program = dense.TrainStep(
         model=model,
         loss=training.in_batch_loss(model),
         optimizer=optax.adam(1e-3),
@@ -90,41 +90,43 @@ def train(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
         patience=10**9,
         recall_at=25,
         validation_batch=8,
-        layout=dataclasses.replace(layout, lead=0),
+        layout=dataclasses.replace(layout, leading_axes=0),
     )
-    few = jax.tree.map(lambda array: array[:8], data)
-    material = programs.TrainingData(examples.last_item_examples(data), data, few, None)
-    material, keys = sharding.device_put_global((material, training.seed_keys(jax.random.key(1), 1)), layout.whole)
-    placed, taken = layout.place(params), 0
+    validation = jax.tree.map(lambda array: array[:8], data)
+    training_data = dense.TrainingData(examples.last_item_examples(data), data, validation, None)
+    training_data, keys = sharding.device_put_global(
+        (training_data, training.seed_keys(jax.random.key(1), 1)), layout.replicated
+    )
+    placed, num_steps = layout.device_put(params), 0
     with sharding.use_mesh(mesh):
-        state = programs.start(program, jax.tree.map(jnp.copy, placed), placed, material.validation)
+        state = dense.init_states(program, jax.tree.map(jnp.copy, placed), placed, training_data.validation)
 
     def run() -> Any:
-        nonlocal state, taken
+        nonlocal state, num_steps
         with sharding.use_mesh(mesh):
-            state, seen = programs.interval(program, state, keys, material, np.int32(taken))
-        taken += sizes.steps
-        return seen
+            state, metrics = dense.run_interval(program, state, keys, training_data, np.int32(num_steps))
+        num_steps += sizes.steps
+        return metrics
 
     return run
 
 
 def update(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
-    """Steps of lazy Adam on the rows of a batch."""
+    """Updates of a table by lazy Adam on the rows of a batch."""
     optimizer = embedding.adam(1e-3)
     rows = sizes.items + -sizes.items % mesh.shape["model"]
     table = jax.device_put(jnp.zeros((rows, sizes.dim)), NamedSharding(mesh, P("model")))
     ids = jax.random.randint(jax.random.key(0), (8 * sizes.batch,), 1, sizes.items)
     gradients = jax.random.normal(jax.random.key(1), (len(ids), sizes.dim))
     ids, gradients = jax.device_put((ids, gradients), NamedSharding(mesh, P("data")))
-    step = jax.jit(functools.partial(embedding.update_parts, optimizer, mesh), donate_argnums=(0, 1))
-    held = table, optimizer.init(table)
+    step = jax.jit(functools.partial(embedding.update_sharded, optimizer, mesh), donate_argnums=(0, 1))
+    state = table, optimizer.init(table)
 
     def run() -> Any:
-        nonlocal held
+        nonlocal state
         for _ in range(10):
-            held = step(*held, ids, gradients)
-        return held
+            state = step(*state, ids, gradients)
+        return state
 
     return run
 
@@ -135,12 +137,12 @@ def rank(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
     params = alkd.models.init_params(jax.random.key(0), model)
     layout = sharding.layout_of(params, sizes.items + 1, mesh)
     assert layout is not None
-    placed, cut = layout.place(params), layout.unpad_rows
-    data = worlds.random_sessions(sizes.batch, sizes.items)
+    placed = layout.device_put(params)
+    data = synthetic_sessions.random_sessions(sizes.batch, sizes.items)
 
     @jax.jit
     def ranks(params: Any, items: Any, mask: Any, target: Any) -> Any:
-        params = cut(params)
+        params = layout.unpad_rows(params)
         table = model.apply(params, method="item_embeddings")
         return scoring.full_catalogue_rank(model.apply(params, items, mask), table, target, exclude=items)
 
@@ -151,19 +153,19 @@ def rank(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
     return run
 
 
-def listed(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
-    """The top 100 of a batch."""
+def top_k(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
+    """Top-100 lists of a batch."""
     rows = sizes.items + 1 + -(sizes.items + 1) % mesh.shape["model"]
     table = jax.device_put(jax.random.normal(jax.random.key(0), (rows, sizes.dim)), NamedSharding(mesh, P("model")))
     vectors = jax.random.normal(jax.random.key(1), (sizes.batch, sizes.dim))
     exclude = jnp.zeros((sizes.batch, 1), jnp.int32)
     arrays = jax.device_put((vectors, exclude), NamedSharding(mesh, P("data")))
-    top = jax.jit(lambda u, e, y: scoring.top_k(u, y, 100, exclude=e, mesh=mesh))
-    return lambda: top(*arrays, table)
+    compiled = jax.jit(lambda u, e, y: scoring.top_k(u, y, 100, exclude=e, mesh=mesh))
+    return lambda: compiled(*arrays, table)
 
 
-def drawn(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
-    """A draw without replacement by rank^10."""
+def draw(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
+    """A draw without replacement with probabilities proportional to rank^10."""
     policy = 10 * np.log((np.arange(sizes.policy, dtype=np.float64) + 1) / sizes.policy).astype(np.float32)
     key = jax.random.key(0)
     return lambda: selection.select(key, policy, num=sizes.drawn, mesh=mesh)
@@ -173,58 +175,63 @@ CASES: Mapping[str, Callable[[Mesh, Sizes], Callable[[], Any]]] = {
     "training": train,
     "sparse update": update,
     "ranks": rank,
-    "top 100": listed,
-    "draw": drawn,
+    "top 100": top_k,
+    "draw": draw,
 }
 
 
 def child(mesh: str, sizes: dict[str, int], rounds: int) -> None:
-    """Measures every case on one mesh, in a process of its own, and prints what it saw."""
-    found = {}
+    """Measures every case on one mesh and prints the samples; runs in a process of its own."""
+    samples_of = {}
     for case, make in CASES.items():
         work = make(sharding.make_mesh(mesh), Sizes(**sizes))
         before = peak_mib()
         first, _ = seconds(work)
-        grown = peak_mib() - before
+        growth = peak_mib() - before
         samples = [seconds(work) for _ in range(rounds)]
-        found[case] = {"first": first, "peak": grown, "wall": [w for w, _ in samples], "cpu": [c for _, c in samples]}
-    print(json.dumps(found))
+        wall, cpu = zip(*samples, strict=True)
+        samples_of[case] = {"first": first, "peak": growth, "wall": wall, "cpu": cpu}
+    print(json.dumps(samples_of))
 
 
 def measure(num_devices: int, sizes: Sizes, rounds: int) -> dict[str, Any]:
-    """What :func:`child` saw with so many devices."""
+    """Runs :func:`child` with this number of devices and returns its samples."""
     environment = dict(os.environ)
     if jax.default_backend() == "cpu":
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={num_devices}"
     code = _CODE.format(mesh=MESHES[num_devices], sizes=dataclasses.asdict(sizes), rounds=rounds)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{num_devices} devices: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    if completed.returncode:
+        raise RuntimeError(f"{num_devices} devices: {completed.stderr[-2000:]}")
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def main(bench: Bench) -> None:
-    """Measures every case on every number of devices there can be."""
-    asked = bench if isinstance(bench, Counts) else Counts(**dataclasses.asdict(bench))
-    sizes, counts = (SMOKE, (1, 2)) if bench.smoke else (Sizes(), asked.devices)
+    """Measures every case on every available device count."""
+    args = bench if isinstance(bench, Counts) else Counts(**dataclasses.asdict(bench))
+    sizes, counts = (SMOKE, (1, 2)) if bench.smoke else (Sizes(), args.devices)
     if jax.default_backend() != "cpu":
         counts = tuple(count for count in counts if count <= jax.device_count())
-    found = {MESHES[count]: measure(count, sizes, bench.rounds) for count in counts}
+    samples = {MESHES[count]: measure(count, sizes, bench.rounds) for count in counts}
     for case in CASES:
-        of_case = {mesh: seen[case] for mesh, seen in found.items()}
-        one = of_case[MESHES[counts[0]]]
+        of_case = {mesh: cases[case] for mesh, cases in samples.items()}
+        reference = of_case[MESHES[counts[0]]]
         measurement: dict[str, Any] = {"name": "scaling", "what": case, **dataclasses.asdict(sizes), **machine()}
         measurement |= {"rounds": bench.rounds, "yardstick": MESHES[counts[0]]}
         for kind in ("wall", "cpu"):
-            medians = {mesh: statistics.median(seen[kind]) for mesh, seen in of_case.items()}
+            medians = {mesh: statistics.median(case_samples[kind]) for mesh, case_samples in of_case.items()}
             measurement[f"{kind}_s"] = medians
-            measurement[f"{kind}_middle_s"] = {mesh: middle(seen[kind]) for mesh, seen in of_case.items()}
-            ratios = {mesh: value / max(statistics.median(one[kind]), 1e-9) for mesh, value in medians.items()}
+            measurement[f"{kind}_middle_s"] = {
+                mesh: middle_half(case_samples[kind]) for mesh, case_samples in of_case.items()
+            }
+            ratios = {mesh: value / max(statistics.median(reference[kind]), 1e-9) for mesh, value in medians.items()}
             measurement[f"{kind}_ratio"] = ratios
         wall = measurement["wall_s"]
-        measurement["compile_s"] = {mesh: max(0.0, seen["first"] - wall[mesh]) for mesh, seen in of_case.items()}
-        measurement["peak_memory_mib"] = {mesh: seen["peak"] for mesh, seen in of_case.items()}
-        tell(measurement, bench)
+        measurement["compile_s"] = {
+            mesh: max(0.0, case_samples["first"] - wall[mesh]) for mesh, case_samples in of_case.items()
+        }
+        measurement["peak_memory_mib"] = {mesh: case_samples["peak"] for mesh, case_samples in of_case.items()}
+        write_measurement(measurement, bench)
 
 
 if __name__ == "__main__":

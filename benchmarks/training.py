@@ -1,8 +1,8 @@
-"""Training: our compiled interval against a careful eager PyTorch loop and RecBole, and five seeds against one.
+"""Training: our compiled interval against an eager PyTorch loop and RecBole, and five seeds against one.
 
 python -m benchmarks.training --json FILE
 
-Three backbones, two catalogue sizes, widths 10 and 100; the same parameters, loss, Adam and batches of 1,024.
+Three backbones, two catalogue sizes, widths 10 and 100; the same initial parameters, loss, Adam and batches of 1,024.
 """
 
 import dataclasses
@@ -18,24 +18,24 @@ import tyro
 import alkd_jax as alkd
 from alkd_jax import training
 from alkd_jax.training import examples
-from alkd_jax.training import seeds as groups
-from alkd_jax.training.steppers import dense as programs
+from alkd_jax.training import seeds as seed_groups
+from alkd_jax.training.steppers import dense
 from alkd_jax.training.steppers.row_sparse_adam import Adam
-from benchmarks import peers_recbole, peers_torch, worlds
+from benchmarks import peers_recbole, peers_torch, synthetic_sessions
 from benchmarks.harness import Bench, compare
 
 ADAM = Adam(1e-3)
-DENSE = ADAM.dense()
+DENSE = ADAM.as_optax()
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells(Bench):
-    """What is asked of this benchmark.
+    """Options of this benchmark.
 
     Attributes:
-        only: cells to measure, as backbone,data,width; all where none is named.
-        steps: a sample is so many.
-        seeds: trained in one program against one.
+        only: cells to measure, as backbone,data,width, or seeds; by default all.
+        steps: training steps in a sample.
+        seeds: number of seeds whose training is compared with that of one.
     """
 
     only: tuple[str, ...] = ()
@@ -46,9 +46,9 @@ class Cells(Bench):
 def interval(
     model: alkd.models.Encoder, params: Any, train: alkd.Sessions, *, steps: int, batch_size: int, seeds: int = 1
 ) -> Callable[[], Any]:
-    """Our interval of so many steps; it validates on eight sessions, which is next to nothing."""
-    few = jax.tree.map(lambda array: array[:8], train)
-    program = programs.TrainStep(
+    """Our interval of `steps` steps; it validates on only eight sessions, which costs next to nothing."""
+    validation = jax.tree.map(lambda array: array[:8], train)
+    program = dense.TrainStep(
         model=model,
         loss=training.in_batch_loss(model),
         optimizer=DENSE,
@@ -60,13 +60,13 @@ def interval(
         validation_batch=8,
     )
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), params)
-    material = jax.device_put(programs.TrainingData(examples.last_item_examples(train), train, few, None))
-    own = groups.split(program, training.seed_keys(jax.random.key(1), seeds), material)
-    states, taken = groups.start(program, stacked, stacked, own), 0
+    training_data = jax.device_put(dense.TrainingData(examples.last_item_examples(train), train, validation, None))
+    own = seed_groups.split_seeds(program, training.seed_keys(jax.random.key(1), seeds), training_data)
+    states, taken = seed_groups.init_states(program, stacked, stacked, own), 0
 
     def run() -> Any:
         nonlocal states, taken
-        states, seen = groups.interval(program, states, own, np.int32(taken), np.ones(seeds, bool))
+        states, seen = seed_groups.run_interval(program, states, own, np.int32(taken), np.ones(seeds, bool))
         taken += steps
         return seen
 
@@ -74,9 +74,9 @@ def interval(
 
 
 def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int, batch_size: int) -> None:
-    """One cell: us, and the peers that are there."""
-    num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
-    train = worlds.random_sessions(num_sessions, num_items, like=data)
+    """Measures one cell: alkd_jax and the peers that are installed."""
+    num_sessions, _, num_items = (synthetic_sessions.SIZES | synthetic_sessions.SMOKE)[data]
+    train = synthetic_sessions.random_sessions(num_sessions, num_items, like=data)
     model = alkd.models.create(backbone, num_items=num_items, dim=dim)
     params = alkd.models.init_params(jax.random.key(0), model)
     run = interval(model, params, train, steps=steps, batch_size=batch_size)
@@ -85,9 +85,9 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int
         peer = peers_torch.Peer(backbone, params, train)
         candidates["torch"] = functools.partial(peer.train_steps, steps, batch_size)
     if peers_recbole.ABSENT is None and backbone in peers_recbole.MODELS:
-        few = jax.tree.map(lambda array: array[:8], train)
-        other = peers_recbole.Peer(backbone, num_items, dim, train, few, batch_size=batch_size)
-        candidates["recbole"] = functools.partial(other.train_sessions, steps * batch_size)
+        validation = jax.tree.map(lambda array: array[:8], train)
+        recbole = peers_recbole.Peer(backbone, num_items, dim, train, validation, batch_size=batch_size)
+        candidates["recbole"] = functools.partial(recbole.train_sessions, steps * batch_size)
     about: dict[str, Any] = {
         "backbone": backbone,
         "data": data,
@@ -96,15 +96,15 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench, *, steps: int
         "batch": batch_size,
         "steps": steps,
     }
-    flop = steps * worlds.step_flop(backbone, dim, batch_size)
+    flop = steps * synthetic_sessions.step_flop(backbone, dim, batch_size)
     peers = {name: peer.ABSENT or peer.version() for name, peer in (("torch", peers_torch), ("recbole", peers_recbole))}
-    compare("training", candidates, bench, sessions_a_call=steps * batch_size, flop=flop, peers=peers, **about)
+    compare("training", candidates, bench, sessions_per_call=steps * batch_size, flop=flop, peers=peers, **about)
 
 
 def measure_seeds(data: str, bench: Bench, *, steps: int, batch_size: int, seeds: int) -> None:
-    """One seed, and several in one program, for the smallest student."""
-    num_sessions, _, num_items = (worlds.SIZES | worlds.SMOKE)[data]
-    train = worlds.random_sessions(num_sessions, num_items, like=data)
+    """Measures one seed and several seeds, for the smallest student."""
+    num_sessions, _, num_items = (synthetic_sessions.SIZES | synthetic_sessions.SMOKE)[data]
+    train = synthetic_sessions.random_sessions(num_sessions, num_items, like=data)
     model = alkd.models.create("fpmc", num_items=num_items, dim=10)
     params = alkd.models.init_params(jax.random.key(0), model)
     candidates = {
@@ -122,23 +122,24 @@ def measure_seeds(data: str, bench: Bench, *, steps: int, batch_size: int, seeds
 
 
 def parts(bench: Bench) -> list[functools.partial[None]]:
-    """Every cell that is asked for, and the seeds, each a measurement."""
-    asked = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
-    steps, batch_size, seeds = (2, 64, 2) if bench.smoke else (asked.steps, 1024, asked.seeds)
-    sizes, cells = worlds.SMOKE if bench.smoke else worlds.SIZES, worlds.cells(smoke=bench.smoke)
-    how = {"steps": steps, "batch_size": batch_size}
-    found = [
-        functools.partial(measure_cell, backbone, data, dim, bench, **how)
+    """The cells and the comparison of seeds that `only` selects, each as one measurement."""
+    args = bench if isinstance(bench, Cells) else Cells(**dataclasses.asdict(bench))
+    steps, batch_size, seeds = (2, 64, 2) if bench.smoke else (args.steps, 1024, args.seeds)
+    sizes = synthetic_sessions.SMOKE if bench.smoke else synthetic_sessions.SIZES
+    cells = synthetic_sessions.cells(smoke=bench.smoke)
+    options = {"steps": steps, "batch_size": batch_size}
+    measurements = [
+        functools.partial(measure_cell, backbone, data, dim, bench, **options)
         for backbone, data, dim in cells
-        if not asked.only or f"{backbone},{data},{dim}" in asked.only
+        if not args.only or f"{backbone},{data},{dim}" in args.only
     ]
-    if not asked.only or "seeds" in asked.only:
-        found.append(functools.partial(measure_seeds, next(iter(sizes)), bench, **how, seeds=seeds))
-    return found
+    if not args.only or "seeds" in args.only:
+        measurements.append(functools.partial(measure_seeds, next(iter(sizes)), bench, **options, seeds=seeds))
+    return measurements
 
 
 def main(bench: Bench) -> None:
-    """Measures what is asked for."""
+    """Runs every selected measurement."""
     for part in parts(bench):
         part()
 

@@ -1,4 +1,4 @@
-"""Every benchmark still runs, at smoke size, and writes one JSON line a measurement."""
+"""Every benchmark runs at smoke size and writes one JSON line per measurement."""
 
 import importlib
 import json
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from benchmarks import harness, peers_recbole, peers_torch, worlds
+from benchmarks import harness, peers_recbole, peers_torch, synthetic_sessions
 from tests.helpers import paths
 
 NAMES = sorted(
     path.stem
     for path in (paths.ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "all", "harness", "peers_recbole", "peers_retrieval", "peers_torch", "worlds")
+    if path.stem
+    not in ("__init__", "all", "harness", "peers_recbole", "peers_retrieval", "peers_torch", "synthetic_sessions")
 )
 
 
@@ -37,7 +38,7 @@ def test_benchmark_runs(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_of_a_gpus_benchmarks_go_into_one_file_after_a_canary(tmp_path):
+def test_benchmarks_all_writes_one_file_that_starts_with_the_canary(tmp_path):
     bench = harness.Bench(json=tmp_path / "out.jsonl", rounds=1, smoke=True)
     importlib.import_module("benchmarks.all").main(bench)
     names = [json.loads(line)["name"] for line in bench.json.read_text().splitlines()]
@@ -53,7 +54,7 @@ def test_all_of_a_gpus_benchmarks_go_into_one_file_after_a_canary(tmp_path):
     }
 
 
-def test_what_there_was_no_time_for_is_told(tmp_path, capsys):
+def test_benchmarks_all_lists_the_parts_it_left_out(tmp_path, capsys):
     everything = importlib.import_module("benchmarks.all")
     everything.main(everything.Budget(json=tmp_path / "out.jsonl", rounds=1, smoke=True, minutes=0.0))
     assert not (tmp_path / "out.jsonl").exists()
@@ -74,17 +75,17 @@ def test_ratios_are_taken_within_a_round(monkeypatch):
 def test_the_share_of_the_roofline_and_sessions_a_second_follow_from_the_times(monkeypatch):
     monkeypatch.setattr(harness, "seconds", lambda work: (0.5, 0.25))
     monkeypatch.setattr(harness, "matmul_rate", lambda kind: 1000.0)
-    found = harness.compare("x", {"one": None}, harness.Bench(rounds=3), sessions_a_call=10, flop=50.0)
+    found = harness.compare("x", {"one": None}, harness.Bench(rounds=3), sessions_per_call=10, flop=50.0)
     assert found["sessions_per_s"] == {"one": 20.0}
     assert found["share_of_matmul"] == {"one": pytest.approx(0.2)}
 
 
-@pytest.mark.parametrize("data", worlds.SIZES)
+@pytest.mark.parametrize("data", synthetic_sessions.SIZES)
 def test_random_sessions_repeat_as_much_as_the_released_ones(data, release):
-    num_sessions, _, num_items = worlds.SIZES[data]
-    drawn = worlds.random_sessions(num_sessions, num_items, like=data)
+    num_sessions, _, num_items = synthetic_sessions.SIZES[data]
+    drawn = synthetic_sessions.random_sessions(num_sessions, num_items, like=data)
     real = alkd.data.load_released(release, data).train
-    np.testing.assert_array_equal(np.bincount(real.mask.sum(1), minlength=11), worlds.LENGTHS[data])
+    np.testing.assert_array_equal(np.bincount(real.mask.sum(1), minlength=11), synthetic_sessions.LENGTHS[data])
 
     def repeated(sessions):
         batches = [np.random.default_rng(seed).choice(num_sessions, 1024, replace=False) for seed in range(5)]
@@ -94,9 +95,9 @@ def test_random_sessions_repeat_as_much_as_the_released_ones(data, release):
 
 
 @pytest.mark.skipif(peers_torch.ABSENT is not None, reason=str(peers_torch.ABSENT))
-@pytest.mark.parametrize("backbone", worlds.BACKBONES)
+@pytest.mark.parametrize("backbone", synthetic_sessions.BACKBONES)
 def test_the_torch_peer_computes_what_we_compute(backbone):
-    drawn = worlds.random_sessions(200, 60)
+    drawn = synthetic_sessions.random_sessions(200, 60)
     # The peer masks whatever was seen, a target among it too; real targets never were.
     unseen = np.flatnonzero((drawn.items != drawn.target[:, None]).all(1))[:100]
     train = jax.tree.map(lambda array: array[unseen], drawn)
@@ -124,7 +125,7 @@ def test_the_torch_peer_computes_what_we_compute(backbone):
 def test_the_torch_peer_learns():
     if peers_torch.ABSENT is not None:
         pytest.skip(peers_torch.ABSENT)
-    train = worlds.random_sessions(100, 60)
+    train = synthetic_sessions.random_sessions(100, 60)
     model = alkd.models.create("fpmc", num_items=60, dim=4)
     peer = peers_torch.Peer("fpmc", alkd.models.init_params(jax.random.key(0), model), train, learning_rate=0.05)
     first = peer.train_steps(1, 50)
@@ -135,7 +136,7 @@ def test_the_torch_peer_learns():
 @pytest.mark.parametrize("backbone", peers_recbole.MODELS)
 def test_recbole_learns_and_ranks_the_same_sessions(backbone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train, test = worlds.random_sessions(100, 60), worlds.random_sessions(30, 60, seed=1)
+    train, test = synthetic_sessions.random_sessions(100, 60), synthetic_sessions.random_sessions(30, 60, seed=1)
     peer = peers_recbole.Peer(backbone, 60, 4, train, test, batch_size=40, test_batch=7)
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
     assert not importlib.import_module("torch").is_anomaly_enabled(), "other peers are not slowed down"
