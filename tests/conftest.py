@@ -1,18 +1,23 @@
-"""Fixtures shared by all tests, and the strictness every test runs under."""
+"""Fixtures that all tests share, and the strictness that every test runs under."""
 
+import functools
+import gc
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable, Iterator
 
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
+from alkd_jax import data
+from alkd_jax.types import Dataset
 from tests.helpers import paths
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# How long an example takes is the machine's affair; a test that suppresses checks of its own names this one too.
+# An example may take as long as a busy machine needs. A test that suppresses other checks lists this one too.
 settings.register_profile("alkd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("alkd")
 
@@ -22,15 +27,23 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What is compiled is shared with the other workers and with processes that tests start, for this run alone."""
+    """Lets the workers and the processes that tests start share compiled programs, in a folder of this run alone."""
     if _CACHE not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="compiled_", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ[_CACHE] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        # Those others read the variables; this process imported JAX before they were set.
+        # Other processes read the variables; this process imported JAX before they were set.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_compilation_cache_dir", folder.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_compiled_programs() -> Iterator[None]:
+    """Frees the compiled programs of a module after its last test; those of all modules together fill the memory."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +62,12 @@ def golden() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip("the golden values (../shared/golden) are not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def load_released(release: pathlib.Path) -> Callable[[str], Dataset]:
+    """Reads a released dataset, "ML" or "Games", when it is first asked for in the session."""
+    return functools.cache(functools.partial(data.load_released, release))
 
 
 @pytest.fixture

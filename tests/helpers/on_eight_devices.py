@@ -17,8 +17,8 @@ from alkd_jax.ops import embedding, lookup
 from alkd_jax.selection import sampling, threshold
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import last_item_examples
-from alkd_jax.training.steppers import dense as programs
-from tests.training.fit_test import chain_sessions
+from alkd_jax.training.steppers import dense
+from tests.helpers.cyclic_sessions import cyclic_sessions
 
 slow = pytest.mark.slow
 MESHES = [pytest.param("data=8", marks=slow), pytest.param("model=8", marks=slow), "data=2,model=4"]
@@ -26,7 +26,7 @@ COLLECTIVES = "all-gather|all-reduce|reduce-scatter|collective-permute|all-to-al
 
 
 def collectives(compiled):
-    """Shapes of all that travels between devices, as lists of their sizes."""
+    """The shapes of all arrays sent between devices."""
     shapes = []
     for line in compiled.as_text().splitlines():
         found = re.match(rf"\s*(?:ROOT )?%?\S+ = (.*?) (?:{COLLECTIVES})(?:-start)?\(", line)
@@ -37,12 +37,12 @@ def collectives(compiled):
     return shapes
 
 
-def assert_nothing_large_travels(compiled, num_rows, parts):
-    """The least part of a table has more elements than anything that may travel."""
+def assert_nothing_large_is_sent(compiled, num_rows, parts):
+    """Asserts that arrays sent between devices have fewer elements than a shard of a table with one column."""
     shapes = collectives(compiled)
-    assert shapes, "nothing travels at all"
+    assert shapes, "nothing is sent at all"
     for shape in shapes:
-        assert np.prod(shape) < num_rows / parts, f"{shape} travels"
+        assert np.prod(shape) < num_rows / parts, f"{shape} is sent"
 
 
 @pytest.fixture(scope="module", params=MESHES)
@@ -130,7 +130,7 @@ def test_only_the_lists_of_the_parts_travel(key):
     with sharding.use_mesh(mesh):
         listing = jax.jit(lambda u, t, e: scoring.top_k(u, t[:num_rows], k, exclude=e))
         compiled = listing.lower(vectors, table, exclude).compile()
-    assert_nothing_large_travels(compiled, num_rows, 4)
+    assert_nothing_large_is_sent(compiled, num_rows, 4)
     assert [8, 4 * k] in collectives(compiled)
 
 
@@ -145,7 +145,7 @@ def test_rows_in_parts_are_updated_to_the_bits_of_one_device(mesh, name):
     table = jnp.asarray(rng.normal(size=(40, 3)), jnp.float32)
     one = other = (table, optimizer.init(table))
     update = jax.jit(optimizer.update)
-    in_parts = jax.jit(functools.partial(embedding.update_parts, optimizer, mesh))
+    in_parts = jax.jit(functools.partial(embedding.update_sharded, optimizer, mesh))
     for _ in range(3):
         # Popular rows many times, the padding and rows at the parts' edges among them.
         ids = jnp.asarray(rng.zipf(1.3, 16) % 40, jnp.int32).at[:4].set(jnp.array([0, 5, 10, 39]))
@@ -168,7 +168,7 @@ def test_draws_and_difficulty_are_those_of_one_device(mesh, key, monkeypatch):
         expected = selection.select(key, policy, num=num)
         np.testing.assert_array_equal(selection.select(key, policy, num=num, mesh=mesh), expected)
     jax.clear_caches()
-    model, sessions = models.create("fpmc", num_items=40, dim=6), chain_sessions(90, 0, 0)
+    model, sessions = models.create("fpmc", num_items=40, dim=6), cyclic_sessions(90, 0, 0)
     params = models.init_params(key, model)
     expected = selection.session_difficulty(model, params, sessions.items, sessions.mask, batch_size=32)
     found = selection.session_difficulty(model, params, sessions.items, sessions.mask, batch_size=32, mesh=mesh)
@@ -187,7 +187,7 @@ def test_equal_numbers_are_taken_from_the_first_devices_first(mesh):
 def test_no_more_than_what_is_drawn_travels():
     mesh, num = sharding.make_mesh("data=2,model=4"), 50
     blocks = jax.device_put(jnp.zeros((8, 1000)), NamedSharding(mesh, P(("data", "model"))))
-    lowered = sampling._select_in_parts.lower(jax.random.key(0), blocks, num=num, mesh=mesh)
+    lowered = sampling._select_on_mesh.lower(jax.random.key(0), blocks, num=num, mesh=mesh)
     travels = collectives(lowered.compile())
     assert max(np.prod(shape) for shape in travels) <= num
 
@@ -212,12 +212,12 @@ OBJECTIVES = {
     ],
 )
 def test_no_more_than_a_batch_travels_in_training_and_validation(objective, backbone):
-    mesh, sessions = sharding.make_mesh("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
+    mesh, sessions = sharding.make_mesh("data=2,model=4"), cyclic_sessions(40, 0, 0, num_items=NUM_ITEMS)
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 1))
-    layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh, lead=1)
+    layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh, leading_axes=1)
     assert len(layout.tables) == {"fpmc": 2, "late": 4}[backbone]
-    program = programs.TrainStep(
+    train_step = dense.TrainStep(
         model=model,
         loss=OBJECTIVES[objective](model),
         optimizer=optax.adam(1e-2),
@@ -226,27 +226,27 @@ def test_no_more_than_a_batch_travels_in_training_and_validation(objective, back
         patience=3,
         recall_at=5,
         validation_batch=16,
-        layout=dataclasses.replace(layout, lead=0),
+        layout=dataclasses.replace(layout, leading_axes=0),
     )
     frequency = samplers.log_frequency(sessions.target, NUM_ITEMS)
     loss_inputs = {"log_frequency": frequency, "sampler": samplers.uniform(NUM_ITEMS)}
-    material = programs.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
-    material, keys = jax.device_put((material, training.seed_keys(jax.random.key(0), 1)), layout.whole)
-    placed = layout.place(params)
+    data = dense.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
+    data, keys = jax.device_put((data, training.seed_keys(jax.random.key(0), 1)), layout.replicated)
+    placed = layout.device_put(params)
     with sharding.use_mesh(mesh):
-        state = programs.start(program, jax.tree.map(jnp.copy, placed), placed, material.validation)
+        state = dense.init_states(train_step, jax.tree.map(jnp.copy, placed), placed, data.validation)
         # Flat, since what describes an array is no array, which the types of a state would refuse.
-        flat, tree = jax.tree.flatten((state, keys, material, np.int32(0)))
-        interval = jax.jit(lambda *flat: programs.interval(program, *jax.tree.unflatten(tree, flat)))
+        flat, tree = jax.tree.flatten((state, keys, data, np.int32(0)))
+        interval = jax.jit(lambda *flat: dense.run_interval(train_step, *jax.tree.unflatten(tree, flat)))
         compiled = interval.lower(*flat).compile()
-    assert_nothing_large_travels(compiled, NUM_ITEMS, 4)
+    assert_nothing_large_is_sent(compiled, NUM_ITEMS, 4)
     held = {str(leaf.sharding.spec) for leaf in jax.tree.leaves((state.opt_state, state.params)) if leaf.ndim > 2}
     assert held == {"P(None, 'model')"}
 
 
 def fitted(mesh, *, max_steps=20, checkpoints=None, **options):
     model = models.create("stamp", num_items=40, dim=6)
-    data = chain_sessions(300, 0, 0), chain_sessions(90, 300, 1)
+    data = cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1)
     options = {"learning_rate": 0.05, "steps_per_validation": 5, "batch_size": 64, "seeds": 2} | options
     folder = None if checkpoints is None else TrainingFolder(checkpoints, every=1)
     fit = functools.partial(training.fit, jax.random.key(0), model, *data, max_steps=max_steps, checkpoints=folder)

@@ -1,4 +1,4 @@
-"""Training by rows on eight devices; `mesh_test.py` runs these cases in a process that has them."""
+"""Row-sparse training on eight devices; `mesh_test.py` runs these cases in a process that has them."""
 
 import functools
 
@@ -12,13 +12,12 @@ from jax.sharding import PartitionSpec as P
 
 from alkd_jax import evaluation, models, objectives, samplers, sharding, training
 from alkd_jax.ops import embedding
-from alkd_jax.training import gathered
+from alkd_jax.training import gathered_rows
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import last_item_examples
-from alkd_jax.training.steppers import dense as programs
-from alkd_jax.training.steppers import lazy_rows
-from tests.helpers.on_eight_devices import assert_nothing_large_travels, collectives
-from tests.training.fit_test import chain_sessions
+from alkd_jax.training.steppers import dense, lazy_rows
+from tests.helpers.cyclic_sessions import cyclic_sessions
+from tests.helpers.on_eight_devices import assert_nothing_large_is_sent, collectives
 
 slow = pytest.mark.slow
 LOSSES = {
@@ -34,38 +33,36 @@ NUM_ITEMS = 4000
     [("sampled softmax", "fpmc"), *(pytest.param(name, "late", marks=slow) for name in LOSSES)],
 )
 def test_no_more_than_a_batchs_rows_travel(loss, backbone):
-    mesh, sessions = sharding.make_mesh("data=2,model=4"), chain_sessions(40, 0, 0, num_items=NUM_ITEMS)
+    mesh, sessions = sharding.make_mesh("data=2,model=4"), cyclic_sessions(40, 0, 0, num_items=NUM_ITEMS)
     model = models.create(backbone, num_items=NUM_ITEMS, dim=3)
     params = models.init_params(jax.random.key(0), model, length=sessions.items.shape[1])
     layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh)
     loss_inputs = {"log_frequency": samplers.log_frequency(sessions.target, NUM_ITEMS)}
     loss_inputs["sampler"] = samplers.uniform(NUM_ITEMS)
-    binding = gathered.Binding(model, LOSSES[loss], ("log_frequency",))
-    program = lazy_rows.RowProgram(binding, embedding.adam(0.1), optax.adam(0.1), 16, 3, 5, 16, layout)
-    state = program.start(layout.place(params))
+    binding = gathered_rows.LossBinding(model, LOSSES[loss], ("log_frequency",))
+    train_step = lazy_rows.RowTrainStep(binding, embedding.adam(0.1), optax.adam(0.1), 16, 3, 5, 16, layout)
+    state = train_step.init(layout.device_put(params))
     held = {str(leaf.sharding.spec) for leaf in jax.tree.leaves((state.tables, state.slots)) if leaf.ndim > 0}
     assert held == {"P('model',)"} or held == {"P('model')"}, held
-    material = programs.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
-    material, key = sharding.device_put_global((material, jax.random.key(0)), layout.whole)
-    assert_nothing_large_travels(
-        lowered(lazy_rows.take_steps, program, state, key, material, np.int32(0)), NUM_ITEMS, 4
-    )
+    data = dense.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
+    data, key = sharding.device_put_global((data, jax.random.key(0)), layout.replicated)
+    assert_nothing_large_is_sent(lowered(lazy_rows.take_steps, train_step, state, key, data, np.int32(0)), NUM_ITEMS, 4)
     with sharding.use_mesh(mesh):
-        compiled = lowered(lazy_rows.recall, program, state, material.validation)
-    assert_nothing_large_travels(compiled, NUM_ITEMS, 4)
+        compiled = lowered(lazy_rows.recall, train_step, state, data.validation)
+    assert_nothing_large_is_sent(compiled, NUM_ITEMS, 4)
 
 
-def lowered(work, program, *arguments):
+def lowered(work, train_step, *arguments):
     # Flat, since what describes an array is no array, which the types of a state would refuse.
     flat, tree = jax.tree.flatten(arguments)
-    return jax.jit(lambda *flat: work(program, *jax.tree.unflatten(tree, flat))).lower(*flat).compile()
+    return jax.jit(lambda *flat: work(train_step, *jax.tree.unflatten(tree, flat))).lower(*flat).compile()
 
 
 def fitted(mesh, *, num_items=40, **options):
     model = models.create("stamp", num_items=num_items, dim=6)
-    data = chain_sessions(300, 0, 0), chain_sessions(90, 300, 1)
+    data = cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1)
     defaults = {
-        "loss_of": LOSSES["sampled softmax"],
+        "make_loss": LOSSES["sampled softmax"],
         "loss_inputs": {"sampler": samplers.by_popularity(data[0].target, num_items)},
         "row_optimizer": embedding.adam(0.05),
         "optimizer": optax.adam(0.01),
@@ -109,8 +106,13 @@ def test_training_by_rows_is_that_of_one_device(text, on_one):
 @slow
 @pytest.mark.parametrize("loss", ["in-batch BPR", "in-batch softmax"])
 def test_losses_within_the_batch_and_bfloat16_tables(loss):
-    loss_inputs = {"log_frequency": samplers.log_frequency(chain_sessions(300, 0, 0).target, 40)}
-    options = {"loss_of": LOSSES[loss], "loss_inputs": loss_inputs, "row_optimizer": embedding.sgd(0.5), "max_steps": 5}
+    loss_inputs = {"log_frequency": samplers.log_frequency(cyclic_sessions(300, 0, 0).target, 40)}
+    options = {
+        "make_loss": LOSSES[loss],
+        "loss_inputs": loss_inputs,
+        "row_optimizer": embedding.sgd(0.5),
+        "max_steps": 5,
+    }
     assert_close(fitted(sharding.make_mesh("data=2,model=4"), **options)[0], fitted(None, **options)[0])
     # Rounded at random, but by the same numbers; where a sum differs in its last digit, to the other neighbour.
     options |= {"table_dtype": "bfloat16", "steps_per_validation": 1, "max_steps": 1}
@@ -159,10 +161,10 @@ def test_rows_and_bits_of_one_device_when_every_device_has_the_gradients(key):
     mesh, optimizer = sharding.make_mesh("data=2,model=4"), embedding.adam(0.1)
     table = jax.random.normal(key, (40, 3)).astype(jnp.bfloat16)
     ids, gradients = jnp.array([3, 9, 10, 39, -1, 77, 0, 20]), jax.random.normal(key, (8, 3))
-    how = {"distinct": True, "key": key}
+    how = {"unique_ids": True, "key": key}
     expected = jax.jit(lambda t: optimizer.update(t, optimizer.init(t), ids, gradients, **how))(table)
-    how["everywhere"] = True
-    update = jax.jit(lambda t: embedding.update_parts(optimizer, mesh, t, optimizer.init(t), ids, gradients, **how))
+    how["replicated"] = True
+    update = jax.jit(lambda t: embedding.update_sharded(optimizer, mesh, t, optimizer.init(t), ids, gradients, **how))
     compiled = update.lower(jax.device_put(table, NamedSharding(mesh, P("model")))).compile()
     for one, other in zip(jax.tree.leaves(update(table)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(np.asarray(one, np.float32), np.asarray(other, np.float32))

@@ -1,4 +1,4 @@
-"""One of two processes, two devices each, that train, rank and draw together; `mesh_test.py` starts them.
+"""One of two processes with two devices each that train, rank and sample together; `mesh_test.py` starts them.
 
 python two_processes.py PART NUMBER PORT FOLDER
 """
@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 
-def by_tables(mesh, folder, *, max_steps):
-    """Trains a few steps from whatever the folder of checkpoints holds, ranks, rates and draws."""
+def train_dense(mesh, folder, *, max_steps):
+    """Trains a few steps from the newest checkpoint, then ranks, computes difficulties and samples sessions."""
     from alkd_jax import evaluation, models, selection, training
     from alkd_jax.training.checkpoints import TrainingFolder
-    from tests.training.fit_test import chain_sessions
+    from tests.helpers.cyclic_sessions import cyclic_sessions
 
     model = models.create("fpmc", num_items=40, dim=6)
-    train, validation = chain_sessions(200, 0, 0), chain_sessions(60, 200, 1)
+    train, validation = cyclic_sessions(200, 0, 0), cyclic_sessions(60, 200, 1)
     fitted = training.fit(
         jax.random.key(0),
         model,
@@ -43,23 +43,23 @@ def by_tables(mesh, folder, *, max_steps):
     }
 
 
-def by_rows(mesh, folder, *, max_steps):
-    """Trains a few steps by rows; one row more than is even has the tables handed back on the host, else in parts."""
+def train_row_sparse(mesh, folder, *, max_steps):
+    """Trains a few steps with row-sparse updates, on tables that split evenly and on tables that do not."""
     from jax.experimental import multihost_utils
 
     from alkd_jax import models, objectives, training
     from alkd_jax.ops import embedding
     from alkd_jax.training.checkpoints import TrainingFolder
-    from tests.training.large_test import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
+    from tests.helpers.row_sparse_data import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
 
-    found = {}
+    results = {}
     for num_items in (NUM_ITEMS, NUM_ITEMS + 1):
         fitted = training.fit_large(
             jax.random.key(0),
             models.create("stamp", num_items=num_items, dim=4),
             TRAIN,
             VALIDATION,
-            loss_of=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
+            make_loss=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
             loss_inputs=SAMPLED,
             row_optimizer=embedding.adam(0.3),
             batch_size=64,
@@ -71,13 +71,15 @@ def by_rows(mesh, folder, *, max_steps):
         )
         for name, leaf in fitted.params["params"].items():
             in_parts = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
-            found[f"{name} of {num_items}"] = multihost_utils.process_allgather(leaf, tiled=True) if in_parts else leaf
-        found[f"losses of {num_items}"] = fitted.history.loss
-        found[f"recalls of {num_items}"] = fitted.history.recall
-    return {name: np.asarray(leaf) for name, leaf in found.items()}
+            results[f"{name} of {num_items}"] = (
+                multihost_utils.process_allgather(leaf, tiled=True) if in_parts else leaf
+            )
+        results[f"losses of {num_items}"] = fitted.history.loss
+        results[f"recalls of {num_items}"] = fitted.history.recall
+    return {name: np.asarray(leaf) for name, leaf in results.items()}
 
 
-PARTS = {"by_tables": by_tables, "by_rows": by_rows}
+PARTS = {"dense": train_dense, "row_sparse": train_row_sparse}
 
 
 def main():
@@ -91,9 +93,9 @@ def main():
     assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
     mesh = sharding.make_mesh("data=2,model=2")
     PARTS[part](mesh, folder / "training", max_steps=5)
-    # From what both have kept.
-    found = PARTS[part](mesh, folder / "training", max_steps=10)
-    np.savez(folder / f"process_{number}.npz", allow_pickle=False, **found)
+    # Continues from the checkpoints of both processes.
+    results = PARTS[part](mesh, folder / "training", max_steps=10)
+    np.savez(folder / f"process_{number}.npz", allow_pickle=False, **results)
 
 
 if __name__ == "__main__":
