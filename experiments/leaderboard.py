@@ -34,7 +34,7 @@ from .pipeline.settings import Settings
 from .pipeline.stages import Run, rank_training_free
 from .reporting import comparisons
 from .reporting.results import format_cell, metrics_over_seeds
-from .reporting.tables import PAPER_NAMES, published_results
+from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
@@ -158,7 +158,7 @@ def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
     method_folders = trained_methods(run.settings.method_names)
-    backbone = PAPER_NAMES.get(run.settings.backbone, run.settings.backbone)
+    backbone = backbone_title(run.settings.backbone)
     price = PRICES["gpt-4-turbo-2024-04-09"]
     question = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
     rows = {}

@@ -91,14 +91,14 @@ def read_results(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def title(run: Mapping[str, Any]) -> str:
     """Returns the heading of a run: data, backbone, mode, seeds and selection."""
-    backbone = tables.PAPER_NAMES[run["backbone"]]
+    backbone = tables.backbone_title(run["backbone"])
     selection = f"{run['budget']} sessions ranked by the LLM, {run['selection']} selection"
     return f"{run['dataset']}, {backbone}, {run['mode']} mode: {run['seeds']} seeds, {selection}"
 
 
 def table(run: Mapping[str, Any]) -> str:
     """Returns a Markdown table of a run: our results, the difference from the student, and the published results."""
-    backbone = tables.PAPER_NAMES[run["backbone"]]
+    backbone = tables.backbone_title(run["backbone"])
     published = published_by_method(run["dataset"], backbone)
     implausible = tables.published_results("table1")["implausible"].get(run["dataset"], {}).get(backbone, [])
     tests = {
@@ -135,7 +135,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> str:
     for run in (run for run in runs if run["mode"] == "clean"):
         tests = {(test["method"], test["against"]): test for test in run["tests"] if test["metric"] == "recall@10"}
         rows.append(
-            [f"{run['dataset']}, {tables.PAPER_NAMES[run['backbone']]}", str(run["seeds"])]
+            [f"{run['dataset']}, {tables.backbone_title(run['backbone'])}", str(run["seeds"])]
             + [
                 format_cell(mean_and_std(run["methods"][name]["recall@10"])) if name in run["methods"] else ""
                 for name in SUMMARY_METHODS

@@ -22,7 +22,7 @@ from ..reproduce import run_pipeline
 from .comparisons import LEVEL
 from .results import format_cell, tuning_lines
 
-PAPER_NAMES = {"fpmc": "FPMC", "stamp": "STAMP", "attmix": "AttMix"}
+_BACKBONE_TITLES = {"fpmc": "FPMC", "stamp": "STAMP", "attmix": "AttMix"}
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 HEADINGS = (
     "dataset",
@@ -43,6 +43,11 @@ NOTE = (
 )
 METHODS_OF_TABLE = {"table1": "table1", "table2": "table2,controls"}
 """Command → the methods that it compares, as in the option `--methods`."""
+
+
+def backbone_title(backbone: str) -> str:
+    """Returns the name of a backbone as the paper spells it; the name itself for one that the paper does not use."""
+    return _BACKBONE_TITLES.get(backbone, backbone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +149,9 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / f"{name}.json", runs)
     markdown = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    tuned = [f"- {run['dataset']} {PAPER_NAMES[run['backbone']]} {line}" for run in runs for line in tuning_lines(run)]
+    tuned = [
+        f"- {run['dataset']} {backbone_title(run['backbone'])} {line}" for run in runs for line in tuning_lines(run)
+    ]
     write_text(args.out / f"{name}.md", "\n".join([markdown, "", NOTE, "", *tuned]) + "\n")
     latex = tabulate.tabulate(rows, HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
     write_text(args.out / f"{name}.tex", latex + "\n")
@@ -177,7 +184,7 @@ def published_results(table: str) -> Mapping[str, Any]:
 
 def result_rows(run: Mapping[str, Any], published: Mapping[str, Any]) -> list[list[str]]:
     """Returns a run's rows: the paper's methods, then the controls and the training-free methods."""
-    backbone = PAPER_NAMES[run["backbone"]]
+    backbone = backbone_title(run["backbone"])
     published_of = published.get(run["dataset"], {}).get(backbone, {})
     implausible = published["implausible"].get(run["dataset"], {}).get(backbone, [])
     tests = {(test["method"], test["metric"]): test for test in run["tests"] if test["against"] == "Student"}
