@@ -4,8 +4,8 @@
     python -m experiments.query_llm run --run DIR --base-url URL --model NAME --budget-usd 1.00
 
 `run` asks 16 questions first, estimates the cost again, and then asks the rest. Every answer is written to the disk
-before it is parsed: a run that was stopped, by Ctrl-C or by the budget, continues with the same command and pays for
-nothing twice. The API key is read from OPENAI_API_KEY and nowhere else.
+before it is parsed: a run that was stopped, by Ctrl-C or by the budget, continues with the same command and asks
+again only where an answer is missing or unusable. The API key is read from OPENAI_API_KEY and nowhere else.
 """
 
 import asyncio

@@ -120,8 +120,8 @@ def held_out_lists(
         ``[N, k]`` rankings, as in :func:`top_k_lists`.
 
     Raises:
-        ValueError: the numbers of sessions and sequences differ, folds is outside ``2..N``, or as in :func:`count` and
-            :func:`top_k_lists`.
+        ValueError: the numbers of sessions and sequences differ, folds is outside ``2..N``, or as in
+            :func:`alkd_jax.baselines.count` and :func:`top_k_lists`.
     """
     if len(sequences) != len(sessions):
         raise ValueError(f"number of sessions is {len(sessions)}; expected {len(sequences)}, as of sequences")

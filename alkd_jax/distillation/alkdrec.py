@@ -18,7 +18,7 @@ RELEASED_BOUNDS = (6, 16, 25)
 
 
 def position_weights(length: int, *, bounds: Sequence[int] = PAPER_BOUNDS) -> np.ndarray:
-    """``α_r = #{b : r ≤ b}``: the weight of each list position, as many as there are bands in the first of them.
+    """``α_r = #{b : r ≤ b}``: the weight of list position r, the number of bands that end at r or later.
 
     Args:
         length: K, the length of a list.
@@ -91,7 +91,7 @@ def distill(
     """Distills a teacher's lists into a trained student.
 
     The loss is ``−Σ_s Σ_{v ∈ list(s)} α_v log σ(S(s, v) − S(s, v′))`` with the batch's other items as negatives v′.
-    The student as it was is the first candidate: it is returned unchanged where no step improves validation recall.
+    Validation begins with the student before distillation, which is returned unchanged if no step improves recall.
 
     Args:
         key: a JAX key; the function consumes it.
@@ -105,9 +105,8 @@ def distill(
         loss: the loss of an example; default in-batch BPR.
         seeds: as in :func:`alkd_jax.training.fit`.
         patience: as in :func:`alkd_jax.training.fit`.
-        recall_at: as in :func:`alkd_jax.training.fit`; the paper's STAMP and
-            AttMix have 15.
-        learning_rate: as in :func:`alkd_jax.training.fit`; the paper has 1e-4 for AttMix.
+        recall_at: as in :func:`alkd_jax.training.fit`; the released code has 15 for STAMP and AttMix.
+        learning_rate: as in :func:`alkd_jax.training.fit`; the released code has 1e-4 for AttMix.
         **options: further options of :func:`alkd_jax.training.fit`.
 
     Returns:

@@ -181,11 +181,13 @@ def fit_with_distillation(
         The trained student, without the further parameters.
 
     Raises:
-        ValueError: "targets" among the options is not "last": the teacher's session vectors are those of the held-out
-            items; the weight is negative or not finite.
+        ValueError: "targets" among the options is not "last": the teacher's vectors encode sessions without their
+            held-out item, so that they match no other target; or the weight is negative or not finite.
     """
     if options.get("targets", "last") != "last":
-        raise ValueError(f"targets is {options['targets']!r}; expected 'last', which the teacher's vectors belong to")
+        raise ValueError(
+            f"targets is {options['targets']!r}; expected 'last', the target of the teacher's session vectors"
+        )
     check_weight(distillation_inputs["weight"])
     loss = in_batch_loss(model) if loss is None else loss
     if distillation_inputs["weight"] == 0:

@@ -28,8 +28,8 @@ from alkd_jax.types import PAD, Batch, Sequences, Sessions
 MU = 20.0
 """Ranks are sampled with probability ∝ exp(−r / 20)."""
 DEPTH = 400
-"""Length of a group's list. Rank 400 has probability 2e-9, below the resolution of a uniform float32 sample; the
-authors keep 1,000."""
+"""Length of a group's list. Rank 400 has the weight 2e-9 relative to rank 0, below the resolution of a uniform float32
+sample; the authors keep 1,000."""
 
 
 def group_lists(

@@ -1,4 +1,4 @@
-"""The steps of every attempt: a slot, the budget, the state "sent" on disk, the answer, and its cost on disk.
+"""Every attempt waits for a slot, reserves its largest cost, is recorded as sent, and then has its answer recorded.
 
 An attempt that is lost between these steps counts as possible cost at its upper bound. Therefore confirmed + possible +
 reserved cost never exceeds the cap as long as the server respects the bound of its answers; the run ends if it does

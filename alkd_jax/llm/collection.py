@@ -1,4 +1,4 @@
-"""Collects the answers to many questions within limits and a budget, and never buys an answer that is in the store."""
+"""Collects the answers to many questions within limits and a budget; asks only where the store has no usable answer."""
 
 import asyncio
 import concurrent.futures

@@ -102,13 +102,13 @@ def solve(
         incorrect_loss: ``[N]`` d > 0.
         num_effective: k_ef, number of effective instances; at least 0.
         num_similar: k_si; the other ``N − k_ef − k_si`` instances are incorrect.
-        log_gains: whether the three arrays are natural logarithms, which steep gains need; the solution then has a
-            scale.
+        log_gains: whether the three arrays are natural logarithms, which gains beyond the range of their type need; the
+            results are then in units of ``exp(log_scale)``.
 
     Returns:
         The solution, with ``lower ≤ value ≤ upper``. The three differ by rounding only: in float32 they are within 1e-4
-        of the value, or, where gains and losses cancel to less than a thousandth, within the last digits of the stakes
-        ``Σ_s p_s (a_s + d_s)`` (no log p of that type has a better worst case). A common factor of all gains does not
+        of the value, or, where the value is less than a thousandth of ``Σ_s p_s (a_s + d_s)``, within the rounding of
+        that sum (no log p of that type has a better worst case). A common factor of all gains does not
         change the policy. The function works inside ``jit`` and ``vmap``, over gains and counts. Where the arrays are
         concrete and the gains are in fixed proportions, one sort replaces most of the search.
 

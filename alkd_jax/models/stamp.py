@@ -96,7 +96,10 @@ class STAMP(nn.Module):
     def __call__(
         self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
-        """Returns u, or h_s ∘ h_t in the original form; zero for an empty session. Has no dropout."""
+        """Returns u, or h_s ∘ h_t in the original form; zero for an empty session unless padding is summed.
+
+        No dropout is applied.
+        """
         return self.encode_rows(lookup.embedding_lookup(self.input_embedding, items), mask, train=train)
 
     @property
@@ -107,7 +110,7 @@ class STAMP(nn.Module):
     def encode_rows(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
-        """Returns u from the rows of the input table at the items."""
+        """Returns u, or h_s ∘ h_t in the original form, from the rows of the input table at the items."""
         x = jnp.where(mask[..., None], rows, 0.0)
         length = mask.sum(1, keepdims=True)
         rows_in_mean = rows if self.sum_padding else x

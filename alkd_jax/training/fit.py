@@ -102,7 +102,7 @@ def fit(
         learning_rate: of the default optimizer; a number, or an optax schedule over steps.
         weight_decay: decoupled weight decay of the default optimizer.
         batch_size: examples in a step, sampled without replacement; all examples where there are fewer.
-        max_steps: the largest number of steps.
+        max_steps: the largest number of steps; an interval that would exceed it is not begun.
         steps_per_validation: steps of an interval, after each of which there is a validation.
         patience: validations without a higher recall after which a seed stops.
         recall_at: k of the validation recall.
@@ -119,7 +119,8 @@ def fit(
     Raises:
         ValueError: a split is empty, an id is out of range, or a size is below 1; or the checkpoints belong to another
             training run.
-        FloatingPointError: the training loss is not finite; the error names seed and step.
+        FloatingPointError: the training loss is not finite; the error names the step and the seed by its
+            place among the seeds.
 
     Example:
         >>> ds = alkd.data.synthetic(num_items=100, num_sessions=300)

@@ -139,7 +139,7 @@ def rankings_for(run: RunContext, method: str) -> alkd.Rankings | None:
 
 
 def llm_rankings(run: RunContext, session_id: list[int]) -> alkd.Rankings:
-    """Reads the lists of some sessions from the stage "rankings", and corrects the share of them that the run sets."""
+    """Reads lists from the stage "rankings", and puts the target first in a share of them, the run's `correction`."""
     rankings = replay.lookup_rankings(run.rankings(), np.asarray(session_id, np.int32))[0]
     return correct_rankings(rankings, run.dataset.train, run.settings.correction, seed=run.settings.seed)
 

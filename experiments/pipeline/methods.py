@@ -6,7 +6,8 @@ SELECTIONS = ("Random", "ALKDRec", "RAD-BC", "Easiest", "Hardest")
 """Ways to select the sessions that the LLM ranks; the student is distilled from the lists of these sessions."""
 
 BASELINES = ("DE", "FTD", "HTD", "unKD", "DSL", "DLLM2Rec", "RD")
-"""Methods that distill the conventional teacher; DSL has no teacher, DLLM2Rec the lists of the selection Random."""
+"""The baselines of Table 1, and RD: they distill the conventional teacher, but DLLM2Rec distills the lists of the
+selection Random, and DSL has no teacher."""
 
 CONTROLS: Mapping[str, str] = {
     "Longer training": "the student is trained further on its own labels",

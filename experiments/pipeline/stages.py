@@ -49,7 +49,7 @@ class Run(RunContext):
         rank_training_free(self.dataset, self.folder)
 
     def train_stage(self, role: str) -> None:
-        """Trains the conventional "teacher" or the "student", all seeds in one program."""
+        """Trains the conventional "teacher" or the "student", all seeds in one call."""
         settings, patience = self.settings, 20 if role == "teacher" else 10
 
         def write_outputs(folder: pathlib.Path) -> None:
@@ -232,7 +232,7 @@ class Run(RunContext):
             return alkd.Rankings(*(archive[f"{method}/{name}"] for name in ("session_id", "items", "mask")))
 
     def distillation_stage(self, method: str) -> None:
-        """Trains the students of a method, all seeds in one program."""
+        """Trains the students of a method, all seeds in one call."""
         settings, lists = self.settings, self.load_lists(method)
 
         def write_outputs(folder: pathlib.Path) -> None:

@@ -77,7 +77,7 @@ def broken_ties(scores: list[float], train: list[list[int]]) -> list[float]:
     return [score + 1e-6 * count / max(pop) for score, count in zip(scores, pop, strict=True)]
 
 
-def random_world(seed: int, *, num_items: int = 9):
+def random_data(seed: int, *, num_items: int = 9):
     """Small enough that repeats, ties, unknown items, empty queries and whole-catalogue queries all occur."""
     rng = np.random.default_rng(seed)
     train = [rng.integers(1, num_items, rng.integers(0, 6)).tolist() for _ in range(12)] + [[1, 2, 2]]
@@ -89,7 +89,7 @@ def random_world(seed: int, *, num_items: int = 9):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_equal_loops_over_the_definition(name, seed):
-    train, queries, _ = random_world(seed)
+    train, queries, _ = random_data(seed)
     scores = score(METHODS[name], baselines.count(sequences_of(*train), 9), *queries)
     expected = [reference_scores(name, train, 9, query) for query in queries]
     np.testing.assert_allclose(scores, expected, rtol=1e-13, atol=1e-13)
@@ -98,7 +98,7 @@ def test_scores_equal_loops_over_the_definition(name, seed):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", METHODS)
 def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
-    train, queries, targets = random_world(seed)
+    train, queries, targets = random_data(seed)
     counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
     ranks = baselines.mean_ranks(METHODS[name], counts, sessions)
@@ -196,7 +196,7 @@ def test_a_target_inside_its_own_session_is_ranked_but_not_listed():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_results_do_not_depend_on_batch_mates(name):
-    train, queries, targets = random_world(3)
+    train, queries, targets = random_data(3)
     counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
     ranks = baselines.mean_ranks(METHODS[name], counts, sessions)
@@ -211,7 +211,7 @@ def test_results_do_not_depend_on_batch_mates(name):
 
 
 def test_arrays_on_a_device_give_what_arrays_on_the_host_give():
-    train, queries, targets = random_world(4)
+    train, queries, targets = random_data(4)
     host = (sequences_of(*train), sessions_of(*queries, targets=targets))
     device = jax.tree.map(jnp.asarray, host)
     ranks = [baselines.rank_targets(baselines.item_knn, baselines.count(s, 9), q) for s, q in (host, device)]
@@ -237,7 +237,7 @@ def test_no_sessions_give_no_ranks_and_no_lists():
 @pytest.mark.parametrize("folds", [2, 3, 11])
 @pytest.mark.parametrize("name", METHODS)
 def test_held_out_lists_are_those_of_counts_without_the_fold(name, folds):
-    train, queries, targets = random_world(1)
+    train, queries, targets = random_data(1)
     train, sessions = train[:11], sessions_of(*queries, targets=targets)
     lists = baselines.held_out_lists(METHODS[name], sequences_of(*train), 9, sessions, 5, folds=folds)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
@@ -374,8 +374,8 @@ def test_figures_on_the_released_test_sessions(release, name):
 
 def test_impossible_options_of_sequential_rules_are_refused():
     counts = baselines.count(sequences_of([1, 2]), 2)
-    for options, told in (({"recency": 0.0}, "recency is 0.0"), ({"backward": -1.0}, "backward is -1.0")):
-        with pytest.raises(ValueError, match=told):
+    for options, message in (({"recency": 0.0}, "recency is 0.0"), ({"backward": -1.0}, "backward is -1.0")):
+        with pytest.raises(ValueError, match=message):
             score(functools.partial(baselines.sequential_rules, **options), counts, [1])
     with pytest.raises(ValueError, match=r"decay is 1.0"):
         baselines.count(sequences_of([1, 2]), 2, decay=1.0)

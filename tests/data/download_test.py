@@ -96,7 +96,7 @@ def test_a_file_that_changed_since_is_noticed(server, tmp_path):
         download("mine", tmp_path, datasets=sets_of(server))
 
 
-def test_no_network_is_told_in_one_line(server, tmp_path):
+def test_a_missing_network_is_reported_in_one_line(server, tmp_path):
     sets = sets_of(server)
     server.shutdown()
     server.server_close()

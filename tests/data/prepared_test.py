@@ -148,8 +148,8 @@ def test_wrong_columns_are_refused(tmp_path):
 def test_split_of_the_source_is_taken(tmp_path):
     lines = ["SessionId\tItemId\tTime", *(f"{n // 6}\t{n % 11}\t{n}" for n in range(240))]
     (tmp_path / "a.tsv").write_text("\n".join(lines))
-    asked = command.Preparation(source=f"gru4rec:{tmp_path / 'a.tsv'}:{tmp_path / 'a.tsv'}", out=tmp_path / "out")
-    manifest = command.run(asked)
+    options = command.Preparation(source=f"gru4rec:{tmp_path / 'a.tsv'}:{tmp_path / 'a.tsv'}", out=tmp_path / "out")
+    manifest = command.run(options)
     assert manifest["split"]["rule"] == "given"
     assert [manifest["split"][name] for name in ("train", "validation", "test")] == [32, 8, 40]
     assert manifest["options"]["sessions"]["boundary"] == "given"

@@ -18,13 +18,13 @@ def play(tmp_path, monkeypatch, capsys):
     def call(text):
         monkeypatch.setattr(sys, "argv", ["game", *text.split(), "--out", str(tmp_path / "out")])
         game.main()
-        told = capsys.readouterr().out
+        output = capsys.readouterr().out
         rows = {}
-        for line in told.splitlines():
+        for line in output.splitlines():
             if found := re.match(r"(exact|closed form)\s+(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(\S+)%$", line):
                 lower, upper, scale, support, mean = (float(text.replace(",", "")) for text in found.groups()[1:])
                 rows[found[1]] = {"lower": lower, "upper": upper, "scale": scale, "support": support, "mean": mean}
-        return rows, told, read_json(tmp_path / "out" / "game.json")
+        return rows, output, read_json(tmp_path / "out" / "game.json")
 
     return call
 
@@ -67,7 +67,7 @@ def test_the_instances_drawn_are_those_the_policy_draws(play):
 
 
 def test_the_sweep_covers_the_simplex_and_shows_where_the_closed_form_loses(play):
-    _, told, kept = play("--sessions 60 --exponent 1 --asked 5 --steps 5")
+    _, output, kept = play("--sessions 60 --exponent 1 --asked 5 --steps 5")
     mixes = {(row["effective"], row["similar"]): row for row in kept["sweep"]}
     assert len(mixes) == 21
     assert all(effective + similar <= 1 + 1e-9 for effective, similar in mixes)
@@ -83,8 +83,8 @@ def test_the_sweep_covers_the_simplex_and_shows_where_the_closed_form_loses(play
     known = [row for row in kept["sweep"] if row["share"] is not None]
     least = min(known, key=lambda row: row["share"])
     assert least["share"] < 0.9
-    assert f"guarantees at least {least['share']:.1%} of it" in told
-    assert f"{least['effective']:.0%} effective and {least['similar']:.0%} similar" in told
+    assert f"guarantees at least {least['share']:.1%} of it" in output
+    assert f"{least['effective']:.0%} effective and {least['similar']:.0%} similar" in output
 
 
 def test_what_is_no_game_is_said_in_one_line(tmp_path, monkeypatch, capsys):
@@ -92,7 +92,7 @@ def test_what_is_no_game_is_said_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["game", "--sessions", "20", "--asked", "30", "--out", out])
     with pytest.raises(SystemExit) as left:
         game.main()
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     assert left.value.code
-    assert "num is 30; expected 1 to" in told.out + told.err
+    assert "num is 30; expected 1 to" in captured.out + captured.err
     assert not (tmp_path / "out").exists()

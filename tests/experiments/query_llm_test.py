@@ -273,11 +273,11 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
         model = f"--base-url {server.url} --model gpt-4o-mini --budget-usd 20 --min-valid 1"
         queried = call("query_llm", f"run --run {online} {model}")
         assert queried.returncode == 0, queried.stdout + queried.stderr
-        asked_for = len(server.calls)
+        num_requests = len(server.calls)
         assert reproduce(online, "--teacher openai").returncode == 0
-        assert len(server.calls) == asked_for >= 500
+        assert len(server.calls) == num_requests >= 500
     with capsys.disabled():
-        print(f"\n{asked_for} rankings over HTTP; {queried.stdout[-900:]}")  # noqa: T201
+        print(f"\n{num_requests} rankings over HTTP; {queried.stdout[-900:]}")  # noqa: T201
     assert (online / "rankings.jsonl").read_bytes() == (replayed / "rankings.jsonl").read_bytes()
     for method in ("distilled/ALKDRec", "distilled/Random"):
         first, second = (Run.reopen(folder, readonly=True).params(method) for folder in (replayed, online))

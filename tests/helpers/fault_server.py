@@ -1,6 +1,6 @@
-"""An OpenAI-compatible server on a real socket of this machine: misbehaves as told, and keeps its own bill.
+"""An OpenAI-compatible server on a real socket of this machine: misbehaves on request, and keeps its own bill.
 
-A behaviour is a function of `Call` that returns acts: bytes to send, seconds to wait, or how to end the connection.
+A behavior is a function of `Call` that returns acts: bytes to send, seconds to wait, or how to end the connection.
 """
 
 import asyncio
@@ -79,12 +79,12 @@ def completion(call, content=None, *, finish="stop", usage=..., model=None, **mo
 def http(value, status=200, headers=None, *, length=None):
     """The bytes of an HTTP answer."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    told = {"content-type": "application/json", "content-length": str(len(body) if length is None else length)}
-    lines = [f"HTTP/1.1 {status} X"] + [f"{name}: {text}" for name, text in (told | (headers or {})).items()]
+    defaults = {"content-type": "application/json", "content-length": str(len(body) if length is None else length)}
+    lines = [f"HTTP/1.1 {status} X"] + [f"{name}: {text}" for name, text in (defaults | (headers or {})).items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-def error(status, code, headers=None, message="told so"):
+def error(status, code, headers=None, message="an error"):
     return http({"error": {"message": message, "type": code, "code": code}}, status, headers)
 
 

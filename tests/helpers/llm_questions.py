@@ -56,10 +56,10 @@ def run(folder, behave=faultless, num=20, *, pilot=0, **options):
     Returns:
         The usage report, the ledger, the server, and session id → parsed answer.
     """
-    asked = questions(num) if isinstance(num, int) else num
+    queries = questions(num) if isinstance(num, int) else num
     with FaultServer(behave) as server, Store.open(folder / "store.sqlite") as store:
         llm_client = client(server, store, **options)
-        report = asyncio.run(collect(llm_client, asked, pilot=pilot))
+        report = asyncio.run(collect(llm_client, queries, pilot=pilot))
         store.verify()
-        parsed = {q.session_id: answer for q, _, answer in llm_client.parsed_answers(asked)}
+        parsed = {q.session_id: answer for q, _, answer in llm_client.parsed_answers(queries)}
         return report, store.ledger, server, parsed

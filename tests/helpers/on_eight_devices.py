@@ -145,12 +145,12 @@ def test_rows_in_parts_are_updated_to_the_bits_of_one_device(mesh, name):
     table = jnp.asarray(rng.normal(size=(40, 3)), jnp.float32)
     one = other = (table, optimizer.init(table))
     update = jax.jit(optimizer.update)
-    in_parts = jax.jit(functools.partial(embedding.update_sharded, optimizer, mesh))
+    update_sharded = jax.jit(functools.partial(embedding.update_sharded, optimizer, mesh))
     for _ in range(3):
         # Popular rows many times, the padding and rows at the parts' edges among them.
         ids = jnp.asarray(rng.zipf(1.3, 16) % 40, jnp.int32).at[:4].set(jnp.array([0, 5, 10, 39]))
         gradients = jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)
-        one, other = update(*one, ids, gradients), in_parts(*other, ids, gradients)
+        one, other = update(*one, ids, gradients), update_sharded(*other, ids, gradients)
         for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_array_equal(left, right)
     assert (np.asarray(other[0][0]) == np.asarray(table[0])).all()

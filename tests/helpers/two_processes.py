@@ -70,9 +70,9 @@ def train_row_sparse(mesh, folder, *, max_steps):
             mesh=mesh,
         )
         for name, leaf in fitted.params["params"].items():
-            in_parts = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+            is_sharded = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
             results[f"{name} of {num_items}"] = (
-                multihost_utils.process_allgather(leaf, tiled=True) if in_parts else leaf
+                multihost_utils.process_allgather(leaf, tiled=True) if is_sharded else leaf
             )
         results[f"losses of {num_items}"] = fitted.history.loss
         results[f"recalls of {num_items}"] = fitted.history.recall

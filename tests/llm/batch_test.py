@@ -91,15 +91,15 @@ def provider(folder, api, **options):
         yield llm_client, Batches(llm_client, shard_requests=4), server, store
 
 
-async def run_to_the_end(batches, asked):
-    await batches.submit(asked)
+async def run_to_the_end(batches, queries):
+    await batches.submit(queries)
     while "in_progress" in await batches.poll():
         await asyncio.sleep(0.01)
     return await batches.ingest()
 
 
-def usable(llm_client, asked):
-    return [parsed.items for _, _, parsed in llm_client.parsed_answers(asked) if parsed is not None and parsed.usable]
+def usable(llm_client, queries):
+    return [parsed.items for _, _, parsed in llm_client.parsed_answers(queries) if parsed is not None and parsed.usable]
 
 
 def assert_bill_is_kept(server, store):

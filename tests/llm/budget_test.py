@@ -86,14 +86,14 @@ def test_money_needs_a_price(tmp_path):
 
 @pytest.mark.parametrize("num", [120, pytest.param(1000, marks=pytest.mark.slow)])
 def test_the_estimate_brackets_the_bill_and_the_pilot_sharpens_it(tmp_path, num):
-    asked = questions(num)
+    queries = questions(num)
     with FaultServer() as server, Store.open(tmp_path / "s") as store:
         llm_client = client(server, store)
-        before = llm_client.estimate(asked)
-        asyncio.run(collect(llm_client, asked[:16], pilot=0))
-        after = llm_client.estimate(asked)
+        before = llm_client.estimate(queries)
+        asyncio.run(collect(llm_client, queries[:16], pilot=0))
+        after = llm_client.estimate(queries)
         paid = store.ledger.confirmed
-        asyncio.run(collect(llm_client, asked, pilot=0))
+        asyncio.run(collect(llm_client, queries, pilot=0))
         bill = server.cost
     assert before.low <= bill <= before.worst
     assert after.answered == 16

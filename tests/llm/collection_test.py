@@ -33,9 +33,9 @@ def test_every_question_is_answered_once_and_both_ledgers_agree(tmp_path):
     assert len(server.calls) == report.requests == ledger.requests == 40
     assert_bills_agree(ledger, server)
     for number, reading in parsed.items():
-        asked = question(number)
-        labels = ranked({"messages": asked.messages})["ranking"]
-        assert reading.items == tuple(asked.candidates[int(name[1:])] for name in labels)
+        query = question(number)
+        labels = ranked({"messages": query.messages})["ranking"]
+        assert reading.items == tuple(query.candidates[int(name[1:])] for name in labels)
 
 
 def test_an_invalid_answer_is_not_bought_again_by_the_next_run(tmp_path):

@@ -28,7 +28,7 @@ from tests.helpers.wire_faults import (
 
 
 @pytest.mark.parametrize(
-    ("behave", "limits", "told"),
+    ("behave", "limits", "message"),
     [
         (trickle, {"total_s": 0.5}, "no answer within 0.5 s"),
         (never_answer, {"total_s": 0.5}, "no answer within 0.5 s"),
@@ -37,11 +37,11 @@ from tests.helpers.wire_faults import (
         (stall_in_head, {"read_s": 0.4}, "connection: ReadTimeout"),
     ],
 )
-def test_no_request_outlives_its_deadline_and_the_reservation_stays(tmp_path, behave, limits, told):
+def test_no_request_outlives_its_deadline_and_the_reservation_stays(tmp_path, behave, limits, message):
     """None of these answers ever ends by itself."""
     report, ledger, server, _ = run(tmp_path, behave, 1, limits=limits)
     with Store.open(tmp_path / "store.sqlite") as store:
-        assert [error for _, error, _ in store.failures()] == [told] * 3
+        assert [error for _, error, _ in store.failures()] == [message] * 3
     # A busy server may find a request only after its client has gone.
     assert len(server.calls) <= 3
     assert ledger.requests == 3

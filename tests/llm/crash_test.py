@@ -38,7 +38,7 @@ with Store.open(path) as store:
 HOOKS = """
 import contextlib, os
 from alkd_jax.llm import database, store
-point, left, settling = sys.argv[7], 5, []
+point, left, recording = sys.argv[7], 5, []
 
 def die_at(name):
     global left
@@ -49,9 +49,9 @@ def die_at(name):
 def around(before, work, after):
     def hooked(self, *values, **named):
         die_at(before)
-        settling.append(before == "before settle")
+        recording.append(before == "before record")
         made = work(self, *values, **named)
-        settling.pop()
+        recording.pop()
         die_at(after)
         return made
     return hooked
@@ -60,12 +60,12 @@ def around(before, work, after):
 def writing(self, work=database.Database.transaction):
     with work(self) as connection:
         yield connection
-        if settling and settling[-1]:
+        if recording and recording[-1]:
             die_at("before commit")
 
 database.Database.transaction = writing
 store.Store.begin_attempt = around("before reserve", store.Store.begin_attempt, "after reserve")
-store.Store.record_answer = around("before settle", store.Store.record_answer, "after commit")
+store.Store.record_answer = around("before record", store.Store.record_answer, "after commit")
 """
 
 
@@ -125,7 +125,7 @@ def test_killed_at_random_moments_the_table_is_that_of_a_run_in_peace(tmp_path):
 
 @pytest.mark.parametrize(
     "point",
-    ["before reserve", "after reserve", "after send", "after bill", "before settle", "before commit", "after commit"],
+    ["before reserve", "after reserve", "after send", "after bill", "before record", "before commit", "after commit"],
 )
 def test_killed_at_a_named_point_only_what_was_on_its_way_is_sent_again(tmp_path, point):
     """Killed while exporting: below."""
@@ -170,8 +170,8 @@ def test_killed_at_a_named_point_only_what_was_on_its_way_is_sent_again(tmp_path
 
 def _key(llm_client, call, keys):
     """Key of a request as it arrived."""
-    told = f"1\n{llm_client.endpoint.normalized_url}\n{canonical_json(call.body)}"
-    key = hashlib.sha256(told.encode()).hexdigest()
+    text = f"1\n{llm_client.endpoint.normalized_url}\n{canonical_json(call.body)}"
+    key = hashlib.sha256(text.encode()).hexdigest()
     assert key in keys
     return key
 
@@ -182,7 +182,7 @@ def test_thirty_kills_over_two_thousand_questions(tmp_path):
     assert len(parsed) == 2000
 
 
-TOLD = """
+REPORT_STOP = """
 from alkd_jax.llm.attempts import Attempts
 
 async def stop(self, why, original=Attempts.stop):
@@ -206,7 +206,7 @@ def test_one_signal_drains_and_a_second_gives_up(tmp_path):
             yield from faultless(call)
 
         with FaultServer(behave) as server:
-            process = start(server, path, number=60, in_flight=8, hooks=TOLD)
+            process = start(server, path, number=60, in_flight=8, hooks=REPORT_STOP)
             while len(server.calls) < 8:
                 assert process.poll() is None
                 time.sleep(0.01)

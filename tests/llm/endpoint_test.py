@@ -51,9 +51,9 @@ def test_what_enters_the_answer_enters_the_key():
 
 def test_a_change_of_the_prompt_needs_another_prompt_version():
     """This is the digest of a question of version 1; a prompt changed without a new version would find old answers."""
-    told = json.dumps([question(1).messages, question(1).schema, question(1).candidates])
+    text = json.dumps([question(1).messages, question(1).schema, question(1).candidates])
     assert prompts.PROMPT_VERSION == 1
-    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "d39d3bf5de0f6e2f"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d39d3bf5de0f6e2f"
 
 
 SENTINEL = "sk-sentinel-5f2d8e1c9b7a4630"
@@ -81,19 +81,19 @@ def test_the_key_appears_nowhere(tmp_path, behave, monkeypatch, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     report, _, server, parsed = run(tmp_path, behave, 3)
     assert server.calls[0].headers["authorization"] == f"Bearer {SENTINEL}"
-    told = caplog.text + "".join(capfd.readouterr()) + repr(report) + repr(parsed)
-    told += pickle.dumps((report, parsed)).decode("latin-1") + json.dumps(report.as_json())
+    output = caplog.text + "".join(capfd.readouterr()) + repr(report) + repr(parsed)
+    output += pickle.dumps((report, parsed)).decode("latin-1") + json.dumps(report.as_json())
     with Store.open(tmp_path / "store.sqlite") as store:
         exchange.export_jsonl(store, tmp_path / "answers.jsonl")
         for (table,) in store.read("SELECT name FROM sqlite_master WHERE type = 'table'"):
             for row in store.read(f"SELECT * FROM {table}"):
-                told += repr(row) + "".join(_unpacked(value) for value in row)
+                output += repr(row) + "".join(_unpacked(value) for value in row)
         # Also while it is open: what SQLite keeps beside the file.
-        told += "".join(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir())
-    told += "".join(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir())
+        output += "".join(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir())
+    output += "".join(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir())
     assert {file.name for file in tmp_path.iterdir()} >= {"answers.jsonl", "store.sqlite"}
-    assert SENTINEL not in told
-    assert SENTINEL[3:] not in told
+    assert SENTINEL not in output
+    assert SENTINEL[3:] not in output
 
 
 def _unpacked(value):
@@ -123,7 +123,7 @@ def test_a_proxy_of_the_environment_is_not_used_on_this_machine(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("http://example.org/v1", "unencrypted"),
         ("https://user:secret@example.org/v1", "user or password"),
@@ -131,8 +131,8 @@ def test_a_proxy_of_the_environment_is_not_used_on_this_machine(tmp_path, monkey
         ("example.org/v1", "expected http"),
     ],
 )
-def test_an_address_that_gives_the_key_away_is_refused(url, told):
-    with pytest.raises(ValueError, match=told) as caught:
+def test_an_address_that_gives_the_key_away_is_refused(url, message):
+    with pytest.raises(ValueError, match=message) as caught:
         Endpoint(url, "m")
     assert "secret" not in str(caught.value)
     Endpoint("http://example.org/v1", "m", allow_http=True)

@@ -72,13 +72,13 @@ with Store.open(sys.argv[3]) as store:
     report = asyncio.run(main(client(sys.argv[2], store), number))
     work = time.process_time() - work
     store.verify()
-    told = {"ok": report.statuses["ok"], "seconds": report.seconds, "cpu": work, "cost": store.ledger.confirmed}
-    told |= {"descriptors": len(os.listdir("/proc/self/fd")) - before}
-    told |= {"held": most_held, "at_once": most_sent}
-    told |= {"third": memory[len(memory) // 3] / 2**20, "end": memory[-1] / 2**20}
+    stats = {"ok": report.statuses["ok"], "seconds": report.seconds, "cpu": work, "cost": store.ledger.confirmed}
+    stats |= {"descriptors": len(os.listdir("/proc/self/fd")) - before}
+    stats |= {"held": most_held, "at_once": most_sent}
+    stats |= {"third": memory[len(memory) // 3] / 2**20, "end": memory[-1] / 2**20}
     for name, values in (("lag", sorted(lags)), ("busy", sorted(busy))):
-        told[name] = [round(1e3 * values[int(q * (len(values) - 1))], 1) for q in (0.5, 0.99, 1)]
-    print(json.dumps(told))
+        stats[name] = [round(1e3 * values[int(q * (len(values) - 1))], 1) for q in (0.5, 0.99, 1)]
+    print(json.dumps(stats))
 """
 
 
@@ -89,20 +89,20 @@ def test_five_thousand_questions_in_one_run(tmp_path, capsys):
         line = [sys.executable, "-c", CLIENT, str(paths.ROOT), server.url, str(tmp_path / "s"), "5000"]
         out = subprocess.run(line, capture_output=True, text=True)
         assert out.stderr == ""
-        told = json.loads(out.stdout)
-        assert (told["ok"], len(server.calls), told["cost"]) == (5000, 5000, server.cost)
+        stats = json.loads(out.stdout)
+        assert (stats["ok"], len(server.calls), stats["cost"]) == (5000, 5000, server.cost)
     with capsys.disabled():
         print(  # noqa: T201
-            f"\n5,000 questions in {told['seconds']:.1f} s, {5000 / told['seconds']:.0f} a second, "
-            f"{told['cpu'] / 5:.2f} ms of processor each; event loop late by {told['lag']} ms, of which our own work "
-            f"{told['busy']} ms (median, 99 %, most); memory {told['third']:.0f} to {told['end']:.0f} MiB; "
+            f"\n5,000 questions in {stats['seconds']:.1f} s, {5000 / stats['seconds']:.0f} a second, "
+            f"{stats['cpu'] / 5:.2f} ms of processor each; event loop late by {stats['lag']} ms, of which our own work "
+            f"{stats['busy']} ms (median, 99 %, most); memory {stats['third']:.0f} to {stats['end']:.0f} MiB; "
             f"{server.most_at_once} at once at most"
         )
     # Each of at most 64 workers holds the question it asks, and a frame or two may hold the one before.
-    assert told["held"] <= 3 * 64
+    assert stats["held"] <= 3 * 64
     # Were many begun in one round of the loop, everything else would wait for all of them.
-    assert told["at_once"] <= 2
-    assert told["descriptors"] <= 2
+    assert stats["at_once"] <= 2
+    assert stats["descriptors"] <= 2
 
 
 SCAN = """
@@ -121,7 +121,7 @@ rng = np.random.default_rng(0)
 items = rng.integers(1, 301, (number, 10))
 candidates = np.argsort(rng.random((number, 300)), axis=1)[:, :50] + 1
 sessions = Sessions(items, np.ones(items.shape, bool), items[:, 0], np.arange(number))
-asked = lambda: build_questions(sessions, candidates, TITLES, prompts.MOVIES)
+make_queries = lambda: build_questions(sessions, candidates, TITLES, prompts.MOVIES)
 with Store.open(path) as store:
     llm_client = client(url, store)
     asyncio.run(collect(llm_client, [question(0)], pilot=0))
@@ -134,7 +134,7 @@ with Store.open(path) as store:
                 f"WITH RECURSIVE c(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM c WHERE n < {number + 1}) "
                 f"INSERT INTO {table} SELECT {', '.join(values)} FROM c, (SELECT * FROM {table} LIMIT 1)"
             )
-    keys = {llm_client.endpoint.prompt_hash(one): f"{n:064x}" for n, one in enumerate(asked(), start=2)}
+    keys = {llm_client.endpoint.prompt_hash(one): f"{n:064x}" for n, one in enumerate(make_queries(), start=2)}
     store.save_request_keys(keys)
 num_rendered = 0
 
@@ -146,10 +146,10 @@ def count_rendered(*values, original=prompts._render_ranking, **named):
 prompts._render_ranking = count_rendered
 began, work = time.perf_counter(), time.process_time()
 with Store.open(path) as store:
-    report = asyncio.run(collect(client(url, store, usd="100000"), asked(), pilot=0))
+    report = asyncio.run(collect(client(url, store, usd="100000"), make_queries(), pilot=0))
 seconds, work = time.perf_counter() - began, time.process_time() - work
-told = {"cached": report.cached, "ok": report.statuses["ok"], "seconds": seconds, "cpu": work}
-print(json.dumps(told | {"num_rendered": num_rendered}))
+stats = {"cached": report.cached, "ok": report.statuses["ok"], "seconds": seconds, "cpu": work}
+print(json.dumps(stats | {"num_rendered": num_rendered}))
 """
 
 
@@ -159,8 +159,8 @@ def test_a_hundred_thousand_stored_answers_are_found_without_rendering_their_que
         line = [sys.executable, "-c", SCAN, str(paths.ROOT), server.url, str(tmp_path / "s"), "100000"]
         out = subprocess.run(line, capture_output=True, text=True)
         assert out.stderr == ""
-        told = json.loads(out.stdout)
+        stats = json.loads(out.stdout)
         assert len(server.calls) == 1
     with capsys.disabled():
-        print(f"\n100,000 stored answers found in {told['seconds']:.2f} s, {told['cpu']:.2f} s of processor")  # noqa: T201
-    assert (told["cached"], told["ok"], told["num_rendered"]) == (100_000, 100_000, 0)
+        print(f"\n100,000 stored answers found in {stats['seconds']:.2f} s, {stats['cpu']:.2f} s of processor")  # noqa: T201
+    assert (stats["cached"], stats["ok"], stats["num_rendered"]) == (100_000, 100_000, 0)

@@ -111,7 +111,7 @@ def test_without_its_file_tiktoken_is_left_alone_and_so_is_a_damaged_file(tmp_pa
         if state == "damaged":
             (tmp_path / name).write_bytes(b"rubbish")
     environment = os.environ | {"TIKTOKEN_CACHE_DIR": str(tmp_path)}
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", OFFLINE, state],
         capture_output=True,
         text=True,
@@ -119,7 +119,7 @@ def test_without_its_file_tiktoken_is_left_alone_and_so_is_a_damaged_file(tmp_pa
         env=environment,
         timeout=600,
     )
-    assert told.stdout.splitlines() == ["None None", "0.40 tokens per byte"], told.stderr
+    assert result.stdout.splitlines() == ["None None", "0.40 tokens per byte"], result.stderr
     if state == "damaged":
         assert all((tmp_path / name).read_bytes() == b"rubbish" for name, _ in pricing._ENCODINGS.values())
 

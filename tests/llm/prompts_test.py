@@ -1,4 +1,4 @@
-"""Questions: equal bytes for equal things asked, hostile titles harmless, labels in random order."""
+"""Questions: equal bytes for equal inputs, hostile titles harmless, labels in random order."""
 
 import collections
 import dataclasses
@@ -16,9 +16,9 @@ from alkd_jax.types import Sessions
 from tests.helpers.llm_questions import TITLES, question
 
 
-def shown(asked):
+def shown(query):
     """The objects of the user message, history and candidates."""
-    lines = asked.messages[-1]["content"].split("\n")
+    lines = query.messages[-1]["content"].split("\n")
     return [json.loads(line) for line in lines if line.startswith("{")], [
         line for line in lines if not line.startswith("{")
     ]
@@ -26,11 +26,11 @@ def shown(asked):
 
 def test_the_same_question_is_the_same_bytes_and_session_and_order_of_candidates_do_not_show():
     prompt = RankingPrompt(4, (5, 6), (10, 11, 12))
-    asked = ranking_question(prompt, MOVIES, TITLES)
+    query = ranking_question(prompt, MOVIES, TITLES)
     other = ranking_question(RankingPrompt(9, (5, 6), (12, 10, 11)), MOVIES, TITLES)
-    assert asked.messages == other.messages
-    assert asked.candidates == other.candidates
-    assert ranking_question(prompt, MOVIES, TITLES, seed=1).messages != asked.messages or len(asked.candidates) < 4
+    assert query.messages == other.messages
+    assert query.candidates == other.candidates
+    assert ranking_question(prompt, MOVIES, TITLES, seed=1).messages != query.messages or len(query.candidates) < 4
 
 
 def test_history_keeps_its_order_and_its_repeats():
@@ -41,11 +41,11 @@ def test_history_keeps_its_order_and_its_repeats():
 
 
 def test_labels_name_the_candidates_behind_them():
-    asked = question(3)
-    lines, _ = shown(asked)
+    query = question(3)
+    lines, _ = shown(query)
     named = {line["id"]: line["title"] for line in lines if "id" in line}
     assert list(named) == [f"C{n:02d}" for n in range(50)]
-    assert [named[f"C{n:02d}"] for n in range(50)] == [TITLES[item] for item in asked.candidates]
+    assert [named[f"C{n:02d}"] for n in range(50)] == [TITLES[item] for item in query.candidates]
 
 
 def test_every_candidate_stands_everywhere_equally_often():
@@ -58,14 +58,14 @@ def test_every_candidate_stands_everywhere_equally_often():
 def test_the_target_is_no_part_of_a_question():
     items = np.array([[3, 4, 0], [5, 6, 7]], np.int32)
     candidates = np.array([[10, 11, 12], [13, 14, 0]], np.int32)
-    asked = [
+    queries = [
         list(
             build_questions(Sessions(items, items > 0, np.array(target), np.array([1, 2])), candidates, TITLES, MOVIES)
         )
         for target in ([10, 13], [250, 251])
     ]
-    assert asked[0] == asked[1]
-    assert TITLES[250] not in repr(asked)
+    assert queries[0] == queries[1]
+    assert TITLES[250] not in repr(queries)
 
 
 HOSTILE = [
@@ -88,16 +88,16 @@ HOSTILE = [
 @pytest.mark.parametrize("title", HOSTILE, ids=lambda title: ascii(title)[:24])
 def test_a_hostile_title_stays_one_object_on_one_line(title):
     titles = ("", "Seen", title, "Other", title)
-    asked = ranking_question(RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints([title]), titles)
+    query = ranking_question(RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints([title]), titles)
     plain = ranking_question(
         RankingPrompt(0, (1, 4), (2, 3)), MOVIES.with_hints(["h"]), ("", "Seen", "A", "Other", "A")
     )
-    objects, rest = shown(asked)
+    objects, rest = shown(query)
     usual, usual_rest = shown(plain)
     assert [set(line) for line in objects] == [set(line) for line in usual]
     assert rest == usual_rest
-    assert asked.candidates == plain.candidates
-    for message in asked.messages:
+    assert query.candidates == plain.candidates
+    for message in query.messages:
         message["content"].encode()
         assert len(message["content"]) < 4000
         assert "<|" not in message["content"]
@@ -113,7 +113,7 @@ def test_a_clean_title_is_one_short_line_and_stays_as_it_is(title):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "told"),
+    ("prompt", "message"),
     [
         (RankingPrompt(5, (), (1,)), "has 0 history items"),
         (RankingPrompt(5, (1,), ()), "and 0 candidates"),
@@ -124,8 +124,8 @@ def test_a_clean_title_is_one_short_line_and_stays_as_it_is(title):
         (RankingPrompt(5, (1,), tuple(range(2, 103))), "101 candidates"),
     ],
 )
-def test_a_senseless_prompt_is_refused(prompt, told):
-    with pytest.raises(ValueError, match=f"session 5.*{told}"):
+def test_a_senseless_prompt_is_refused(prompt, message):
+    with pytest.raises(ValueError, match=f"session 5.*{message}"):
         ranking_question(prompt, MOVIES, TITLES)
 
 
@@ -141,9 +141,9 @@ def test_hints_come_before_what_changes_and_enter_as_data():
 
 def test_every_template_words_both_questions():
     for template in prompts.TEMPLATES.values():
-        asked = ranking_question(RankingPrompt(0, (1,), (2, 3), k=2), template, TITLES)
-        assert template.plural in asked.messages[0]["content"]
-        assert "exactly 2" in asked.messages[0]["content"]
+        query = ranking_question(RankingPrompt(0, (1,), (2, 3), k=2), template, TITLES)
+        assert template.plural in query.messages[0]["content"]
+        assert "exactly 2" in query.messages[0]["content"]
         hints = prompts.hints_question([((1, 2), (3,)), ((4,), (5, 6))], template, TITLES)
         assert [json.loads(line)["title"] for line in hints.messages[1]["content"].split("\n") if line[:1] == "{"] == [
             TITLES[n] for n in range(1, 7)

@@ -90,11 +90,11 @@ def test_cold_starts_in_the_same_instant_leave_one_owner(tmp_path):
     for process in others:
         process.start()
     start.set()
-    told = [results.get(timeout=600) for _ in others]
+    outcomes = [results.get(timeout=600) for _ in others]
     for process in others:
         process.join()
-    assert told.count("open") >= 1
-    assert all(text == "open" or "in use" in text for text in told)
+    assert outcomes.count("open") >= 1
+    assert all(text == "open" or "in use" in text for text in outcomes)
     Store.open(tmp_path / "s").close()
 
 
@@ -194,10 +194,10 @@ def test_a_read_only_file_is_refused_in_one_line_and_may_be_looked_at():
             file.chmod(0o444)
         folder.chmod(0o555)
         path = folder / "store.sqlite"
-        told = subprocess.run([sys.executable, "-c", READ_ONLY, str(path)], capture_output=True, text=True)
+        result = subprocess.run([sys.executable, "-c", READ_ONLY, str(path)], capture_output=True, text=True)
         folder.chmod(0o755)
-    assert told.stderr == ""
-    refused, number = told.stdout.splitlines()
+    assert result.stderr == ""
+    refused, number = result.stdout.splitlines()
     assert refused.startswith(f"{path}: ")
     assert "Permission denied" in refused
     assert number == "2"
@@ -222,9 +222,9 @@ def test_a_quota_stops_before_the_next_request_and_keeps_what_is_there(tmp_path)
     here = str(pathlib.Path(__file__).resolve().parent)
     with FaultServer() as server:
         line = [sys.executable, "-c", QUOTA, here, server.url, str(tmp_path / "s")]
-        told = subprocess.run(line, capture_output=True, text=True)
-        assert told.stderr == ""
-        kept, why = told.stdout.split(" ", 1)
+        result = subprocess.run(line, capture_output=True, text=True)
+        assert result.stderr == ""
+        kept, why = result.stdout.split(" ", 1)
         sent = len(server.calls)
         assert "cannot be written" in why
         assert 0 < int(kept) <= sent <= int(kept) + 2 < 60

@@ -128,7 +128,7 @@ def test_no_float32_policy_is_better_where_gains_and_losses_cancel():
     assert worst.max() < value * (1 - 1e-4)
 
 
-def test_prices_of_the_many_who_are_not_asked_cost_the_certificate_no_digits():
+def test_prices_of_the_many_outside_the_support_cost_the_certificate_no_digits():
     a, b, d, *_ = random_game(np.random.default_rng(9), 3000, "lossy")
     solution = maxmin.solve(a, b, d, num_effective=1800, num_similar=1200)
     assert int(solution.support_size) < 10
@@ -293,12 +293,12 @@ def test_the_sorted_path_finds_the_value_of_proportional_gains_by_itself():
         a, b, d, num_effective, num_similar = random_game(rng, 20, "proportional")
         game = from_gains(a, b, d, log_gains=False)
         exponent = -jnp.max(game.exponent)
-        _, value, room = jax.jit(best_prefix)(sort_weights(game, exponent), num_effective, num_similar)
+        _, value, resolution = jax.jit(best_prefix)(sort_weights(game, exponent), num_effective, num_similar)
         solution = maxmin.solve(a, b, d, num_effective=num_effective, num_similar=num_similar)
         negative += float(solution.value) < 0
         if int(solution.case) != maxmin.LEAST_LOSS:
             assert float(jnp.ldexp(value, exponent)) == pytest.approx(
-                float(solution.value), abs=2e-6 * float(jnp.ldexp(room, exponent))
+                float(solution.value), abs=2e-6 * float(jnp.ldexp(resolution, exponent))
             )
     assert 0 < negative < 20
 

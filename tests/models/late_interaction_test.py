@@ -102,8 +102,8 @@ def test_softmax_over_the_catalogue_by_hand(model, params, sessions, by_hand, ke
 
     lists = np.array([[1, 2, 0], [0, 0, 0]] * 10)
     gain = np.array([[3.0, 1.0, 9.0], [0.0, 0.0, 0.0]] * 10)
-    taught = (3 * by_hand[:, 1] + by_hand[:, 2]) / 4
-    wanted = np.where(np.arange(20) % 2 == 0, 0.6 * own + 0.4 * taught, own)
+    listed = (3 * by_hand[:, 1] + by_hand[:, 2]) / 4
+    wanted = np.where(np.arange(20) % 2 == 0, 0.6 * own + 0.4 * listed, own)
     loss_inputs = {"list_items": jnp.asarray(lists), "list_gain": jnp.asarray(gain, jnp.float32), "list_share": 0.4}
     loss = objectives.distilled_softmax(model, chunk_size=chunk_size)
     assert float(loss(params, make_batch(sessions, **loss_inputs), key)) == pytest.approx(

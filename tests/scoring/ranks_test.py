@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from alkd_jax import scoring
 from alkd_jax.scoring import ranks
 
-catalogue_rank = jax.jit(scoring.full_catalogue_rank, static_argnames=("ties", "chunk_size"))
+full_catalogue_rank = jax.jit(scoring.full_catalogue_rank, static_argnames=("ties", "chunk_size"))
 
 
 def brute_rank(row, target, exclude, ties):
@@ -69,7 +69,7 @@ def test_rank_by_chunks_equals_the_rank_in_the_whole_score_matrix(seed, chunk, t
     target, exclude = jnp.asarray(rng.integers(1, 14, 5)), jnp.asarray(rng.integers(0, 14, (5, 6)))
     vectors, table = jnp.asarray(vectors), jnp.asarray(table)
     expected = scoring.target_rank(scoring.scores(vectors, table), target, exclude=exclude, ties=ties)
-    ranks = catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk)
+    ranks = full_catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk)
     assert ranks.tolist() == expected.tolist()
     assert ranks.dtype == jnp.int32
 
@@ -80,12 +80,12 @@ def test_items_alike_tie_with_the_target_in_whatever_chunk_they_stand(key, width
     keys = jax.random.split(key, 3)
     vectors, table = jax.random.normal(keys[0], (70, width)), jax.random.normal(keys[1], (200, width))
     target, nothing = jax.random.randint(keys[2], (70,), 1, 200), jnp.zeros((70, 1), jnp.int32)
-    single = catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=chunk)
+    single = full_catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=chunk)
     # The twin of the padding is an item like others.
     above = (vectors @ table[0]) > (vectors * table[target]).sum(1)
     twice = jnp.concatenate([table, table])
     for ties, more in (("optimistic", 0), ("average", 1), ("pessimistic", 1)):
-        rank = catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=chunk)
+        rank = full_catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=chunk)
         assert (rank - (2 * (single - 1) + 1 + above + more)).tolist() == [0] * 70, ties
 
 

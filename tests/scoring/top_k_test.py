@@ -93,7 +93,7 @@ def test_fewer_items_than_wanted_are_filled_up():
 def test_a_bfloat16_table_gives_the_lists_of_the_same_table_in_float32():
     vectors, table, exclude = whole_numbers(2001, most=9)
     check(jnp.asarray(vectors), jnp.asarray(table, jnp.bfloat16), 3, exclude, chunk_size=768)
-    # Both narrow: 1 + 2⁻⁹ needs float32 to be told from 1.
+    # Both narrow: 1 + 2⁻⁹ needs float32 to be distinguished from 1.
     u, y = jnp.ones((1, 2), jnp.bfloat16), jnp.asarray([[0, 0], [1, 0], [1, 2.0**-9]], jnp.bfloat16)
     value, ids = scoring.top_k(u, y, 2, exclude=jnp.zeros((1, 1), jnp.int32))
     assert ids.tolist() == [[2, 1]]

@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 pytest.importorskip("flatbuffers")
 
-WORLD = alkd.data.synthetic(num_items=80, num_sessions=300, seed=0)
+DATASET = alkd.data.synthetic(num_items=80, num_sessions=300, seed=0)
 KINDS = {
     "fpmc": ("fpmc", {}),
     "stamp": ("stamp", {}),
@@ -52,14 +52,14 @@ def student(request, tmp_path_factory):
     kind, _, dtype = request.param.partition(" in ")
     model, params = made(kind)
     out = tmp_path_factory.mktemp("students") / "student"
-    export.save(out, model, params, WORLD, dtype=dtype or "float32", list_length=20)
+    export.save(out, model, params, DATASET, dtype=dtype or "float32", list_length=20)
     return out, model, jax.tree.map(lambda leaf: jnp.float32(leaf.astype(dtype or "float32")), params)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     out = tmp_path_factory.mktemp("plain") / "student"
-    export.save(out, *made("fpmc"), WORLD)
+    export.save(out, *made("fpmc"), DATASET)
     return out
 
 
@@ -103,7 +103,7 @@ def assert_same(found, *, atol=2e-6):
 def test_all_roads_give_the_same_lists(student):
     folder, model, params = student
     items = np.zeros((9, 10), np.int32)
-    items[:6] = WORLD.test.items[:6]
+    items[:6] = DATASET.test.items[:6]
     # Repeats, and a session without items.
     items[6, :3] = [4, 4, 9]
     exclude = np.zeros((9, 90), np.int32)
@@ -118,7 +118,7 @@ def test_all_roads_give_the_same_lists(student):
 def test_the_compiled_forms_take_any_number_of_sessions(plain):
     model, params = made("fpmc")
     for batch, excluded in ((1, 1), (3, 12)):
-        items = np.asarray(WORLD.test.items[:batch], np.int32)
+        items = np.asarray(DATASET.test.items[:batch], np.int32)
         exclude = np.resize(items, (batch, excluded))
         assert_same(roads(plain, model, params, items, exclude, 20))
 
@@ -156,10 +156,10 @@ def test_every_backbone_can_be_shipped():
 
 def test_titles_and_ids_come_back(plain):
     student = alkd.Recommender.load(plain)
-    assert (student.item_ids, student.titles, student.length) == (WORLD.item_ids, WORLD.titles, 10)
-    session = [WORLD.item_ids[item] for item in WORLD.test.items[0] if item]
+    assert (student.item_ids, student.titles, student.length) == (DATASET.item_ids, DATASET.titles, 10)
+    session = [DATASET.item_ids[item] for item in DATASET.test.items[0] if item]
     first = student.recommend(session, 3)[0]
-    assert WORLD.titles[WORLD.item_ids.index(first.item_id)] == first.title
+    assert DATASET.titles[DATASET.item_ids.index(first.item_id)] == first.title
 
 
 def test_a_shipped_student_answers_without_jax(plain):
@@ -173,7 +173,7 @@ def test_a_shipped_student_answers_without_jax(plain):
 
 def test_an_existing_folder_is_refused(plain):
     with pytest.raises(ValueError, match="exists; expected a new folder"):
-        export.save(plain, *made("fpmc"), WORLD)
+        export.save(plain, *made("fpmc"), DATASET)
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "check_written_folder", fails)
     with pytest.raises(ValueError, match="scores differently"):
-        export.save(tmp_path / "student", *made("fpmc"), WORLD)
+        export.save(tmp_path / "student", *made("fpmc"), DATASET)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,7 +192,7 @@ def test_a_student_written_wrong_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(numpy_encoders, "_ENCODERS", {"fpmc": otherwise})
     with pytest.raises(ValueError, match="scores of the written"):
-        export.save(tmp_path / "student", *made("fpmc"), WORLD)
+        export.save(tmp_path / "student", *made("fpmc"), DATASET)
 
 
 def test_what_is_not_the_model_is_refused(tmp_path):
@@ -200,19 +200,19 @@ def test_what_is_not_the_model_is_refused(tmp_path):
     seeds = jax.tree.map(lambda leaf: leaf[None], params)
     broken = jax.tree.map(lambda leaf: leaf.at[3].set(jnp.nan), params)
     large = jax.tree.map(lambda leaf: leaf.at[3].set(1e6), params)
-    twice = dataclasses.replace(WORLD, item_ids=(*WORLD.item_ids[:-1], WORLD.item_ids[1]))
+    twice = dataclasses.replace(DATASET, item_ids=(*DATASET.item_ids[:-1], DATASET.item_ids[1]))
     other = alkd.data.synthetic(num_items=81, num_sessions=300, seed=0)
-    for told, arguments, options in (
-        ("input_embedding \\(1, 81, 6\\) \\(expected \\(81, 6\\)\\)", (model, seeds, WORLD), {}),
-        ("not finite in float32", (model, broken, WORLD), {}),
-        ("not finite in float16", (model, large, WORLD), {"dtype": "float16"}),
+    for message, arguments, options in (
+        ("input_embedding \\(1, 81, 6\\) \\(expected \\(81, 6\\)\\)", (model, seeds, DATASET), {}),
+        ("not finite in float32", (model, broken, DATASET), {}),
+        ("not finite in float16", (model, large, DATASET), {"dtype": "float16"}),
         ("number of items in ds is 81; expected 80", (model, params, other), {}),
         ("an item id is empty or a duplicate", (model, params, twice), {}),
-        ("dtype is 'int4'", (model, params, WORLD), {"dtype": "int4"}),
-        ("list_length is 0", (model, params, WORLD), {"list_length": 0}),
-        ("type of model is Own; expected one of fpmc", (Own(num_items=80, dim=6), params, WORLD), {}),
+        ("dtype is 'int4'", (model, params, DATASET), {"dtype": "int4"}),
+        ("list_length is 0", (model, params, DATASET), {"list_length": 0}),
+        ("type of model is Own; expected one of fpmc", (Own(num_items=80, dim=6), params, DATASET), {}),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             export.save(tmp_path / "student", *arguments, **options)
     assert list(tmp_path.iterdir()) == []
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_written_is_said_and_left_out(package, file, tmp_path, mo
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.warns(UserWarning, match=f"{file} is left out: the package {package} is not installed"):
-        export.save(tmp_path / "student", *made("fpmc"), WORLD)
+        export.save(tmp_path / "student", *made("fpmc"), DATASET)
     monkeypatch.undo()
     assert not (tmp_path / "student" / file).exists()
     assert export.Recommender.load(tmp_path / "student").recommend(["item-1"], 1)
@@ -249,7 +249,7 @@ def test_a_damaged_or_missing_file_is_named(plain, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"format": 2}, "format is 2; expected 1"),
         ({"backbone": "gru"}, "backbone is 'gru'"),
@@ -267,11 +267,11 @@ def test_a_damaged_or_missing_file_is_named(plain, name, tmp_path):
         ({"more": 1}, "expected \\["),
     ],
 )
-def test_a_config_that_says_something_else_is_refused(plain, change, told, tmp_path):
+def test_a_config_that_says_something_else_is_refused(plain, change, message, tmp_path):
     folder = copied(plain, tmp_path / "copy")
     config = json.loads((folder / manifest.CONFIG).read_text())
     (folder / manifest.CONFIG).write_text(json.dumps(config | change))
-    with pytest.raises(ValueError, match=told) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         alkd.Recommender.load(folder)
     assert "\n" not in str(caught.value)
 
@@ -293,7 +293,7 @@ def rewritten(folder, name, data):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         (manifest.ITEMS, b"{}", "item_ids is of another type; expected a list"),
         (manifest.ITEMS, json.dumps({"item_ids": ["a"] * 80, "titles": [""] * 80}).encode(), "duplicate"),
@@ -305,10 +305,10 @@ def rewritten(folder, name, data):
         (manifest.WEIGHTS, b"", "damaged"),
     ],
 )
-def test_a_file_that_the_config_vouches_for_is_still_checked(plain, name, data, told, tmp_path):
+def test_a_file_that_the_config_vouches_for_is_still_checked(plain, name, data, message, tmp_path):
     folder = copied(plain, tmp_path / "copy")
     rewritten(folder, name, data)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         alkd.Recommender.load(folder)
 
 
@@ -327,7 +327,7 @@ def test_a_folder_with_the_former_name_of_a_parameter_loads(tmp_path):
     import safetensors.numpy
 
     model = models.create("late", num_items=80, dim=6, shared=True)
-    export.save(tmp_path / "student", model, models.init_params(jax.random.key(0), model), WORLD, list_length=20)
+    export.save(tmp_path / "student", model, models.init_params(jax.random.key(0), model), DATASET, list_length=20)
     expected = alkd.Recommender.load(tmp_path / "student").recommend(["item-1", "item-5"])
     arrays = safetensors.numpy.load((tmp_path / "student" / manifest.WEIGHTS).read_bytes())
     arrays["meeting_kernel"] = arrays.pop("interaction_kernel")
@@ -347,8 +347,9 @@ def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
     from experiments.pipeline.run import RunContext
     from experiments.pipeline.settings import Settings
 
-    out, asked = tmp_path / "run", {"data": "synthetic", "backbone": "fpmc", "selection": "own", "methods": "ALKDRec"}
-    run = RunContext.open(Settings(out=out, seeds=3, **asked))
+    out = tmp_path / "run"
+    settings = {"data": "synthetic", "backbone": "fpmc", "selection": "own", "methods": "ALKDRec"}
+    run = RunContext.open(Settings(out=out, seeds=3, **settings))
     model = run.model("student")
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 3))
     (out / "distilled").mkdir()
@@ -357,10 +358,10 @@ def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
     command.export_run(command.ExportSettings(run=out, out=tmp_path / "student"))
     held = export.Recommender.load(tmp_path / "student")
     np.testing.assert_array_equal(held.arrays["output_embedding"], params["params"]["output_embedding"][1])
-    for told, options in (
+    for message, options in (
         ("expected one of the run's: Student, Teacher, ALKDRec", {"method": "DE", "out": tmp_path / "other"}),
         ("expected 0..2", {"seed_index": 3, "out": tmp_path / "other"}),
         ("expected a new folder", {"out": tmp_path / "student"}),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             command.export_run(command.ExportSettings(run=out, **options))

@@ -74,7 +74,7 @@ def test_an_answer_is_the_recommenders(port):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
+    ("body", "status", "message"),
     [
         (b"", 400, "not JSON"),
         (b"{", 400, "not JSON"),
@@ -96,11 +96,11 @@ def test_an_answer_is_the_recommenders(port):
         (b" " * 70_000, 413, "larger than 65536 bytes"),
     ],
 )
-def test_a_bad_request_is_told_in_one_line(port, body, status, told):
+def test_a_bad_request_is_reported_in_one_line(port, body, status, message):
     found, answer = ask(port, body)
     assert found == status
     assert answer.keys() == {"error"}
-    assert told in answer["error"]
+    assert message in answer["error"]
     assert "\n" not in answer["error"]
 
 
@@ -134,9 +134,9 @@ def test_a_body_that_never_ends_is_given_up(port, monkeypatch):
 
 def test_health_names_the_student(port):
     status, answer = call(port, "GET", "/health")
-    told = json.loads(answer)
+    health = json.loads(answer)
     assert status == 200
-    assert (told["status"], told["backbone"], told["items"], told["version"]) == ("ok", "fpmc", 20, "abc")
+    assert (health["status"], health["backbone"], health["items"], health["version"]) == ("ok", "fpmc", 20, "abc")
 
 
 def test_metrics_count_what_happened():
@@ -146,14 +146,14 @@ def test_metrics_count_what_happened():
             ask(port, {"session": ["id-1", "id-2", "x"]})
         ask(port, {"session": ["x"]})
         ask(port, b"?")
-        told = json.loads(call(port, "GET", "/metrics")[1])
-        assert (told["requests"], told["statuses"]) == (5, {"200": 3, "400": 1, "422": 1})
-        assert (told["items"], told["unknown_items"]) == (9, 3)
-        assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p90"] <= told["latency_ms"]["p99"]
+        metrics = json.loads(call(port, "GET", "/metrics")[1])
+        assert (metrics["requests"], metrics["statuses"]) == (5, {"200": 3, "400": 1, "422": 1})
+        assert (metrics["items"], metrics["unknown_items"]) == (9, 3)
+        assert 0 < metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["p90"] <= metrics["latency_ms"]["p99"]
         text = call(port, "GET", "/metrics", accept="text/plain")[1].decode()
         assert 'alkd_requests_total{status="200"} 3' in text
         latency = re.search(r'^alkd_latency_seconds\{quantile="0\.99"\} (\S+)$', text, re.MULTILINE)
-        assert 1e3 * float(latency[1]) == pytest.approx(told["latency_ms"]["p99"], abs=0.01)
+        assert 1e3 * float(latency[1]) == pytest.approx(metrics["latency_ms"]["p99"], abs=0.01)
 
 
 def test_the_service_loads_no_jax():

@@ -79,7 +79,7 @@ def test_a_short_catalogue_gives_a_short_list():
 
 
 @pytest.mark.parametrize(
-    ("session", "k", "told"),
+    ("session", "k", "message"),
     [
         ([], 10, "is 0 of 0"),
         (["nobody", "knows"], 10, "is 0 of 2"),
@@ -87,15 +87,15 @@ def test_a_short_catalogue_gives_a_short_list():
         (["id-1"], 0, "k is 0"),
     ],
 )
-def test_what_cannot_be_answered_says_why(session, k, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_answered_says_why(session, k, message):
+    with pytest.raises(ValueError, match=message):
         fpmc().recommend(session, k=k)
 
 
 @pytest.mark.parametrize(
-    ("session", "told"), [('{"id-1"}', "type of session is set"), ('["id-1", 2]', "an item id in session is 2")]
+    ("session", "message"), [('{"id-1"}', "type of session is set"), ('["id-1", 2]', "an item id in session is 2")]
 )
-def test_what_is_no_list_of_strings_says_so(session, told):
+def test_what_is_no_list_of_strings_says_so(session, message):
     """In a process without the tests' own type checks."""
     code = (
         "from alkd_jax.serving.recommender import Recommender\n"
@@ -105,7 +105,7 @@ def test_what_is_no_list_of_strings_says_so(session, told):
         "    print(error)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT)
-    assert told in out.stdout
+    assert message in out.stdout
 
 
 @pytest.mark.parametrize("items", [[], [0], [31], [-1]])

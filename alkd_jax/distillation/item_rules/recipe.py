@@ -34,11 +34,11 @@ class Recipe:
         shared: whether input and output share their tables, see the backbone "late" of :mod:`alkd_jax.models`.
         recency: weight of an item for each step before the end of the session, see the same backbone.
         decay: see :func:`alkd_jax.baselines.count`.
-        backward: see :func:`cooccurrence_rules`.
-        titles: share of the rules from titles, see :func:`add_rules`; 0 reads no titles.
+        backward: see :func:`alkd_jax.distillation.item_rules.cooccurrence_rules`.
+        titles: share of the rules from titles, see :func:`alkd_jax.distillation.item_rules.add_rules`; 0 reads none.
         lists: weight of a teacher's list, where one pair of adjacent items has 1; 0 reads no lists.
         places: K, the number of rules for each item, the strongest ones.
-        power: see :func:`rule_targets`.
+        power: see :func:`alkd_jax.distillation.item_rules.rule_targets`.
         damping: see :func:`fit_rule_targets`.
         learning_rate: see :func:`fit_rule_targets`.
         batch_size: number of items in a batch.
@@ -98,7 +98,7 @@ def build_rules(
         dataset: a dataset, of which only the training sessions and the titles are read.
         recipe: the weights of the rules.
         rankings: lists for some training sessions.
-        confidence: the weight of each list, see :func:`list_rules`.
+        confidence: the weight of each list, see :func:`alkd_jax.distillation.item_rules.list_rules`.
 
     Returns:
         ``[V1, V1]`` rules.

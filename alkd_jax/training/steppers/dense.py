@@ -69,7 +69,7 @@ class IntervalMetrics(NamedTuple):
     Attributes:
         loss: training loss of the last batch.
         recall: validation recall.
-        is_finite: ``[T]`` whether the vectors of the batch's items were finite after each step.
+        is_finite: ``[T]`` whether the vectors of the batch's targets were finite after each step.
     """
 
     loss: jax.Array | np.ndarray
@@ -142,7 +142,7 @@ class TrainStep:
         return batch.replace(step=step, loss_inputs=data.loss_inputs)  # type: ignore[attr-defined]
 
     def batch_loss(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        """Computes the loss from padded parameters."""
+        """Computes the loss from parameters whose tables are padded to a multiple of the mesh's model axis."""
         return self.loss(self.unpad(params), batch, key)
 
     def dense_steps(

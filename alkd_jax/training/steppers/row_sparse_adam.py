@@ -1,9 +1,9 @@
-"""Adam for item tables of which a step reads few rows: the numbers of dense Adam at the cost of the rows.
+"""Adam for item tables of which a step reads few rows: dense Adam's results, but only these rows are read and written.
 
 Dense Adam reads and writes gradient, both moments and table at every step, although the gradient of most rows is zero.
 The update of a row with zero gradient can be postponed until the row is read. Its moments are stored as multiples of
-``βᵏ``, k the steps since the last validation, so that decay does not change what is stored: ``m_k = β₁ᵏ M`` and
-``v_k = β₂ᵏ V``. The postponed updates of a row are then one sum, whose coefficients are the same for all its numbers:
+``βᵏ``, k the steps since the interval began, so that decay does not change what is stored: ``m_k = β₁ᵏ M`` and
+``v_k = β₂ᵏ V``. The postponed updates of a row are then one sum, whose coefficients are the same for all its elements:
 
 ``Σ_k η_k β₁ᵏ / (1 − β₁ᵗ) · M / (√(β₂ᵏ V / (1 − β₂ᵗ)) + ε) = M Σ_k p_k / (√V + ε l_k) ≈ M Σ_k p_k / (√V + ε l)``
 
@@ -132,7 +132,7 @@ class Table(NamedTuple):
 
 
 class PendingUpdates(NamedTuple):
-    """Coefficients of the postponed updates of a row, by the step 0, 1, …, T up to which the row is updated.
+    """Coefficients of the postponed updates of a row; entry i = 0, …, T belongs to rows whose last applied step is i.
 
     Attributes:
         decay: product of the decays of the steps after it.

@@ -28,7 +28,7 @@ def as_lists(ranked):
 RECORDED = {17: [3, 9, 1], 4: [2], 8: [], 11: [5, 6]}
 
 
-def test_lists_come_in_the_order_asked_and_the_rest_is_reported():
+def test_lists_come_in_the_order_queried_and_the_rest_is_reported():
     lists, missing = lookup_rankings(rankings(RECORDED), np.array([11, 99, 8, 17, 5]))
     assert list(as_lists(lists).items()) == [(11, [5, 6]), (8, []), (17, [3, 9, 1])]
     assert missing.tolist() == [99, 5]
@@ -42,7 +42,7 @@ def test_asking_for_nothing_or_of_nothing():
     assert missing.tolist() == [3, 1]
 
 
-def test_a_session_recorded_or_asked_about_twice_is_refused():
+def test_a_session_recorded_or_queried_twice_is_refused():
     twice = Rankings(np.array([2, 5, 5], np.int32), np.ones((3, 1), np.int32), np.ones((3, 1), bool))
     with pytest.raises(ValueError, match=r"^recorded: session 5 is there 2 times; expected once$"):
         lookup_rankings(twice, np.array([2]))

@@ -1,4 +1,4 @@
-"""The simulated LLM: reads titles, never targets, and is faithful as often as it is told."""
+"""The simulated LLM: reads titles, never targets, and is faithful as often as its accuracy says."""
 
 import numpy as np
 import pytest
