@@ -65,7 +65,7 @@ def evaluate(
     Example:
         >>> ds = alkd.data.synthetic(num_items=100, num_sessions=300)
         >>> model = alkd.models.create("fpmc", num_items=ds.num_items, dim=10)
-        >>> params = model.init(jax.random.key(0), ds.test.items, ds.test.mask)
+        >>> params = alkd.models.init_params(jax.random.key(0), model)
         >>> alkd.evaluate(model, params, ds.test).ranks.shape
         (60,)
     """

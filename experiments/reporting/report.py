@@ -122,7 +122,8 @@ def plot_curves(run: Run) -> str:
     titles = "teacher and student (recall@25)", f"distillation (recall@{recall_at})"
     for axes, title in zip(panels, titles, strict=True):
         axes.set(title=title, xlabel="step", ylabel="validation recall")
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     return figure_to_svg(figure)
 

@@ -104,9 +104,9 @@ def test_a_run_may_continue_on_another_mesh_with_similar_results(tmp_path):
     for out, mesh in (("many", ["--mesh", "data=2,model=2"]), ("many", []), ("one", [])):
         done = subprocess.run([*command, "--out", str(tmp_path / out), *methods, *mesh], **common)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        taken_over = done.stdout.count("kept from an earlier run")
-        assert (taken_over == 0) == (mesh != [] or out == "one"), done.stdout
-        assert not taken_over or not re.search(r"^\S+: \d+\.\d s$", done.stdout, re.MULTILINE), done.stdout
+        reused = done.stdout.count("reused from an earlier run")
+        assert (reused == 0) == (mesh != [] or out == "one"), done.stdout
+        assert not reused or not re.search(r"^\S+: \d+\.\d s$", done.stdout, re.MULTILINE), done.stdout
     many, one = (json.loads((tmp_path / out / "metrics.json").read_text())["methods"] for out in ("many", "one"))
     for name, columns in one.items():
         for metric, column in columns.items():
