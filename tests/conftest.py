@@ -65,7 +65,7 @@ def golden() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def load_released(release: pathlib.Path) -> Callable[[str], Dataset]:
+def released_dataset(release: pathlib.Path) -> Callable[[str], Dataset]:
     """Reads a released dataset, "ML" or "Games", when it is first asked for in the session."""
     return functools.cache(functools.partial(data.load_released, release))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax import baselines, data
+from alkd_jax import baselines
 from alkd_jax.types import Sequences, Sessions
 
 METHODS = {
@@ -358,8 +358,8 @@ OTHER_METRICS = {
 
 
 @pytest.mark.parametrize("name", ["ML", "Games"])
-def test_figures_on_the_released_test_sessions(release, name):
-    dataset = data.load_released(release, name)
+def test_figures_on_the_released_test_sessions(released_dataset, name):
+    dataset = released_dataset(name)
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     for method, expected in RECALL_AT_10[name].items():
         score_function = baselines.session_knn if method == "session-kNN" else METHODS[method]

@@ -81,10 +81,10 @@ def test_the_share_of_the_roofline_and_sessions_a_second_follow_from_the_times(m
 
 
 @pytest.mark.parametrize("data", synthetic_sessions.SIZES)
-def test_random_sessions_repeat_as_much_as_the_released_ones(data, release):
+def test_random_sessions_repeat_as_much_as_the_released_ones(data, released_dataset):
     num_sessions, _, num_items = synthetic_sessions.SIZES[data]
     drawn = synthetic_sessions.random_sessions(num_sessions, num_items, like=data)
-    real = alkd.data.load_released(release, data).train
+    real = released_dataset(data).train
     np.testing.assert_array_equal(np.bincount(real.mask.sum(1), minlength=11), synthetic_sessions.LENGTHS[data])
 
     def repeated(sessions):

@@ -150,8 +150,8 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_released_student_gives_the_published_numbers(release, name):
-    dataset = alkd.data.load_released(release, "ML")
+def test_the_released_student_gives_the_published_numbers(release, released_dataset, name):
+    dataset = released_dataset("ML")
     model, params = alkd.data.load_released_student(release / "best_model" / f"ML+{name}_S.pt")
     out = evaluation.evaluate(model, params, dataset.test, protocol="released")
     for metric, value in PUBLISHED[name].items():

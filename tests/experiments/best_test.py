@@ -14,9 +14,6 @@ from alkd_jax.distillation import item_rules
 from experiments import best as command
 from experiments import leaderboard
 from experiments.pipeline import best_lists, best_rows, best_sessions
-from tests.helpers import paths
-
-RELEASE = paths.SHARED / "alkdrec-release"
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +118,9 @@ def test_invalid_row_groups_are_refused(dataset, rows, message):
         command.make_rows(rows, "synthetic", dataset, item_rules.Recipe())
 
 
-@pytest.mark.skipif(not RELEASE.exists(), reason="the authors' released files are not beside the project")
-def test_list_rows_have_lists_for_the_same_500_sessions():
-    dataset = alkd.data.load_released(RELEASE, "ML")
-    rows_made = {row.name: row for row in best_lists.list_rows(f"released:{RELEASE}:ML", dataset, item_rules.Recipe())}
+def test_list_rows_have_lists_for_the_same_500_sessions(release, released_dataset):
+    dataset = released_dataset("ML")
+    rows_made = {row.name: row for row in best_lists.list_rows(f"released:{release}:ML", dataset, item_rules.Recipe())}
     llm, shuffled, counted = (
         rows_made[f"with 500 {kind}"].train.keywords["rankings"]
         for kind in ("LLM lists", "shuffled LLM lists", "co-occurrence lists")
@@ -208,10 +204,9 @@ def test_random_walks_follow_the_training_sessions(dataset):
     assert all(counts.followers[a, b] > 0 for walk in walks[:100] for a, b in itertools.pairwise(walk))
 
 
-@pytest.mark.skipif(not RELEASE.exists(), reason="the authors' released files are not beside the project")
-def test_lists_are_selected_and_weighted_by_counts():
-    dataset = alkd.data.load_released(RELEASE, "ML")
-    recorded, _ = alkd.data.load_released_rankings(RELEASE, "ML", dataset=dataset)
+def test_lists_are_selected_and_weighted_by_counts(release, released_dataset):
+    dataset = released_dataset("ML")
+    recorded, _ = alkd.data.load_released_rankings(release, "ML", dataset=dataset)
     rare = best_lists.lists_of_rare_items(dataset, recorded, 500)
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     row = {session: n for n, session in enumerate(dataset.train.session_id.tolist())}

@@ -124,8 +124,8 @@ def test_the_compiled_forms_take_any_number_of_sessions(plain):
 
 
 @pytest.mark.parametrize("name", ["FPMC", "STAMP"])
-def test_all_roads_agree_on_a_thousand_released_sessions(release, name, tmp_path):
-    ds = alkd.data.load_released(release, "ML")
+def test_all_roads_agree_on_a_thousand_released_sessions(release, released_dataset, name, tmp_path):
+    ds = released_dataset("ML")
     model, params = alkd.data.load_released_student(release / "best_model" / f"ML+{name}_S.pt")
     export.save(tmp_path / "whole", model, params, ds)
     items = np.asarray(ds.test.items[:1000], np.int32)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax.data import load_released
 from alkd_jax.training.examples import batch_rows, cloze_examples, prefix_examples, sequences_of
 from alkd_jax.types import Sequences, Sessions
 
@@ -85,9 +84,9 @@ def test_sessions_become_sequences_and_back():
     assert taken(prefix_examples(sequences, length=3), sequences)[1] == (0, [1, 2], 9)
 
 
-def test_released_data_has_as_many_prefixes_as_counted_by_hand(release):
+def test_released_data_has_as_many_prefixes_as_counted_by_hand(released_dataset):
     for name, wanted in (("ML", 59_771), ("Games", 67_387)):
-        dataset = load_released(release, name)
+        dataset = released_dataset(name)
         assert len(prefix_examples(dataset.train_sequences).weight) == wanted
 
 

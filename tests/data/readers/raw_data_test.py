@@ -34,7 +34,7 @@ def ratings(user, items, *, start=1_162_160_236_000, step=1000):
     ("zipped", "columns", "mixed"),
     [(False, ("userID", "movieID", "rating", "timestamp"), None), (True, ("timestamp", "movieID", "userID"), 0)],
 )
-def test_hetrec_files_give_the_released_arrays(release, tmp_path, zipped, columns, mixed):
+def test_hetrec_files_give_the_released_arrays(release, released_dataset, tmp_path, zipped, columns, mixed):
     rows, titles = raw_files.released_rows(release, "ML")
     source = raw_files.write_hetrec(tmp_path, rows, titles, zipped=zipped, columns=columns, mixed=mixed)
     # rows in no order are put right by time, and users by their numbers
@@ -42,7 +42,7 @@ def test_hetrec_files_give_the_released_arrays(release, tmp_path, zipped, column
     prepared = alkd.data.prepare(alkd.data.load_hetrec(source), rules, split="block-exchanged")
     manifest = alkd.data.save_prepared(tmp_path / "out", prepared)
     assert [manifest[key] for key in ("sessions", "items", "interactions")] == [12_323, 8_475, 112_034]
-    found, wanted = alkd.data.load_prepared(tmp_path / "out"), alkd.data.load_released(release, "ML")
+    found, wanted = alkd.data.load_prepared(tmp_path / "out"), released_dataset("ML")
     assert found.fingerprint == wanted.fingerprint == manifest["fingerprint"]
     assert found.item_ids == wanted.item_ids
 
@@ -59,12 +59,12 @@ def test_another_time_zone_gives_other_sessions(release, tmp_path):
 
 
 @pytest.mark.parametrize("year", [2018, *(pytest.param(year, marks=pytest.mark.slow) for year in (2014, 2023))])
-def test_amazon_files_give_the_released_arrays(release, tmp_path, year):
+def test_amazon_files_give_the_released_arrays(release, released_dataset, tmp_path, year):
     rows, titles = raw_files.released_rows(release, "Games")
     reviews, meta = raw_files.write_amazon(tmp_path, rows, titles, year=year)
     prepared = alkd.data.prepare(alkd.data.load_amazon(reviews, meta, year=year))
     assert [len(prepared.sequences), len(prepared.titles) - 1, len(prepared.time)] == [20_091, 26_138, 132_677]
-    found, wanted = prepared.dataset(), alkd.data.load_released(release, "Games")
+    found, wanted = prepared.dataset(), released_dataset("Games")
     assert found.fingerprint == wanted.fingerprint
     assert found.item_ids == wanted.item_ids
 

@@ -103,8 +103,8 @@ def recalls(ranks):
 
 
 @pytest.fixture(scope="module")
-def hetrec_test(release):
-    return data.load_released(release, "ML").test
+def hetrec_test(released_dataset):
+    return released_dataset("ML").test
 
 
 def test_the_released_fpmc_has_the_published_recalls_and_its_tables_are_not_exchanged(release, hetrec_test):

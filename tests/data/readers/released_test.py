@@ -1,7 +1,5 @@
 """The authors' release: what it holds, what is repaired, and damaged copies of it."""
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -185,11 +183,6 @@ def test_a_damaged_file_is_refused_by_name_and_line(toy, name, content, message)
     assert "\n" not in str(error.value)
 
 
-@pytest.fixture(scope="module")
-def dataset_of(release):
-    return functools.cache(functools.partial(data.load_released, release))
-
-
 @pytest.mark.parametrize(
     ("name", "sizes", "counts", "dropped"),
     [
@@ -197,8 +190,8 @@ def dataset_of(release):
         ("Games", (12_054, 4_018, 4_019), (20_091, 26_138, 132_677), (26, 5, 155)),
     ],
 )
-def test_the_releases_counts_are_the_papers(dataset_of, name, sizes, counts, dropped):
-    dataset = dataset_of(name)
+def test_the_releases_counts_are_the_papers(released_dataset, name, sizes, counts, dropped):
+    dataset = released_dataset(name)
     report = dataset.report
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == sizes
     assert (report["sessions"], dataset.num_items, report["interactions"]) == counts
@@ -207,8 +200,8 @@ def test_the_releases_counts_are_the_papers(dataset_of, name, sizes, counts, dro
     assert dataset.train.items.max() <= dataset.num_items
 
 
-def test_the_release_exchanges_the_last_two_blocks_of_hetrec(dataset_of):
-    dataset = dataset_of("ML")
+def test_the_release_exchanges_the_last_two_blocks_of_hetrec(released_dataset):
+    dataset = released_dataset("ML")
     assert dataset.report["index_runs"] == [[0, 7392], [9858, 12322], [7393, 9857]]
     # the item that the release numbers 0 and also pads with
     assert dataset.titles[1] == "Toy story"
@@ -218,8 +211,8 @@ def test_the_release_exchanges_the_last_two_blocks_of_hetrec(dataset_of):
 @pytest.mark.parametrize(
     ("name", "shares"), [("ML", [0.052, 0.152, 0.253, 0.529]), ("Games", [0.067, 0.202, 0.299, 0.533])]
 )
-def test_recorded_lists_hit_the_target_as_often_as_known(release, dataset_of, name, shares):
-    dataset = dataset_of(name)
+def test_recorded_lists_hit_the_target_as_often_as_known(release, released_dataset, name, shares):
+    dataset = released_dataset(name)
     rankings, report = data.load_released_rankings(release, name, repair=False, dataset=dataset)
     hits = rankings.items == dataset.train.target[rankings.session_id][:, None]
     np.testing.assert_allclose([hits[:, :k].any(1).mean() for k in (1, 5, 10, 25)], shares, atol=5e-4)
@@ -233,8 +226,8 @@ def test_recorded_lists_hit_the_target_as_often_as_known(release, dataset_of, na
         ("Games", (5_359, 152, 5_207), {"repeated": 109, "in_history": 218, "beyond_catalogue": 0, "beyond_length": 5}),
     ],
 )
-def test_the_repaired_lists_of_the_release_are_sound(release, dataset_of, name, lists, faults):
-    dataset = dataset_of(name)
+def test_the_repaired_lists_of_the_release_are_sound(release, released_dataset, name, lists, faults):
+    dataset = released_dataset(name)
     rankings, report = data.load_released_rankings(release, name, dataset=dataset)
     assert tuple(report[key] for key in ("lists_read", "lists_empty", "lists_kept")) == lists
     assert {fault: counts["lists"] for fault, counts in report["faults"].items()} == faults
@@ -252,8 +245,8 @@ def test_the_repaired_lists_of_the_release_are_sound(release, dataset_of, name, 
 @pytest.mark.parametrize(
     ("name", "sizes"), [("ML", (1_027, 1_000, 500, 1_000, 1_000)), ("Games", (1_208, 1_000, 1_020, 1_000, 1_000))]
 )
-def test_every_selected_session_has_a_recorded_list(release, dataset_of, name, sizes):
-    dataset = dataset_of(name)
+def test_every_selected_session_has_a_recorded_list(release, released_dataset, name, sizes):
+    dataset = released_dataset(name)
     recorded = data.load_released_rankings(release, name, repair=False, dataset=dataset)[0].session_id
     chosen = [
         data.load_released_selection(release, name, method, dataset=dataset)
