@@ -59,18 +59,14 @@ class Sessions:
             ValueError: an id belongs to none of the sessions.
         """
         own_ids, query_ids = np.asarray(self.session_id), np.asarray(session_id)
-        if not query_ids.size:
-            return np.zeros(0, np.int64)
-        order = np.argsort(own_ids, kind="stable")
-        place = np.searchsorted(own_ids, query_ids, sorter=order)
-        rows = order[np.minimum(place, len(order) - 1)] if len(order) else np.zeros(len(query_ids), np.int64)
-        unknown = own_ids[rows] != query_ids if len(order) else np.ones(len(query_ids), bool)
+        unknown = ~np.isin(query_ids, own_ids)
         if unknown.any():
             raise ValueError(
                 f"session_id has {unknown.sum()} ids, the first {query_ids[unknown][0]}, of no session in the split; "
                 f"expected ids of its {len(own_ids)} sessions"
             )
-        return rows
+        order = np.argsort(own_ids, kind="stable")
+        return order[np.searchsorted(own_ids, query_ids, sorter=order)]
 
 
 @flax.struct.dataclass

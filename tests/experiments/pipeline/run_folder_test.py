@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from alkd_jax.io import lock_folder, read_json, unlock_folder, write_json
+from alkd_jax.io import lock_folder, unlock_folder, write_json
 from experiments import record, reproduce
 from experiments.pipeline import console
 from experiments.pipeline.run import RunContext
@@ -220,11 +220,3 @@ def test_opening_readonly_creates_no_folder(tmp_path):
     with pytest.raises(ValueError, match=r"has no run\.json"):
         RunFolder(tmp_path / "run", announce=lambda line: None).open({}, readonly=True)
     assert not (tmp_path / "run").exists()
-
-
-def test_json_round_trip_and_damage(tmp_path):
-    write_json(tmp_path / "a.json", {"a": [1, 2.5, None]})
-    assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, None]}
-    (tmp_path / "a.json").write_text('{\n"a": [1,\n')
-    with pytest.raises(ValueError, match=r"a\.json:3: "):
-        read_json(tmp_path / "a.json")
