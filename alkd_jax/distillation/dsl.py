@@ -228,11 +228,6 @@ def _init_sparse_params(model: Encoder, density: float, length: int, keys: jax.A
     return jax.vmap(init_seed)(keys)
 
 
-def num_active(params: Params) -> int:
-    """Counts the entries that are not 0, the ones a sparse model has to store."""
-    return sum(int(jnp.count_nonzero(leaf)) for leaf in jax.tree.leaves(params))
-
-
 def distill(
     key: jax.Array,
     model: Encoder,

@@ -17,7 +17,7 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import baselines, evaluation, maxmin, selection, training
-from alkd_jax.io import write_json
+from alkd_jax.io import sha256_of, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.training import checkpoints
 
@@ -200,7 +200,7 @@ class Run(RunContext):
                 )
             inputs["lists"] = hashlib.sha256(llm_answers[0].items.tobytes()).hexdigest()
         if settings.rankings is not None:
-            inputs["file"] = hashlib.sha256(settings.rankings.read_bytes()).hexdigest()
+            inputs["file"] = sha256_of(settings.rankings)
 
         def write_outputs(folder: pathlib.Path) -> None:
             rankings, report = llm_answers or offline_teachers.rank_candidates(settings, self.dataset)

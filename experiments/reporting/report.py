@@ -131,15 +131,15 @@ def plot_curves(run: Run) -> str:
 def plot_selected_sessions(run: Run) -> str:
     """Plots the difficulty of the selected sessions and the number expected under the policy. Returns SVG."""
     rank, log_policy = run.load_array("difficulty.npz", "rank"), run.load_array("policy.npz", "log_policy")
-    relative_rank = dict(zip(np.asarray(run.dataset.train.session_id).tolist(), rank / len(rank), strict=True))
+    relative_rank = rank / len(rank)
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(0, 1, 51).tolist()
     selections = read_json(run.folder.path / "selection.json")
     for method in sorted(set(PLOTTED_METHODS) & selections.keys(), reverse=True):
-        ranks = [relative_rank[session] for session in selections[method]]
+        ranks = relative_rank[run.dataset.train.rows_of(np.asarray(selections[method], np.int32))]
         axes.hist(ranks, bins, alpha=0.6, color=METHOD_COLORS[method], label=f"{method}: {len(ranks)} selected")
-    expected = np.histogram(rank / len(rank), bins, weights=np.exp(log_policy))[0] * run.settings.resolved_budget
+    expected = np.histogram(relative_rank, bins, weights=np.exp(log_policy))[0] * run.settings.resolved_budget
     axes.stairs(expected, bins, color="black", lw=1, label="policy × budget")
     axes.set(xlabel="difficulty rank (0 hardest, 1 easiest)", ylabel="sessions", xlim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
