@@ -126,7 +126,7 @@ class Rankings:
 
 @flax.struct.dataclass
 class Batch:
-    """The examples of one training step with their sessions, and further inputs of the loss.
+    """The examples of one training step with their sessions.
 
     Attributes:
         items: ``[B, L]`` the input, left-aligned.
@@ -136,7 +136,6 @@ class Batch:
         weight: ``[B]`` weight in the loss; 0 excludes a row.
         row: ``[B]`` row of the example among all examples.
         step: number of steps taken before this one.
-        loss_inputs: the argument ``loss_inputs`` of ``fit``: a teacher's tables, lists, a sampler, a weight.
     """
 
     items: Int[Array, "B L"]
@@ -146,7 +145,6 @@ class Batch:
     weight: Float[Array, " B"]
     row: Int[Array, " B"]
     step: Int[Array, ""] | int = 0
-    loss_inputs: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,16 @@
-"""Checks of the arguments of ``fit`` and ``fit_large``, and the choice of the training examples."""
+"""Checks of the arguments of ``fit`` and ``fit_large``, and the choice of the training examples and of the loss."""
 
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from alkd_jax import sharding
 from alkd_jax.checks import check_at_least, check_one_of, check_span
 from alkd_jax.models import Encoder
+from alkd_jax.objectives import InBatchBPR, Loss, Objective, as_loss
+from alkd_jax.ops.precision import PRECISIONS
 from alkd_jax.training.examples import (
     AnyExamples,
-    Examples,
     Positions,
     cloze_examples,
     last_item_examples,
@@ -21,42 +21,50 @@ from alkd_jax.types import Sequences, Sessions
 
 
 def select_examples(
-    train: Sessions, targets: str, sequences: Sequences | None, examples: AnyExamples | None
+    model: Encoder, train: Sessions, targets: str, sequences: Sequences | None, examples: AnyExamples | None
 ) -> tuple[AnyExamples, Sessions | Sequences]:
     """Returns the training examples, and the sessions or sequences that they refer to.
 
     Args:
+        model: a backbone.
         train: the training sessions.
         targets: "last", "all" or "cloze", see :func:`alkd_jax.training.fit`.
         sequences: complete training sessions, if given.
         examples: the examples, if given.
 
     Raises:
-        ValueError: ``targets`` is unknown, or there is nothing to predict.
+        ValueError: ``targets`` is unknown, there is nothing to predict, or an example refers to what does not exist.
     """
     check_one_of("targets", targets, ("last", "all", "cloze"))
-    if isinstance(examples, Examples) or (examples is None and targets == "last"):
-        return last_item_examples(train) if examples is None else examples, train
-    sequences = sequences_of(train) if sequences is None else sequences
-    if examples is None:
+    source: Sessions | Sequences = train
+    if isinstance(examples, Positions) or (examples is None and targets != "last"):
+        source = sequences_of(train) if sequences is None else sequences
+    if examples is None and isinstance(source, Sequences):
         length = train.items.shape[1]
-        examples = (prefix_examples if targets == "all" else cloze_examples)(sequences, length=length)
-    return examples, sequences
+        examples = (prefix_examples if targets == "all" else cloze_examples)(source, length=length)
+    examples = last_item_examples(train) if examples is None else examples
+    check_examples(model, source, examples)
+    return examples, source
 
 
-def check_arguments(model: Encoder, train: Sessions, validation: Sessions, sizes: dict[str, int]) -> None:
+def check_arguments(
+    model: Encoder, train: Sessions, validation: Sessions, precision: str, sizes: dict[str, int]
+) -> None:
     """Refuses what training would fail on, or would silently train with wrong results.
 
     Args:
         model: a backbone.
         train: the training sessions.
         validation: the validation sessions.
+        precision: of the products in the loss.
         sizes: batch sizes, numbers of steps and the like, by name.
 
     Raises:
-        ValueError: a size is below 1, a split is empty, an id is out of range, or a session has no item.
+        ValueError: a size is below 1, the precision is unknown, a split is empty, an id is out
+            of range, or a session has no item.
     """
     check_at_least(1, **sizes)
+    check_one_of("precision", precision, PRECISIONS)
     for name, split in (("train", train), ("validation", validation)):
         if len(split) == 0:
             raise ValueError(f"{name} is empty; expected at least one session")
@@ -89,6 +97,25 @@ def check_examples(model: Encoder, source: Sessions | Sequences, examples: AnyEx
     check_span("example targets", target, 1, model.num_items)
 
 
-def device_put(tree: Any, layout: sharding.Layout | None) -> Any:
-    """Puts arrays on the device, or on every device of the layout's mesh."""
-    return jax.device_put(tree) if layout is None else sharding.device_put_global(tree, layout.replicated)
+def select_loss(loss: Callable[..., Any] | None, model: Encoder) -> Loss:
+    """Returns the loss as a pytree; None is in-batch BPR."""
+    return InBatchBPR(model) if loss is None else as_loss(loss)
+
+
+def select_row_loss(loss: Callable[..., Any] | None, model: Encoder) -> Objective:
+    """Returns the loss of ``fit_large``; None is in-batch BPR.
+
+    Raises:
+        ValueError: the loss is no objective, or scores the whole catalogue, or does not fit the backbone.
+    """
+    loss = InBatchBPR(model) if loss is None else loss
+    if not isinstance(loss, Objective):
+        raise ValueError(f"loss is {loss}; expected an objective of alkd_jax.objectives, which fit_large binds to rows")
+    if loss.reads_catalogue:
+        raise ValueError(
+            f"loss is {type(loss).__name__}, which scores the whole catalogue; expected an in-batch or a sampled loss"
+        )
+    for name, array in loss.per_item().items():
+        if len(array) != model.num_items + 1:
+            raise ValueError(f"loss has {len(array)} rows in {name}; expected {model.num_items + 1}")
+    return loss

@@ -1,149 +1,110 @@
 """The fingerprint of a training run: plain values by which a checkpoint of another run is recognized and refused."""
 
-import functools
+import dataclasses
 import hashlib
 import importlib.metadata
 import re
 from collections.abc import Callable
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from alkd_jax import sharding
 from alkd_jax.models import Params, init_params
-from alkd_jax.training.steppers.dense import TrainingData, TrainState, TrainStep
-from alkd_jax.training.steppers.lazy_rows import RowTrainState, RowTrainStep
+from alkd_jax.objectives import Objective
+from alkd_jax.training.arrays import TrainingData
+from alkd_jax.training.interval import Interval
 
 _PACKAGES = ("alkd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
+_FORMAT = 2
+"""Number of the form of a saved state; it is raised when a new version cannot read the states of the one before."""
+
+
+@flax.struct.dataclass
+class _SumOfSquares(Objective):
+    """A loss whose steps are described by the optimizer alone."""
+
+    def loss(self, params: Any, batch: Any, candidates: Any, key: Any) -> jax.Array:
+        return sum((leaf.astype(jnp.float32) ** 2).sum() for leaf in jax.tree.leaves(params))
+
 
 def fingerprint(
-    train_step: TrainStep,
+    interval: Interval,
     keys: jax.Array,
-    state: TrainState,
+    params: Params,
     initial: Params | None,
     extra_params_init: Callable[[jax.Array, Any], Params] | None,
-    data: TrainingData,
-    *,
-    length: int,
-) -> dict[str, Any]:
-    """Describes a run of :func:`alkd_jax.training.fit` by plain values; the same run has the same fingerprint.
-
-    Args:
-        train_step: the static arguments, for one device. Loss and optimizer are identified by what they compute.
-        keys: ``[S]`` the seeds' keys.
-        state: the shapes of the state, with a leading seed axis.
-        initial: the initial parameters, if given. Random ones are identified by keys, model and initializer, since
-            their values on a mesh may differ in the last bit.
-        extra_params_init: the initializer of further collections, if given.
-        data: what training reads.
-        length: L, the number of positions that random parameters are drawn for.
-    """
-    first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
-
-    def loss(state: TrainState, data: TrainingData, key: jax.Array) -> jax.Array:
-        examples = first(data.examples) if data.examples.weight.ndim == 2 else data.examples
-        seed_data = TrainingData(examples, data.source, data.validation, data.loss_inputs)
-        batch = train_step.gather_batch(seed_data, jnp.arange(2), jnp.int32(0))
-        return train_step.loss(first(state.params), batch, key)
-
-    def update(state: TrainState) -> tuple[Any, Any]:
-        params, opt_state = first(state.params), first(state.opt_state)
-        return optax.with_extra_args_support(train_step.optimizer).update(params, opt_state, params, step=jnp.int32(0))
-
-    values = {
-        "loss": _jaxpr_digest(loss, state, data, keys[0]),
-        "optimizer": _jaxpr_digest(update, state),
-        "initializer": _initializer_digest(train_step.model, keys[0], initial, extra_params_init, length),
-        "batch_size": train_step.batch_size,
-        "steps_per_validation": train_step.steps,
-        "patience": train_step.patience,
-        "recall_at": train_step.recall_at,
-    }
-    return _with_common_values(train_step.model, keys, initial, data, values)
-
-
-def row_fingerprint(
-    train_step: RowTrainStep,
-    key: jax.Array,
-    state: RowTrainState,
-    initial: Params | None,
     data: TrainingData,
     *,
     length: int,
     **options: Any,
 ) -> dict[str, Any]:
-    """Describes one seed of :func:`alkd_jax.training.fit_large`, as :func:`fingerprint` does.
+    """Describes a training run by plain values; the same run has the same fingerprint.
 
     Args:
-        train_step: the static arguments, for one device.
-        key: the seed's key; it also decides random initial parameters.
-        state: the shapes of the state.
-        initial: the initial parameters, if given.
+        interval: the static arguments. Loss and optimizer are identified by what they compute on one device, since the
+            mesh may change when training continues.
+        keys: the seeds' keys; a single key where parameters have no seed axis.
+        params: all parameters to train, or their shapes.
+        initial: the initial parameters, if given. Random ones are identified by keys, model and initializer, since
+            their values on a mesh may differ in the last bit.
+        extra_params_init: the initializer of further collections, if given.
         data: what training reads.
         length: L, the number of positions that random parameters are drawn for.
         **options: further plain values.
     """
+    stepper = dataclasses.replace(interval.stepper, layout=None)  # type: ignore[type-var]
+    state = jax.eval_shape(stepper.init, _one_seed(params, interval.stepper.layout, has_seed_axis=keys.ndim == 1))
+    keys = keys.reshape(-1)
 
-    def loss(state: RowTrainState, data: TrainingData, key: jax.Array) -> jax.Array:
-        batch = train_step.gather_batch(data, jnp.arange(2), jnp.int32(0))
-        gathered = train_step.gather_rows(state.tables, batch, key)
-        return gathered.loss(gathered.tables, state.dense)
+    def loss(state: Any, data: TrainingData, key: jax.Array) -> jax.Array:
+        batch = data.of_first_seed().batch(jnp.arange(2), jnp.int32(0))
+        return stepper.loss(state, data.loss, batch, key)
 
-    def update(state: RowTrainState) -> tuple[Any, Any]:
-        optimizer = optax.with_extra_args_support(train_step.optimizer)
-        return optimizer.update(state.dense, state.opt_state, state.dense, step=jnp.int32(0))
-
-    def update_rows(state: RowTrainState) -> list[Any]:
-        ids, row_update = jnp.arange(2), train_step.row_optimizer.update
-        return [row_update(leaf, state.slots[name], ids, leaf[:2]) for name, leaf in state.tables.items()]
-
-    values = {
-        "loss": _jaxpr_digest(loss, state, data, key),
-        "optimizer": _jaxpr_digest(update, state),
-        "row_optimizer": _jaxpr_digest(update_rows, state),
-        "initializer": _initializer_digest(train_step.model, key, initial, None, length),
-        "batch_size": train_step.batch_size,
-        "steps_per_validation": train_step.steps,
-        "recall_at": train_step.recall_at,
-    }
-    return _with_common_values(train_step.model, key, initial, data, values | options)
-
-
-def _initializer_digest(
-    model: Any,
-    key: jax.Array,
-    initial: Params | None,
-    extra_params_init: Callable[[jax.Array, Any], Params] | None,
-    length: int,
-) -> str:
-    """Returns a digest of the computation of the random parameters."""
+    def step(state: Any, data: TrainingData, key: jax.Array) -> Any:
+        batch = data.of_first_seed().batch(jnp.arange(2), jnp.int32(0))
+        return stepper.step(stepper.begin(state), _SumOfSquares(stepper.model), batch, key)
 
     def init(key: jax.Array) -> tuple[Params, Params]:
-        model_params = init_params(key, model, length=length) if initial is None else {}
-        return model_params, {} if extra_params_init is None else extra_params_init(key, model)
+        model_params = init_params(key, stepper.model, length=length) if initial is None else {}
+        return model_params, {} if extra_params_init is None else extra_params_init(key, stepper.model)
 
-    return _jaxpr_digest(init, key)
-
-
-def _with_common_values(
-    model: Any, keys: jax.Array, initial: Params | None, data: TrainingData, values: dict[str, Any]
-) -> dict[str, Any]:
-    """Adds the values that all kinds of training have."""
     return {
-        "model": repr(model).replace("\n", " "),
-        **values,
+        "format": _FORMAT,
+        "model": repr(stepper.model).replace("\n", " "),
+        "loss": _jaxpr_digest(loss, state, data, keys[0]),
+        "optimizer": _jaxpr_digest(step, state, data, keys[0]),
+        "initializer": _jaxpr_digest(init, keys[0]),
+        "batch_size": interval.batch_size,
+        "steps_per_validation": interval.steps,
+        "recall_at": interval.recall_at,
+        "precision": interval.precision,
+        **options,
         # Numbers derived from the keys, so that another random number generator gives another fingerprint.
-        "seeds": _array_digest(jax.random.key_data(jax.vmap(jax.random.split)(keys.reshape(-1)))),
+        "seeds": _array_digest(jax.random.key_data(jax.vmap(jax.random.split)(keys))),
         "initial": "random" if initial is None else _array_digest(initial),
         "examples": _array_digest(data.examples),
         "train": _array_digest(data.source),
         "validation": _array_digest(data.validation),
-        "loss_inputs": _array_digest(data.loss_inputs),
+        "loss_arrays": _array_digest(data.loss),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+
+
+def _one_seed(params: Params, layout: sharding.Layout | None, *, has_seed_axis: bool) -> Params:
+    """Returns the shapes of one seed's parameters in the model's own shapes."""
+
+    def first(params: Params) -> Params:
+        params = (
+            params if layout is None else dataclasses.replace(layout, leading_axes=has_seed_axis).unpad_rows(params)
+        )
+        return jax.tree.map(lambda leaf: leaf[0], params) if has_seed_axis else params
+
+    return jax.eval_shape(first, params)
 
 
 def _jaxpr_digest(function: Any, *arguments: Any) -> str:

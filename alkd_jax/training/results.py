@@ -1,6 +1,7 @@
 """The results of training: learning curves, the best parameters, and the progress reported after each validation."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -70,3 +71,46 @@ class Progress:
     def recall(self) -> float:
         """Mean validation recall."""
         return float(np.nanmean(self.recalls))
+
+
+def progress_of_seed(progress: Callable[[Progress], None], place: int, num_seeds: int) -> Callable[[Progress], None]:
+    """Returns a callback for one of several seeds that are trained one after the other; other seeds' numbers are NaN.
+
+    Args:
+        progress: the callback for all seeds.
+        place: of the seed among all seeds.
+        num_seeds: S.
+    """
+
+    def report(now: Progress) -> None:
+        losses, recalls = np.full((2, num_seeds), np.nan)
+        losses[place], recalls[place] = now.losses[0], now.recalls[0]
+        active = now.active + num_seeds - 1 - place
+        progress(dataclasses.replace(now, losses=losses, recalls=recalls, active=active))
+
+    return report
+
+
+def combine_seeds(results: Sequence[FitResult], params: Params) -> FitResult:
+    """Combines the results of seeds that were trained one after the other; shorter curves end with NaN.
+
+    Args:
+        results: of each seed; their parameters are not read.
+        params: the parameters of all seeds.
+    """
+    steps = max((result.history.step for result in results), key=len)
+
+    def padded(curve: np.ndarray) -> np.ndarray:
+        return np.pad(curve, ((0, 0), (0, len(steps) - curve.shape[1])), constant_values=np.nan)
+
+    return FitResult(
+        params=params,
+        history=History(
+            step=steps,
+            loss=np.concatenate([padded(result.history.loss) for result in results]),
+            recall=np.concatenate([padded(result.history.recall) for result in results]),
+        ),
+        best_step=np.concatenate([result.best_step for result in results]),
+        best_metric=np.concatenate([result.best_metric for result in results]),
+        sessions_per_second=float(np.mean([result.sessions_per_second for result in results])),
+    )

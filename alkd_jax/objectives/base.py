@@ -1,0 +1,125 @@
+"""What a loss is: a callable pytree of parameters, batch and key; and the base class of those of this package."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from alkd_jax.models import Encoder, Params
+from alkd_jax.ops.precision import at_least_float32
+from alkd_jax.types import Batch
+
+PER_ITEM = {"per_item": True}
+"""Metadata of an objective's field that has one row for each item."""
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """``loss(params, batch, key)``; the key is for dropout and sampled negatives."""
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the mean loss of a batch."""
+        ...
+
+
+@flax.struct.dataclass
+class FunctionLoss:
+    """A user's function as a :class:`Loss`.
+
+    Attributes:
+        function: ``function(params, batch)`` or ``function(params, batch, key)``; a pytree.
+        takes_key: whether the function takes a key.
+    """
+
+    function: Any
+    takes_key: bool = flax.struct.field(pytree_node=False)
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the function's value."""
+        return self.function(params, batch, key) if self.takes_key else self.function(params, batch)
+
+
+def as_loss(loss: Callable[..., Any]) -> Loss:
+    """Returns a user's function of ``(params, batch)`` or ``(params, batch, key)`` as a pytree that takes a key.
+
+    Args:
+        loss: a function, whose identity is static, or a callable pytree, whose arrays are leaves.
+    """
+    parameters = inspect.signature(loss).parameters.values()
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    third = [parameter for parameter in parameters if parameter.kind in kinds][2:3]
+    # A third parameter with a default is an option of the function, unless it is the key.
+    takes_key = any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters) or any(
+        parameter.default is inspect.Parameter.empty or parameter.name == "key" for parameter in third
+    )
+    is_pytree = not jax.tree_util.all_leaves([loss])
+    if is_pytree and takes_key:
+        return loss
+    return FunctionLoss(loss if is_pytree else jax.tree_util.Partial(loss), takes_key)
+
+
+def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B *L D"]:
+    """Encodes a batch with dropout on; returns vectors in float32 whatever the type of the parameters.
+
+    Args:
+        model: a backbone.
+        params: its parameters; further collections are ignored.
+        batch: the batch to encode.
+        key: a JAX key for dropout.
+    """
+    return at_least_float32(model.apply(params, batch.items, batch.mask, train=True, rngs={"dropout": key}))
+
+
+@flax.struct.dataclass
+class Objective:
+    """A loss bound to a backbone. Subclasses define :meth:`loss`, and :meth:`candidates` if they score further items.
+
+    One whose ``reads_catalogue`` is True may define ``__call__`` in their place.
+
+    Attributes:
+        model: the backbone.
+    """
+
+    model: Encoder = flax.struct.field(pytree_node=False)
+
+    reads_catalogue: ClassVar[bool] = False
+    """Whether the loss scores all items, so that it cannot be computed from the rows of a batch."""
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the mean loss of a batch; the key is for dropout and sampled negatives."""
+        return self.loss(params, batch, self.candidates(batch, key), key)
+
+    def candidates(self, batch: Batch, key: jax.Array) -> Int[Array, "B C"] | None:
+        """Returns the items that the loss scores beside the batch's targets: sampled ones, or lists; None without."""
+        return None
+
+    def loss(self, params: Params, batch: Batch, candidates: Any, key: jax.Array) -> Float[Array, ""]:
+        """Returns the mean loss of a batch, given the result of :meth:`candidates`."""
+        raise NotImplementedError
+
+    def on_rows(self, ids: Int[Array, " R"]) -> Self:
+        """Returns the objective of a small backbone, whose items are some rows of the tables, the padding first.
+
+        Args:
+            ids: the rows; numbers beyond the tables stand for free places.
+        """
+        per_item = {name: jnp.asarray(array).at[ids].get(mode="clip") for name, array in self.per_item().items()}
+        return self.replace(model=self.model.clone(num_items=len(ids) - 1), **per_item)  # type: ignore[attr-defined]
+
+    def per_item(self) -> dict[str, Any]:
+        """Returns the arrays that have one row for each item, by name."""
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields if field.metadata.get("per_item")}
+
+    def encode(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B *L D"]:
+        """Returns the vectors of a batch's sessions; the key is for dropout."""
+        return encode(self.model, params, batch, key)
+
+    def item_embeddings(self, params: Params) -> Float[Array, "V1 D"]:
+        """Returns the backbone's output table."""
+        return self.model.apply(params, method="item_embeddings")

@@ -1,0 +1,47 @@
+"""Which implementation a machine runs: chosen when a program is lowered, or a static argument decided on the host.
+
+No other module outside `ops` and `sharding` asks for the platform's name. Where both implementations return the same
+shapes, `cpu_or_device` leaves the choice to the lowering, so that a program compiled for another platform takes that
+platform's branch. Where a shape or a schedule of the host depends on the answer, the functions below name the
+decision, and the caller passes it on as a static argument.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def cpu_or_device(cpu: Callable[..., Any], device: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays that runs `cpu` in programs lowered for a CPU and `device` in all others.
+
+    It must be called inside `jax.jit`: the lowering then keeps one branch only. Called eagerly it would compile anew
+    at every call.
+
+    Args:
+        cpu: A function of arrays (pytrees of them).
+        device: The same function for any other platform; its results have the same shapes and dtypes.
+
+    Returns:
+        The function of the same arrays.
+    """
+
+    def on_the_lowered_platform(*args: Any) -> Any:
+        return jax.lax.platform_dependent(*args, cpu=cpu, default=device)
+
+    return on_the_lowered_platform
+
+
+def trains_seeds_in_turn() -> bool:
+    """Whether several seeds train faster one after the other than in one batched program: on a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def has_own_memory() -> bool:
+    """Whether the default device has memory of its own, apart from the host's."""
+    return jax.default_backend() != "cpu"
+
+
+def postpones_row_updates() -> bool:
+    """Whether row-sparse Adam, which postpones the updates of rows without a gradient, is faster: on a CPU."""
+    return jax.default_backend() == "cpu"
