@@ -17,10 +17,15 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import training
-from alkd_jax.training import examples
-from alkd_jax.training import seeds as seed_groups
-from alkd_jax.training.steppers import dense
-from alkd_jax.training.steppers.row_sparse_adam import Adam
+from alkd_jax.objectives import InBatchBPR
+from alkd_jax.ops import platforms
+from alkd_jax.ops.row_sparse_adam import Adam
+from alkd_jax.training.arrays import TrainingData
+from alkd_jax.training.examples import last_item_examples
+from alkd_jax.training.fit import with_row_sparse_adam
+from alkd_jax.training.interval import Interval, copy_params, init_state, keep_better, take_steps, validate
+from alkd_jax.training.seeds import split_seeds
+from alkd_jax.training.steppers.dense import Dense
 from benchmarks import peers_recbole, peers_torch, synthetic_sessions
 from benchmarks.harness import Bench, compare
 
@@ -46,29 +51,29 @@ class Cells(Bench):
 def interval(
     model: alkd.models.Encoder, params: Any, train: alkd.Sessions, *, steps: int, batch_size: int, seeds: int = 1
 ) -> Callable[[], Any]:
-    """Our interval of `steps` steps; it validates on only eight sessions, which costs next to nothing."""
+    """Our interval of `steps` steps with a validation on only eight sessions, which costs next to nothing.
+
+    Every validation counts as the best so far, so that the parameters are copied each time.
+    """
     validation = jax.tree.map(lambda array: array[:8], train)
-    program = dense.TrainStep(
-        model=model,
-        loss=training.in_batch_loss(model),
-        optimizer=DENSE,
-        adam=ADAM,
-        batch_size=batch_size,
-        steps=steps,
-        patience=10**9,
-        recall_at=25,
-        validation_batch=8,
-    )
+    data = jax.device_put(TrainingData(last_item_examples(train), train, validation, InBatchBPR(model)))
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), params)
-    training_data = jax.device_put(dense.TrainingData(examples.last_item_examples(train), train, validation, None))
-    own = seed_groups.split_seeds(program, training.seed_keys(jax.random.key(1), seeds), training_data)
-    states, taken = seed_groups.init_states(program, stacked, stacked, own), 0
+    has_seed_axis = seeds > 1 and not platforms.trains_seeds_in_turn()
+    program = Interval(Dense(model, DENSE), batch_size, steps, 25, 8, has_seed_axis=has_seed_axis)
+    program = with_row_sparse_adam(program, ADAM, data, stacked)
+    keys = split_seeds(program, training.seed_keys(jax.random.key(1), seeds))
+    states, taken = [init_state(program, part) for part in split_seeds(program, stacked)], 0
+    best, is_better = [copy_params(program, state) for state in states], np.ones(seeds if has_seed_axis else (), bool)
 
     def run() -> Any:
-        nonlocal states, taken
-        states, seen = seed_groups.run_interval(program, states, own, np.int32(taken), np.ones(seeds, bool))
+        nonlocal taken
+        seen = []
+        for number, key in enumerate(keys):
+            states[number], metrics = take_steps(program, states[number], key, data, np.int32(taken))
+            seen.append((metrics, validate(program, states[number], validation)))
+            best[number] = keep_better(program, best[number], states[number], is_better)
         taken += steps
-        return seen
+        return jax.device_get(seen)
 
     return run
 

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -102,7 +102,7 @@ class Objective:
         """Returns the mean loss of a batch, given the result of :meth:`candidates`."""
         raise NotImplementedError
 
-    def on_rows(self, ids: Int[Array, " R"]) -> Self:
+    def on_rows(self, ids: Int[Array, " R"]) -> "Objective":
         """Returns the objective of a small backbone, whose items are some rows of the tables, the padding first.
 
         Args:

@@ -1,6 +1,5 @@
 """Losses whose negatives are sampled at every step."""
 
-from typing import Self
 
 import flax.struct
 import jax
@@ -49,10 +48,10 @@ class SampledLoss(Objective):
         """Returns the sampled items."""
         return self.sampler.draw(jax.random.split(key)[1], (batch.target.shape[0], self.num_negatives))
 
-    def on_rows(self, ids: Int[Array, " R"]) -> Self:
+    def on_rows(self, ids: Int[Array, " R"]) -> "Objective":
         """Returns the objective of some rows; its sampler gives their probabilities and cannot draw."""
-        log_prob = self.sampler.log_prob.at[ids].get(mode="clip")
-        return super().on_rows(ids).replace(sampler=self.sampler.replace(log_prob=log_prob))  # type: ignore[attr-defined]
+        sampler = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), self.sampler)
+        return super().on_rows(ids).replace(sampler=sampler)  # type: ignore[attr-defined]
 
     def loss(self, params: Params, batch: Batch, candidates: Int[Array, "B C"], key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""

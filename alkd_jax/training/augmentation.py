@@ -18,7 +18,7 @@ class Augmented:
     """The loss of augmented inputs: random items are dropped, and random inputs are cropped. Targets stay.
 
     Attributes:
-        loss: the loss of a batch.
+        loss: the loss of a batch, an objective or what :func:`alkd_jax.objectives.as_loss` makes of a function.
         drop: probability that an item is dropped, in [0, 1); the last item of an input always stays.
         crop: probability that an input starts at a random one of its items, uniformly chosen, in [0, 1].
 

@@ -135,7 +135,7 @@ def fit(
     )
     shapes = jax.eval_shape(jax.vmap(interval.stepper.init), params)
     if adam is not None:
-        interval = _with_row_sparse_adam(interval, adam, data, params)
+        interval = with_row_sparse_adam(interval, adam, data, params)
     loop = TrainingLoop(
         interval,
         *_split_keys_and_data(interval, run_keys, data),
@@ -156,7 +156,7 @@ def default_optimizer(adam: Adam) -> optax.GradientTransformation:
     return adam.as_optax()
 
 
-def _with_row_sparse_adam(interval: Interval, adam: Adam, data: TrainingData, params: Params) -> Interval:
+def with_row_sparse_adam(interval: Interval, adam: Adam, data: TrainingData, params: Params) -> Interval:
     """Returns the interval with row-sparse updates of the tables for which they are possible and faster."""
     dense = interval.stepper
     assert isinstance(dense, Dense)

@@ -13,7 +13,6 @@ import optax
 
 from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params, init_params
-from alkd_jax.objectives import Objective
 from alkd_jax.ops import embedding, platforms
 from alkd_jax.ops.embedding import RowOptimizer
 from alkd_jax.ops.precision import parameter_dtype
@@ -43,7 +42,7 @@ def fit_large(
     targets: str = "last",
     sequences: Sequences | None = None,
     examples: AnyExamples | None = None,
-    loss: Objective | None = None,
+    loss: Callable[..., Any] | None = None,
     initial: Params | None = None,
     row_optimizer: RowOptimizer | None = None,
     optimizer: optax.GradientTransformation | None = None,

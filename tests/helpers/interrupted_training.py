@@ -3,7 +3,6 @@
 python interrupted_training.py FUNCTION FOLDER STEP
 """
 
-import functools
 import os
 import pathlib
 import signal
@@ -15,16 +14,13 @@ import jax
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from alkd_jax import models, objectives, training
+from alkd_jax import models, training
 from alkd_jax.ops import embedding
 from alkd_jax.training.checkpoints import TrainingFolder
 from tests.helpers import paths, row_sparse_data
 from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
 
 FIT_OPTIONS = dict(batch_size=64, steps_per_validation=5, learning_rate=0.05, recall_at=5, validation_batch=32)
-
-# The same object every time, so that a second training reuses the first one's compilation.
-SAMPLED_SOFTMAX = functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3)
 
 
 def fit(folder, *, key=0, patience=100, learning_rate=0.05, dim=6, train_seed=0, **options):
@@ -53,9 +49,9 @@ def fit_large(
     **options,
 ):
     """Row-sparse training with checkpoints in `folder`; None keeps none."""
+    model = models.create("stamp", num_items=row_sparse_data.NUM_ITEMS, dim=dim)
     defaults = {
-        "make_loss": SAMPLED_SOFTMAX,
-        "loss_inputs": row_sparse_data.SAMPLED,
+        "loss": row_sparse_data.sampled_softmax(model),
         "row_optimizer": embedding.adam(learning_rate),
         "batch_size": 64,
         "max_steps": 40,
@@ -65,7 +61,7 @@ def fit_large(
     }
     return training.fit_large(
         jax.random.key(key),
-        models.create("stamp", num_items=row_sparse_data.NUM_ITEMS, dim=dim),
+        model,
         *data,
         checkpoints=None if folder is None else TrainingFolder(folder, every=every),
         **(defaults | options),

@@ -15,9 +15,11 @@ from jax.sharding import PartitionSpec as P
 from alkd_jax import evaluation, losses, models, objectives, samplers, scoring, selection, sharding, training
 from alkd_jax.ops import embedding, lookup
 from alkd_jax.selection import sampling, threshold
+from alkd_jax.training import interval
+from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import last_item_examples
-from alkd_jax.training.steppers import dense
+from alkd_jax.training.steppers.dense import Dense
 from tests.helpers.cyclic_sessions import cyclic_sessions
 
 slow = pytest.mark.slow
@@ -196,10 +198,12 @@ def test_no_more_than_what_is_drawn_travels():
 
 NUM_ITEMS = 4000
 OBJECTIVES = {
-    "in-batch BPR": objectives.in_batch_loss,
-    "in-batch softmax": objectives.in_batch_softmax,
-    "full softmax": functools.partial(objectives.full_softmax, chunk_size=256),
-    "sampled softmax": functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
+    "in-batch BPR": objectives.InBatchBPR,
+    "in-batch softmax": lambda model: objectives.InBatchSoftmax(model, np.zeros(NUM_ITEMS + 1, np.float32)),
+    "full softmax": lambda model: objectives.FullSoftmax(model, chunk_size=256),
+    "sampled softmax": lambda model: objectives.SampledLoss(
+        model, samplers.uniform(NUM_ITEMS), "softmax", num_negatives=3
+    ),
 }
 
 
@@ -217,28 +221,21 @@ def test_no_more_than_a_batch_travels_in_training_and_validation(objective, back
     params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 1))
     layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh, leading_axes=1)
     assert len(layout.tables) == {"fpmc": 2, "late": 4}[backbone]
-    train_step = dense.TrainStep(
-        model=model,
-        loss=OBJECTIVES[objective](model),
-        optimizer=optax.adam(1e-2),
-        batch_size=16,
-        steps=3,
-        patience=3,
-        recall_at=5,
-        validation_batch=16,
-        layout=dataclasses.replace(layout, leading_axes=0),
-    )
-    frequency = samplers.log_frequency(sessions.target, NUM_ITEMS)
-    loss_inputs = {"log_frequency": frequency, "sampler": samplers.uniform(NUM_ITEMS)}
-    data = dense.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
+    stepper = Dense(model, optax.adam(1e-2), layout=dataclasses.replace(layout, leading_axes=0))
+    program = interval.Interval(stepper, 16, 3, 5, 16, has_seed_axis=True)
+    data = TrainingData(last_item_examples(sessions), sessions, sessions, OBJECTIVES[objective](model))
     data, keys = jax.device_put((data, training.seed_keys(jax.random.key(0), 1)), layout.replicated)
-    placed = layout.device_put(params)
     with sharding.use_mesh(mesh):
-        state = dense.init_states(train_step, jax.tree.map(jnp.copy, placed), placed, data.validation)
+        state = interval.init_state(program, layout.device_put(params))
         # Flat, since what describes an array is no array, which the types of a state would refuse.
         flat, tree = jax.tree.flatten((state, keys, data, np.int32(0)))
-        interval = jax.jit(lambda *flat: dense.run_interval(train_step, *jax.tree.unflatten(tree, flat)))
-        compiled = interval.lower(*flat).compile()
+
+        def steps_and_validation(*flat):
+            state, keys, data, step = jax.tree.unflatten(tree, flat)
+            state, metrics = interval.take_steps(program, state, keys, data, step)
+            return jax.tree.leaves((state, metrics, interval.validate(program, state, data.validation)))
+
+        compiled = jax.jit(steps_and_validation).lower(*flat).compile()
     assert_nothing_large_is_sent(compiled, NUM_ITEMS, 4)
     held = {str(leaf.sharding.spec) for leaf in jax.tree.leaves((state.opt_state, state.params)) if leaf.ndim > 2}
     assert held == {"P(None, 'model')"}

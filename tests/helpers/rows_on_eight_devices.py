@@ -1,7 +1,5 @@
 """Row-sparse training on eight devices; `mesh_test.py` runs these cases in a process that has them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +10,23 @@ from jax.sharding import PartitionSpec as P
 
 from alkd_jax import evaluation, models, objectives, samplers, sharding, training
 from alkd_jax.ops import embedding
-from alkd_jax.training import gathered_rows
+from alkd_jax.training import interval
+from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import last_item_examples
-from alkd_jax.training.steppers import dense, lazy_rows
+from alkd_jax.training.steppers.lazy_rows import LazyRows
 from tests.helpers.cyclic_sessions import cyclic_sessions
 from tests.helpers.on_eight_devices import assert_nothing_large_is_sent, collectives
 
 slow = pytest.mark.slow
 LOSSES = {
-    "in-batch BPR": objectives.in_batch_loss,
-    "in-batch softmax": objectives.in_batch_softmax,
-    "sampled softmax": functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
+    "in-batch BPR": lambda model, target: objectives.InBatchBPR(model),
+    "in-batch softmax": lambda model, target: objectives.InBatchSoftmax(
+        model, samplers.log_frequency(target, model.num_items)
+    ),
+    "sampled softmax": lambda model, target: objectives.SampledLoss(
+        model, samplers.by_popularity(target, model.num_items), "softmax", num_negatives=3
+    ),
 }
 NUM_ITEMS = 4000
 
@@ -37,33 +40,29 @@ def test_no_more_than_a_batchs_rows_travel(loss, backbone):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=3)
     params = models.init_params(jax.random.key(0), model, length=sessions.items.shape[1])
     layout = sharding.layout_of(params, NUM_ITEMS + 1, mesh)
-    loss_inputs = {"log_frequency": samplers.log_frequency(sessions.target, NUM_ITEMS)}
-    loss_inputs["sampler"] = samplers.uniform(NUM_ITEMS)
-    binding = gathered_rows.LossBinding(model, LOSSES[loss], ("log_frequency",))
-    train_step = lazy_rows.RowTrainStep(binding, embedding.adam(0.1), optax.adam(0.1), 16, 3, 5, 16, layout)
-    state = train_step.init(layout.device_put(params))
+    program = interval.Interval(LazyRows(model, embedding.adam(0.1), optax.adam(0.1), layout), 16, 3, 5, 16)
+    state = program.stepper.init(layout.device_put(params))
     held = {str(leaf.sharding.spec) for leaf in jax.tree.leaves((state.tables, state.slots)) if leaf.ndim > 0}
     assert held == {"P('model',)"} or held == {"P('model')"}, held
-    data = dense.TrainingData(last_item_examples(sessions), sessions, sessions, loss_inputs)
+    data = TrainingData(last_item_examples(sessions), sessions, sessions, LOSSES[loss](model, sessions.target))
     data, key = sharding.device_put_global((data, jax.random.key(0)), layout.replicated)
-    assert_nothing_large_is_sent(lowered(lazy_rows.take_steps, train_step, state, key, data, np.int32(0)), NUM_ITEMS, 4)
+    assert_nothing_large_is_sent(lowered(interval.take_steps, program, state, key, data, np.int32(0)), NUM_ITEMS, 4)
     with sharding.use_mesh(mesh):
-        compiled = lowered(lazy_rows.recall, train_step, state, data.validation)
+        compiled = lowered(interval.validate, program, state, data.validation)
     assert_nothing_large_is_sent(compiled, NUM_ITEMS, 4)
 
 
-def lowered(work, train_step, *arguments):
+def lowered(work, program, *arguments):
     # Flat, since what describes an array is no array, which the types of a state would refuse.
     flat, tree = jax.tree.flatten(arguments)
-    return jax.jit(lambda *flat: work(train_step, *jax.tree.unflatten(tree, flat))).lower(*flat).compile()
+    return jax.jit(lambda *flat: work(program, *jax.tree.unflatten(tree, flat))).lower(*flat).compile()
 
 
-def fitted(mesh, *, num_items=40, **options):
+def fitted(mesh, *, num_items=40, loss="sampled softmax", **options):
     model = models.create("stamp", num_items=num_items, dim=6)
     data = cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1)
     defaults = {
-        "make_loss": LOSSES["sampled softmax"],
-        "loss_inputs": {"sampler": samplers.by_popularity(data[0].target, num_items)},
+        "loss": LOSSES[loss](model, data[0].target),
         "row_optimizer": embedding.adam(0.05),
         "optimizer": optax.adam(0.01),
         "steps_per_validation": 5,
@@ -106,10 +105,8 @@ def test_training_by_rows_is_that_of_one_device(text, on_one):
 @slow
 @pytest.mark.parametrize("loss", ["in-batch BPR", "in-batch softmax"])
 def test_losses_within_the_batch_and_bfloat16_tables(loss):
-    loss_inputs = {"log_frequency": samplers.log_frequency(cyclic_sessions(300, 0, 0).target, 40)}
     options = {
-        "make_loss": LOSSES[loss],
-        "loss_inputs": loss_inputs,
+        "loss": loss,
         "row_optimizer": embedding.sgd(0.5),
         "max_steps": 5,
     }

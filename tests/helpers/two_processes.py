@@ -3,7 +3,6 @@
 python two_processes.py PART NUMBER PORT FOLDER
 """
 
-import functools
 import pathlib
 import sys
 
@@ -47,20 +46,20 @@ def train_row_sparse(mesh, folder, *, max_steps):
     """Trains a few steps with row-sparse updates, on tables that split evenly and on tables that do not."""
     from jax.experimental import multihost_utils
 
-    from alkd_jax import models, objectives, training
+    from alkd_jax import models, training
     from alkd_jax.ops import embedding
     from alkd_jax.training.checkpoints import TrainingFolder
-    from tests.helpers.row_sparse_data import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
+    from tests.helpers.row_sparse_data import NUM_ITEMS, TRAIN, VALIDATION, sampled_softmax
 
     results = {}
     for num_items in (NUM_ITEMS, NUM_ITEMS + 1):
+        model = models.create("stamp", num_items=num_items, dim=4)
         fitted = training.fit_large(
             jax.random.key(0),
-            models.create("stamp", num_items=num_items, dim=4),
+            model,
             TRAIN,
             VALIDATION,
-            make_loss=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3),
-            loss_inputs=SAMPLED,
+            loss=sampled_softmax(model),
             row_optimizer=embedding.adam(0.3),
             batch_size=64,
             max_steps=max_steps,

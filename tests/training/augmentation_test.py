@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax.training.augmentation import augmented_loss
+from alkd_jax.objectives import as_loss
+from alkd_jax.training.augmentation import Augmented
 from alkd_jax.types import Batch
 
 
@@ -22,7 +23,7 @@ def augmented_inputs(key, items, **options):
         return jnp.where(good, (batch.items[0] * ten).sum(), -1.0)
 
     batch = Batch(items, items > 0, one - 1, one, jnp.ones(1), one - 1)
-    changed = functools.partial(augmented_loss(loss, **options), None, batch)
+    changed = functools.partial(Augmented(as_loss(loss), **options), None, batch)
     return np.asarray(jax.jit(jax.vmap(changed))(jax.random.split(key, 4000))).astype(int)
 
 
@@ -48,4 +49,4 @@ def test_nothing_changes_without_drop_and_crop():
 @pytest.mark.parametrize("options", [{"drop": 1.0}, {"crop": -0.1}])
 def test_impossible_probabilities_are_refused(options):
     with pytest.raises(ValueError, match="; expected"):
-        augmented_loss(lambda params, batch, key: jnp.float32(0.0), **options)
+        Augmented(as_loss(lambda params, batch, key: jnp.float32(0.0)), **options)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from alkd_jax import evaluation, models, training
+from alkd_jax import evaluation, models, objectives, training
 from alkd_jax.training.examples import Examples
 from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
 from tests.helpers.interrupted_training import FIT_OPTIONS as OPTIONS
@@ -76,7 +76,7 @@ def test_validation_recall_does_not_depend_on_how_sessions_are_batched(dataset):
 def test_one_compilation_serves_all_intervals_and_a_second_run(dataset):
     train, validation, model = dataset
     traced = []
-    inner = training.in_batch_loss(model)
+    inner = objectives.InBatchBPR(model)
 
     def loss(params, batch, key):
         traced.append(batch.target.shape)

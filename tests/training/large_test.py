@@ -10,55 +10,62 @@ import pytest
 
 from alkd_jax import evaluation, models, objectives, samplers, training
 from alkd_jax.ops import embedding
-from alkd_jax.training import examples, gathered_rows
+from alkd_jax.training import examples, interval
+from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.steppers import dense, lazy_rows
-from tests.helpers.row_sparse_data import NUM_ITEMS, SAMPLED, TRAIN, VALIDATION
+from tests.helpers.row_sparse_data import NUM_ITEMS, SAMPLER, TRAIN, VALIDATION, sampled_softmax
 
-FREQUENT = {"log_frequency": samplers.log_frequency(TRAIN.target, NUM_ITEMS)}
 PAIRS = {
     "sgd": (embedding.sgd(0.5), optax.sgd(0.5)),
     "adagrad": (embedding.adagrad(0.1), optax.adagrad(0.1)),
 }
 
 
-def dense_params(model, loss, loss_inputs, optimizer, *, steps):
-    """The parameters of seed 0 after this many steps of ``fit``, better or not, and the metrics."""
-    train_step = dense.TrainStep(model, loss, optimizer, 32, steps, 10, 5, 50)
-    init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(training.seed_keys(jax.random.key(0), 1)), 1, 0)
-    first = jax.vmap(lambda key: models.init_params(key, model, length=5))(init_keys)
-    data = jax.device_put(dense.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs))
-    state = dense.init_states(train_step, jax.tree.map(jnp.copy, first), first, data.validation)
-    state, metrics = dense.run_interval(train_step, state, run_keys, data, jnp.int32(0))
-    return jax.tree.map(lambda leaf: leaf[0], state.params), metrics
+def in_batch_softmax(model):
+    return objectives.InBatchSoftmax(model, samplers.log_frequency(TRAIN.target, NUM_ITEMS))
+
+
+def sampled_bpr(model):
+    return objectives.SampledLoss(model, SAMPLER, "bpr", num_negatives=2)
+
+
+def listwise(model):
+    """Lists of each session's own items and the popular ones."""
+    lists = np.concatenate([TRAIN.items, np.tile(np.arange(1, 4, dtype=np.int32), (len(TRAIN), 1))], axis=1)
+    return objectives.ListwiseSoftmax(model, lists, np.ones(lists.shape, np.float32))
+
+
+def dense_params(model, loss, optimizer, *, steps):
+    """The parameters of seed 0 after this many steps of ``fit``, better or not, the training loss and the recall."""
+    program = interval.Interval(dense.Dense(model, optimizer), 32, steps, 5, 50)
+    init_key, run_key = jax.random.split(training.seed_keys(jax.random.key(0), 1)[0])
+    state = interval.init_state(program, models.init_params(init_key, model, length=5))
+    data = jax.device_put(TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss))
+    state, metrics = interval.take_steps(program, state, run_key, data, jnp.int32(0))
+    return state.params, metrics.loss, interval.validate(program, state, VALIDATION)
 
 
 @pytest.mark.parametrize(
-    ("backbone", "make_loss", "loss_inputs", "name"),
+    ("backbone", "make_loss", "name"),
     [
-        ("fpmc", objectives.in_batch_loss, None, "adagrad"),
-        ("fpmc", functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=3), SAMPLED, "adagrad"),
-        pytest.param(
-            "stamp",
-            functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2),
-            SAMPLED,
-            "sgd",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("late", objectives.in_batch_softmax, FREQUENT, "adagrad", marks=pytest.mark.slow),
-        pytest.param("attmix", objectives.in_batch_loss, None, "sgd", marks=pytest.mark.slow),
+        ("fpmc", objectives.InBatchBPR, "adagrad"),
+        ("fpmc", sampled_softmax, "adagrad"),
+        ("fpmc", listwise, "adagrad"),
+        pytest.param("stamp", sampled_bpr, "sgd", marks=pytest.mark.slow),
+        pytest.param("late", in_batch_softmax, "adagrad", marks=pytest.mark.slow),
+        pytest.param("attmix", objectives.InBatchBPR, "sgd", marks=pytest.mark.slow),
     ],
 )
-def test_row_sparse_training_equals_dense_training(backbone, make_loss, loss_inputs, name):
+def test_row_sparse_training_equals_dense_training(backbone, make_loss, name):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
     row_optimizer, optimizer = PAIRS[name]
-    expected, metrics = dense_params(model, make_loss(model), loss_inputs, optimizer, steps=7)
+    expected, loss, recall = dense_params(model, make_loss(model), optimizer, steps=7)
     fitted = training.fit_large(
         jax.random.key(0),
         model,
         TRAIN,
         VALIDATION,
-        make_loss=make_loss,
-        loss_inputs=loss_inputs,
+        loss=make_loss(model),
         row_optimizer=row_optimizer,
         optimizer=optimizer,
         batch_size=32,
@@ -69,8 +76,8 @@ def test_row_sparse_training_equals_dense_training(backbone, make_loss, loss_inp
     assert fitted.params["params"].keys() == expected["params"].keys()
     for leaf, value in expected["params"].items():
         np.testing.assert_allclose(fitted.params["params"][leaf], value, atol=2e-5, err_msg=leaf)
-    assert fitted.history.loss[0, -1] == pytest.approx(float(metrics.loss[0]), abs=1e-5)
-    assert fitted.history.recall[0, -1] == pytest.approx(float(metrics.recall[0]), abs=1e-6)
+    assert fitted.history.loss[0, -1] == pytest.approx(float(loss), abs=1e-5)
+    assert fitted.history.recall[0, -1] == pytest.approx(float(recall), abs=1e-6)
 
 
 @functools.lru_cache
@@ -146,21 +153,20 @@ def test_padding_stays_zero_and_rows_of_unseen_items_do_not_change():
 def test_a_step_updates_in_place_and_needs_no_memory_of_the_catalogues_size():
     def memory(num_items):
         model = models.create("fpmc", num_items=num_items, dim=8)
-        make_loss = functools.partial(objectives.sampled_loss, kind="bpr", num_negatives=2)
-        binding = gathered_rows.LossBinding(model, make_loss, ())
-        train_step = lazy_rows.RowTrainStep(binding, embedding.adam(0.1), optax.adam(0.1), 32, 3, 5, 16)
+        loss = objectives.SampledLoss(model, samplers.uniform(num_items), "bpr", num_negatives=2)
+        stepper = lazy_rows.LazyRows(model, embedding.adam(0.1), optax.adam(0.1))
+        program = interval.Interval(stepper, 32, 3, 5, 16)
         shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model, length=5))
-        state = train_step.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
-        loss_inputs = {"sampler": samplers.uniform(num_items)}
-        data = jax.device_put(dense.TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss_inputs))
+        state = stepper.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
+        data = jax.device_put(TrainingData(examples.last_item_examples(TRAIN), TRAIN, VALIDATION, loss))
         (changed, shape), (read, other) = jax.tree.flatten(state), jax.tree.flatten(data)
 
         def run(changed, read, key, step):
             state, data = shape.unflatten(changed), other.unflatten(read)
-            return jax.tree.leaves(train_step.take_steps(state, key, data, step))
+            return jax.tree.leaves(interval.take_steps(program, state, key, data, step))
 
         def validate(changed, read):
-            return train_step.recall(shape.unflatten(changed), other.unflatten(read).validation)
+            return interval.validate(program, shape.unflatten(changed), other.unflatten(read).validation)
 
         lowered = jax.jit(run, donate_argnums=0).lower(changed, read, jax.random.key(0), jnp.int32(0))
         validation = jax.jit(validate).lower(changed, read).compile().memory_analysis()
@@ -185,21 +191,21 @@ def test_item_tables_are_those_that_grow_with_the_catalogue():
 def test_losses_over_the_whole_catalogue_and_bad_options_are_refused():
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
     refused = functools.partial(training.fit_large, jax.random.key(0), model, TRAIN, VALIDATION)
-    with pytest.raises(ValueError, match="make_loss is a loss over the whole catalogue"):
-        refused(make_loss=functools.partial(objectives.full_softmax, chunk_size=8))
-    with pytest.raises(ValueError, match="no lists of items"):
-        refused(loss_inputs={"list_items": np.zeros((3, 2))})
-    with pytest.raises(ValueError, match="loss_inputs has 5 rows in log_frequency; expected 61"):
-        refused(loss_inputs={"log_frequency": np.zeros(5)})
-    with pytest.raises(ValueError, match="loss_inputs is a list"):
-        refused(loss_inputs=[1])
+    with pytest.raises(ValueError, match="loss is FullSoftmax, which scores the whole catalogue"):
+        refused(loss=objectives.FullSoftmax(model, chunk_size=8))
+    with pytest.raises(ValueError, match="loss has 5 rows in log_frequency; expected 61"):
+        refused(loss=objectives.InBatchSoftmax(model, np.zeros(5)))
+    with pytest.raises(ValueError, match=r"loss is <function .*; expected an objective"):
+        refused(loss=lambda params, batch: 0.0)
+    with pytest.raises(ValueError, match="precision is 'float16'; expected 'float32' or 'tf32' or 'bfloat16'"):
+        refused(precision="float16")
     with pytest.raises(ValueError, match="patience is 0"):
         refused(patience=0)
 
 
 def test_a_loss_that_is_not_finite_raises_with_its_step():
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
-    with pytest.raises(FloatingPointError, match="not finite at step 4"):
+    with pytest.raises(FloatingPointError, match="the loss of seed 0 is not finite at step 2"):
         training.fit_large(
             jax.random.key(0),
             model,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import models, training
-from alkd_jax.training.fit import _as_lists
+from alkd_jax.training.loop import LearningCurves
 from tests.helpers.cyclic_sessions import NUM_ITEMS
 from tests.helpers.interrupted_training import fit, run_until_killed
 
@@ -56,7 +56,7 @@ def test_finished_training_takes_no_more_steps(tmp_path, unbroken):
 
 def test_curves_saved_in_the_background_are_copies():
     steps, rows = [0, 5], [np.zeros(2), np.ones(2)]
-    saved = _as_lists(steps, rows, rows)
+    saved = LearningCurves(steps, rows, list(rows)).as_lists()
     steps.append(10)
     rows.append(np.zeros(2))
     assert [len(curve) for curve in saved] == [2, 2, 2]
@@ -127,7 +127,7 @@ def test_other_initial_values_are_refused_and_equal_ones_are_not(tmp_path, optio
 def test_initial_values_that_differ_by_rounding_are_the_same_training(tmp_path, unbroken, monkeypatch):
     """As on a mesh, where another program initializes them."""
     fit(tmp_path, max_steps=20)
-    module = importlib.import_module("alkd_jax.training.fit")
+    module = importlib.import_module("alkd_jax.training.initial")
     init_seeds = module._init_seeds
 
     def init_with_other_rounding(*arguments, **options):

@@ -1,7 +1,7 @@
 """The protocol of steppers: how a training step changes the parameters."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
@@ -19,6 +19,7 @@ class ValidationModel(NamedTuple):
     table: Float[Array, "V1 D"]
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """The steps of one seed. A stepper is static: equal ones share one compilation.
 
