@@ -1,6 +1,7 @@
 """ALKDRec's distillation: a trained student is fine-tuned on pairs of session and listed item, weighted by position."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 
 from alkd_jax import training
 from alkd_jax.models import Encoder, Params
+from alkd_jax.objectives import InBatchBPR
 from alkd_jax.training.examples import Examples
 from alkd_jax.types import Rankings, Sessions
 
@@ -81,12 +83,10 @@ def distill(
     *,
     released: bool = False,
     bounds: Sequence[int] | None = None,
-    loss: training.Loss | None = None,
-    seeds: int | Sequence[int] = 1,
+    loss: Callable[..., Any] | None = None,
     patience: int = 20,
     recall_at: int = 50,
-    learning_rate: float = 1e-3,
-    **options: object,
+    **fit_options: Any,
 ) -> training.FitResult:
     """Distills a teacher's lists into a trained student.
 
@@ -103,11 +103,10 @@ def distill(
         released: use the loss and the position bands of the released code.
         bounds: position bands, see :func:`position_weights`; default the paper's, or the released ones.
         loss: the loss of an example; default in-batch BPR.
-        seeds: as in :func:`alkd_jax.training.fit`.
         patience: as in :func:`alkd_jax.training.fit`.
         recall_at: as in :func:`alkd_jax.training.fit`; the released code has 15 for STAMP and AttMix.
-        learning_rate: as in :func:`alkd_jax.training.fit`; the released code has 1e-4 for AttMix.
-        **options: further options of :func:`alkd_jax.training.fit`.
+        **fit_options: further options of :func:`alkd_jax.training.fit`; the released code has the learning rate 1e-4
+            for AttMix.
 
     Returns:
         The distilled student.
@@ -137,12 +136,10 @@ def distill(
         model,
         train,
         validation,
-        seeds=seeds,
         initial=student_params,
         examples=examples,
-        loss=training.in_batch_loss(model, released=released) if loss is None else loss,
+        loss=InBatchBPR(model, released=released) if loss is None else loss,
         patience=patience,
         recall_at=recall_at,
-        learning_rate=learning_rate,
-        **options,  # type: ignore[arg-type]
+        **fit_options,
     )

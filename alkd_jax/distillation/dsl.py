@@ -1,5 +1,6 @@
 """DSL, dynamic sparse learning: a sparse network is trained from scratch, pruned and regrown while it trains."""
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Sequence
@@ -12,14 +13,36 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
 from alkd_jax.checks import check_at_least, check_between
+from alkd_jax.distillation.method import check_fraction
 from alkd_jax.models import Encoder, Params, init_params
-from alkd_jax.objectives import Loss, in_batch_loss
 from alkd_jax.types import PAD, Sessions
 
 _MASK_STREAM = 0x6D61
 """Number folded into the key of a seed's initial values to get the key of its mask."""
 MIN_RATIO = 0.005
 """Share of the active entries that an update replaces at the end of training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of :func:`distill`.
+
+    Attributes:
+        density: in (0, 1], the share of active entries.
+        every: ΔT, at least 1; see :func:`dynamic_sparse`.
+        initial_ratio: ρ₀ in [:data:`MIN_RATIO`, 1]; see :func:`update_ratio`.
+        accumulate: see :func:`dynamic_sparse`.
+    """
+
+    density: float = 0.1
+    every: int = 100
+    initial_ratio: float = 0.5
+    accumulate: bool = False
+
+    def __post_init__(self) -> None:
+        check_between(MIN_RATIO, 1, initial_ratio=self.initial_ratio)
+        check_at_least(1, every=self.every)
+        check_fraction(density=self.density)
 
 
 def update_ratio(
@@ -35,14 +58,6 @@ def update_ratio(
     """
     progress = jnp.minimum(jnp.asarray(step, jnp.float32) / total, 1.0)
     return minimum + (initial - minimum) * (1.0 + jnp.cos(jnp.pi * progress)) / 2.0
-
-
-def random_mask(key: jax.Array, eligible: Bool[Array, "*shape"], density: float) -> Bool[Array, "*shape"]:
-    """Samples a mask: every eligible entry is active with probability ``density``.
-
-    Training keeps the number of active entries of the sample.
-    """
-    return eligible & jax.random.bernoulli(key, density, eligible.shape)
 
 
 def prune_and_regrow(
@@ -105,7 +120,9 @@ def is_eligible(path: tuple[Any, ...], weights: Float[Array, "*shape"]) -> Bool[
 
 
 def sparsify(key: jax.Array, params: Params, density: float) -> Params:
-    """Sets a random share ``1 − density`` of the entries of every matrix to 0; vectors stay dense.
+    """Sets every entry of a matrix to 0 with probability ``1 − density``; vectors stay dense.
+
+    Training keeps the number of entries that are not 0.
 
     Args:
         key: a JAX key; the function consumes it.
@@ -115,14 +132,15 @@ def sparsify(key: jax.Array, params: Params, density: float) -> Params:
     Raises:
         ValueError: the density is not in (0, 1].
     """
-    _check_density(density)
+    check_fraction(density=density)
 
     def sparsify_leaf(path: tuple[Any, ...], weights: Array) -> Array:
         eligible = is_eligible(path, weights)
         if eligible is None or density == 1.0:
             return weights
         leaf_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
-        return jnp.where(random_mask(leaf_key, eligible, density), weights, 0.0)
+        is_active = eligible & jax.random.bernoulli(leaf_key, density, weights.shape)
+        return jnp.where(is_active, weights, 0.0)
 
     return jax.tree_util.tree_map_with_path(sparsify_leaf, params)
 
@@ -209,11 +227,15 @@ def dynamic_sparse(
 
 
 @functools.lru_cache(maxsize=64)
-def _optimizer(
-    learning_rate: float, total: int, every: int, initial_ratio: float, accumulate: bool
-) -> optax.GradientTransformationExtraArgs:
-    inner = optax.adam(learning_rate)
-    return dynamic_sparse(inner, total=total, every=every, initial_ratio=initial_ratio, accumulate=accumulate)
+def _optimizer(options: Options, learning_rate: float, total: int) -> optax.GradientTransformationExtraArgs:
+    """Returns one object for equal arguments, so that a second training reuses the first one's compilation."""
+    return dynamic_sparse(
+        optax.adam(learning_rate),
+        total=total,
+        every=options.every,
+        initial_ratio=options.initial_ratio,
+        accumulate=options.accumulate,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -234,69 +256,38 @@ def distill(
     train: Sessions,
     validation: Sessions,
     *,
-    density: float = 0.1,
-    every: int = 100,
-    initial_ratio: float = 0.5,
-    accumulate: bool = False,
+    options: Options = Options(),
     seeds: int | Sequence[int] = 1,
-    loss: Loss | None = None,
     learning_rate: float = 1e-3,
     max_steps: int = 10_000,
-    **options: Any,
+    **fit_options: Any,
 ) -> training.FitResult:
-    """Trains a sparse model from scratch, without a teacher.
+    """Trains a sparse model from scratch, without a teacher; its inactive entries are 0.
 
     ALKDRec does not say which sparse model it compares with. A model of the teacher's width 100 at density 0.1 has as
     many non-zero entries as the dense student of width 10; a model of width 10 at density 0.5 is the other reading. All
     matrices are sparse; vectors are dense, and the padding row of an item table is not counted.
 
-    Args:
-        key: a JAX key; the function consumes it. At density 1 the same key trains the plain model.
-        model: the backbone, of the sparse model's width.
-        train: the training sessions.
-        validation: the sessions that decide when training stops.
-        density: in (0, 1], the share of active entries.
-        every: ΔT, at least 1; see :func:`dynamic_sparse`.
-        initial_ratio: ρ₀; see :func:`update_ratio`.
-        accumulate: see :func:`dynamic_sparse`.
-        seeds: as in :func:`alkd_jax.training.fit`; each seed has its own mask.
-        loss: the model's loss; default in-batch BPR.
-        learning_rate: learning rate of Adam.
-        max_steps: as in :func:`alkd_jax.training.fit`; t_max of :func:`update_ratio`.
-        **options: further options of :func:`alkd_jax.training.fit`.
-
-    Returns:
-        The trained model, whose inactive entries are 0.
-
-    Raises:
-        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
+    The parameters are those of :class:`alkd_jax.distillation.DistillationMethod`, without a teacher. At density 1 the
+    same key trains the plain model. Each seed has its own mask.
 
     Reference:
         Wang et al., Dynamic sparse learning: a novel paradigm for efficient recommendation, WSDM 2024.
     """
-    check_between(MIN_RATIO, 1, initial_ratio=initial_ratio)
-    check_at_least(1, every=every)
-    _check_density(density)
     initial, optimizer = None, None
     # At density 1 every pruned entry would be activated again.
-    if density < 1.0:
-        initial = _init_sparse_params(model, density, train.items.shape[1], training.seed_keys(key, seeds))
-        optimizer = _optimizer(learning_rate, max_steps, every, initial_ratio, accumulate)
+    if options.density < 1.0:
+        initial = _init_sparse_params(model, options.density, train.items.shape[1], training.seed_keys(key, seeds))
+        optimizer = _optimizer(options, learning_rate, max_steps)
     return training.fit(
         key,
         model,
         train,
         validation,
         seeds=seeds,
-        loss=in_batch_loss(model) if loss is None else loss,
         initial=initial,
         optimizer=optimizer,
         learning_rate=learning_rate,
         max_steps=max_steps,
-        **options,
+        **fit_options,
     )
-
-
-def _check_density(density: float) -> None:
-    if not 0.0 < density <= 1.0:
-        raise ValueError(f"density is {density}; expected above 0 and at most 1")

@@ -1,14 +1,17 @@
 """Entities of representation distillation: the sessions and items of a batch, with student's and teacher's vectors."""
 
+from typing import ClassVar
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.distillation.inputs import TeacherEmbeddings
+from alkd_jax.distillation.teacher import TeacherEmbeddings
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import encode
-from alkd_jax.ops import lookup
+from alkd_jax.objectives import Objective
+from alkd_jax.ops.lookup import embedding_lookup
+from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.types import Batch
 
 
@@ -46,36 +49,9 @@ def inverse_counts(ids: Int[Array, " N"], valid: Bool[Array, " N"]) -> Float[Arr
     return jnp.where(valid, 1.0 / jnp.maximum(occurrences, 1), 0.0)
 
 
-def session_entities(
-    model: Encoder, params: Params, batch: Batch, teacher: TeacherEmbeddings, key: jax.Array
-) -> Entities:
-    """Encodes the sessions of a batch; the weights count each distinct session once.
-
-    Args:
-        model: the student's backbone.
-        params: its parameters.
-        batch: a batch of examples.
-        teacher: the teacher's embeddings.
-        key: a JAX key for the student's dropout.
-    """
-    weight = inverse_counts(batch.session, batch.weight > 0)
-    return Entities(encode(model, params, batch, key), teacher.sessions[batch.session], weight)
-
-
-def item_entities(
-    model: Encoder, params: Params, items: Int[Array, " N"], teacher: TeacherEmbeddings, valid: Bool[Array, " N"]
-) -> Entities:
-    """Looks up items in the output tables; the weights count each distinct item once.
-
-    Args:
-        model: the student's backbone.
-        params: its parameters.
-        items: the items.
-        teacher: the teacher's embeddings.
-        valid: True for the rows that are counted.
-    """
-    table = model.apply(params, method="item_embeddings")
-    return Entities(lookup.embedding_lookup(table, items), teacher.items[items], inverse_counts(items, valid))
+def num_valid_rows(batch: Batch) -> Float[Array, ""]:
+    """Returns B, the number of rows with a weight above 0, but at least 1; sums over entities are divided by it."""
+    return jnp.maximum((batch.weight > 0).sum(), 1).astype(batch.weight.dtype)
 
 
 def sample_items(key: jax.Array, model: Encoder, num: int) -> Int[Array, " num"]:
@@ -88,23 +64,39 @@ def concatenate(*entities: Entities) -> Entities:
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *entities)
 
 
-def batch_entities(
-    model: Encoder, params: Params, batch: Batch, teacher: TeacherEmbeddings, key: jax.Array, sample_key: jax.Array
-) -> tuple[Entities, Entities]:
-    """Collects the distinct sessions of a batch, and its distinct items: the targets and as many sampled items.
+@flax.struct.dataclass
+class RepresentationLoss(Objective):
+    """Base class of the losses that compare the student's vectors with the teacher's.
 
-    Args:
-        model: the student's backbone.
-        params: its parameters.
-        batch: a batch of examples.
+    Attributes:
         teacher: the teacher's embeddings.
-        key: a JAX key for the student's dropout.
-        sample_key: a JAX key for the sampled items.
-
-    Returns:
-        The sessions, and the items.
     """
-    valid = batch.weight > 0
-    items = jnp.concatenate([batch.target, sample_items(sample_key, model, len(valid))])
-    item_vectors = item_entities(model, params, items, teacher, jnp.concatenate([valid, valid]))
-    return session_entities(model, params, batch, teacher, key), item_vectors
+
+    teacher: TeacherEmbeddings
+    reads_catalogue: ClassVar[bool] = True
+
+    def session_entities(self, params: Params, batch: Batch, key: jax.Array) -> Entities:
+        """Encodes the sessions of a batch; the weights count each distinct session once. The key is for dropout."""
+        weight = inverse_counts(batch.session, batch.weight > 0)
+        return Entities(self.encode(params, batch, key), self.teacher.sessions[batch.session], weight)
+
+    def item_entities(self, params: Params, items: Int[Array, " N"], valid: Bool[Array, " N"]) -> Entities:
+        """Looks up items in the output tables; the weights count each distinct valid item once."""
+        vectors = at_least_float32(embedding_lookup(self.item_embeddings(params), items))
+        return Entities(vectors, self.teacher.items[items], inverse_counts(items, valid))
+
+    def batch_entities(
+        self, params: Params, batch: Batch, key: jax.Array, sample_key: jax.Array
+    ) -> tuple[Entities, Entities]:
+        """Collects the distinct sessions of a batch, and its distinct items: the targets and as many sampled items.
+
+        Args:
+            params: the student's parameters.
+            batch: a batch of examples.
+            key: a JAX key for the student's dropout.
+            sample_key: a JAX key for the sampled items.
+        """
+        valid = batch.weight > 0
+        items = jnp.concatenate([batch.target, sample_items(sample_key, self.model, len(valid))])
+        item_vectors = self.item_entities(params, items, jnp.concatenate([valid, valid]))
+        return self.session_entities(params, batch, key), item_vectors

@@ -3,7 +3,7 @@
 A gate chooses among the experts by the teacher's vector.
 """
 
-import functools
+import dataclasses
 from typing import TypeAlias
 
 import jax
@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int
 from alkd_jax.checks import check_at_least
 from alkd_jax.distillation.entities import Entities
 from alkd_jax.models import Encoder, Params
-from alkd_jax.training.fit import ExtraParamsInit
 
 Experts: TypeAlias = dict[str, Array]
 """Parameters of E experts and their gate: ``gate_kernel [T, E]``, ``gate_bias [E]``, ``hidden_kernel [E, D, H]``,
@@ -53,24 +52,23 @@ def init_experts(key: jax.Array, *, num_experts: int, student_dim: int, teacher_
     }
 
 
-@functools.lru_cache(maxsize=64)
-def init_expert_pair(num_experts: int, teacher_dim: int) -> ExtraParamsInit:
-    """Makes a function that initializes experts for sessions and others for items.
+@dataclasses.dataclass(frozen=True)
+class ExpertInit:
+    """Initializes experts of sessions and others of items, as the ``extra_params_init`` of ``alkd_jax.training.fit``.
 
-    Args:
+    Attributes:
         num_experts: E, of either kind.
         teacher_dim: T, the teacher's width.
-
-    Returns:
-        The function, as :func:`alkd_jax.training.fit` takes it: key and student → collection "experts".
     """
 
-    def extra_params_init(key: jax.Array, student: Encoder) -> Params:
-        keys = zip(("session", "item"), jax.random.split(key), strict=True)
-        sizes = {"num_experts": num_experts, "student_dim": student.dim, "teacher_dim": teacher_dim}
-        return {"experts": {kind: init_experts(kind_key, **sizes) for kind, kind_key in keys}}
+    num_experts: int
+    teacher_dim: int
 
-    return extra_params_init
+    def __call__(self, key: jax.Array, student: Encoder) -> Params:
+        """Returns the collection "experts"."""
+        keys = zip(("session", "item"), jax.random.split(key), strict=True)
+        sizes = {"num_experts": self.num_experts, "student_dim": student.dim, "teacher_dim": self.teacher_dim}
+        return {"experts": {kind: init_experts(kind_key, **sizes) for kind, kind_key in keys}}
 
 
 def gate(experts: Experts, teacher: Float[Array, "N T"]) -> Float[Array, "N E"]:
@@ -154,7 +152,11 @@ def reconstruction_loss(
 
 
 def annealed_temperature(
-    step: Int[Array, ""] | int, end: Float[Array, ""] | float, *, total: Float[Array, ""] | int, floor: float = 1e-2
+    step: Int[Array, ""] | int,
+    end: Float[Array, ""] | float,
+    *,
+    total: Float[Array, ""] | float | int,
+    floor: float = 1e-2,
 ) -> Float[Array, ""]:
     """``τ = max(floor, end^(step / total))``: exponential decay from 1 towards ``end``.
 
@@ -168,9 +170,3 @@ def annealed_temperature(
         floor: the lowest temperature.
     """
     return jnp.maximum(floor, jnp.exp(jnp.log(end) * step / total))
-
-
-def check_temperature(temperature_end: float) -> None:
-    """Raises ValueError for a final temperature outside (0, 1]."""
-    if not 0 < temperature_end <= 1:
-        raise ValueError(f"temperature_end is {temperature_end}; expected above 0 and at most 1")

@@ -1,18 +1,35 @@
 """FTD, full topology distillation: the student's cosines between all entities of a batch match the teacher's."""
 
-import functools
+import dataclasses
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alkd_jax import training
-from alkd_jax.distillation.entities import batch_entities, concatenate, normalize
-from alkd_jax.distillation.inputs import distillation_key, encode_teacher, fit_with_distillation, num_valid_rows
+from alkd_jax.distillation.entities import RepresentationLoss, concatenate, normalize, num_valid_rows
+from alkd_jax.distillation.method import check_weight, distillation_key, fit_with_distillation
+from alkd_jax.distillation.teacher import TeacherModel, encode_teacher
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss
 from alkd_jax.types import Batch, Sessions
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of :func:`distill`.
+
+    Attributes:
+        weight: λ, at least 0. The default is the authors'. It belongs to a sum over pairs divided by the batch size,
+            because the student's own loss is a mean. The sum has about ``(3 B)²`` terms, so the strength of the
+            distillation grows with the batch.
+    """
+
+    weight: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_weight(weight=self.weight)
 
 
 def full_topology_loss(
@@ -45,61 +62,33 @@ def full_topology_loss(
     return squared_norm(s, weighted_s) - 2.0 * squared_norm(s, weighted_t) + squared_norm(t, weighted_t)
 
 
-@functools.lru_cache(maxsize=64)
-def topology_objective(model: Encoder) -> Loss:
-    """:func:`full_topology_loss` of a batch's distinct sessions and items, divided by B.
+@flax.struct.dataclass
+class FullTopology(RepresentationLoss):
+    """:func:`full_topology_loss` of a batch's distinct sessions and items, divided by B."""
 
-    ``batch.loss_inputs["distillation"]`` holds "teacher".
-
-    Args:
-        model: the student's backbone.
-    """
-
-    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        teacher = batch.loss_inputs["distillation"]["teacher"]
-        entities = concatenate(*batch_entities(model, params, batch, teacher, key, distillation_key(key)))
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the loss of a batch."""
+        entities = concatenate(*self.batch_entities(params, batch, key, distillation_key(key)))
         total = full_topology_loss(entities.student, entities.teacher, weight=entities.weight)
         return total / num_valid_rows(batch)
-
-    return loss
 
 
 def distill(
     key: jax.Array,
     model: Encoder,
-    teacher_model: Encoder,
-    teacher_params: Params,
+    teacher: TeacherModel,
     train: Sessions,
     validation: Sessions,
     *,
-    weight: float = 0.001,
-    **options: Any,
+    options: Options = Options(),
+    **fit_options: Any,
 ) -> training.FitResult:
     """Trains a student so that the angles between its vectors match those between the teacher's.
 
-    The default weight is the authors'. It belongs to a sum over pairs divided by the batch size, because the student's
-    own loss is a mean. The sum has about ``(3 B)²`` terms, so the strength of the distillation grows with the batch.
-
-    Args:
-        key: a JAX key; the function consumes it. The same key trains the plain student.
-        model: the student's backbone.
-        teacher_model: the teacher's backbone.
-        teacher_params: its parameters, without a seed axis.
-        train: the training sessions.
-        validation: the sessions that decide when training stops.
-        weight: λ, at least 0.
-        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
-            :func:`alkd_jax.training.fit`.
-
-    Returns:
-        The trained student.
-
-    Raises:
-        ValueError: the weight is negative, or as in :func:`alkd_jax.training.fit`.
+    The parameters are those of :class:`alkd_jax.distillation.DistillationMethod`.
 
     Reference:
         Kang et al., Topology distillation for recommender system, KDD 2021.
     """
-    distillation_inputs = {"teacher": encode_teacher(teacher_model, teacher_params, train), "weight": weight}
-    distillation_loss = topology_objective(model)
-    return fit_with_distillation(key, model, train, validation, distillation_loss, distillation_inputs, **options)
+    topology = FullTopology(model, encode_teacher(teacher, train))
+    return fit_with_distillation(key, model, train, validation, topology, options.weight, **fit_options)

@@ -3,31 +3,62 @@
 Groups of entities are learned by experts; a group is represented by its prototype, the mean of its members.
 """
 
-import functools
+import dataclasses
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
 from alkd_jax.checks import check_at_least, check_between, check_one_of
-from alkd_jax.distillation.entities import Entities, batch_entities, concatenate, normalize
+from alkd_jax.distillation.entities import Entities, RepresentationLoss, concatenate, normalize, num_valid_rows
 from alkd_jax.distillation.experts import (
+    ExpertInit,
     Experts,
     annealed_temperature,
-    check_temperature,
     gate,
-    init_expert_pair,
     reconstruction_loss,
 )
-from alkd_jax.distillation.inputs import distillation_key, encode_teacher, fit_with_distillation, num_valid_rows
+from alkd_jax.distillation.method import check_fraction, check_weight, distillation_key, fit_with_distillation
+from alkd_jax.distillation.teacher import TeacherModel, encode_teacher
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss
 from alkd_jax.types import Batch, Sessions
 
 LEVELS = ("entities", "prototypes")
 """What the group level compares prototypes with: entities or prototypes, the paper's (P, e) and (P, P)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of :func:`distill`.
+
+    The default weight is the authors'. It belongs to sums divided by the batch size, because the student's own loss is
+    a mean.
+
+    Attributes:
+        weight: λ, at least 0.
+        topology: a in [0, 1], the weight of the topology loss; the experts' loss has weight 1 − a.
+        num_groups: K, of the sessions and again of the items, at least 1.
+        level: "entities" compares prototypes with entities, the authors' default; "prototypes" with each other.
+        positive_only: leave out pairs within a group whose teacher cosine is not positive, as the authors' code does.
+        temperature_end: as in :class:`alkd_jax.distillation.de.Options`.
+    """
+
+    weight: float = 0.001
+    topology: float = 0.5
+    num_groups: int = 30
+    level: str = "entities"
+    positive_only: bool = True
+    temperature_end: float = 1e-10
+
+    def __post_init__(self) -> None:
+        check_weight(weight=self.weight)
+        check_between(0, 1, topology=self.topology)
+        check_at_least(1, num_groups=self.num_groups)
+        check_one_of("level", self.level, LEVELS)
+        check_fraction(temperature_end=self.temperature_end)
 
 
 def assign_groups(experts: Experts, teacher: Float[Array, "N T"]) -> Int[Array, " N"]:
@@ -131,147 +162,78 @@ def group_topology_loss(
     return is_nonempty.astype(weight.dtype) @ (difference**2) @ column_weight
 
 
-def hierarchical_topology_loss(
-    sessions: Entities,
-    items: Entities,
-    groups: tuple[Int[Array, " N"], Int[Array, " M"]],
-    *,
-    num_groups: int,
-    level: str = "entities",
-    positive_only: bool = True,
-) -> Float[Array, ""]:
-    """Adds the entity level and the group level; sessions and items have separate groups.
-
-    The entity level therefore compares no session with an item.
-
-    Args:
-        sessions: sessions, weighted so that each distinct one counts once.
-        items: items, weighted likewise.
-        groups: the groups of the sessions and those of the items, each in ``0..num_groups-1``.
-        num_groups: K, the number of groups of either kind.
-        level: see :func:`group_topology_loss`.
-        positive_only: see :func:`entity_topology_loss`.
-    """
-    entity_loss = sum(
-        entity_topology_loss(
-            entities.student, entities.teacher, group, weight=entities.weight, positive_only=positive_only
-        )
-        for entities, group in zip((sessions, items), groups, strict=True)
-    )
-    entities, group = concatenate(sessions, items), jnp.concatenate([groups[0], num_groups + groups[1]])
-    group_loss = group_topology_loss(
-        entities.student, entities.teacher, group, num_groups=2 * num_groups, weight=entities.weight, level=level
-    )
-    return entity_loss + group_loss
-
-
-@functools.lru_cache(maxsize=64)
-def hierarchy_objective(model: Encoder, *, level: str = "entities", positive_only: bool = True) -> Loss:
+@flax.struct.dataclass
+class HierarchicalTopology(RepresentationLoss):
     """``(a L_TD + (1 − a) L_GA) / B``: the topology within and between groups, and the experts that learn the groups.
 
     L_GA is the reconstruction error of DE with every distinct item once. ``params["experts"]`` are as for DE.
-    ``batch.loss_inputs["distillation"]`` holds "teacher", "topology" (a), "temperature_end" and "total_steps".
 
-    Args:
-        model: the student's backbone.
+    Attributes:
+        topology: a in [0, 1].
+        temperature_end: see :class:`Options`.
+        total_steps: number of steps over which the temperature falls.
         level: see :func:`group_topology_loss`.
         positive_only: see :func:`entity_topology_loss`.
     """
 
-    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        distillation_inputs = batch.loss_inputs["distillation"]
-        teacher, total_steps = distillation_inputs["teacher"], distillation_inputs["total_steps"]
-        keys = jax.random.split(distillation_key(key), 3)
-        temperature = annealed_temperature(batch.step, distillation_inputs["temperature_end"], total=total_steps)
-        sessions, items = batch_entities(model, params, batch, teacher, key, keys[0])
-        session_experts, item_experts = params["experts"]["session"], params["experts"]["item"]
-        groups = assign_groups(session_experts, sessions.teacher), assign_groups(item_experts, items.teacher)
-        pairs = zip(keys[1:], (session_experts, item_experts), (sessions, items), strict=True)
-        assignment_loss = sum(
-            reconstruction_loss(noise_key, experts, entities, temperature) for noise_key, experts, entities in pairs
-        )
-        topology_loss = hierarchical_topology_loss(
-            sessions,
-            items,
-            groups,
-            num_groups=session_experts["gate_bias"].shape[0],
-            level=level,
-            positive_only=positive_only,
-        )
-        topology = distillation_inputs["topology"]
-        return (topology * topology_loss + (1.0 - topology) * assignment_loss) / num_valid_rows(batch)
+    topology: Float[Array, ""] | float
+    temperature_end: Float[Array, ""] | float
+    total_steps: Float[Array, ""] | float
+    level: str = flax.struct.field(pytree_node=False, default="entities")
+    positive_only: bool = flax.struct.field(pytree_node=False, default=True)
 
-    return loss
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the loss of a batch."""
+        keys = jax.random.split(distillation_key(key), 3)
+        temperature = annealed_temperature(batch.step, self.temperature_end, total=self.total_steps)
+        entities = self.batch_entities(params, batch, key, keys[0])
+        experts = params["experts"]["session"], params["experts"]["item"]
+        assignment_loss = sum(map(reconstruction_loss, keys[1:], experts, entities, (temperature, temperature)))
+        topology_loss = self._topology_loss(experts, entities)
+        return (self.topology * topology_loss + (1.0 - self.topology) * assignment_loss) / num_valid_rows(batch)
+
+    def _topology_loss(self, experts: tuple[Experts, Experts], entities: tuple[Entities, Entities]) -> Float[Array, ""]:
+        """Adds the entity level and the group level. Sessions and items have separate groups.
+
+        The entity level therefore compares no session with an item.
+        """
+        groups = tuple(assign_groups(one, kind.teacher) for one, kind in zip(experts, entities, strict=True))
+        entity_loss = sum(
+            entity_topology_loss(
+                kind.student, kind.teacher, group, weight=kind.weight, positive_only=self.positive_only
+            )
+            for kind, group in zip(entities, groups, strict=True)
+        )
+        both, num_groups = concatenate(*entities), experts[0]["gate_bias"].shape[0]
+        group = jnp.concatenate([groups[0], num_groups + groups[1]])
+        return entity_loss + group_topology_loss(
+            both.student, both.teacher, group, num_groups=2 * num_groups, weight=both.weight, level=self.level
+        )
 
 
 def distill(
     key: jax.Array,
     model: Encoder,
-    teacher_model: Encoder,
-    teacher_params: Params,
+    teacher: TeacherModel,
     train: Sessions,
     validation: Sessions,
     *,
-    weight: float = 0.001,
-    topology: float = 0.5,
-    num_groups: int = 30,
-    level: str = "entities",
-    positive_only: bool = True,
-    temperature_end: float = 1e-10,
+    options: Options = Options(),
     max_steps: int = 10_000,
-    **options: Any,
+    **fit_options: Any,
 ) -> training.FitResult:
     """Trains a student to match the teacher's angles: between all entities within learned groups, and between groups.
 
-    The default weight is the authors'. It belongs to sums divided by the batch size, because the student's own loss is
-    a mean. The experts that learn the groups are trained along; only the student is returned.
-
-    Args:
-        key: a JAX key; the function consumes it. The same key trains the plain student.
-        model: the student's backbone.
-        teacher_model: the teacher's backbone.
-        teacher_params: its parameters, without a seed axis.
-        train: the training sessions.
-        validation: the sessions that decide when training stops.
-        weight: λ, at least 0.
-        topology: a in [0, 1], the weight of the topology loss; the experts' loss has weight 1 − a.
-        num_groups: K, of the sessions and again of the items, at least 1.
-        level: "entities" compares prototypes with entities, the authors' default; "prototypes" with each other.
-        positive_only: leave out pairs within a group whose teacher cosine is not positive, as the authors' code does.
-        temperature_end: as in :func:`alkd_jax.distillation.de.distill`.
-        max_steps: as in :func:`alkd_jax.training.fit`.
-        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
-            :func:`alkd_jax.training.fit`.
-
-    Returns:
-        The trained student.
-
-    Raises:
-        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
+    The experts that learn the groups are trained along; only the student is returned. The parameters are those of
+    :class:`alkd_jax.distillation.DistillationMethod`.
 
     Reference:
         Kang et al., Topology distillation for recommender system, KDD 2021.
     """
-    check_at_least(1, num_groups=num_groups)
-    check_temperature(temperature_end)
-    check_one_of("level", level, LEVELS)
-    check_between(0, 1, topology=topology)
-    distillation_inputs = {
-        "teacher": encode_teacher(teacher_model, teacher_params, train),
-        "weight": weight,
-        "topology": topology,
-        "temperature_end": temperature_end,
-        "total_steps": max_steps,
-    }
-    distillation_loss = hierarchy_objective(model, level=level, positive_only=positive_only)
+    topology, temperature_end, total_steps = map(jnp.float32, (options.topology, options.temperature_end, max_steps))
+    embeddings, level = encode_teacher(teacher, train), options.level
+    loss = HierarchicalTopology(model, embeddings, topology, temperature_end, total_steps, level, options.positive_only)
+    init = ExpertInit(options.num_groups, teacher.model.dim)
     return fit_with_distillation(
-        key,
-        model,
-        train,
-        validation,
-        distillation_loss,
-        distillation_inputs,
-        extra_params_init=init_expert_pair(num_groups, teacher_model.dim),
-        max_steps=max_steps,
-        **options,
+        key, model, train, validation, loss, options.weight, extra_params_init=init, max_steps=max_steps, **fit_options
     )

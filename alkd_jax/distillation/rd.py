@@ -3,9 +3,11 @@
 Their weights fall with the position, and are 0 where the student already ranks an item as the teacher does.
 """
 
-import functools
-from typing import Any
+import dataclasses
+import math
+from typing import Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -13,18 +15,39 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax import training
 from alkd_jax.checks import check_at_least
 from alkd_jax.distillation.entities import sample_items
-from alkd_jax.distillation.inputs import (
-    all_session_items,
-    distillation_key,
-    encode_teacher,
-    fit_with_distillation,
-    teacher_lists,
-)
+from alkd_jax.distillation.method import check_positive, check_weight, distillation_key, fit_with_distillation
+from alkd_jax.distillation.teacher import TeacherModel, all_session_items, encode_teacher, teacher_lists
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss, encode
-from alkd_jax.ops import lookup
+from alkd_jax.objectives import Objective
+from alkd_jax.ops.lookup import embedding_lookup
 from alkd_jax.types import PAD, Batch, Sequences, Sessions
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of :func:`distill`.
+
+    Attributes:
+        weight: α, at least 0.
+        length: K, the length of the teacher's lists, at least 1; they hold neither inputs nor target of their session.
+        sharpness: λ of :func:`static_weights`, positive.
+        mu: μ of :func:`dynamic_weights`, positive.
+        dynamic_from: the first step with dynamic weights; the authors' ten epochs are about 100 steps here.
+        num_sampled: C of :func:`dynamic_weights`, at least 1.
+    """
+
+    weight: float = 1.0
+    length: int = 10
+    sharpness: float = 1.0
+    mu: float = 0.1
+    dynamic_from: int = 100
+    num_sampled: int = 100
+
+    def __post_init__(self) -> None:
+        check_weight(weight=self.weight)
+        check_at_least(1, length=self.length, num_sampled=self.num_sampled)
+        check_positive(sharpness=self.sharpness, mu=self.mu)
 
 
 def static_weights(length: int, *, sharpness: Float[Array, ""] | float = 1.0) -> Float[Array, " K"]:
@@ -114,90 +137,66 @@ def final_weights(
     return jnp.where(step >= dynamic_from, static * dynamic, static)
 
 
-@functools.lru_cache(maxsize=64)
-def list_objective(model: Encoder, *, num_sampled: int = 100) -> Loss:
+@flax.struct.dataclass
+class TeacherList(Objective):
     """:func:`list_loss` of the teacher's lists.
 
-    ``batch.loss_inputs["distillation"]`` holds "lists" ``[N, K]``, a row for each training session, 0 in short lists;
-    "dynamic_from", "sharpness" and "mu".
-
-    Args:
-        model: the student's backbone.
+    Attributes:
+        lists: ``[N, K]`` a list for each training session, 0 in short lists.
+        sharpness: λ of :func:`static_weights`.
+        mu: μ of :func:`dynamic_weights`.
+        dynamic_from: the first step with dynamic weights.
         num_sampled: C, the number of uniformly sampled items that estimate a rank in the student.
     """
 
-    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        distillation_inputs = batch.loss_inputs["distillation"]
-        lists = distillation_inputs["lists"][batch.session]
-        num_rows = lists.shape[0]
-        sampled_items = sample_items(distillation_key(key), model, num_rows * num_sampled).reshape(
-            num_rows, num_sampled
-        )
-        vectors, table = encode(model, params, batch, key), model.apply(params, method="item_embeddings")
-        list_scores, sampled_scores = (
-            jnp.einsum("bd,bcd->bc", vectors, lookup.embedding_lookup(table, items)) for items in (lists, sampled_items)
-        )
-        settings = {name: distillation_inputs[name] for name in ("dynamic_from", "sharpness", "mu")}
-        weights = final_weights(list_scores, sampled_scores, step=batch.step, num_items=model.num_items, **settings)
-        return list_loss(list_scores, weights, where=lists != PAD, weight=batch.weight)
+    lists: Int[Array, "N K"]
+    sharpness: Float[Array, ""] | float = 1.0
+    mu: Float[Array, ""] | float = 0.1
+    dynamic_from: Float[Array, ""] | float = 100.0
+    num_sampled: int = flax.struct.field(pytree_node=False, default=100)
+    reads_catalogue: ClassVar[bool] = True
 
-    return loss
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the loss of a batch."""
+        lists = self.lists[batch.session]
+        shape = len(lists), self.num_sampled
+        sampled_items = sample_items(distillation_key(key), self.model, math.prod(shape)).reshape(shape)
+        vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        list_scores, sampled_scores = (
+            jnp.einsum("bd,bcd->bc", vectors, embedding_lookup(table, items)) for items in (lists, sampled_items)
+        )
+        weights = final_weights(
+            list_scores,
+            sampled_scores,
+            step=batch.step,
+            dynamic_from=self.dynamic_from,
+            num_items=self.model.num_items,
+            sharpness=self.sharpness,
+            mu=self.mu,
+        )
+        return list_loss(list_scores, weights, where=lists != PAD, weight=batch.weight)
 
 
 def distill(
     key: jax.Array,
     model: Encoder,
-    teacher_model: Encoder,
-    teacher_params: Params,
+    teacher: TeacherModel,
     train: Sessions,
     validation: Sessions,
     *,
-    weight: float = 1.0,
-    length: int = 10,
-    sharpness: float = 1.0,
-    mu: float = 0.1,
-    dynamic_from: int = 100,
-    num_sampled: int = 100,
+    options: Options = Options(),
     sequences: Sequences | None = None,
-    **options: Any,
+    **fit_options: Any,
 ) -> training.FitResult:
     """Trains a student with the top of the teacher's list as further positives.
 
-    Args:
-        key: a JAX key; the function consumes it. The same key trains the plain student.
-        model: the student's backbone.
-        teacher_model: the teacher's backbone.
-        teacher_params: its parameters, without a seed axis.
-        train: the training sessions.
-        validation: the sessions that decide when training stops.
-        weight: α, at least 0.
-        length: K, the length of the teacher's lists; they hold neither inputs nor target of their session.
-        sharpness: λ of :func:`static_weights`.
-        mu: μ of :func:`dynamic_weights`.
-        dynamic_from: the first step with dynamic weights; the authors' ten epochs are about 100 steps here.
-        num_sampled: C of :func:`dynamic_weights`.
-        sequences: the training sessions at full length, whose items the lists leave out; by default the items that
-            ``train`` holds.
-        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
-            :func:`alkd_jax.training.fit`.
-
-    Returns:
-        The trained student.
-
-    Raises:
-        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
+    The parameters are those of :class:`alkd_jax.distillation.DistillationMethod`. The teacher's lists leave out the
+    items of ``sequences``.
 
     Reference:
         Tang and Wang, Ranking distillation: learning compact ranking models with high performance, KDD 2018.
     """
-    check_at_least(1, length=length, num_sampled=num_sampled)
-    teacher = encode_teacher(teacher_model, teacher_params, train)
-    distillation_inputs = {
-        "lists": teacher_lists(teacher, length, all_session_items(train, sequences)),
-        "weight": weight,
-        "sharpness": sharpness,
-        "mu": mu,
-        "dynamic_from": dynamic_from,
-    }
-    distillation_loss = list_objective(model, num_sampled=num_sampled)
-    return fit_with_distillation(key, model, train, validation, distillation_loss, distillation_inputs, **options)
+    lists = teacher_lists(encode_teacher(teacher, train), options.length, all_session_items(train, sequences))
+    sharpness, mu, dynamic_from = map(jnp.float32, (options.sharpness, options.mu, options.dynamic_from))
+    loss = TeacherList(model, jnp.asarray(lists), sharpness, mu, dynamic_from, options.num_sampled)
+    return fit_with_distillation(key, model, train, validation, loss, options.weight, **fit_options)

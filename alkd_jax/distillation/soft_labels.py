@@ -33,8 +33,8 @@ def held_out_labels(
         folds: number of folds, in ``2..N``.
 
     Returns:
-        ``[E, K]`` items, 0 in short lists, and ``[E, K]`` their scores, at least 0: the "list_items" and "list_gain" of
-        :func:`alkd_jax.objectives.distilled_softmax`.
+        ``[E, K]`` items, 0 in short lists, and ``[E, K]`` their scores, at least 0: the lists and gains of
+        :class:`alkd_jax.objectives.DistilledSoftmax`.
 
     Raises:
         ValueError: ``folds`` is outside ``2..N``, or as in :func:`alkd_jax.baselines.top_k`.

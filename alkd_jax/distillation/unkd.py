@@ -1,8 +1,9 @@
 """unKD, unbiased distillation: the student learns the teacher's order among items of similar popularity only."""
 
-import functools
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,18 +11,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import losses, training
 from alkd_jax.checks import check_at_least
-from alkd_jax.distillation.inputs import (
+from alkd_jax.distillation.method import check_positive, check_weight, distillation_key, fit_with_distillation
+from alkd_jax.distillation.popularity_strata import allocate_pairs, item_counts, popularity_groups
+from alkd_jax.distillation.teacher import (
     TeacherEmbeddings,
+    TeacherModel,
     all_session_items,
-    distillation_key,
     encode_teacher,
-    fit_with_distillation,
     teacher_lists,
 )
-from alkd_jax.distillation.popularity_strata import allocate_pairs, item_counts, popularity_groups
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss, encode
-from alkd_jax.ops import lookup
+from alkd_jax.objectives import Objective
+from alkd_jax.ops.lookup import embedding_lookup
+from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.training.examples import sequences_of
 from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
@@ -30,6 +32,33 @@ MU = 20.0
 DEPTH = 400
 """Length of a group's list. Rank 400 has the weight 2e-9 relative to rank 0, below the resolution of a uniform float32
 sample; the authors keep 1,000."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of :func:`distill`.
+
+    Attributes:
+        weight: λ, at least 0.
+        num_groups: G, the number of popularity groups, at least 1.
+        num_pairs: M, the number of pairs sampled for a session at each step, over all groups.
+        gamma: γ of :func:`alkd_jax.distillation.popularity_strata.allocate_pairs`.
+        mu: μ of :func:`sample_rank_pairs`, positive.
+        depth: the length of each group's list, at least 2; the device holds ``N · G · depth`` integers.
+    """
+
+    weight: float = 1.0
+    num_groups: int = 4
+    num_pairs: int = 30
+    gamma: float = 0.0
+    mu: float = MU
+    depth: int = DEPTH
+
+    def __post_init__(self) -> None:
+        check_weight(weight=self.weight)
+        check_at_least(1, num_groups=self.num_groups)
+        check_at_least(2, depth=self.depth)
+        check_positive(mu=self.mu)
 
 
 def group_lists(
@@ -165,84 +194,56 @@ def pair_loss(
     return losses.sampled_bpr(zeros, -margin, weight=weight, where=where.astype(margin.dtype))
 
 
-@functools.lru_cache(maxsize=64)
-def pair_objective(model: Encoder, pairs_per_group: tuple[int, ...], *, mu: float = MU) -> Loss:
-    """:func:`pair_loss` over pairs that are sampled anew at every step.
+@flax.struct.dataclass
+class PopularityPairs(Objective):
+    """:func:`pair_loss` over pairs of items of similar popularity, which are sampled anew at every step.
 
-    ``batch.loss_inputs["distillation"]`` holds "lists" and "length", a row for each training session; see
-    :func:`group_lists`.
-
-    Args:
-        model: the student's backbone.
+    Attributes:
+        lists: ``[N, G, K]`` the teacher's list of each group for each training session, see :func:`group_lists`.
+        length: ``[N, G]`` the number of items in each list.
         pairs_per_group: the number of pairs from each group.
         mu: μ of :func:`sample_rank_pairs`.
     """
 
-    def loss(params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        distillation_inputs = batch.loss_inputs["distillation"]
-        lists, length = distillation_inputs["lists"][batch.session], distillation_inputs["length"][batch.session]
-        better, worse, where = sample_pairs(distillation_key(key), lists, length, pairs_per_group, mu=mu)
-        table = model.apply(params, method="item_embeddings")
-        vectors = encode(model, params, batch, key)
-        margin = jnp.einsum(
-            "bd,bpd->bp", vectors, lookup.embedding_lookup(table, better) - lookup.embedding_lookup(table, worse)
-        )
-        return pair_loss(margin, where, weight=batch.weight)
+    lists: Int[Array, "N G K"]
+    length: Int[Array, "N G"]
+    pairs_per_group: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    mu: float = flax.struct.field(pytree_node=False, default=MU)
+    reads_catalogue: ClassVar[bool] = True
 
-    return loss
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the loss of a batch."""
+        lists, length = self.lists[batch.session], self.length[batch.session]
+        better, worse, where = sample_pairs(distillation_key(key), lists, length, self.pairs_per_group, mu=self.mu)
+        table, vectors = self.item_embeddings(params), self.encode(params, batch, key)
+        better_rows, worse_rows = (at_least_float32(embedding_lookup(table, items)) for items in (better, worse))
+        margin = jnp.einsum("bd,bpd->bp", vectors, better_rows - worse_rows)
+        return pair_loss(margin, where, weight=batch.weight)
 
 
 def distill(
     key: jax.Array,
     model: Encoder,
-    teacher_model: Encoder,
-    teacher_params: Params,
+    teacher: TeacherModel,
     train: Sessions,
     validation: Sessions,
     *,
-    weight: float = 1.0,
-    num_groups: int = 4,
-    num_pairs: int = 30,
-    gamma: float = 0.0,
-    mu: float = MU,
-    depth: int = DEPTH,
+    options: Options = Options(),
     sequences: Sequences | None = None,
-    **options: Any,
+    **fit_options: Any,
 ) -> training.FitResult:
     """Trains a student that also learns the teacher's order among items of similar popularity.
 
-    Args:
-        key: a JAX key; the function consumes it. The same key trains the plain student.
-        model: the student's backbone.
-        teacher_model: the teacher's backbone.
-        teacher_params: its parameters, without a seed axis.
-        train: the training sessions.
-        validation: the sessions that decide when training stops.
-        weight: λ, at least 0.
-        num_groups: G, the number of popularity groups.
-        num_pairs: M, the number of pairs sampled for a session at each step, over all groups.
-        gamma: γ of :func:`alkd_jax.distillation.popularity_strata.allocate_pairs`.
-        mu: μ of :func:`sample_rank_pairs`.
-        depth: the length of each group's list; the device holds ``N · G · depth`` integers.
-        sequences: the training sessions at full length, from which popularity is counted and whose items the lists
-            leave out; by default the items that ``train`` holds.
-        **options: ``loss`` and ``loss_inputs`` of the student's own loss; further options of
-            :func:`alkd_jax.training.fit`.
-
-    Returns:
-        The trained student.
-
-    Raises:
-        ValueError: an option is out of its range, or as in :func:`alkd_jax.training.fit`.
+    The parameters are those of :class:`alkd_jax.distillation.DistillationMethod`. Popularity is counted in
+    ``sequences``, and the teacher's lists leave out their items.
 
     Reference:
         Chen et al., Unbiased knowledge distillation for recommendation, WSDM 2023.
     """
     counts = item_counts(sequences_of(train) if sequences is None else sequences, model.num_items)
-    groups = popularity_groups(counts, num_groups=num_groups)
-    teacher = encode_teacher(teacher_model, teacher_params, train)
-    lists, length = group_lists(teacher, groups, all_session_items(train, sequences), depth=depth)
-    pairs_per_group = allocate_pairs(counts, groups, num_pairs=num_pairs, gamma=gamma)
-    distillation_loss = pair_objective(model, pairs_per_group, mu=mu)
-    distillation_inputs = {"lists": lists, "length": length, "weight": weight}
-    return fit_with_distillation(key, model, train, validation, distillation_loss, distillation_inputs, **options)
+    groups = popularity_groups(counts, num_groups=options.num_groups)
+    session_items = all_session_items(train, sequences)
+    lists, length = group_lists(encode_teacher(teacher, train), groups, session_items, depth=options.depth)
+    pairs_per_group = allocate_pairs(counts, groups, num_pairs=options.num_pairs, gamma=options.gamma)
+    pairs = PopularityPairs(model, jnp.asarray(lists), jnp.asarray(length), pairs_per_group, options.mu)
+    return fit_with_distillation(key, model, train, validation, pairs, options.weight, **fit_options)

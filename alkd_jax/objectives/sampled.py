@@ -1,6 +1,5 @@
 """Losses whose negatives are sampled at every step."""
 
-
 import flax.struct
 import jax
 import jax.numpy as jnp

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import models, objectives
-from alkd_jax.distillation import dllm2rec
+from alkd_jax.distillation import dllm2rec, robust
 from alkd_jax.types import Batch, Rankings, Sessions
 
 NUM_ITEMS = 30
@@ -63,10 +63,10 @@ def test_agreement_is_membership_of_the_students_top_list():
 def test_the_robust_loss_equals_its_definition_and_is_finite_for_large_scores():
     scores = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     target, counts = np.array([[1, 4], [7, 7], [2, 3]]), np.array([0, 5, 0, 1, 9, 2, 2, 3])
-    share = dllm2rec.robust_popularity(jnp.asarray(counts))
+    share = robust.robust_popularity(jnp.asarray(counts))
     smoothed = (counts + 1.0)[1:]
     np.testing.assert_allclose(share[1:], (smoothed / smoothed.sum()) ** 0.05, rtol=1e-5)
-    actual = dllm2rec.robust_loss(jnp.asarray(scores), jnp.asarray(target), share, beta=0.5)
+    actual = robust.robust_loss(jnp.asarray(scores), jnp.asarray(target), share, beta=0.5)
     p = np.asarray(share, np.float64)
     for b in range(3):
         for r, i in enumerate(target[b]):
@@ -74,7 +74,7 @@ def test_the_robust_loss_equals_its_definition_and_is_finite_for_large_scores():
             total = np.exp(p[1:] * s[1:] ** 2 / 0.5).sum()
             total += np.exp(p[i] * (s[i] - 1) ** 2 / 0.5) - np.exp(p[i] * s[i] ** 2 / 0.5)
             assert actual[b, r] == pytest.approx(np.log(total), rel=1e-5)
-    large = jax.grad(lambda s: dllm2rec.robust_loss(s, jnp.asarray(target), share).sum())(jnp.asarray(scores) * 100)
+    large = jax.grad(lambda s: robust.robust_loss(s, jnp.asarray(target), share).sum())(jnp.asarray(scores) * 100)
     assert jnp.isfinite(large).all()
 
 
@@ -92,29 +92,28 @@ def case():
     return train, Rankings(np.array([103, 100, 111, 107, 105], np.int32), listed, mask), model, params
 
 
-def batch_of(train, lists, rows):
-    counts = jnp.arange(NUM_ITEMS + 1)
-    more = {"position": 0.3, "consistency": 0.1}
-    robust = {"weight": 0.5, "beta": 1.0, "popularity": dllm2rec.robust_popularity(counts)}
+TERM = robust.RobustTerm(0.5, 1.0, robust.robust_popularity(jnp.arange(NUM_ITEMS + 1)))
+
+
+def batch_of(lists, rows):
     rows = jnp.asarray(rows)
     return Batch(
-        items=jnp.asarray(lists["items"])[rows],
-        mask=jnp.asarray(lists["mask"])[rows],
-        session=jnp.asarray(lists["session"])[rows],
+        items=lists.items[rows],
+        mask=lists.mask[rows],
+        session=lists.session[rows],
         target=jnp.ones(len(rows), jnp.int32),
         weight=jnp.ones(len(rows)),
         row=rows,
-        loss_inputs={"distillation": {"lists": jax.tree.map(jnp.asarray, lists)} | more, "robust": robust},
     )
 
 
 def test_lists_are_joined_with_their_sessions_and_empty_ones_are_left_out(case):
     train, rankings, _, _ = case
     lists, examples = dllm2rec.sessions_with_lists(rankings, train, 4)
-    assert lists["session"].tolist() == [3, 0, 11, 7]
+    assert lists.session.tolist() == [3, 0, 11, 7]
     assert examples.session.tolist() == [3, 0, 11, 7]
-    np.testing.assert_array_equal(lists["items"], train.items[[3, 0, 11, 7]])
-    np.testing.assert_array_equal(lists["list_items"], rankings.items[:4, :4])
+    np.testing.assert_array_equal(lists.items, train.items[[3, 0, 11, 7]])
+    np.testing.assert_array_equal(lists.list_items, rankings.items[:4, :4])
     with pytest.raises(ValueError, match="rankings holds no items"):
         dllm2rec.sessions_with_lists(rankings.replace(mask=rankings.mask & False), train, 4)
 
@@ -122,10 +121,10 @@ def test_lists_are_joined_with_their_sessions_and_empty_ones_are_left_out(case):
 def test_a_list_of_one_is_the_base_loss_on_the_pseudo_label(case):
     train, rankings, model, params = case
     lists, _ = dllm2rec.sessions_with_lists(rankings, train, 1)
-    base = objectives.in_batch_loss(model)
-    batch = batch_of(train, lists, [0, 1, 2, 3])
-    expected = base(params, batch.replace(target=jnp.asarray(lists["list_items"][:, 0])), jax.random.key(1))
-    actual = dllm2rec.ranking_objective(model, base)(params, batch, jax.random.key(1))
+    base = objectives.InBatchBPR(model)
+    batch = batch_of(lists, [0, 1, 2, 3])
+    expected = base(params, batch.replace(target=lists.list_items[:, 0]), jax.random.key(1))
+    actual = dllm2rec.ImportanceWeightedLists(model, base, lists)(params, batch, jax.random.key(1))
     assert actual == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -137,35 +136,35 @@ def pointwise(model):
         scores = (vectors * model.apply(params, method="item_embeddings")[batch.target]).sum(-1)
         return (batch.weight * jax.nn.softplus(-scores)).sum() / batch.weight.sum()
 
-    return loss
+    return objectives.as_loss(loss)
 
 
-@pytest.mark.parametrize("robust", [False, True])
-def test_the_ranking_loss_is_the_sum_over_positions_of_the_mean_over_sessions(case, robust):
+@pytest.mark.parametrize("term", [None, TERM])
+def test_the_ranking_loss_is_the_sum_over_positions_of_the_mean_over_sessions(case, term):
     train, rankings, model, params = case
     lists, _ = dllm2rec.sessions_with_lists(rankings, train, 5)
     base = pointwise(model)
-    batch = batch_of(train, lists, [2, 0, 3])
-    actual = dllm2rec.ranking_objective(model, base, robust=robust)(params, batch, jax.random.key(0))
+    batch = batch_of(lists, [2, 0, 3])
+    loss = dllm2rec.ImportanceWeightedLists(model, base, lists, robust=term)
+    actual = loss(params, batch, jax.random.key(0))
     table = model.apply(params, method="item_embeddings")
     scores = model.apply(params, batch.items, batch.mask) @ table.T
-    listed = jnp.asarray(lists["list_items"])[jnp.array([2, 0, 3])]
+    listed = lists.list_items[jnp.array([2, 0, 3])]
     weight = dllm2rec.importance_weights(dllm2rec.agreement(scores, listed))
-    loss = jax.nn.softplus(-jnp.take_along_axis(scores, listed, axis=1))
-    if robust:
-        loss += 0.5 * dllm2rec.robust_loss(scores, listed, batch.loss_inputs["robust"]["popularity"])
-    assert actual == pytest.approx(float((weight * loss).mean(0).sum()), rel=1e-5)
+    expected = jax.nn.softplus(-jnp.take_along_axis(scores, listed, axis=1))
+    if term is not None:
+        expected += 0.5 * robust.robust_loss(scores, listed, term.popularity)
+    assert actual == pytest.approx(float((weight * expected).mean(0).sum()), rel=1e-5)
 
 
 def test_a_sample_as_large_as_the_lists_holds_all_of_them(case):
     train, rankings, model, params = case
     lists, _ = dllm2rec.sessions_with_lists(rankings, train, 5)
     base = pointwise(model)
-    batch = batch_of(train, lists, [0, 1, 2, 3])
-    sampled = dllm2rec.ranking_objective(model, base, list_batch=4)(params, batch, jax.random.key(5))
-    assert sampled == pytest.approx(
-        float(dllm2rec.ranking_objective(model, base)(params, batch, jax.random.key(0))), rel=1e-5
-    )
+    batch = batch_of(lists, [0, 1, 2, 3])
+    every = dllm2rec.ImportanceWeightedLists(model, base, lists)
+    sampled = every.replace(list_batch=4)(params, batch, jax.random.key(5))
+    assert sampled == pytest.approx(float(every(params, batch, jax.random.key(0))), rel=1e-5)
 
 
 def test_no_gradient_passes_through_the_weights(case):
@@ -178,12 +177,9 @@ def test_the_robust_loss_is_added_to_the_students_loss(case):
     train, rankings, model, params = case
     lists, _ = dllm2rec.sessions_with_lists(rankings, train, 5)
     base = pointwise(model)
-    batch = batch_of(train, lists, [2, 0, 3]).replace(weight=jnp.array([1.0, 0.0, 1.0]))
-    distillation_inputs = batch.loss_inputs["robust"]
+    batch = batch_of(lists, [2, 0, 3]).replace(weight=jnp.array([1.0, 0.0, 1.0]))
     scores = model.apply(params, batch.items, batch.mask) @ model.apply(params, method="item_embeddings").T
-    worst = dllm2rec.robust_loss(
-        scores, batch.target[:, None], distillation_inputs["popularity"], beta=distillation_inputs["beta"]
-    )[:, 0]
+    worst = robust.robust_loss(scores, batch.target[:, None], TERM.popularity, beta=TERM.beta)[:, 0]
     expected = base(params, batch, jax.random.key(0)) + 0.5 * (worst[0] + worst[2]) / 2
-    actual = dllm2rec.robust_objective(model, base)(params, batch, jax.random.key(0))
+    actual = robust.RobustLoss(model, base, TERM)(params, batch, jax.random.key(0))
     assert actual == pytest.approx(float(expected), rel=1e-5)

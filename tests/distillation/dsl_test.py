@@ -8,7 +8,6 @@ import pytest
 
 from alkd_jax import models
 from alkd_jax.distillation import dsl
-from alkd_jax.types import Sessions
 
 
 def test_the_ratio_decays_by_half_a_cosine():
@@ -155,11 +154,14 @@ def test_full_density_is_the_inner_optimizer_bit_for_bit():
         assert state.masks["params"]["kernel"].all()
 
 
-def test_options_out_of_range_are_refused():
-    model = models.create("fpmc", num_items=5, dim=2)
-    one = Sessions(
-        *(np.ones(shape, kind) for shape, kind in (((1, 2), np.int32), ((1, 2), bool), (1, np.int32), (1, np.int32)))
-    )
-    for options, message in (({"every": 0}, "every is 0"), ({"initial_ratio": 2.0}, "initial_ratio is 2.0")):
-        with pytest.raises(ValueError, match=message):
-            dsl.distill(jax.random.key(0), model, one, one, **options)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every is 0"),
+        ({"initial_ratio": 2.0}, "initial_ratio is 2.0"),
+        ({"density": 0.0}, "density is 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dsl.Options(**options)

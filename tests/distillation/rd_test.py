@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax.distillation import inputs, rd
+from alkd_jax.distillation import rd
+from alkd_jax.distillation import teacher as teachers
 from alkd_jax.types import Sequences, Sessions
 
 
@@ -58,15 +59,15 @@ def test_the_loss_ignores_empty_positions_and_rows_and_its_weights_get_no_gradie
 
 def test_the_teachers_lists_exclude_the_items_and_the_target_of_the_session():
     rng = np.random.default_rng(0)
-    teacher = inputs.TeacherEmbeddings(*(jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (2, 9)))
+    teacher = teachers.TeacherEmbeddings(*(jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (2, 9)))
     items = np.array([[1, 2, 3], [4, 5, 0]], np.int32)
     train = Sessions(items, items > 0, np.array([6, 7], np.int32), np.arange(2, dtype=np.int32))
-    session_items = inputs.all_session_items(train, None)
+    session_items = teachers.all_session_items(train, None)
     assert [sorted(row[row > 0].tolist()) for row in session_items] == [[1, 2, 3, 6], [4, 5, 7]]
     scores = np.asarray(teacher.sessions @ teacher.items.T)
-    for row, actual in enumerate(inputs.teacher_lists(teacher, 5, session_items, batch_size=1)):
+    for row, actual in enumerate(teachers.teacher_lists(teacher, 5, session_items, batch_size=1)):
         free = [v for v in range(1, 9) if v not in session_items[row]]
         best = sorted(free, key=lambda v, r=row: -scores[r, v])
         assert actual.tolist() == (best + [0] * 5)[:5]
     with pytest.raises(ValueError, match="sequences has 1 sessions; expected the 2 of train"):
-        inputs.all_session_items(train, Sequences(np.array([1], np.int32), np.array([0, 1], np.int32)))
+        teachers.all_session_items(train, Sequences(np.array([1], np.int32), np.array([0, 1], np.int32)))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alkd_jax.distillation import inputs, popularity_strata, unkd
+from alkd_jax.distillation import popularity_strata, unkd
+from alkd_jax.distillation.teacher import TeacherEmbeddings
 from alkd_jax.types import Sequences
 
 NUM_ITEMS = 40
@@ -95,7 +96,7 @@ def test_two_items_form_the_only_pair():
 @pytest.fixture
 def lists():
     rng = np.random.default_rng(0)
-    teacher = inputs.TeacherEmbeddings(
+    teacher = TeacherEmbeddings(
         jnp.asarray(rng.normal(size=(30, 5)), jnp.float32),
         jnp.asarray(rng.normal(size=(NUM_ITEMS + 1, 5)), jnp.float32),
     )

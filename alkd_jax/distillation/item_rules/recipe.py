@@ -188,11 +188,11 @@ def train_backbone(
         The trained backbone.
     """
     sequences = dataset.train_sequences
+    log_frequency = samplers.log_frequency(np.asarray(sequences.items), dataset.num_items)
     settings: dict[str, Any] = {
         "targets": "all",
         "sequences": sequences,
-        "loss": objectives.in_batch_softmax(model),
-        "loss_inputs": {"log_frequency": samplers.log_frequency(np.asarray(sequences.items), dataset.num_items)},
+        "loss": objectives.InBatchSoftmax(model, log_frequency),
         "learning_rate": learning_rate,
     }
     return training.fit(key, model, dataset.train, dataset.validation, seeds=seeds, **{**settings, **options})

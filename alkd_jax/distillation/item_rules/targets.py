@@ -1,7 +1,8 @@
 """Training of a late-interaction student on the soft labels of item-to-item rules: each item is a session by itself."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def fit_rule_targets(
         length: norm of every row of the tables, so that their products are cosines times its square; None leaves the
             norms free.
         frozen: names of parameters that keep their initial values.
-        smoothing: see :func:`alkd_jax.objectives.self_normalized_softmax`.
+        smoothing: see :class:`alkd_jax.objectives.SelfNormalizedSoftmax`.
         batch_size: number of items in a batch.
         max_steps: number of steps.
         steps_per_validation: as in :func:`alkd_jax.training.fit`.
@@ -77,15 +78,12 @@ def fit_rule_targets(
         raise ValueError(f"length is {length}; expected above 0, or None")
     train, examples = _single_item_sessions(targets)
     log_mass = (1 - damping) * np.log(np.maximum(targets.mass, 1e-6)).astype(np.float32)
+    loss = objectives.SelfNormalizedSoftmax(model, targets.list_items, targets.list_gain, log_mass, smoothing=smoothing)
     keys = training.seed_keys(key, seeds)
     initial = jax.vmap(lambda seed_key: _init_params(seed_key, model, scale, length))(keys)
     if unknown := set(frozen) - set(initial["params"]):
         raise ValueError(f"frozen has {sorted(unknown)}; expected some of {', '.join(sorted(initial['params']))}")
-    learning_rates = {
-        "tables": learning_rate,
-        "interaction_kernel": kernel_learning_rate,
-        "input_bias": bias_learning_rate,
-    }
+    learning_rates = _LearningRates(learning_rate, kernel_learning_rate, bias_learning_rate)
     return training.fit(
         key,
         model,
@@ -94,9 +92,8 @@ def fit_rule_targets(
         seeds=seeds,
         examples=examples,
         initial=initial,
-        loss=objectives.self_normalized_softmax(model, smoothing=smoothing),
-        loss_inputs={"list_items": targets.list_items, "list_gain": targets.list_gain, "log_mass": log_mass},
-        optimizer=_make_optimizer(learning_rates, max_steps, length=length, frozen=frozen),
+        loss=loss,
+        optimizer=_make_optimizer(learning_rates, max_steps, length, tuple(frozen)),
         batch_size=batch_size,
         max_steps=max_steps,
         steps_per_validation=steps_per_validation,
@@ -140,20 +137,29 @@ def _rescale_rows(table: Float[Array, "V1 D"], length: float) -> Float[Array, "V
     return jnp.where(norm > 0, length * table / jnp.where(norm > 0, norm, 1.0), 0.0)
 
 
+class _LearningRates(NamedTuple):
+    """The learning rates of the parameters by name; "tables" is that of all others."""
+
+    tables: float
+    interaction_kernel: float
+    input_bias: float
+
+
+@functools.lru_cache(maxsize=64)
 def _make_optimizer(
-    learning_rates: Mapping[str, float], max_steps: int, *, length: float | None, frozen: Sequence[str]
+    learning_rates: _LearningRates, max_steps: int, length: float | None, frozen: tuple[str, ...]
 ) -> optax.GradientTransformation:
-    """Makes Adam with cosine decay.
+    """Makes Adam with cosine decay; one object for equal arguments, so that training again compiles nothing.
 
     Args:
-        learning_rates: name of a parameter → its learning rate; "tables" is that of all others.
+        learning_rates: the learning rates at the first step.
         max_steps: number of steps of the decay.
         length: norm of the tables' rows, or None.
         frozen: names of parameters that keep their values.
     """
     optimizers = {
         name: optax.adam(optax.cosine_decay_schedule(learning_rate, max_steps))
-        for name, learning_rate in learning_rates.items()
+        for name, learning_rate in learning_rates._asdict().items()
     }
     optimizers["frozen"] = optax.set_to_zero()
     if length is not None:
@@ -161,7 +167,7 @@ def _make_optimizer(
 
     def label(path: tuple[Any, ...], _: Array) -> str:
         name = path[-1].key
-        return "frozen" if name in frozen else name if name in learning_rates else "tables"
+        return "frozen" if name in frozen else name if name in optimizers else "tables"
 
     return optax.partition(optimizers, lambda params: jax.tree_util.tree_map_with_path(label, params))
 

@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from alkd_jax import baselines, models, objectives, scoring
 from alkd_jax.distillation.item_rules import rules, targets
 from alkd_jax.types import Batch, Sequences, Sessions
+from tests.helpers.compilations import compilations
 
 NUM_ITEMS = 24
 
@@ -57,12 +58,8 @@ def test_the_loss_equals_its_definition():
         target=jnp.array([1, 1]),
         weight=jnp.array([1.0, 3.0]),
         row=jnp.arange(2),
-        loss_inputs={
-            "list_items": jnp.array([[3, 1], [5, 0]]),
-            "list_gain": jnp.array([[0.75, 0.25], [1.0, 0.0]]),
-            "log_mass": jnp.array([0.3, -1.0]),
-        },
     )
+    list_items, list_gain = jnp.array([[3, 1], [5, 0]]), jnp.array([[0.75, 0.25], [1.0, 0.0]])
     item_scores = (
         np.asarray(params_of_model["input_embedding"])[[2, 4]] @ np.asarray(params_of_model["output_embedding"])[1:].T
         + 1.0
@@ -70,12 +67,12 @@ def test_the_loss_equals_its_definition():
     log_z = np.log(np.exp(item_scores).sum(1))
     cross_entropy = log_z - np.array([0.75 * item_scores[0, 2] + 0.25 * item_scores[0, 0], item_scores[1, 4]])
     expected = np.average(cross_entropy + (log_z - [0.3, -1.0]) ** 2, weights=[1, 3])
-    loss = objectives.self_normalized_softmax(model)
+    loss = objectives.SelfNormalizedSoftmax(model, list_items, list_gain, jnp.array([0.3, -1.0]))
     actual, gradient = jax.value_and_grad(loss)({"params": params_of_model}, batch, jax.random.key(1))
     assert float(actual) == pytest.approx(expected, rel=1e-5)
     # The mass is the input bias's business alone: another mass leaves every other gradient as it was.
-    other = batch.replace(loss_inputs=batch.loss_inputs | {"log_mass": jnp.array([3.0, 2.0])})
-    changed = jax.grad(loss)({"params": params_of_model}, other, jax.random.key(1))
+    other = loss.replace(log_mass=jnp.array([3.0, 2.0]))
+    changed = jax.grad(other)({"params": params_of_model}, batch, jax.random.key(1))
     for name, leaf in gradient["params"].items():
         same = np.allclose(leaf, changed["params"][name], atol=1e-6)
         assert same == (name != "input_bias"), name
@@ -92,19 +89,19 @@ def test_smoothing_gives_every_item_a_share():
         target=jnp.array([1]),
         weight=jnp.ones(1),
         row=jnp.arange(1),
-        loss_inputs={"list_items": jnp.array([[3]]), "list_gain": jnp.ones((1, 1)), "log_mass": jnp.zeros(1)},
     )
+    lists = jnp.array([[3]]), jnp.ones((1, 1)), jnp.zeros(1)
     params_of_model = params["params"]
     item_scores = (
         np.asarray(params_of_model["input_embedding"])[2] @ np.asarray(params_of_model["output_embedding"])[1:].T
     )
     plain, smooth = (
-        float(objectives.self_normalized_softmax(model, smoothing=share)(params, batch, jax.random.key(1)))
+        float(objectives.SelfNormalizedSoftmax(model, *lists, smoothing=share)(params, batch, jax.random.key(1)))
         for share in (0.0, 0.3)
     )
     assert smooth - plain == pytest.approx(0.3 * (item_scores[2] - item_scores.mean()), rel=1e-4)
     with pytest.raises(ValueError, match="smoothing is 1"):
-        objectives.self_normalized_softmax(model, smoothing=1.0)
+        objectives.SelfNormalizedSoftmax(model, *lists, smoothing=1.0)
 
 
 def test_rows_keep_their_norm_and_frozen_parameters_their_values(ring, validation):
@@ -121,6 +118,16 @@ def test_rows_keep_their_norm_and_frozen_parameters_their_values(ring, validatio
     assert not params_of_model["output_bias"].any()
     np.testing.assert_allclose(params_of_model["input_bias"], -np.log(NUM_ITEMS), rtol=1e-6)
     assert out.best_metric[0] > 0.9
+
+
+def test_training_on_other_rules_compiles_nothing(ring, validation):
+    model = models.create("late", num_items=NUM_ITEMS, dim=3)
+    one, two = (rules.rule_targets(graph, k=4) for graph in (ring, ring.T.tocsr()))
+    first = targets.fit_rule_targets(jax.random.key(0), model, one, validation, max_steps=2)
+    with compilations() as compiled:
+        second = targets.fit_rule_targets(jax.random.key(0), model, two, validation, max_steps=2)
+    assert not compiled
+    assert (first.history.loss[:, 1:] != second.history.loss[:, 1:]).all()
 
 
 def test_impossible_damping_is_refused(ring, validation):
