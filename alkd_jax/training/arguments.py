@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from alkd_jax.checks import check_at_least, check_one_of, check_span
+from alkd_jax.checks import check_one_of, check_span
 from alkd_jax.models import Encoder
 from alkd_jax.objectives import InBatchBPR, Loss, Objective, as_loss
-from alkd_jax.ops.precision import PRECISIONS
 from alkd_jax.training.examples import (
     AnyExamples,
     Positions,
@@ -47,24 +46,17 @@ def select_examples(
     return examples, source
 
 
-def check_arguments(
-    model: Encoder, train: Sessions, validation: Sessions, precision: str, sizes: dict[str, int]
-) -> None:
+def check_sessions(model: Encoder, train: Sessions, validation: Sessions) -> None:
     """Refuses what training would fail on, or would silently train with wrong results.
 
     Args:
         model: a backbone.
         train: the training sessions.
         validation: the validation sessions.
-        precision: of the products in the loss.
-        sizes: batch sizes, numbers of steps and the like, by name.
 
     Raises:
-        ValueError: a size is below 1, the precision is unknown, a split is empty, an id is out
-            of range, or a session has no item.
+        ValueError: a split is empty, an id is out of range, or a session has no item.
     """
-    check_at_least(1, **sizes)
-    check_one_of("precision", precision, PRECISIONS)
     for name, split in (("train", train), ("validation", validation)):
         if len(split) == 0:
             raise ValueError(f"{name} is empty; expected at least one session")

@@ -18,13 +18,13 @@ from alkd_jax.models import Encoder, Params
 from alkd_jax.ops import platforms
 from alkd_jax.ops.precision import parameter_dtype
 from alkd_jax.ops.row_sparse_adam import Adam
-from alkd_jax.training.arguments import check_arguments, select_examples, select_loss
+from alkd_jax.training.arguments import check_sessions, select_examples, select_loss
 from alkd_jax.training.arrays import TrainingData, device_put
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
 from alkd_jax.training.fingerprint import fingerprint
 from alkd_jax.training.initial import ExtraParamsInit, init_all_seeds
-from alkd_jax.training.interval import Interval, init_state
+from alkd_jax.training.interval import Interval, Schedule, init_state
 from alkd_jax.training.loop import TrainingLoop
 from alkd_jax.training.results import FitResult, Progress
 from alkd_jax.training.seeds import join_seeds, seed_keys, split_seeds
@@ -110,30 +110,23 @@ def fit(
         >>> fitted.params["params"]["output_embedding"].shape
         (2, 101, 10)
     """
-    sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
-    sizes |= {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
-    check_arguments(model, train, validation, precision, sizes)
+    schedule = Schedule(batch_size, max_steps, steps_per_validation, patience, recall_at, validation_batch, precision)
+    check_sessions(model, train, validation)
     examples, source = select_examples(model, train, targets, sequences, examples)
     keys, length = seed_keys(key, seeds), train.items.shape[1]
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     params, extra, layout = init_all_seeds(init_keys, model, length, initial, extra_params_init, mesh)
     adam = Adam(learning_rate, weight_decay) if optimizer is None else None
     optimizer = default_optimizer(adam) if adam is not None else optimizer
-    interval = Interval(
-        stepper=Dense(model, optimizer, extra, layout, parameter_dtype(precision)),
-        batch_size=min(batch_size, examples.weight.shape[-1]),
-        steps=min(steps_per_validation, max_steps),
-        recall_at=recall_at,
-        validation_batch=validation_batch,
-        precision=precision,
-        has_seed_axis=mesh is not None or (len(keys) > 1 and not platforms.trains_seeds_in_turn()),
-    )
+    stepper = Dense(model, optimizer, extra, layout, parameter_dtype(precision))
+    in_one_program = mesh is not None or (len(keys) > 1 and not platforms.trains_seeds_in_turn())
+    interval = schedule.interval(stepper, examples, has_seed_axis=in_one_program)
     data = TrainingData(examples, source, validation, select_loss(loss, model))
     data, run_keys = device_put((data, run_keys), layout)
     describe = functools.partial(
         fingerprint, interval, keys, params, initial, extra_params_init, data, length=length, patience=patience
     )
-    shapes = jax.eval_shape(jax.vmap(interval.stepper.init), params)
+    shapes = jax.eval_shape(jax.vmap(stepper.init), params)
     if adam is not None:
         interval = with_row_sparse_adam(interval, adam, data, params)
     loop = TrainingLoop(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Float
 
 from alkd_jax import scoring, sharding
+from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.evaluation import metrics
 from alkd_jax.models import Params
 from alkd_jax.ops import precision
@@ -81,6 +82,40 @@ class Interval:
     def for_each_seed(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Maps a function over the seed axis, where there is one."""
         return jax.vmap(function)(*arguments) if self.has_seed_axis else function(*arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The sizes of a training run, as in :func:`alkd_jax.training.fit`.
+
+    Raises:
+        ValueError: a size is below 1, or the precision is unknown.
+    """
+
+    batch_size: int
+    max_steps: int
+    steps_per_validation: int
+    patience: int
+    recall_at: int
+    validation_batch: int
+    precision: str
+
+    def __post_init__(self) -> None:
+        sizes = dataclasses.asdict(self)
+        check_one_of("precision", sizes.pop("precision"), precision.PRECISIONS)
+        check_at_least(1, **sizes)
+
+    def interval(self, stepper: Stepper, examples: AnyExamples, *, has_seed_axis: bool = False) -> Interval:
+        """Returns the static arguments of the programs that train on some examples."""
+        return Interval(
+            stepper,
+            batch_size=min(self.batch_size, examples.weight.shape[-1]),
+            steps=min(self.steps_per_validation, self.max_steps),
+            recall_at=self.recall_at,
+            validation_batch=self.validation_batch,
+            precision=self.precision,
+            has_seed_axis=has_seed_axis,
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

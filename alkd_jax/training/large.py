@@ -12,19 +12,20 @@ import numpy as np
 import optax
 
 from alkd_jax import sharding
+from alkd_jax.checks import check_at_least
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.ops import embedding, platforms
 from alkd_jax.ops.embedding import RowOptimizer
 from alkd_jax.ops.precision import parameter_dtype
 from alkd_jax.ops.row_sparse_adam import Adam
-from alkd_jax.training.arguments import check_arguments, select_examples, select_row_loss
+from alkd_jax.training.arguments import check_sessions, select_examples, select_row_loss
 from alkd_jax.training.arrays import TrainingData, device_put
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
 from alkd_jax.training.fingerprint import fingerprint
 from alkd_jax.training.fit import default_optimizer
 from alkd_jax.training.initial import LazyInitializer
-from alkd_jax.training.interval import Interval
+from alkd_jax.training.interval import Interval, Schedule
 from alkd_jax.training.loop import TrainingLoop
 from alkd_jax.training.results import FitResult, Progress, combine_seeds, progress_of_seed
 from alkd_jax.training.seeds import seed_keys
@@ -109,9 +110,9 @@ def fit_large(
         ValueError: as in ``fit``; or the loss is no objective, or reads the whole catalogue.
         FloatingPointError: the training loss is not finite.
     """
-    sizes = {"batch_size": batch_size, "max_steps": max_steps, "steps_per_validation": steps_per_validation}
-    sizes |= {"patience": patience, "recall_at": recall_at, "validation_batch": validation_batch}
-    check_arguments(model, train, validation, precision, sizes | {"validation_sessions": validation_sessions})
+    schedule = Schedule(batch_size, max_steps, steps_per_validation, patience, recall_at, validation_batch, precision)
+    check_at_least(1, validation_sessions=validation_sessions)
+    check_sessions(model, train, validation)
     examples, source = select_examples(model, train, targets, sequences, examples)
     length = train.items.shape[1]
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=length))
@@ -122,25 +123,32 @@ def fit_large(
         layout=sharding.layout_of(shapes, model.num_items + 1, mesh),
         dtype=parameter_dtype(precision),
     )
-    interval = Interval(
-        stepper=stepper,
-        batch_size=min(batch_size, examples.weight.shape[-1]),
-        steps=min(steps_per_validation, max_steps),
-        recall_at=recall_at,
-        validation_batch=validation_batch,
-        precision=precision,
-    )
+    interval = schedule.interval(stepper, examples)
     sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
     data = device_put(TrainingData(examples, source, sample, select_row_loss(loss, model)), stepper.layout)
     initializer = LazyInitializer(stepper, length, jnp.dtype(table_dtype), initial)
     options = {"max_steps": max_steps, "patience": patience, "keep_best": keep_best}
+    fit_seed = functools.partial(_fit_seed, interval, initializer, data, **options)
+    return _fit_seeds(fit_seed, stepper, key, seeds, checkpoints, progress)
+
+
+def _fit_seeds(
+    fit_seed: Callable[..., FitResult],
+    stepper: LazyRows,
+    key: jax.Array,
+    seeds: int | Sequence[int] | None,
+    checkpoints: TrainingFolder | None,
+    progress: Callable[[Progress], None] | None,
+) -> FitResult:
+    """Trains the seeds in turn; parameters have a seed axis and are on the host, unless ``seeds`` is None."""
     numbers = [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     results: list[FitResult] = []
     stacked: Params = None
     for place, seed_key in enumerate(seed_keys(key, numbers)):
-        folder = _folder_of_seed(checkpoints, numbers[place])
+        path = None if checkpoints is None else checkpoints.path / f"seed_{numbers[place]}"
+        folder = None if checkpoints is None else dataclasses.replace(checkpoints, path=path)
         report = None if progress is None else progress_of_seed(progress, place, len(numbers))
-        result = _fit_seed(interval, initializer, data, seed_key, folder, report, first_seed=place, **options)
+        result = fit_seed(seed_key, folder, report, first_seed=place)
         if seeds is not None:
             # The memory is for one seed's tables, so those of finished seeds are kept on the host.
             params = _to_host(stepper, result.params)
@@ -192,10 +200,6 @@ def _fit_seed(
     params, curves, speed = loop.run(folder, describe, shapes, progress, in_background=False)
     best_step, best_metric = curves.best_values() if loop.keep_best else curves.last_values()
     return FitResult(params, curves.history(), best_step, best_metric, speed)
-
-
-def _folder_of_seed(checkpoints: TrainingFolder | None, seed: int) -> TrainingFolder | None:
-    return checkpoints and dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{seed}")
 
 
 def _default_row_optimizer() -> RowOptimizer:
