@@ -127,7 +127,7 @@ def fit_large(
     sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
     data = device_put(TrainingData(examples, source, sample, select_row_loss(loss, model)), stepper.layout)
     initializer = LazyInitializer(stepper, length, jnp.dtype(table_dtype), initial)
-    options = {"max_steps": max_steps, "patience": patience, "keep_best": keep_best}
+    options: dict[str, Any] = {"max_steps": max_steps, "patience": patience, "keep_best": keep_best}
     fit_seed = functools.partial(_fit_seed, interval, initializer, data, **options)
     return _fit_seeds(fit_seed, stepper, key, seeds, checkpoints, progress)
 
@@ -145,8 +145,7 @@ def _fit_seeds(
     results: list[FitResult] = []
     stacked: Params = None
     for place, seed_key in enumerate(seed_keys(key, numbers)):
-        path = None if checkpoints is None else checkpoints.path / f"seed_{numbers[place]}"
-        folder = None if checkpoints is None else dataclasses.replace(checkpoints, path=path)
+        folder = checkpoints and dataclasses.replace(checkpoints, path=checkpoints.path / f"seed_{numbers[place]}")
         report = None if progress is None else progress_of_seed(progress, place, len(numbers))
         result = fit_seed(seed_key, folder, report, first_seed=place)
         if seeds is not None:
