@@ -7,7 +7,6 @@ ascending order in one process, so that the process's peak memory so far is that
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -61,8 +60,7 @@ def measure(num_items: int, bench: Cells) -> None:
             model,
             train,
             validation,
-            make_loss=functools.partial(objectives.sampled_loss, kind="softmax", num_negatives=64),
-            loss_inputs={"sampler": samplers.uniform(num_items)},
+            loss=objectives.SampledLoss(model, samplers.uniform(num_items), "softmax", num_negatives=64),
             row_optimizer=alkd.ops.embedding.adagrad(0.2, rowwise=True, initial_accumulator_value=0.0, eps=1e-20),
             table_dtype=bench.dtype,
             steps_per_validation=max(1, bench.steps // 2),

@@ -25,10 +25,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import alkd_jax as alkd
-from alkd_jax import scoring, selection, sharding, training
+from alkd_jax import objectives, scoring, selection, sharding, training
 from alkd_jax.ops import embedding
 from alkd_jax.training import examples
-from alkd_jax.training.steppers import dense
+from alkd_jax.training import interval as programs
+from alkd_jax.training.arrays import TrainingData
+from alkd_jax.training.steppers.dense import Dense
 from benchmarks import synthetic_sessions
 from benchmarks.harness import Bench, machine, middle_half, peak_mib, seconds, write_measurement
 
@@ -81,32 +83,23 @@ def train(mesh: Mesh, sizes: Sizes) -> Callable[[], Any]:
     params = jax.tree.map(lambda leaf: leaf[None], alkd.models.init_params(jax.random.key(0), model))
     layout = sharding.layout_of(params, sizes.items + 1, mesh, leading_axes=1)
     assert layout is not None
-    program = dense.TrainStep(
-        model=model,
-        loss=training.in_batch_loss(model),
-        optimizer=optax.adam(1e-3),
-        batch_size=sizes.batch,
-        steps=sizes.steps,
-        patience=10**9,
-        recall_at=25,
-        validation_batch=8,
-        layout=dataclasses.replace(layout, leading_axes=0),
-    )
+    stepper = Dense(model, optax.adam(1e-3), layout=dataclasses.replace(layout, leading_axes=0))
+    interval = programs.Interval(stepper, sizes.batch, sizes.steps, 25, validation_batch=8, has_seed_axis=True)
     validation = jax.tree.map(lambda array: array[:8], data)
-    training_data = dense.TrainingData(examples.last_item_examples(data), data, validation, None)
+    training_data = TrainingData(examples.last_item_examples(data), data, validation, objectives.InBatchBPR(model))
     training_data, keys = sharding.device_put_global(
         (training_data, training.seed_keys(jax.random.key(1), 1)), layout.replicated
     )
-    placed, num_steps = layout.device_put(params), 0
     with sharding.use_mesh(mesh):
-        state = dense.init_states(program, jax.tree.map(jnp.copy, placed), placed, training_data.validation)
+        state, num_steps = programs.init_state(interval, layout.device_put(params)), 0
 
     def run() -> Any:
         nonlocal state, num_steps
         with sharding.use_mesh(mesh):
-            state, metrics = dense.run_interval(program, state, keys, training_data, np.int32(num_steps))
+            state, metrics = programs.take_steps(interval, state, keys, training_data, np.int32(num_steps))
+            recall = programs.validate(interval, state, training_data.validation)
         num_steps += sizes.steps
-        return metrics
+        return metrics, recall
 
     return run
 

@@ -24,7 +24,7 @@ from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
 
 from .pipeline.console import cli_errors, print_line
-from .pipeline.methods import role_of, trained_methods
+from .pipeline.methods import role_of, stage_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.stages import Run
 
@@ -69,7 +69,7 @@ def measure(args: Efficiency) -> dict[str, Any]:
     for method, stored_at in trained_methods(run.settings.method_names).items():
         model, params = run.model(role_of(method)), first_seed(run.params(stored_at))
         leaves = jax.tree.leaves(params)
-        stage = stored_at if stored_at in seconds else f"distill-{method}"
+        stage = stored_at if stored_at in seconds else stage_of(method)
         models[method] = {
             "width": model.dim,
             "parameters": sum(leaf.size for leaf in leaves),

@@ -16,8 +16,7 @@ import tyro
 from alkd_jax.serving import export
 
 from .pipeline.console import cli_errors, console
-from .pipeline.distill_methods import role_of
-from .pipeline.methods import trained_methods
+from .pipeline.methods import role_of, trained_methods
 from .pipeline.run import RunContext
 
 

@@ -22,13 +22,14 @@ from alkd_jax.distillation import item_rules
 from alkd_jax.io import write_json, write_text
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
+from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
 from alkd_jax.types import Dataset
 
 from . import efficiency
 from .best import NAME, Best, open_folder, train_and_collect
 from .pipeline.console import cli_errors, console
-from .pipeline.methods import SELECTIONS, TUNED, role_of, trained_methods
+from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.settings import Settings
 from .pipeline.stages import Run, rank_training_free
@@ -38,8 +39,6 @@ from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-PAID_METHODS = (*SELECTIONS, TUNED, "DLLM2Rec", "Shuffled lists")
-"""Methods that are trained on rankings of an LLM."""
 HEADINGS = ("method", *METRICS, "parameters", "bytes", "µs a session", "LLM, USD")
 
 
@@ -85,7 +84,7 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
         Settings(
             data=args.data,
             backbone=backbone,
-            out=folder / backbone,
+            out=folder / path_safe(backbone),
             seeds=args.seeds,
             selection="released" if registry.parse_source(args.data).kind == "released" else "own",
             max_steps=args.max_steps or Settings.max_steps,
@@ -157,14 +156,16 @@ def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.
     """Returns the results and the ranks of a run's models, by method and backbone."""
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
-    method_folders = trained_methods(run.settings.method_names)
+    method_names = run.settings.method_names
+    method_folders = trained_methods(method_names)
     backbone = backbone_title(run.settings.backbone)
     price = PRICES["gpt-4-turbo-2024-04-09"]
     question = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
     rows = {}
     for method, folder in method_folders.items():
         costs = model_costs(run.dataset.test, run.model(role_of(method)), first_seed(run.params(folder)))
-        paid = Decimal(run.settings.resolved_budget) * question if method in PAID_METHODS else Decimal(0)
+        is_paid = method in method_names and METHODS.find(method).is_paid
+        paid = Decimal(run.settings.resolved_budget) * question if is_paid else Decimal(0)
         rows[f"{method}, {backbone}"] = metrics_over_seeds(ranks[method]) | costs | {"llm_usd": float(round(paid, 2))}
     return rows, {f"{method}, {backbone}": ranks[method] for method in method_folders}
 

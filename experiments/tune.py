@@ -20,22 +20,9 @@ from alkd_jax import evaluation
 from alkd_jax.checks import check_at_least
 from alkd_jax.io import read_json, write_json
 
-from .pipeline import distill_methods
 from .pipeline.console import cli_errors, print_line, training_bar
-from .pipeline.methods import BASELINES, TUNED, parse_methods, role_of
+from .pipeline.methods import METHODS, lists_for, parse_methods, role_of, train_students
 from .pipeline.stages import Run
-
-GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "DE": {"weight": (0.01, 0.001, 0.005, 0.05, 0.1), "num_experts": (30, 5, 10, 20)},
-    "FTD": {"weight": (0.001, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-2)},
-    "HTD": {"weight": (0.001, 1e-4, 3e-4, 3e-3, 1e-2), "topology": (0.5, 0.1, 0.9), "num_groups": (30, 10, 20)},
-    "unKD": {"weight": (1.0, 0.1, 0.5, 2.0), "num_groups": (4, 2)},
-    "DSL": {"density": (0.1,), "every": (100, 50, 200), "initial_ratio": (0.5, 0.3, 0.7)},
-    "DLLM2Rec": {"weight": (0.8, 0.1, 0.3, 2.0), "length": (10, 25)},
-    "RD": {"weight": (1.0, 0.1, 0.3, 3.0), "length": (10, 25)},
-    TUNED: {"learning_rate_scale": (1.0, 0.3, 3.0), "bounds": ((5, 15, 25), (10, 25), (25,))},
-}
-"""Method → option → values, the default first; see `pipeline.distill_methods.fine_tuned` for ALKDRec's options."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +70,7 @@ def tune(args: Tuning) -> dict[str, Any]:
     run = Run.reopen(args.run)
     file = args.run / "tuning.json"
     results: dict[str, Any] = read_json(file) if file.exists() else {}
-    for method in (name for name in parse_methods(args.methods) if name in GRIDS):
+    for method in (name for name in parse_methods(args.methods) if METHODS.find(name).grid):
         if method not in results:
             results[method] = tuned_settings(run, args, method)
             write_json(file, results)
@@ -103,13 +90,12 @@ def tuned_settings(run: Run, args: Tuning, method: str) -> dict[str, Any]:
         args: options of the command.
         method: the method.
     """
-    rankings = distill_methods.rankings_for(run, method)
-    train_method = distill_methods.from_scratch if method in BASELINES else distill_methods.fine_tuned
+    rankings = lists_for(run, method)
     fit_options = {"seeds": min(args.seeds, run.settings.seeds), "max_steps": args.max_steps}
     trials: list[dict[str, Any]] = []
-    for number, options in enumerate(sample_options(GRIDS[method], args.trials, seed=run.settings.seed)):
+    for number, options in enumerate(sample_options(METHODS[method].grid, args.trials, seed=run.settings.seed)):
         with training_bar(f"{method}, trial {number + 1}: {options}") as bar:
-            fitted = train_method(run, method, rankings, fit_options | {"progress": bar}, tuned=options)
+            fitted = train_students(run, method, rankings, tuned=options, progress=bar, **fit_options)
         model, sessions = run.model(role_of(method)), run.dataset.validation
         outs = evaluation.evaluate_seeds(model, fitted.params, sessions, protocol=run.settings.mode)
         trials.append({"options": options, "recall@10": float(np.mean([out.metrics["recall@10"] for out in outs]))})

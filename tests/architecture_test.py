@@ -21,7 +21,7 @@ TESTS = sorted((ROOT / "tests").rglob("*_test.py"))
 
 LAYERS = [
     {"types", "checks", "io", "paper_settings"},
-    {"sharding"},
+    {"sharding", "registry"},
     {"ops"},
     {"maxmin", "losses", "models", "scoring", "llm"},
     {"data", "evaluation", "samplers", "selection", "serving", "baselines"},
@@ -89,6 +89,15 @@ def test_imports_go_to_lower_layers(path):
 
 def test_every_package_is_in_a_layer():
     assert {package_of_file(path) for path in LIBRARY} - {"__init__"} == set.union(*LAYERS)
+
+
+@pytest.mark.parametrize("folder", ["alkd_jax", "experiments"])
+def test_only_ops_and_sharding_ask_for_the_platform(folder):
+    """`sys.platform`, the operating system, decides where files lie and not what is computed."""
+    question = re.compile(r"default_backend|(?<!sys)\.platform\b|platform_dependent|memory_stats|device_kind")
+    for path in (ROOT / folder).rglob("*.py"):
+        if folder != "alkd_jax" or package_of_file(path) not in ("ops", "sharding"):
+            assert not question.search(path.read_text()), path
 
 
 def test_llm_imports_no_jax():

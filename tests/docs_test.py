@@ -1,13 +1,15 @@
 """The examples in the documents and in the docstrings run, and print what they say.
 
 A document's ```python blocks run in order, in one namespace and in an empty folder. A block after the comment
-`<!-- no-run: REASON -->` does not run; that is for blocks that need a network or hardware. A block that names
+`<!-- no-run: REASON -->` does not run; that is for blocks that need a network or hardware. A block after the comment
+`<!-- file: PATH -->` is written to this file, so that the blocks after it can import it. A block that names
 `alkdrec-release` needs the authors' released files and does not run where they are absent.
 """
 
 import dataclasses
 import doctest
 import importlib
+import pathlib
 import re
 
 import jax
@@ -20,6 +22,7 @@ from tests.helpers.paths import ROOT, SHARED
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\S*)")
+FILE = re.compile(r"<!-- file: (.+) -->")
 NO_RUN = re.compile(r"<!-- no-run: (.+) -->")
 RELEASE = "alkdrec-release"
 
@@ -60,7 +63,11 @@ def run_blocks(blocks, filename):
     """Runs python blocks in one namespace; a traceback names the document and its line."""
     namespace = {"__name__": "__main__"}
     for block in blocks:
-        if runs(block) and (RELEASE not in block.text or (SHARED / RELEASE).is_dir()):
+        if file := FILE.fullmatch(block.before):
+            path = pathlib.Path(file[1])
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text)
+        elif runs(block) and (RELEASE not in block.text or (SHARED / RELEASE).is_dir()):
             code = compile("\n" * (block.line - 1) + block.text, filename, "exec")
             exec(code, namespace)
     return namespace
@@ -91,6 +98,13 @@ def test_blocks_are_found_and_share_names():
     assert [namespace[name] for name in "xyz"] == [11, 1, 1]
     with pytest.raises(AssertionError, match="line 1 is never closed"):
         blocks_of("```python\nx = 1\n")
+
+
+def test_a_block_with_the_name_of_a_file_is_written_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "<!-- file: pack/a.py -->\n```python\ny = 1 / 0\n```\n```python\nx = 1\n```\n"
+    assert run_blocks(blocks_of(text), "A.md").get("y", "not run") == "not run"
+    assert (tmp_path / "pack" / "a.py").read_text() == "y = 1 / 0"
 
 
 def test_a_failing_block_names_the_line_of_the_document():

@@ -4,6 +4,7 @@ import jax
 from jaxtyping import Array, Float
 
 from alkd_jax.losses.reduction import weighted_mean
+from alkd_jax.ops.precision import at_least_float32
 
 
 def binary_cross_entropy(
@@ -26,6 +27,7 @@ def binary_cross_entropy(
     Returns:
         The weighted mean over rows.
     """
+    positive, negative = at_least_float32(positive), at_least_float32(negative)
     losses = jax.nn.softplus(negative)
     row_losses = jax.vmap(weighted_mean)(losses, where) if where is not None else losses.mean(-1)
     return weighted_mean(jax.nn.softplus(-positive) + row_losses, weight)

@@ -8,6 +8,7 @@ from alkd_jax.checks import check_at_least
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.ops.log_partition import log_partition
 from alkd_jax.ops.lookup import embedding_lookup
+from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.ops.products import candidate_scores
 
 
@@ -65,8 +66,8 @@ def sampled_softmax(
     Reference:
         Bengio and Senécal, Adaptive importance sampling, 2008; Yi et al., Sampling-bias-corrected modeling, 2019.
     """
-    corrected = positive - log_prob_positive
-    others = negative - log_prob_negative
+    corrected = at_least_float32(positive) - log_prob_positive
+    others = at_least_float32(negative) - log_prob_negative
     if where is not None:
         others = jnp.where(where, others, -jnp.inf)
     log_z = jax.nn.logsumexp(jnp.concatenate([corrected[:, None], others], axis=1), axis=1)
@@ -90,6 +91,7 @@ def listwise_softmax(
         where: True at places that hold an item.
         weight: non-negative weight of each row; a row whose gains are all 0 is excluded.
     """
+    scores = at_least_float32(scores)
     where = jnp.ones(scores.shape, bool) if where is None else where
     gain = jnp.where(where, gain, 0.0)
     total = gain.sum(-1, keepdims=True)

@@ -4,8 +4,7 @@ The weights 1 / (a + d) are stored as mantissa and exponent, so that gains of an
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -14,15 +13,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.maxmin.game import FloatArray, array_namespace
+from alkd_jax.ops.blocks import reduce_blocks
 from alkd_jax.ops.sums import DoubleFloat, accurate_sum, double_float_sum
 
 LOG_2 = (0.693359375, -2.121944400546905827679e-4)
 """log 2 as a sum of two floats; the first has so few bits that its product with an exponent is exact in float32."""
 
 LARGEST_EXPONENT = 60
-
-_CPU_BLOCK, _DEVICE_BLOCK = 2**16, 2**22
-"""Instances in a block of a pass: a block fits a CPU's cache, or occupies another device fully."""
 
 
 @flax.struct.dataclass
@@ -165,27 +162,27 @@ def evaluate_constraint(
     num_similar: Int[Array, ""],
 ) -> ConstraintValue:
     """Evaluates f and its slopes at (λ, Γ) in one pass over the instances, a block at a time."""
-    sums = map_blocks(functools.partial(_evaluate_block, ratio=ratio, value=value), instances)
-    num_ones = jnp.sum(sums.num_ones, dtype=jnp.int32) - num_effective
-    num_ratios = jnp.sum(sums.num_ratios, dtype=jnp.int32) - num_similar
-    constraint = sum(double_float_sum(sums.remainder)) + ((num_ones + num_ratios) - (1 - ratio) * num_ratios)
-    magnitude = jnp.sum(sums.magnitude) + jnp.abs((1 - ratio) * num_ratios)
-    slope_left = jnp.sum(sums.slope_left) - num_similar
-    slope_right = slope_left + jnp.sum(sums.slope_jump)
+    of_block = functools.partial(_evaluate_block, ratio=ratio, value=value)
+    sums = reduce_blocks(of_block, _add_blocks, instances)
+    num_ones, num_ratios = sums.num_ones - num_effective, sums.num_ratios - num_similar
+    constraint = sum(sums.remainder) + ((num_ones + num_ratios) - (1 - ratio) * num_ratios)
+    magnitude = sums.magnitude + jnp.abs((1 - ratio) * num_ratios)
+    slope_left = sums.slope_left - num_similar
+    slope_right = slope_left + sums.slope_jump
     ratio_is_one = ratio >= 1
     return ConstraintValue(
         constraint=constraint,
         rounding_error=jnp.finfo(slope_left.dtype).eps / 2 * magnitude,
-        value_slope=jnp.sum(sums.value_slope),
+        value_slope=sums.value_slope,
         slope_left=slope_left,
         slope_right=jnp.where(ratio_is_one, jnp.inf, slope_right),
-        kink_below=jnp.max(sums.kink_below),
-        kink_above=jnp.where(ratio_is_one, jnp.inf, jnp.min(sums.kink_above)),
+        kink_below=sums.kink_below,
+        kink_above=jnp.where(ratio_is_one, jnp.inf, sums.kink_above),
     )
 
 
 class BlockSums(NamedTuple):
-    """The sums of blocks of instances that make up :class:`ConstraintValue`; leaves are ``[M]``, M blocks.
+    """The sums of a block of instances that make up :class:`ConstraintValue`, or ``[M]`` sums of M blocks.
 
     The terms h_s of f are written as 1, λ or 0 plus a remainder, and the ones and λs are counted, so that their number
     does not cost digits.
@@ -213,28 +210,14 @@ class BlockSums(NamedTuple):
     kink_above: Float[Array, "*blocks"]
 
 
-def map_blocks(function: Callable[[Instances, Bool[Array, " C"]], Any], instances: Instances) -> Any:
-    """Applies a function to the instances block by block, which bounds the memory of its intermediate arrays.
-
-    Args:
-        function: takes a block and a mask of its instances that count. The last block overlaps the one before it, so
-            that all blocks have the same size; the mask excludes the overlap.
-        instances: the game.
-
-    Returns:
-        The outputs of ``function``, with a leading axis of blocks.
-    """
-    num = instances.mantissa.shape[0]
-    size = min(num, _CPU_BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK)
-
-    def of_block(number: Int[Array, ""]) -> Any:
-        start = jnp.minimum(number * size, num - size)
-        block = jax.tree.map(
-            lambda array: jax.lax.dynamic_slice_in_dim(array, start, size) if array.ndim else array, instances
-        )
-        return function(block, start + jnp.arange(size) >= number * size)
-
-    return jax.lax.map(of_block, jnp.arange(-(-num // size), dtype=jnp.int32))
+def _add_blocks(sums: BlockSums) -> BlockSums:
+    """The sums of all blocks, from those of each."""
+    added = jax.tree.map(lambda part: jnp.sum(part, dtype=part.dtype), sums)
+    return added._replace(
+        remainder=double_float_sum(sums.remainder),
+        kink_below=jnp.max(sums.kink_below),
+        kink_above=jnp.min(sums.kink_above),
+    )
 
 
 def _evaluate_block(

@@ -1,18 +1,21 @@
 """Backbones: session encoders, each with the item table that scores its session vectors."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_at_least
 from alkd_jax.models.attmix import AttMix
 from alkd_jax.models.encoder import Encoder, Params, encode, init_params
 from alkd_jax.models.fpmc import FPMC
 from alkd_jax.models.late_interaction import LateInteraction
 from alkd_jax.models.stamp import STAMP
+from alkd_jax.registry import Registry
 
 __all__ = [
     "BACKBONES",
@@ -29,24 +32,41 @@ __all__ = [
     "released_form",
 ]
 
-BACKBONES: Mapping[str, type] = {"fpmc": FPMC, "stamp": STAMP, "attmix": AttMix, "late": LateInteraction}
+
+def _adopt(name: str, found: Any) -> type | None:
+    """Returns a Linen module class with the fields and the method of an :class:`Encoder`, None for anything else."""
+    if not (isinstance(found, type) and issubclass(found, nn.Module) and hasattr(found, "item_embeddings")):
+        return None
+    return found if {"num_items", "dim"} <= {field.name for field in dataclasses.fields(found)} else None
+
+
+BACKBONES = Registry[type](
+    "backbone",
+    {"fpmc": FPMC, "stamp": STAMP, "attmix": AttMix, "late": LateInteraction},
+    "a Linen module class with the fields num_items and dim and the method item_embeddings",
+    _adopt,
+)
+"""Name → backbone; ``BACKBONES.find`` also takes ``package.module:attribute``."""
 
 
 def create(backbone: str, *, num_items: int, dim: int, **options: Any) -> Encoder:
     """Makes a backbone by name.
 
     Args:
-        backbone: one of :data:`BACKBONES`.
+        backbone: one of :data:`BACKBONES`, or ``package.module:attribute``, a class of your own.
         num_items: V, the number of items; the item tables have V + 1 rows.
         dim: width D; the paper's students have 10, its teachers 100.
         **options: other fields of that backbone.
 
     Raises:
-        ValueError: the name is unknown, or a size is not positive.
+        ValueError: the name is unknown, a size is not positive, or the backbone does not take these options.
     """
-    check_one_of("backbone", backbone, BACKBONES)
+    backbone_class = BACKBONES.find(backbone)
     check_at_least(1, num_items=num_items, dim=dim)
-    return BACKBONES[backbone](num_items=num_items, dim=dim, **options)
+    try:
+        return backbone_class(num_items=num_items, dim=dim, **options)
+    except TypeError as error:
+        raise ValueError(f"backbone is {backbone!r} with options {sorted(options)}; {error}") from error
 
 
 def params_from_reference(backbone: str, arrays: Mapping[str, np.ndarray]) -> Params:

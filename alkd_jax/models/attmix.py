@@ -9,9 +9,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.ops import lookup
+from alkd_jax.ops.dropout import dropout
+from alkd_jax.ops.products import batched_product, linear, prefix_products
 
 _LAYER_NORM_EPSILON = 1e-8
-_LEVELS_PER_PRODUCT = 2
 
 
 def l2_normalize(x: Float[Array, "*batch D"], *, axis: int = -1) -> Float[Array, "*batch D"]:
@@ -64,23 +65,23 @@ class AttMix(nn.Module):
         def parameter(name: str) -> Array:
             return self.param(name, (lambda _, shape: initial[name]) if initial else self.uniform, shapes[name])
 
-        def linear(name: str) -> tuple[Array, Array]:
+        def layer(name: str) -> tuple[Array, Array]:
             return parameter(f"{name}_kernel"), parameter(f"{name}_bias")
 
-        self.level_maps = [linear(f"level_{i}") for i in range(1, self.levels + 1)]
-        self.level_query, self.item_key = linear("level_query"), linear("item_key")
-        self.item_value, self.merge = linear("item_value"), linear("merge")
+        self.level_maps = [layer(f"level_{i}") for i in range(1, self.levels + 1)]
+        self.level_query, self.item_key = layer("level_query"), layer("item_key")
+        self.item_value, self.merge = layer("item_value"), layer("merge")
         self.layer_norm_scale, self.layer_norm_bias = parameter("layer_norm_scale"), parameter("layer_norm_bias")
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of all parameters except the tables, in the order of their random keys."""
 
-        def linear(name: str, inputs: int) -> dict[str, tuple[int, ...]]:
+        def layer(name: str, inputs: int) -> dict[str, tuple[int, ...]]:
             return {f"{name}_kernel": (inputs * self.dim, self.dim), f"{name}_bias": (self.dim,)}
 
-        shapes = {name: shape for i in range(1, self.levels + 1) for name, shape in linear(f"level_{i}", i).items()}
-        shapes |= linear("level_query", 1) | linear("item_key", 1) | linear("item_value", 1)
-        return shapes | {"layer_norm_scale": (self.dim,), "layer_norm_bias": (self.dim,)} | linear("merge", 2)
+        shapes = {name: shape for i in range(1, self.levels + 1) for name, shape in layer(f"level_{i}", i).items()}
+        shapes |= layer("level_query", 1) | layer("item_key", 1) | layer("item_value", 1)
+        return shapes | {"layer_norm_scale": (self.dim,), "layer_norm_bias": (self.dim,)} | layer("merge", 2)
 
     def uniform(self, key: jax.Array, shape: tuple[int, ...]) -> Array:
         """Initial values, uniform in ±1/√D."""
@@ -115,8 +116,8 @@ class AttMix(nn.Module):
         x = l2_normalize(jnp.where(mask[..., None], rows, 0.0))
         x = self.drop(x) if train and self.dropout else x
         recent = most_recent_first(x, mask, self.levels)
-        queries = affine(self.level_queries(recent), self.level_query)
-        keys, values = affine(x, self.item_key), affine(x, self.item_value)
+        queries = linear(self.level_queries(recent), *self.level_query)
+        keys, values = linear(x, *self.item_key), linear(x, *self.item_value)
 
         weights = self.level_weights(queries, keys)
         weights = jnp.where(mask[:, None], 2.0 * weights, -jnp.inf)
@@ -131,34 +132,16 @@ class AttMix(nn.Module):
             attended.var(-1, keepdims=True) + _LAYER_NORM_EPSILON
         )
         attended = normalized * self.layer_norm_scale[None] + self.layer_norm_bias[None]
-        return l2_normalize(affine(jnp.concatenate([attended, recent[:, 0]], axis=-1), self.merge))
+        return l2_normalize(linear(jnp.concatenate([attended, recent[:, 0]], axis=-1), *self.merge))
 
     def drop(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-        """Dropout: sets entries to 0 with the dropout probability, rounded to 1/65,536, and scales up the others.
-
-        For speed, two entries share a random word of 32 bits: at width 100, random words take as long as a product.
-        """
-        half = -(-x.shape[-1] // 2)
-        random_words = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], half), jnp.uint32)
-        random_halves = jnp.concatenate([random_words & 0xFFFF, random_words >> 16], axis=-1)[..., : x.shape[-1]]
-        return jnp.where(random_halves >= round(self.dropout * 2**16), x / (1.0 - self.dropout), 0.0)
+        """Dropout at the backbone's rate, with the random stream "dropout"."""
+        return dropout(self.make_rng("dropout"), x, self.dropout)
 
     def level_queries(self, recent: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
-        """Applies the linear map of each level i to the last i items, and normalizes over levels.
-
-        For speed, the kernels of adjacent levels form one block matrix, padded with zeros below the shorter kernel:
-        there are fewer products than levels, and few multiplications by the padding.
-        """
-        batch, levels, dim = recent.shape
-        flat = recent.reshape(batch, levels * dim)
-        products = []
-        for first in range(0, levels, _LEVELS_PER_PRODUCT):
-            kernels = [kernel for kernel, _ in self.level_maps[first : first + _LEVELS_PER_PRODUCT]]
-            height = kernels[-1].shape[0]
-            block = jnp.concatenate([jnp.pad(k, ((0, height - k.shape[0]), (0, 0))) for k in kernels], axis=1)
-            products.append((flat[:, :height] @ block).reshape(batch, len(kernels), dim))
-        queries = jnp.concatenate(products, axis=1) + jnp.stack([bias for _, bias in self.level_maps])[None]
-        return l2_normalize(queries, axis=1)
+        """Applies the linear map of each level i to the last i items, and normalizes over levels."""
+        kernels, biases = zip(*self.level_maps, strict=True)
+        return l2_normalize(prefix_products(recent, kernels) + jnp.stack(biases)[None], axis=1)
 
     def level_weights(self, queries: Float[Array, "B K D"], keys: Float[Array, "B L D"]) -> Float[Array, "B H L"]:
         """The attention of all levels to each position: ``Σ_levels softmax_L 2 σ(q₀ q₁ᵀ)``."""
@@ -171,36 +154,6 @@ class AttMix(nn.Module):
     def item_embeddings(self) -> Float[Array, "V D"]:
         """Returns the output table Y, which is not normalized; row 0 is padding."""
         return self.output_embedding
-
-
-@jax.custom_vjp
-def batched_product(queries: Float[Array, "N K P"], keys: Float[Array, "N L P"]) -> Float[Array, "N K L"]:
-    """``Q_n K_nᵀ`` for every n; the custom gradient takes a quarter of the time on a CPU."""
-    return jnp.einsum("nkp,nlp->nkl", queries, keys)
-
-
-def _forward(queries: Array, keys: Array) -> tuple[Array, tuple[Array, Array]]:
-    return batched_product(queries, keys), (queries, keys)
-
-
-def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    queries, keys = residuals
-    # The cotangent is transposed before the product, because small products that contract the first axis of both
-    # operands take seven times as long. The barrier keeps XLA from merging the transpose into the product.
-    transposed = jax.lax.optimization_barrier(cotangent.transpose(0, 2, 1))
-    return jnp.einsum("nkl,nlp->nkp", cotangent, keys), jnp.einsum("nlk,nkp->nlp", transposed, queries)
-
-
-batched_product.defvjp(_forward, _backward)
-
-
-def affine(x: Float[Array, "*batch I"], layer: tuple[Array, Array]) -> Float[Array, "*batch D"]:
-    """``x W + b``."""
-    kernel, bias = layer
-    # For speed it is a product of two matrices: the gradient of W contracts the rows of x, which takes twice as long
-    # over two axes on a CPU.
-    flat = x.reshape(-1, x.shape[-1]) @ kernel + bias[None]
-    return flat.reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def most_recent_first(x: Float[Array, "B L D"], mask: Bool[Array, "B L"], num: int) -> Float[Array, "B K D"]:

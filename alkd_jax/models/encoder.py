@@ -1,18 +1,16 @@
 """The protocol of backbones: they encode sessions and return the item table that scores session vectors."""
 
+import functools
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax import sharding
+from alkd_jax.ops.tiles import map_rows
 
 Params: TypeAlias = Any
 """A Linen variable tree, ``{"params": {...}}``; with a leading seed axis where a function says so."""
-
-_CPU_TILE = 128
-"""Sessions whose hidden layers fit a CPU's cache."""
 
 
 @runtime_checkable
@@ -67,12 +65,11 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
     return model.init(key, items, items > 0)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def encode(
     model: Encoder, params: Params, items: Int[Array, "B L"], mask: Bool[Array, "B L"]
 ) -> Float[Array, "B *L D"]:
     """Encodes sessions without dropout.
-
-    On a CPU it encodes tiles of sessions one after another, so that the hidden layers of a tile fit the cache.
 
     Args:
         model: a backbone.
@@ -83,14 +80,4 @@ def encode(
     Returns:
         ``[B, D]``, or ``[B, L, D]`` of a backbone with several vectors per session.
     """
-    batch = items.shape[0]
-    if batch <= _CPU_TILE or jax.default_backend() != "cpu" or sharding.current_mesh() is not None:
-        return model.apply(params, items, mask)
-    num_tiles = -(-batch // _CPU_TILE)
-    tile_size = -(-batch // num_tiles)
-
-    def split_tiles(array: Array) -> Array:
-        return jnp.pad(array, ((0, num_tiles * tile_size - batch), (0, 0))).reshape(num_tiles, tile_size, -1)
-
-    vectors = jax.lax.map(lambda tile: model.apply(params, *tile), (split_tiles(items), split_tiles(mask)))
-    return vectors.reshape(-1, *vectors.shape[2:])[:batch]
+    return map_rows(functools.partial(model.apply, params), items, mask)

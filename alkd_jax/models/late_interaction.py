@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.models.fpmc import xavier_normal_table
 from alkd_jax.ops import lookup
+from alkd_jax.ops.products import linear
 
 _MASKED_SCORE = -1e9
 """Added to the score of a position without an item; its exponential is 0 in float32."""
@@ -65,7 +66,7 @@ class LateInteraction(nn.Module):
         vectors = lookup.embedding_lookup(self.input_embedding, items)
         if self.shared:
             pairs = jnp.concatenate([vectors, lookup.embedding_lookup(self.output_embedding, items)], axis=-1)
-            vectors = (pairs.reshape(-1, 2 * self.dim) @ self.interaction_kernel).reshape(pairs.shape)
+            vectors = linear(pairs, self.interaction_kernel)
         vectors = jnp.where(mask[..., None], vectors, 0.0)
         log_weight = lookup.embedding_lookup(self.input_bias, items) + math.log(self.recency) * steps_to_end
         bias = jnp.where(mask, log_weight, _MASKED_SCORE)

@@ -8,45 +8,12 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax.checks import check_one_of
 from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.ops import lookup
-
-_CPU_NARROW_WIDTH = 32
-"""Rows of at most this width are combined, because shorter rows leave a CPU's vector registers partly empty."""
+from alkd_jax.ops.products import add_to_items, project_items, weighted_sum
 
 
 def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
     """Initial values ``N(0, 0.002²)`` for the items; 0 in the padding row."""
     return zero_padding_row(0.002 * jax.random.normal(key, shape))
-
-
-def weighted_sum(weight: Float[Array, "B L"], x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
-    """``Σ_l w_bl x_bl``.
-
-    For speed it is a product: on a CPU a sum over a middle axis takes several times as long.
-    """
-    return jnp.einsum("bl,bld->bd", weight, x, precision=jax.lax.Precision.HIGHEST)
-
-
-def project_items(x: Float[Array, "B L D"], kernel: Float[Array, "D E"]) -> Float[Array, "B L E"]:
-    """``x_bl W`` for every item of every session.
-
-    For speed it is one product of two matrices: the gradient of W contracts the rows of x, which takes twice as long
-    over two axes on a CPU. Narrow vectors are concatenated, several per row, with a block-diagonal kernel.
-    """
-    (batch, length, dim), width = x.shape, kernel.shape[1]
-    divisors = (n for n in range(1, length + 1) if length % n == 0)
-    per_row = max(n for n in divisors if n == 1 or n * dim <= _CPU_NARROW_WIDTH)
-    product = x.reshape(-1, per_row * dim) @ jnp.kron(jnp.eye(per_row), kernel)
-    return product.reshape(batch, length, width)
-
-
-def add_to_items(x: Float[Array, "B L D"], session_vector: Float[Array, "B D"]) -> Float[Array, "B L D"]:
-    """``x_bl + q_b`` for every item of every session."""
-    _, length, dim = x.shape
-    if dim > _CPU_NARROW_WIDTH:
-        return x + session_vector[:, None]
-    # For speed a product repeats q: on a CPU copies of a few numbers each take twice as long.
-    copies = jnp.matmul(session_vector, jnp.tile(jnp.eye(dim), length), precision=jax.lax.Precision.HIGHEST)
-    return (x.reshape(copies.shape) + copies).reshape(x.shape)
 
 
 class STAMP(nn.Module):

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.ops.lookup import pad_rows
+from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.sharding import DATA, MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import PAD
 
@@ -31,7 +32,7 @@ def log_partition(
     mesh, num_rows = current_mesh(), table.shape[0]
     num_shards = 1 if mesh is None else mesh.shape[MODEL]
     chunk_size = min(chunk_size or num_rows, num_rows)
-    flat = vectors.reshape(-1, vectors.shape[-1])
+    flat = at_least_float32(vectors).reshape(-1, vectors.shape[-1])
     log_z = _log_partition(mesh, num_rows, chunk_size, flat, pad_rows(table, num_shards))
     return log_z if vectors.ndim == 2 else jax.nn.logsumexp(log_z.reshape(vectors.shape[:-1]), axis=1)
 
@@ -126,7 +127,7 @@ def _chunked_gradients(
     def add_chunk(to_vectors: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         rows, is_item = chunk
         prob = jnp.where(is_item[None], jnp.exp(vectors @ rows.T - log_z[:, None]), 0.0) * cotangent[:, None]
-        return to_vectors + prob @ rows, prob.T @ vectors
+        return to_vectors + prob @ rows, (prob.T @ vectors).astype(rows.dtype)
 
     chunks = _chunks(table, first, num_rows, chunk_size)
     to_vectors, to_chunks = jax.lax.scan(add_chunk, jnp.zeros_like(vectors), chunks)

@@ -10,11 +10,13 @@ from alkd_jax.selection.difficulty import (
     session_difficulty,
 )
 from alkd_jax.selection.gains import LogGains, class_counts, gains, log_fraction
+from alkd_jax.selection.protocol import Selection
 from alkd_jax.selection.sampling import RANDOM_BLOCK, random_policy, select
 
 __all__ = [
     "RANDOM_BLOCK",
     "LogGains",
+    "Selection",
     "by_difficulty",
     "check_num",
     "class_counts",

@@ -15,7 +15,7 @@ from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.models import Encoder
 
-from . import distill_methods
+from .method_lists import digest_of
 
 Train: TypeAlias = Callable[..., tuple[Any, Any]]
 
@@ -72,7 +72,7 @@ def rules_row(
     train = functools.partial(
         item_rules.train, preset=recipe, dim=dim, rankings=rankings, confidence=confidence, **options
     )
-    lists = "" if rankings is None else distill_methods.digest_of(rankings)
+    lists = "" if rankings is None else digest_of(rankings)
     identity: dict[str, Any] = {"recipe": dataclasses.asdict(recipe), "dim": dim, "lists": lists}
     if options:
         identity["options"] = options

@@ -17,13 +17,13 @@ from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.distillation.soft_labels import held_out_labels
 from alkd_jax.llm.teachers import replay
 from alkd_jax.models import Encoder
-from alkd_jax.training.augmentation import augmented_loss
+from alkd_jax.training.augmentation import Augmented
 from alkd_jax.training.examples import prefix_examples
 from alkd_jax.types import PAD
 
-from . import distill_methods
 from .best_lists import released_lists
 from .best_rows import Row
+from .method_lists import digest_of
 from .run import first_seed
 
 ENSEMBLE = "FPMC of width 100, session-kNN and sequential rules"
@@ -70,7 +70,7 @@ def session_rows(data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
         longer_inputs = row("FPMC, every prefix, inputs of 20 items", "fpmc", length=20)
         llm = replay.lookup_rankings(*released_lists(source, dataset))[0]
         train = functools.partial(train_on_sessions, backbone="fpmc", loss="lists", rankings=llm, **patience)
-        identity = {"backbone": "fpmc", "loss": "lists", "lists": distill_methods.digest_of(llm), **patience}
+        identity = {"backbone": "fpmc", "loss": "lists", "lists": digest_of(llm), **patience}
         rows += [
             dataclasses.replace(longer_inputs, dataset=longer),
             Row("FPMC, every prefix, full softmax, 500 LLM lists mixed in", train, identity, test=True),
@@ -101,9 +101,9 @@ def train_on_sessions(
         key: a JAX key.
         dataset: the dataset.
         backbone: name of the backbone.
-        loss: name of the loss, see :func:`loss_options`.
+        loss: name of the loss, see :func:`make_objective`.
         model_options: further options of the backbone.
-        augment: options of :func:`alkd_jax.training.augmentation.augmented_loss`.
+        augment: options of :class:`alkd_jax.training.augmentation.Augmented`.
         random_walks: add as many random walks to the training sessions.
         length: largest number of items of an input.
         rankings: lists for training sessions, for the loss "lists".
@@ -118,40 +118,37 @@ def train_on_sessions(
         dataset = dataclasses.replace(dataset, train_sequences=with_random_walks(dataset))
     if length != 10:
         options["examples"] = prefix_examples(dataset.train_sequences, length=length)
-    options |= loss_options(key, model, dataset, loss, rankings)
-    if augment:
-        options["loss"] = augmented_softmax(model, **augment)
+    objective = make_objective(key, model, dataset, loss, rankings)
+    options["loss"] = Augmented(objective, **augment) if augment else objective
     if pretraining is not None:
         options["initial"] = item_rules.train(key, dataset, preset=pretraining, seeds=options["seeds"])[1].params
     return model, item_rules.train_backbone(key, dataset, model, **options)
 
 
-def loss_options(
+def make_objective(
     key: jax.Array, model: Encoder, dataset: alkd.Dataset, loss: str, rankings: alkd.Rankings | None
-) -> dict[str, Any]:
-    """Returns the options of :func:`alkd_jax.training.fit` for a loss.
+) -> objectives.Objective:
+    """Returns the objective of a loss.
 
     Args:
         key: a JAX key, for the ensemble's backbone.
         model: the backbone.
-        dataset: the dataset.
+        dataset: the dataset, with the training sessions as the student sees them.
         loss: "softmax" (in-batch), "bpr" (in-batch), "full" (softmax), "sampled" (softmax); or "rules", "ensemble" or
             "lists", the full softmax with half of its weight on soft labels from these.
         rankings: lists for training sessions, for the loss "lists".
     """
     sequences = dataset.train_sequences
+    items = np.asarray(sequences.items)
     if loss == "softmax":
-        return {}
+        return objectives.InBatchSoftmax(model, samplers.log_frequency(items, dataset.num_items))
     if loss == "bpr":
-        return {"loss": objectives.in_batch_loss(model)}
+        return objectives.InBatchBPR(model)
     if loss == "full":
-        return {"loss": objectives.full_softmax(model)}
+        return objectives.FullSoftmax(model)
     if loss == "sampled":
-        sampler = samplers.by_popularity(np.asarray(sequences.items), dataset.num_items)
-        return {
-            "loss": objectives.sampled_loss(model, "softmax", num_negatives=256),
-            "loss_inputs": {"sampler": sampler},
-        }
+        sampler = samplers.by_popularity(items, dataset.num_items)
+        return objectives.SampledLoss(model, sampler, "softmax", num_negatives=256)
     if loss == "rules":
         list_items, list_gain = held_out_labels(
             baselines.sequential_rules, sequences, dataset.num_items, prefix_examples(sequences)
@@ -159,14 +156,7 @@ def loss_options(
     else:
         rankings = ensemble_rankings(key, dataset) if rankings is None else rankings
         list_items, list_gain = last_position_lists(dataset, rankings)
-    loss_inputs = {"list_items": list_items, "list_gain": list_gain, "list_share": 0.5}
-    return {"loss": objectives.distilled_softmax(model), "loss_inputs": loss_inputs}
-
-
-@functools.lru_cache(maxsize=8)
-def augmented_softmax(model: Encoder, **probabilities: float) -> objectives.Loss:
-    """Returns the in-batch softmax of augmented inputs; equal arguments return the same function."""
-    return augmented_loss(objectives.in_batch_softmax(model), **probabilities)
+    return objectives.DistilledSoftmax(model, list_items, list_gain, share=0.5)
 
 
 def last_position_lists(dataset: alkd.Dataset, rankings: alkd.Rankings) -> tuple[np.ndarray, np.ndarray]:

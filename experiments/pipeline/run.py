@@ -11,14 +11,14 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import evaluation, objectives, paper_settings, samplers, scoring, sharding
 from alkd_jax.data.readers import registry
+from alkd_jax.distillation import TeacherModel
 from alkd_jax.io import read_json, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss
 from alkd_jax.training import checkpoints
 
 from .console import print_line
-from .methods import needed_selections, role_of
+from .methods import needed_selections, role_of, trained_methods
 from .run_folder import RunFolder, refuse_earlier_version
 from .settings import Settings
 
@@ -50,10 +50,10 @@ class RunContext:
         """
         settings.check()
         dataset = registry.read(settings.data)
-        alkd.models.create(settings.backbone, num_items=dataset.num_items, dim=settings.student_dim)
         folder = RunFolder(settings.out, announce=print_line)
-        identity = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
-        folder.open(identity | {"mode": settings.mode, "seed": settings.seed}, readonly=readonly)
+        identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
+        identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
+        folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
         if readonly:
             return cls(settings, dataset, folder)
         options = dataclasses.asdict(settings)
@@ -121,11 +121,26 @@ class RunContext:
         """The name of the loss: binary cross-entropy for AttMix on ML, as released; otherwise in-batch BPR."""
         return paper_settings.settings_of(self.dataset.name).loss(self.settings.backbone)
 
-    def objective(self, model: Encoder) -> tuple[Loss, dict[str, Any]]:
-        """Returns the loss that a backbone is trained with, and the ``loss_inputs`` that it needs."""
+    def objective(self, model: Encoder) -> objectives.Objective:
+        """Returns the objective that a backbone is trained with."""
         if self.base_loss == "bce":
-            return objectives.sampled_loss(model, "bce"), {"sampler": samplers.uniform(self.dataset.num_items)}
-        return objectives.in_batch_loss(model, released=self.released), {}
+            return objectives.SampledLoss(model, samplers.uniform(self.dataset.num_items), "bce")
+        return objectives.InBatchBPR(model, released=self.released)
+
+    @property
+    def fit_options(self) -> dict[str, Any]:
+        """The options of :func:`alkd_jax.training.fit` that all trainings of the run share."""
+        settings = self.settings
+        return {
+            "seeds": settings.seeds,
+            "max_steps": settings.max_steps,
+            "mesh": self.mesh,
+            "precision": settings.precision,
+        }
+
+    def teacher(self) -> TeacherModel:
+        """Returns the conventional teacher of the first seed."""
+        return TeacherModel(self.model("teacher"), first_seed(self.params("teacher")))
 
     def tuning_results(self) -> dict[str, Any]:
         """Returns method → the options that `experiments.tune` tried and chose; empty where nothing was tuned."""
@@ -141,12 +156,13 @@ class RunContext:
         return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
 
     def params(self, name: str) -> Params:
-        """Loads the parameters, with a leading seed axis, stored under "teacher", "student" or "distilled/METHOD"."""
+        """Loads the parameters, with a leading seed axis, stored under a path of :func:`trained_methods`."""
         return checkpoints.restore_params(self.folder.path / name, self.model_for(name), seeds=self.settings.seeds)
 
     def model_for(self, name: str) -> Encoder:
-        """Returns the backbone of the parameters stored under "teacher", "student" or "distilled/METHOD"."""
-        return self.model(name if name in ("teacher", "student") else role_of(name.removeprefix("distilled/")))
+        """Returns the backbone of the parameters stored under a path of :func:`trained_methods`."""
+        methods = {path: method for method, path in trained_methods(self.settings.method_names).items()}
+        return self.model(role_of(methods[name]))
 
     def load_array(self, file: str, name: str) -> np.ndarray:
         """Loads one array of an npz file in the run's folder."""

@@ -33,11 +33,14 @@ class RunFolder:
     path: pathlib.Path
     announce: Callable[[str], None]
 
-    def open(self, identity: Mapping[str, Any], *, readonly: bool = False) -> None:
+    def open(
+        self, identity: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None, readonly: bool = False
+    ) -> None:
         """Creates the folder, or checks that it holds the same run, and keeps other processes from working in it.
 
         Args:
             identity: what never changes in a folder: data, backbone, … Plain JSON values.
+            defaults: the values of entries that a folder made before there was a choice does not have.
             readonly: only check, while another process may be working in the folder; the folder has to exist.
 
         Raises:
@@ -48,7 +51,7 @@ class RunFolder:
             raise ValueError(f"{self.path} is a file; expected a folder, or a path where nothing exists")
         refuse_earlier_version(self.path)
         if readonly:
-            self._check_identity(identity)
+            self._check_identity(identity, defaults)
             return
         if not (self.path / IDENTITY_FILE).exists() and self.path.is_dir():
             self._refuse_foreign_files()
@@ -57,7 +60,7 @@ class RunFolder:
         try:
             # Another process may have written the identity between the check above and the lock.
             if (self.path / IDENTITY_FILE).exists():
-                self._check_identity(identity)
+                self._check_identity(identity, defaults)
             else:
                 self._refuse_foreign_files()
                 write_json(self.path / IDENTITY_FILE, dict(identity))
@@ -66,12 +69,12 @@ class RunFolder:
                 unlock_folder(self.path)
             raise
 
-    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+    def _check_identity(self, identity: Mapping[str, Any], defaults: Mapping[str, Any] | None) -> None:
         """Raises ValueError unless the folder holds the run with this identity."""
         identity_file = self.path / IDENTITY_FILE
         if not identity_file.exists():
             raise ValueError(f"{self.path} has no {IDENTITY_FILE}; expected the folder of a run")
-        stored = read_json(identity_file)
+        stored = {**(defaults or {}), **read_json(identity_file)}
         if stored != dict(identity):
             names = sorted(k for k in stored.keys() | identity.keys() if stored.get(k) != identity.get(k))
             differences = "; ".join(f"{name} is {stored.get(name)!r}, not {identity.get(name)!r}" for name in names)

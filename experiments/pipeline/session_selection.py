@@ -1,83 +1,55 @@
-"""The training sessions of each selection, which the LLM ranks: the authors', or those of this run's policies."""
+"""The selections by name: how each chooses the training sessions that the LLM ranks."""
 
-import jax
+import functools
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 import alkd_jax as alkd
 from alkd_jax import maxmin, selection
 from alkd_jax.data.readers import registry
+from alkd_jax.registry import Registry, accepts, parameter_names
 
-from .methods import SELECTIONS
-from .run import RunContext
+if TYPE_CHECKING:
+    from .run import RunContext
+
+SelectRows: TypeAlias = Callable[["RunContext", Bool[np.ndarray, " N"]], Int[np.ndarray, " num"]]
+"""Function of a run with difficulties and a policy, and of a mask of the training sessions that can be ranked; it
+returns the rows of the selected ones."""
 
 _RELEASED_NAMES = {"Random": "random", "Easiest": "easiest", "Hardest": "hardest"}
 """Selection → the authors' name for it, where it differs."""
 
 
-def released_selections(run: RunContext) -> dict[str, np.ndarray]:
-    """Reads the authors' selections, cut to the run's budget.
-
-    Returns:
-        Selection → ids of its sessions.
-    """
-    source = registry.parse_source(run.settings.data)
-    return {
-        method: alkd.data.load_released_selection(
-            source.path, source.name, _RELEASED_NAMES.get(method, method), dataset=run.dataset
-        )[: run.settings.resolved_budget]
-        for method in SELECTIONS
-    }
+def sampled(
+    run: "RunContext",
+    answerable: Bool[np.ndarray, " N"],
+    *,
+    policy: Callable[["RunContext"], Float[Array, " N"]],
+    purpose: int,
+) -> Int[np.ndarray, " num"]:
+    """Samples sessions from a log-policy, with the random key of a purpose."""
+    log_policy = jnp.where(jnp.asarray(answerable), policy(run), -jnp.inf)
+    return np.asarray(selection.select(run.key(purpose), log_policy, num=run.settings.resolved_budget, mesh=run.mesh))
 
 
-def own_selections(run: RunContext, answerable: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
-    """Selects training sessions by this run's difficulties and policies.
+def random_policy(run: "RunContext") -> Float[Array, " N"]:
+    """Returns the uniform log-policy."""
+    return selection.random_policy(len(run.dataset.train))
 
-    Args:
-        run: a run with difficulties and a policy.
-        answerable: True for the training sessions that can be ranked.
 
-    Returns:
-        Selection → ids of its sessions.
+def max_min_policy(run: "RunContext") -> Float[Array, " N"]:
+    """Returns the log-policy of the run's game."""
+    return jnp.asarray(run.load_array("policy.npz", "log_policy"))
 
-    Raises:
-        ValueError: with the run's ratios of answers the value of the game is negative, and the policy has a smaller
-            support than the budget.
-    """
-    session_id, num = np.asarray(run.dataset.train.session_id), run.settings.resolved_budget
-    value, support = (run.load_array("policy.npz", name).item() for name in ("value", "support_size"))
-    if value < 0 and support < num:
-        raise ValueError(
-            f"--ratios is {run.settings.ratios}, for which the value of the game is {value:.3g} and its policy selects "
-            f"{support} of {num} sessions; expected more effective answers, or fewer incorrect ones"
-        )
+
+def rad_bc_policy(run: "RunContext") -> Float[Array, " N"]:
+    """Returns the log-policy of RAD-BC's game: correct answers, effective or similar, and incorrect ones."""
     rank = jnp.asarray(run.load_array("difficulty.npz", "rank"))
-    policies = {
-        "Random": selection.random_policy(len(session_id)),
-        "ALKDRec": jnp.asarray(run.load_array("policy.npz", "log_policy")),
-        "RAD-BC": rad_bc_policy(run, rank),
-    }
-    rows = {
-        method: selection.select(
-            selection_key(run, method), jnp.where(jnp.asarray(answerable), policy, -jnp.inf), num=num, mesh=run.mesh
-        )
-        for method, policy in policies.items()
-    }
-    answerable_rows = np.flatnonzero(answerable)
-    difficulty = jnp.asarray(run.load_array("difficulty.npz", "difficulty")[answerable_rows])
-    rows["Easiest"] = answerable_rows[np.asarray(selection.easiest(difficulty, num))]
-    rows["Hardest"] = answerable_rows[np.asarray(selection.hardest(difficulty, num))]
-    return {method: session_id[np.asarray(rows[method])] for method in SELECTIONS}
-
-
-def rad_bc_policy(run: RunContext, rank: Array) -> Float[Array, " N"]:
-    """Returns the log-policy of RAD-BC's game with two classes: correct (effective or similar) and incorrect answers.
-
-    Args:
-        run: a run.
-        rank: difficulty rank of every training session.
-    """
     num_effective, num_similar, _ = selection.class_counts(len(rank), run.settings.ratios)
     gains = selection.gains(rank)
     solution = maxmin.rad_bc(
@@ -90,6 +62,98 @@ def rad_bc_policy(run: RunContext, rank: Array) -> Float[Array, " N"]:
     return solution.log_policy
 
 
-def selection_key(run: RunContext, method: str) -> jax.Array:
-    """Returns the random key of a selection."""
-    return run.key(10 + SELECTIONS.index(method))
+def by_difficulty(
+    run: "RunContext", answerable: Bool[np.ndarray, " N"], *, choose: Callable[..., Int[Array, " num"]]
+) -> Int[np.ndarray, " num"]:
+    """Chooses the easiest or the hardest sessions."""
+    rows = np.flatnonzero(answerable)
+    difficulty = jnp.asarray(run.load_array("difficulty.npz", "difficulty")[rows])
+    return rows[np.asarray(choose(difficulty, run.settings.resolved_budget))]
+
+
+def outside(
+    run: "RunContext", answerable: Bool[np.ndarray, " N"], *, name: str, select: selection.Selection
+) -> Int[np.ndarray, " num"]:
+    """Selects with a user's function, see :class:`alkd_jax.selection.Selection`.
+
+    Args:
+        run: a run with difficulties.
+        answerable: True for the training sessions that can be ranked.
+        name: of the function.
+        select: the function.
+
+    Raises:
+        ValueError: the function does not return the indices of distinct sessions, as many as the budget.
+    """
+    rows, num = np.flatnonzero(answerable), run.settings.resolved_budget
+    difficulty = run.load_array("difficulty.npz", "difficulty")[rows]
+    key = run.key(zlib.crc32(f"selection {name}".encode()))
+    chosen = np.asarray(select(key, run.dataset.train.take(rows), difficulty, num=num))
+    is_index = chosen.shape == (num,) and np.issubdtype(chosen.dtype, np.integer)
+    if not is_index or len(set(chosen.tolist()) & set(range(len(rows)))) != num:
+        found = f"{chosen.dtype}{list(chosen.shape)}"
+        raise ValueError(f"{name} selected {found}; expected {num} distinct indices from 0 to {len(rows) - 1}")
+    return rows[chosen]
+
+
+def _adopt(name: str, found: Any) -> SelectRows | None:
+    """Returns the selection of a user's function with a parameter ``num``."""
+    is_selection = "num" in parameter_names(found) and accepts(found, 3, "num")
+    return functools.partial(outside, name=name, select=found) if is_selection else None
+
+
+SELECTIONS = Registry[SelectRows](
+    "selection",
+    {
+        "Random": functools.partial(sampled, policy=random_policy, purpose=10),
+        "ALKDRec": functools.partial(sampled, policy=max_min_policy, purpose=11),
+        "RAD-BC": functools.partial(sampled, policy=rad_bc_policy, purpose=12),
+        "Easiest": functools.partial(by_difficulty, choose=selection.easiest),
+        "Hardest": functools.partial(by_difficulty, choose=selection.hardest),
+    },
+    "select(key, sessions, difficulty, *, num)",
+    _adopt,
+)
+"""Name → selection. The student of the method of this name is distilled from the lists of these sessions."""
+
+
+def released_selections(run: "RunContext") -> dict[str, np.ndarray]:
+    """Reads the authors' selections, cut to the run's budget.
+
+    Returns:
+        Selection → ids of its sessions.
+    """
+    source = registry.parse_source(run.settings.data)
+    return {
+        name: alkd.data.load_released_selection(
+            source.path, source.name, _RELEASED_NAMES.get(name, name), dataset=run.dataset
+        )[: run.settings.resolved_budget]
+        for name in SELECTIONS
+    }
+
+
+def own_selections(
+    run: "RunContext", answerable: Bool[np.ndarray, " N"], names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Selects training sessions by this run's difficulties and policies.
+
+    Args:
+        run: a run with difficulties and a policy.
+        answerable: True for the training sessions that can be ranked.
+        names: of the selections.
+
+    Returns:
+        Selection → ids of its sessions.
+
+    Raises:
+        ValueError: with the run's ratios of answers the value of the game is negative, and the policy has a smaller
+            support than the budget.
+    """
+    session_id, num = np.asarray(run.dataset.train.session_id), run.settings.resolved_budget
+    value, support = (run.load_array("policy.npz", name).item() for name in ("value", "support_size"))
+    if "ALKDRec" in names and value < 0 and support < num:
+        raise ValueError(
+            f"--ratios is {run.settings.ratios}, for which the value of the game is {value:.3g} and its policy selects "
+            f"{support} of {num} sessions; expected more effective answers, or fewer incorrect ones"
+        )
+    return {name: session_id[SELECTIONS.find(name)(run, answerable)] for name in names}

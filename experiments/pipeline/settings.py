@@ -2,22 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
 
-from alkd_jax import paper_settings, sharding
+from alkd_jax import models, paper_settings, sharding
 from alkd_jax.checks import check_at_least, check_between, check_one_of
 from alkd_jax.data.readers import registry
+from alkd_jax.ops.precision import PRECISIONS
 
 from .methods import parse_methods
-
-TEACHERS: Mapping[str, str] = {
-    "replay": "recorded lists, with --rankings FILE",
-    "simulated": "lists simulated from titles",
-    "openai": "a language model over HTTP",
-    "conventional": "the recommender's own lists",
-    "neighbor": "co-occurrence lists",
-}
-"""Teacher that may rank the selected sessions → what its lists are."""
+from .teachers import TEACHERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +18,15 @@ class Settings:
 
     Attributes:
         data: source of the sessions: synthetic, synthetic:SEED, released:PATH:NAME or prepared:PATH.
-        backbone: architecture of teacher and students: fpmc, stamp or attmix.
+        backbone: architecture of teacher and students: fpmc, stamp, attmix, or package.module:attribute, a class of
+            your own, see docs/own_parts.md.
         out: the run's folder.
         seeds: number of teachers and students to train, all in one program.
         mode: "clean", or "released" to repeat the authors' code with its bugs.
         selection: "released" reads the authors' files, "own" solves the game for this run's teacher.
         methods: methods to compare with the plain student, separated by commas: "short" (Random, ALKDRec), "table1",
-            "table2", "controls", "all", or single methods.
+            "table2", "controls", "all", or single methods, also package.module:attribute, a distillation method or a
+            selection of your own.
         budget: number of sessions that the LLM ranks, per selection; by default the paper's, 750 for FPMC on Games and
             500 otherwise.
         ratios: effective, similar and incorrect answers that the game assumes, as a ratio of three numbers.
@@ -42,8 +36,8 @@ class Settings:
         max_steps: maximum number of training steps of teacher, student and distillation, each.
         teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles, "openai" calls
             a language model over HTTP, "conventional" takes the recommender's own lists (TR), "neighbor" takes
-            co-occurrence lists; by default replay for released data and with rankings, simulated for synthetic data;
-            prepared data have no default.
+            co-occurrence lists, and package.module:attribute is a teacher of your own; by default replay for released
+            data and with rankings, simulated for synthetic data; prepared data have no default.
         rankings: file of recorded lists that replay reads instead of the authors' file.
         candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
             a language model with the recorded one.
@@ -57,6 +51,8 @@ class Settings:
         seed: of all random numbers.
         mesh: devices to compute on, as data=2,model=4: batches are sharded along the first axis, item tables along the
             second; by default one device. A run may continue on another mesh.
+        precision: of the products in training: float32, or tf32 or bfloat16, which accelerators compute faster. All
+            ranks are computed in float32.
     """
 
     data: str
@@ -83,6 +79,7 @@ class Settings:
     accuracy: float = 0.9
     seed: int = 0
     mesh: str | None = None
+    precision: str = "float32"
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -107,7 +104,7 @@ class Settings:
             return self.teacher
         kind = "released" if self.rankings is not None else registry.parse_source(self.data).kind
         if kind == "prepared":
-            choices = "; ".join(f"{name}, {what}" for name, what in TEACHERS.items())
+            choices = "; ".join(f"{name}, {teacher.lists}" for name, teacher in TEACHERS.items())
             raise ValueError(f"--data prepared:PATH needs --teacher, since no lists were recorded for it: {choices}")
         return "replay" if kind == "released" else "simulated"
 
@@ -117,7 +114,9 @@ class Settings:
         check_one_of("--mode", self.mode, ("clean", "released"))
         check_one_of("--selection", self.selection, ("own", "released"))
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
-        check_one_of("--teacher", self.resolved_teacher, TEACHERS)
+        check_one_of("--precision", self.precision, PRECISIONS)
+        models.create(self.backbone, num_items=1, dim=1)
+        TEACHERS.find(self.resolved_teacher)
         parse_methods(self.methods)
         if self.mesh is not None:
             sharding.make_mesh(self.mesh)

@@ -19,11 +19,12 @@ import alkd_jax as alkd
 from alkd_jax import baselines, evaluation, maxmin, selection, training
 from alkd_jax.io import sha256_of, write_json
 from alkd_jax.llm.teachers import replay
+from alkd_jax.registry import path_safe, source_digest
 from alkd_jax.training import checkpoints
 
-from . import distill_methods, llm_settings, offline_teachers, session_selection
+from . import llm_settings, method_lists, methods, session_selection, teachers
 from .console import training_bar
-from .methods import needed_selections, role_of, trained_methods
+from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .run import RunContext, first_seed
 from .run_folder import RunFolder
 
@@ -54,7 +55,6 @@ class Run(RunContext):
 
         def write_outputs(folder: pathlib.Path) -> None:
             model = self.model(role)
-            loss, loss_inputs = self.objective(model)
             title = f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)"
             with self.monitored_training(role, title) as fit_options:
                 fitted = training.fit(
@@ -62,12 +62,9 @@ class Run(RunContext):
                     model,
                     self.split("train"),
                     self.split("validation"),
-                    seeds=settings.seeds,
-                    loss=loss,
-                    loss_inputs=loss_inputs,
+                    loss=self.objective(model),
                     patience=patience,
-                    max_steps=settings.max_steps,
-                    mesh=self.mesh,
+                    **self.fit_options,
                     **fit_options,
                 )
             save_fit_result(folder, role, fitted)
@@ -75,6 +72,7 @@ class Run(RunContext):
         inputs: dict[str, Any] = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
         if self.base_loss != "bpr":
             inputs["loss"] = self.base_loss
+        inputs |= sources_of(settings.backbone)
         self.folder.run_stage(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], write_outputs)
 
     @contextlib.contextmanager
@@ -148,26 +146,31 @@ class Run(RunContext):
         )
 
     def selection_stage(self) -> None:
-        """Selects the sessions that the LLM is to rank, by every policy, or reads the authors' selections."""
+        """Selects the sessions that the LLM is to rank, by every policy, or reads the authors' selections.
+
+        The authors have none by a selection from outside, which is always made by the run.
+        """
         settings = self.settings
+        is_released = settings.selection == "released"
+        outside = outside_names(needed_selections(settings.method_names))
+        own_names = outside if is_released else (*session_selection.SELECTIONS, *outside)
 
         def write_outputs(folder: pathlib.Path) -> None:
-            session_id = np.asarray(self.dataset.train.session_id)
-            if settings.selection == "released":
-                selections = session_selection.released_selections(self)
-            else:
-                selections = session_selection.own_selections(self, self.answerable(session_id))
+            selections = session_selection.released_selections(self) if is_released else {}
+            if own_names:
+                answerable = self.answerable(np.asarray(self.dataset.train.session_id))
+                selections |= session_selection.own_selections(self, answerable, own_names)
             write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
 
-        inputs = {"selection": settings.selection, "budget": settings.resolved_budget}
-        after = ["policy"] if settings.selection == "own" else []
+        inputs = {"selection": settings.selection, "budget": settings.resolved_budget} | sources_of(*outside)
+        after = ["policy"] if own_names else []
         self.folder.run_stage("selection", inputs, ["selection.json"], write_outputs, after=after)
 
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
         """Returns a mask ``[N]`` of the training sessions that can be ranked: all, or those with a recorded list."""
         if self.settings.resolved_teacher != "replay" and self.settings.candidates == "teacher":
             return np.ones(len(session_id), bool)
-        return np.isin(session_id, offline_teachers.load_recorded(self.settings, self.dataset)[0].session_id)
+        return np.isin(session_id, teachers.load_recorded(self.settings, self.dataset)[0].session_id)
 
     def candidates_stage(self) -> None:
         """Computes the candidate items of each selected session, which the LLM is to rank."""
@@ -176,8 +179,8 @@ class Run(RunContext):
             sessions = self.selected_sessions()
             candidates = self.candidates(sessions)
             if self.settings.candidates == "recorded":
-                recorded = offline_teachers.load_recorded(self.settings, self.dataset)[0]
-                items = offline_teachers.fill_with_candidates(recorded, sessions, np.asarray(candidates.items))
+                recorded = teachers.load_recorded(self.settings, self.dataset)[0]
+                items = teachers.fill_with_candidates(recorded, sessions, np.asarray(candidates.items))
                 candidates = alkd.Rankings.from_top_k(sessions.session_id, items)
             replay.save_rankings(folder / "candidates.jsonl", candidates)
 
@@ -201,9 +204,11 @@ class Run(RunContext):
             inputs["lists"] = hashlib.sha256(llm_answers[0].items.tobytes()).hexdigest()
         if settings.rankings is not None:
             inputs["file"] = sha256_of(settings.rankings)
+        inputs |= sources_of(settings.resolved_teacher)
 
         def write_outputs(folder: pathlib.Path) -> None:
-            rankings, report = llm_answers or offline_teachers.rank_candidates(settings, self.dataset)
+            teacher = teachers.TEACHERS.find(settings.resolved_teacher)
+            rankings, report = llm_answers or teacher.rank(settings, self.dataset)
             replay.save_rankings(folder / "rankings.jsonl", rankings, distinct=not self.released)
             write_json(folder / "rankings.report.json", report | {"teacher": settings.resolved_teacher})
 
@@ -212,16 +217,16 @@ class Run(RunContext):
 
     def lists_stage(self) -> None:
         """Stores the lists that every method learns from; the stage is cheap, so a new method recomputes them all."""
-        methods = self.settings.method_names
+        names = self.settings.method_names
 
         def write_outputs(folder: pathlib.Path) -> None:
             arrays: dict[str, np.ndarray] = {}
-            for method in methods:
-                if (lists := distill_methods.rankings_for(self, method)) is not None:
+            for method in names:
+                if (lists := methods.lists_for(self, method)) is not None:
                     arrays |= {f"{method}/{name}": np.asarray(array) for name, array in vars(lists).items()}
             np.savez(folder / "lists.npz", allow_pickle=False, **arrays)
 
-        inputs = {"methods": list(methods), "correction": self.settings.correction}
+        inputs = {"methods": list(names), "correction": self.settings.correction}
         self.folder.run_stage("lists", inputs, ["lists.npz"], write_outputs, after=["teacher", "selection", "rankings"])
 
     def load_lists(self, method: str) -> alkd.Rankings | None:
@@ -233,21 +238,23 @@ class Run(RunContext):
 
     def distillation_stage(self, method: str) -> None:
         """Trains the students of a method, all seeds in one call."""
-        settings, lists = self.settings, self.load_lists(method)
+        settings, lists, name = self.settings, self.load_lists(method), path_safe(method)
 
         def write_outputs(folder: pathlib.Path) -> None:
             title = f"{method} ({settings.backbone}, {settings.seeds} seeds)"
-            with self.monitored_training(f"distilled/{method}", title) as fit_options:
-                fitted = distill_methods.train_student(self, method, lists, **fit_options)
+            with self.monitored_training(f"distilled/{name}", title) as fit_options:
+                fitted = methods.train_students(self, method, lists, **fit_options)
             (folder / "distilled").mkdir()
-            save_fit_result(folder / "distilled", method, fitted)
+            save_fit_result(folder / "distilled", name, fitted)
 
         # This stage depends on the method's own lists and not on the stage "lists", which runs again for a new method.
-        lists_digest = "" if lists is None else distill_methods.digest_of(lists)
+        lists_digest = "" if lists is None else method_lists.digest_of(lists)
         inputs = {"max_steps": settings.max_steps, "lists": lists_digest} | self.tuned_options(method)
-        outputs = [f"distilled/{method}", f"distilled/{method}.history.npz"]
-        after = ["student"] if method == "DSL" else ["student", "teacher"]
-        self.folder.run_stage(f"distill-{method}", inputs, outputs, write_outputs, after=after)
+        # A method that trains a model of the teacher's width itself, DSL, has no other teacher.
+        after = ["student"] if role_of(method) == "teacher" else ["student", "teacher"]
+        outputs = [f"distilled/{name}", f"distilled/{name}.history.npz"]
+        inputs |= sources_of(method)
+        self.folder.run_stage(stage_of(method), inputs, outputs, write_outputs, after=after)
 
     def ranks_stage(self) -> None:
         """Ranks the test targets with every trained model and seed, and adds the training-free ranks."""
@@ -271,10 +278,10 @@ class Run(RunContext):
             np.savez(folder / "ranks.npz", allow_pickle=False, **ranks)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        methods = self.settings.method_names
+        names = self.settings.method_names
         outputs = ["ranks.npz", "released_ndcg.json"]
-        after = ["training_free", "teacher", "student", *(f"distill-{method}" for method in methods)]
-        self.folder.run_stage("ranks", {"methods": list(methods)}, outputs, write_outputs, after=after)
+        after = ["training_free", "teacher", "student", *map(stage_of, names)]
+        self.folder.run_stage("ranks", {"methods": list(names)}, outputs, write_outputs, after=after)
 
     def stages_to_candidates(self) -> None:
         """Runs the unfinished stages up to the candidates, that is, all that come before an LLM is called."""
@@ -305,6 +312,12 @@ def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
 
     outputs = ["training_free_ranks.npz"]
     run_folder.run_stage("training_free", {"methods": list(TRAINING_FREE)}, outputs, write_outputs)
+
+
+def sources_of(*names: str) -> dict[str, Any]:
+    """Returns the inputs of a stage that runs again when the file of a part from outside changes; none for others."""
+    sources = {name: source_digest(name) for name in outside_names(names)}
+    return {"sources": sources} if sources else {}
 
 
 def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from alkd_jax.io import read_json
 
-from ..pipeline.methods import needed_selections
+from ..pipeline.methods import needed_selections, trained_methods
 from ..pipeline.stages import Run
 
 NUM_SESSIONS = 10
@@ -48,7 +48,7 @@ def example_sessions(run: Run) -> list[ExampleSession]:
         "student before": np.asarray(run.candidates(sessions, num=LIST_LENGTH, name="student").items),
     }
     if selection in run.settings.method_names:
-        distilled = run.candidates(sessions, num=LIST_LENGTH, name=f"distilled/{selection}")
+        distilled = run.candidates(sessions, num=LIST_LENGTH, name=trained_methods((selection,))[selection])
         items_of[f"student after ({selection})"] = np.asarray(distilled.items)
     reasons = selection_reasons(run, rows)
     return [

@@ -16,7 +16,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.io import read_json, write_json, write_text
 from alkd_jax.paper_settings import backbone_settings_of
 
-from ..pipeline.methods import BASELINES, CONTROLS, SELECTIONS, TUNED, trained_methods
+from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
 from ..pipeline.stages import TRAINING_FREE, Run
 from . import comparisons, example_sessions, teacher_quality
 from .results import COLUMNS, format_cell, tuning_lines
@@ -33,12 +33,13 @@ PLOTTED_METHODS = ("Teacher", "Student", "Random", "ALKDRec")
 """Methods whose learning curves and selected sessions are plotted."""
 
 METHOD_KINDS = {
-    "no distillation": ("#3b6fb6", "s", ("Student", "Teacher")),
-    "LLM lists": ("#b1323f", "o", (*SELECTIONS, TUNED, "DLLM2Rec")),
-    "conventional teacher": ("#d58a2d", "^", ("TR", *(name for name in BASELINES if name not in ("DLLM2Rec", "DSL")))),
-    "control, or DSL": ("#7a5195", "v", (*CONTROLS, "DSL")),
+    "no distillation": ("#3b6fb6", "s"),
+    LLM: ("#b1323f", "o"),
+    TEACHER: ("#d58a2d", "^"),
+    NEITHER: ("#7a5195", "v"),
+    "training-free": ("#1c2733", "D"),
 }
-"""What a student learns from → color, marker, methods; all other methods are training-free."""
+"""What a method learns from → color and marker."""
 
 
 def write_report(run: Run, results: Mapping[str, Any]) -> None:
@@ -84,12 +85,11 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
 def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "recall@10") -> str:
     """Plots a metric of every method: a light marker for each seed, a dark one for their mean. Returns SVG."""
     names = sorted(methods, key=lambda name: methods[name][metric]["mean"])
-    kind_of = {name: kind for kind, (*_, members) in METHOD_KINDS.items() for name in members}
     figure = Figure(figsize=(9, 1.1 + 0.23 * len(names)), layout="constrained")
     axes = figure.subplots()
     for y, name in enumerate(names):
-        kind = kind_of.get(name, "training-free")
-        color, marker = METHOD_KINDS[kind][:2] if kind in METHOD_KINDS else ("#1c2733", "D")
+        kind = kind_of(name)
+        color, marker = METHOD_KINDS[kind]
         values = methods[name][metric]["values"]
         axes.plot(values, [y] * len(values), marker, color=color, ms=5, alpha=0.25, mew=0)
         axes.plot(methods[name][metric]["mean"], y, marker, color=color, ms=7, label=kind)
@@ -99,9 +99,16 @@ def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "rec
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    kinds = [kind for kind in (*METHOD_KINDS, "training-free") if kind in handles]
+    kinds = [kind for kind in METHOD_KINDS if kind in handles]
     axes.legend([handles[kind] for kind in kinds], kinds, frameon=False, loc="lower right", title="learned from")
     return figure_to_svg(figure)
+
+
+def kind_of(method: str) -> str:
+    """Returns what a method learns from, a key of :data:`METHOD_KINDS`."""
+    if method in TRAINING_FREE:
+        return "training-free"
+    return "no distillation" if method in ("Student", "Teacher") else METHODS.find(method).learns_from
 
 
 def plot_curves(run: Run) -> str:

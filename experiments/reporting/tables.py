@@ -12,10 +12,11 @@ import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.io import read_json, write_json, write_text
+from alkd_jax.registry import path_safe
 
 from .. import tune
 from ..pipeline.console import cli_errors, print_line
-from ..pipeline.methods import CONTROLS
+from ..pipeline.methods import CONTROLS, METHODS
 from ..pipeline.settings import Settings
 from ..pipeline.stages import Run
 from ..reproduce import run_pipeline
@@ -57,7 +58,7 @@ class TableArgs:
     Attributes:
         data: datasets, one or more, each released:PATH:NAME, prepared:PATH or synthetic.
         out: folder; every dataset and backbone has a run's folder in it.
-        backbones: architectures of teacher and students.
+        backbones: architectures of teacher and students, also package.module:attribute, see `experiments.reproduce`.
         seeds: number of teachers and students to train, all in one program.
         mode: "clean", or "released" to repeat the authors' code with its bugs.
         selection: "released" reads the authors' files, "own" solves the game for each run's teacher.
@@ -70,6 +71,7 @@ class TableArgs:
         teacher: ranks the selected sessions, see `experiments.reproduce`; by default the data's own teacher, which
             prepared data do not have.
         rankings: file of recorded lists that replay reads, for a single dataset.
+        precision: of the products in training: float32, tf32 or bfloat16.
     """
 
     data: tuple[str, ...]
@@ -85,10 +87,11 @@ class TableArgs:
     trials: int = 4
     teacher: str | None = None
     rankings: pathlib.Path | None = None
+    precision: str = "float32"
 
     def run_folder(self, data: str, backbone: str) -> pathlib.Path:
         """Returns the folder of one run."""
-        return self.out / f"{registry.parse_source(data).name}-{backbone}-{self.mode}"
+        return self.out / f"{registry.parse_source(data).name}-{path_safe(backbone)}-{self.mode}"
 
     def all_settings(self, methods: str) -> list[Settings]:
         """Returns the settings of all runs of a table."""
@@ -110,6 +113,7 @@ class TableArgs:
             mesh=self.mesh,
             teacher=self.teacher,
             rankings=self.rankings,
+            precision=self.precision,
         )
 
 
@@ -163,7 +167,7 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
 
 def tune_methods(settings: Settings, trials: int) -> None:
     """Tunes the options of a run's methods, as `experiments.tune` does, and stores them in the run's folder."""
-    if trials and set(settings.method_names) & set(tune.GRIDS):
+    if trials and any(METHODS.find(name).grid for name in settings.method_names):
         run = Run.open(settings)
         run.stages_to_candidates()
         run.rankings_stage()

@@ -10,9 +10,7 @@ from alkd_jax.io import read_json
 
 from ..pipeline.llm_settings import sessions_to_rank
 from ..pipeline.stages import Run
-
-FROM_CANDIDATES = ("simulated", "openai", "conventional")
-"""Teachers that rank the run's candidates, for which the hit rate of a random choice is known."""
+from ..pipeline.teachers import TEACHERS
 
 
 def measure_quality(run: Run, *, k: int = 25) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def measure_quality(run: Run, *, k: int = 25) -> dict[str, Any]:
         "hits@1": share(is_hit(np.asarray(lists.items)[:, :1], target)),
         "hits@5": share(is_hit(np.asarray(lists.items)[:, :5], target)),
         f"hits@{k}": share(teacher_hits),
-        f"chance@{k}": share(chance) if run.settings.resolved_teacher in FROM_CANDIDATES else None,
+        f"chance@{k}": share(chance) if TEACHERS.find(run.settings.resolved_teacher).from_candidates else None,
         f"conventional@{k}": share(is_hit(np.asarray(run.candidates(ranked, num=k).items), target)),
         "effective": share(teacher_hits & ~student_hits),
         "similar": share(teacher_hits & student_hits),

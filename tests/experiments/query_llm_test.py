@@ -16,9 +16,10 @@ from alkd_jax.llm.teachers.protocol import lists_to_rankings
 from alkd_jax.llm.teachers.replay import load_rankings, save_rankings
 from alkd_jax.types import Rankings, Sessions
 from experiments import query_llm, summarize_hints
-from experiments.pipeline import llm_settings, offline_teachers
+from experiments.pipeline import llm_settings
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.stages import Run
+from experiments.pipeline.teachers import TEACHERS, fill_with_candidates
 from experiments.reporting import teacher_quality
 from tests.helpers import paths
 from tests.helpers.fault_server import FaultServer, completion, error, faultless, http, ranked
@@ -176,11 +177,10 @@ def test_teachers_that_cost_nothing_rank_the_same_sessions(folder, ranker, tmp_p
     run = Run.reopen(folder)
     run.candidates_stage()
     file = tmp_path / "lists.jsonl"
-    settings = dataclasses.replace(run.settings, teacher="conventional")
-    save_rankings(file, offline_teachers.rank_candidates(settings, run.dataset)[0])
+    save_rankings(file, TEACHERS["conventional"].rank(run.settings, run.dataset)[0])
     settings = dataclasses.replace(run.settings, teacher=ranker, rankings=file if ranker == "replay" else None)
     settings.check()
-    lists, account = offline_teachers.rank_candidates(settings, run.dataset)
+    lists, account = TEACHERS[ranker].rank(settings, run.dataset)
     assert (len(lists), account["asked"], account["missing"]) == (20, 20, [])
     sessions, candidates = llm_settings.sessions_to_rank(folder, run.dataset)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
@@ -191,7 +191,7 @@ def test_teachers_that_cost_nothing_rank_the_same_sessions(folder, ranker, tmp_p
 def test_quality_with_missing_sessions_is_measured_on_the_lists_that_exist(folder):
     run = Run.reopen(folder)
     run.candidates_stage()
-    lists, _ = offline_teachers.rank_candidates(dataclasses.replace(run.settings, teacher="conventional"), run.dataset)
+    lists, _ = TEACHERS["conventional"].rank(run.settings, run.dataset)
     some = Rankings(*(np.asarray(leaf)[3:] for leaf in (lists.session_id, lists.items, lists.mask)))
     save_rankings(folder / "rankings.jsonl", some)
     write_json(folder / "rankings.report.json", {})
@@ -209,9 +209,7 @@ def test_quality_with_missing_sessions_is_measured_on_the_lists_that_exist(folde
 def test_recorded_lists_filled_up_hold_the_list_and_then_the_teachers_items():
     recorded = lists_to_rankings({4: (9, 8), 6: ()}, 3)
     sessions = Sessions(*(np.array([[1], [1], [1]]), np.ones((3, 1), bool), np.array([2, 2, 2]), np.array([4, 5, 6])))
-    filled = offline_teachers.fill_with_candidates(
-        recorded, sessions, np.array([[8, 7, 6, 5], [8, 7, 6, 0], [1, 2, 3, 4]])
-    )
+    filled = fill_with_candidates(recorded, sessions, np.array([[8, 7, 6, 5], [8, 7, 6, 0], [1, 2, 3, 4]]))
     assert filled.tolist() == [[9, 8, 7, 6], [8, 7, 6, 0], [1, 2, 3, 4]]
 
 

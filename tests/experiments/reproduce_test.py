@@ -22,12 +22,13 @@ from experiments import (
     table2,
     tune,
 )
-from experiments.pipeline import console, distill_methods, stages
-from experiments.pipeline.methods import DISTILLED, SELECTIONS
-from experiments.pipeline.settings import TEACHERS, Settings
+from experiments.pipeline import console, methods, stages
+from experiments.pipeline.methods import METHODS, SELECTIONS
+from experiments.pipeline.settings import Settings
+from experiments.pipeline.teachers import TEACHERS
 from experiments.reporting import figures, tables
 
-METHODS = {
+ROWS = {
     "Student",
     "Teacher",
     "Random",
@@ -61,7 +62,7 @@ def test_metrics_have_the_documented_keys(finished):
         "clean",
         2,
     )
-    assert written["methods"].keys() >= METHODS
+    assert written["methods"].keys() >= ROWS
     for name, columns in written["methods"].items():
         assert columns.keys() >= {"recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr"}, name
         for column in columns.values():
@@ -107,7 +108,21 @@ def test_a_mesh_is_not_stored_with_a_run_and_needs_its_devices(finished):
     with pytest.raises(ValueError, match="mesh is 'data=two'; expected sizes of at least 1"):
         settings(out, mesh="data=two").check()
     one = reproduce.run_pipeline(settings(out, mesh="data=1"))
-    assert one["methods"].keys() >= METHODS
+    assert one["methods"].keys() >= ROWS
+
+
+def test_a_folder_made_before_there_was_a_choice_of_precision_has_float32(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    for name in ("config.json", "run.json"):
+        stored = json.loads((out / name).read_text())
+        assert stored.pop("precision") == "float32"
+        (out / name).write_text(json.dumps(stored))
+    before = json.loads((out / "stages.json").read_text())
+    reproduce.run_pipeline(stages.Run.reopen(out).settings)
+    assert json.loads((out / "stages.json").read_text()) == before, "nothing is trained again"
+    with pytest.raises(ValueError, match="precision is 'float32', not 'bfloat16'"):
+        reproduce.run_pipeline(settings(out, precision="bfloat16"))
 
 
 def test_the_report_refers_to_no_other_file(finished):
@@ -139,19 +154,19 @@ def test_another_budget_selects_and_distills_again_but_does_not_train_again(fini
 
 
 def test_the_lists_of_a_method_are_computed_once_and_not_for_a_finished_run(finished, tmp_path, monkeypatch):
-    methods, lists_of = [], distill_methods.rankings_for
+    made, lists_for = [], methods.lists_for
 
     def counted(run, method):
-        methods.append(method)
-        return lists_of(run, method)
+        made.append(method)
+        return lists_for(run, method)
 
-    monkeypatch.setattr(distill_methods, "rankings_for", counted)
+    monkeypatch.setattr(methods, "lists_for", counted)
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
     reproduce.run_pipeline(settings(out))
-    assert methods == []
+    assert made == []
     reproduce.run_pipeline(settings(out, methods="ALKDRec,Popularity lists"))
-    assert methods == ["ALKDRec", "Popularity lists"]
+    assert made == ["ALKDRec", "Popularity lists"]
     before, after = (json.loads((folder / "stages.json").read_text()) for folder in (finished[0], out))
     assert before["distill-ALKDRec"] == after["distill-ALKDRec"], "its lists are the same as before"
 
@@ -234,7 +249,7 @@ def test_every_command_requires_a_teacher_for_prepared_data(tmp_path, capsys, mo
     assert stop.value.code == 2
     assert "\n" not in output
     assert "--data prepared:PATH needs --teacher" in output
-    assert all(f"{name}, {what}" in output for name, what in TEACHERS.items())
+    assert all(f"{name}, {teacher.lists}" in output for name, teacher in TEACHERS.items())
     assert not (tmp_path / "run").exists()
     # With a teacher the next thing missing is the data.
     monkeypatch.setattr(sys, "argv", [*line, "--selection", "own"] if command is not leaderboard else line)
@@ -316,6 +331,6 @@ def test_a_table_is_tuned_trained_and_continued(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_every_method_runs(tmp_path):
     numbers = reproduce.run_pipeline(settings(tmp_path / "run", methods="all", seeds=1))
-    assert numbers["methods"].keys() >= set(DISTILLED)
+    assert numbers["methods"].keys() >= set(METHODS)
     again = reproduce.run_pipeline(settings(tmp_path / "run", methods="RD,DSL", seeds=1))
     assert again["methods"]["DSL"] == numbers["methods"]["DSL"], "reused, not trained again"

@@ -7,6 +7,7 @@ import pytest
 
 from alkd_jax import losses
 from alkd_jax.losses import bpr
+from alkd_jax.ops import in_batch_pairs
 
 
 def softplus(x):
@@ -88,15 +89,27 @@ def from_scores(vectors, target_vectors, target, session, weight, released):
 
 
 @pytest.mark.parametrize("released", [False, True])
-@pytest.mark.parametrize("tile", [1, 8, 37, 100])
-def test_fused_loss_and_gradient_equal_the_plain_ones_in_any_tiling(key, monkeypatch, released, tile):
-    monkeypatch.setattr(bpr, "_TILE", tile)
+def test_fused_loss_and_gradient_equal_the_plain_ones(key, released):
     rows = random_rows(key)
     both = [
         jax.value_and_grad(loss, argnums=(0, 1))(*rows, released) for loss in (losses.fused_in_batch_bpr, from_scores)
     ]
     for fused, plain in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("tile", [1, 8, 37, 100])
+def test_tiles_of_any_size_add_up_to_the_plain_loss_and_gradient(key, released, tile):
+    vectors, target_vectors, target, session, weight = random_rows(key)
+    rows = in_batch_pairs.Rows(vectors, target_vectors, weight, (target, session))
+    pair_loss = bpr._RELEASED if released else bpr._CLEAN
+    loss_sum, total = in_batch_pairs._pair_sums(pair_loss, rows, tile)
+    gradients = in_batch_pairs._gradients(pair_loss, rows, tile)
+    plain = jax.value_and_grad(from_scores, argnums=(0, 1))
+    expected = plain(vectors, target_vectors, target, session, weight, released)
+    for one, other in zip(jax.tree.leaves((loss_sum / total, gradients)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_fused_gradient_equals_finite_differences(key):

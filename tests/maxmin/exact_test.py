@@ -12,6 +12,7 @@ from alkd_jax import maxmin
 from alkd_jax.maxmin import instances
 from alkd_jax.maxmin.instances import from_gains
 from alkd_jax.maxmin.proportional import best_prefix, sort_weights
+from alkd_jax.ops import blocks
 
 KINDS = ["moderate", "proportional", "tied", "steep", "lossy"]
 
@@ -309,7 +310,7 @@ def test_blocks_of_instances_add_up_to_one_pass_over_all(kind, monkeypatch):
     counts = {"num_effective": num_effective, "num_similar": num_similar}
     whole = maxmin.solve(a, b, d, **counts)
     # Four blocks, of which the last begins within the third.
-    monkeypatch.setattr(instances, "_CPU_BLOCK", 300)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", 300)
     jax.clear_caches()
     cut = maxmin.solve(a, b, d, **counts)
     jax.clear_caches()

@@ -80,7 +80,7 @@ def test_ranks_and_lists_follow_the_definition(model, params, sessions, by_hand)
     np.testing.assert_array_equal(ids, np.argsort(-allowed, axis=1)[:, :5])
 
 
-def make_batch(sessions, **loss_inputs):
+def make_batch(sessions):
     rows = jnp.arange(20)
     return Batch(
         items=jnp.asarray(sessions.items),
@@ -89,7 +89,6 @@ def make_batch(sessions, **loss_inputs):
         target=jnp.asarray(sessions.target),
         weight=jnp.ones(20),
         row=rows,
-        loss_inputs=loss_inputs,
     )
 
 
@@ -97,22 +96,21 @@ def make_batch(sessions, **loss_inputs):
 def test_softmax_over_the_catalogue_by_hand(model, params, sessions, by_hand, key, chunk_size):
     log_z = np.log(np.exp(by_hand[:, 1:]).sum(1))
     own = by_hand[np.arange(20), sessions.target]
-    loss = objectives.full_softmax(model, chunk_size=chunk_size)
+    loss = objectives.FullSoftmax(model, chunk_size=chunk_size)
     assert float(loss(params, make_batch(sessions), key)) == pytest.approx((log_z - own).mean(), rel=1e-5)
 
     lists = np.array([[1, 2, 0], [0, 0, 0]] * 10)
     gain = np.array([[3.0, 1.0, 9.0], [0.0, 0.0, 0.0]] * 10)
     listed = (3 * by_hand[:, 1] + by_hand[:, 2]) / 4
     wanted = np.where(np.arange(20) % 2 == 0, 0.6 * own + 0.4 * listed, own)
-    loss_inputs = {"list_items": jnp.asarray(lists), "list_gain": jnp.asarray(gain, jnp.float32), "list_share": 0.4}
-    loss = objectives.distilled_softmax(model, chunk_size=chunk_size)
-    assert float(loss(params, make_batch(sessions, **loss_inputs), key)) == pytest.approx(
-        (log_z - wanted).mean(), rel=1e-5
+    loss = objectives.DistilledSoftmax(
+        model, jnp.asarray(lists), jnp.asarray(gain, jnp.float32), share=0.4, chunk_size=chunk_size
     )
+    assert float(loss(params, make_batch(sessions), key)) == pytest.approx((log_z - wanted).mean(), rel=1e-5)
 
 
 def test_gradients_reach_real_items_and_no_others(model, params, sessions, key):
-    gradient = jax.grad(objectives.full_softmax(model))(params, make_batch(sessions), key)["params"]
+    gradient = jax.grad(objectives.FullSoftmax(model))(params, make_batch(sessions), key)["params"]
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     seen = np.unique(sessions.items[sessions.mask])
     unseen = np.setdiff1d(np.arange(NUM_ITEMS + 1), seen)
@@ -136,11 +134,8 @@ def test_item_dropout_leaves_the_last_item(model, params, sessions, key):
 
 
 def test_it_trains(model, sessions):
-    loss, more = (
-        objectives.in_batch_loss(model),
-        dict(seeds=2, max_steps=40, steps_per_validation=20, learning_rate=0.05),
-    )
-    out = training.fit(jax.random.key(0), model, sessions, sessions, loss=loss, recall_at=5, **more)
+    loss, options = objectives.InBatchBPR(model), dict(max_steps=40, steps_per_validation=20, learning_rate=0.05)
+    out = training.fit(jax.random.key(0), model, sessions, sessions, seeds=2, loss=loss, recall_at=5, **options)
     assert (out.best_metric > out.history.recall[:, 0] + 0.3).all()
 
 

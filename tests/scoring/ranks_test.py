@@ -8,9 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alkd_jax import scoring
-from alkd_jax.scoring import ranks
-
-full_catalogue_rank = jax.jit(scoring.full_catalogue_rank, static_argnames=("ties", "chunk_size"))
 
 
 def brute_rank(row, target, exclude, ties):
@@ -69,7 +66,7 @@ def test_rank_by_chunks_equals_the_rank_in_the_whole_score_matrix(seed, chunk, t
     target, exclude = jnp.asarray(rng.integers(1, 14, 5)), jnp.asarray(rng.integers(0, 14, (5, 6)))
     vectors, table = jnp.asarray(vectors), jnp.asarray(table)
     expected = scoring.target_rank(scoring.scores(vectors, table), target, exclude=exclude, ties=ties)
-    ranks = full_catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk)
+    ranks = scoring.full_catalogue_rank(vectors, table, target, exclude=exclude, ties=ties, chunk_size=chunk)
     assert ranks.tolist() == expected.tolist()
     assert ranks.dtype == jnp.int32
 
@@ -80,12 +77,12 @@ def test_items_alike_tie_with_the_target_in_whatever_chunk_they_stand(key, width
     keys = jax.random.split(key, 3)
     vectors, table = jax.random.normal(keys[0], (70, width)), jax.random.normal(keys[1], (200, width))
     target, nothing = jax.random.randint(keys[2], (70,), 1, 200), jnp.zeros((70, 1), jnp.int32)
-    single = full_catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=chunk)
+    single = scoring.full_catalogue_rank(vectors, table, target, exclude=nothing, chunk_size=chunk)
     # The twin of the padding is an item like others.
     above = (vectors @ table[0]) > (vectors * table[target]).sum(1)
     twice = jnp.concatenate([table, table])
     for ties, more in (("optimistic", 0), ("average", 1), ("pessimistic", 1)):
-        rank = full_catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=chunk)
+        rank = scoring.full_catalogue_rank(vectors, twice, target, exclude=nothing, ties=ties, chunk_size=chunk)
         assert (rank - (2 * (single - 1) + 1 + above + more)).tolist() == [0] * 70, ties
 
 
@@ -99,15 +96,6 @@ def test_rank_by_chunks_holds_no_score_matrix():
 
     memory = jax.jit(rank).lower(*arguments).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.1 * 4 * batch * items
-
-
-def test_the_chunk_is_chosen_by_memory_where_there_is_no_cache_to_keep(monkeypatch):
-    assert ranks._chunk_size(512, 10_240) == 1152, "nine chunks of six times 192"
-    assert ranks._chunk_size(512, 9_600) == 960, "ten chunks, which overlap less than nine"
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert ranks._chunk_size(512, 10_240) == 10_240
-    assert 4 * 512 * ranks._chunk_size(512, 10**6) == 2**28
-    assert ranks._chunk_size(2**30, 10_240) == 1
 
 
 @settings(max_examples=30)

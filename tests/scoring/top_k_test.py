@@ -1,8 +1,5 @@
 """The chunked, binned top k against a stable sort of all scores."""
 
-import functools
-import importlib
-
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -10,10 +7,8 @@ import numpy as np
 import pytest
 
 from alkd_jax import scoring
-from alkd_jax.ops import top_k as largest_of_rows
+from alkd_jax.ops import chunked_top_k, top_k
 
-# The package has the function of the same name.
-top_k = importlib.import_module("alkd_jax.scoring.top_k")
 INF = np.inf
 
 
@@ -77,9 +72,10 @@ def test_a_later_chunk_may_hold_any_number_of_better_items(better):
 
 
 def test_sessions_come_in_tiles_that_need_not_divide_them(monkeypatch):
-    monkeypatch.setattr(top_k, "_CPU_SCORES", 2 * 1024)
+    monkeypatch.setattr(chunked_top_k, "_CPU_SCORES", 2 * 1024)
     vectors, table, exclude = whole_numbers(3000, batch=5)
-    assert top_k._sizes(vectors.shape, 3000, 3, 1024) == (2, 1024)
+    assert chunked_top_k._sizes(vectors.shape, 3000, 3, 1024, True) == (2, 1024)
+    jax.clear_caches()
     check(vectors, table, 3, exclude, chunk_size=1024)
 
 
@@ -140,52 +136,11 @@ def test_ranks_of_a_narrow_table_need_no_wide_copy_of_it(dtype):
     assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * 4 * 8 * 400_000
 
 
-def test_the_device_decides_how_much_is_scored_at_a_time(monkeypatch):
-    on_cpu = top_k._sizes((512, 8), 10**7, 10, None)
-    assert on_cpu[0] * on_cpu[1] <= top_k._CPU_SCORES
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(top_k, "_device_scores", lambda: 2**29)
-    tile, chunk = top_k._sizes((5000, 8), 10**7, 10, None)
-    assert tile == 4096
-    assert 2**28 < tile * chunk <= 2**29
-    assert top_k._sizes((5000, 8), 1000, 10, None) == (4096, 1000)
-    assert top_k._sizes((1, 20, 8), 10**7, 10, None)[1] * 20 <= 2**29
-
-
-def unstable_top_k(values, k):
-    """Equal values in the wrong order: what a top k that need not be stable may give."""
-    value, place = jax.lax.top_k(values[:, ::-1], k)
-    return value, values.shape[1] - 1 - place
-
-
-@pytest.mark.parametrize("levels", [3, 10_000])
-def test_an_unstable_top_k_is_put_in_order(monkeypatch, levels):
-    monkeypatch.setattr(largest_of_rows, "_sorts_whole_rows", lambda k: True)
-    monkeypatch.setattr(largest_of_rows, "_unstable_top_k", unstable_top_k)
-    values = np.random.default_rng(levels).integers(0, levels, (6, 300)).astype(np.float32)
-    values[0] = values[0, 7] = 1.0
-    value, place = largest_of_rows.stable_top_k(jnp.asarray(values), 20)
-    np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
-    np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
-
-
-@pytest.mark.parametrize("rows", [largest_of_rows._NUM_PIECES, 53])
-def test_a_cpu_takes_rows_in_pieces_that_run_side_by_side(monkeypatch, rows):
-    monkeypatch.setattr(largest_of_rows, "_MIN_SIZE_TO_SPLIT", rows * 300)
-    values = np.random.default_rng(rows).integers(0, 9, (rows, 300)).astype(np.float32)
-    found = jax.jit(functools.partial(largest_of_rows.stable_top_k, k=20)).lower(values).compile()
-    value, place = found(values)
-    np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
-    np.testing.assert_array_equal(value, np.take_along_axis(values, np.asarray(place), 1))
-    # XLA gives nothing away of what is ready until there are more than eight.
-    assert found.as_text().count('custom_call_target="TopK"') == largest_of_rows._NUM_PIECES > 9
-
-
 def test_lists_of_many_sessions_are_the_same_in_pieces(monkeypatch):
     vectors, table, exclude = map(jnp.asarray, whole_numbers(700, batch=41))
     whole = scoring.top_k(vectors, table, 9, exclude=exclude)
-    monkeypatch.setattr(largest_of_rows, "_MIN_SIZE_TO_SPLIT", 1)
-    top_k._top_k.clear_cache()
+    monkeypatch.setattr(top_k, "_MIN_SIZE_TO_SPLIT", 1)
+    jax.clear_caches()
     check(vectors, table, 2, np.asarray(exclude))
     for mine, wanted in zip(scoring.top_k(vectors, table, 9, exclude=exclude), whole, strict=True):
         np.testing.assert_array_equal(mine, wanted)
@@ -200,18 +155,9 @@ def test_a_single_session_reads_the_table_as_it_is():
         assert ranked.lower(*shapes).compile().memory_analysis().temp_size_in_bytes < 4 * 64 * 400_000 / 4
 
 
-@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="this jax's top k is always stable")
-def test_this_jax_can_be_asked_for_an_unstable_top_k(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert largest_of_rows._sorts_whole_rows(17)
-    values = np.random.default_rng(0).integers(0, 50, (6, 300)).astype(np.float32)
-    _, place = jax.jit(functools.partial(largest_of_rows.stable_top_k, k=20))(jnp.asarray(values))
-    np.testing.assert_array_equal(place, np.argsort(-values, axis=1, kind="stable")[:, :20])
-
-
 @pytest.mark.parametrize("k", [3, 12])
 def test_a_program_for_any_number_of_sessions_lists_the_same(k):
-    vectors, table, exclude = whole_numbers(64 * top_k._MIN_BIN_RATIO * k + 5)
+    vectors, table, exclude = whole_numbers(64 * chunked_top_k._MIN_BIN_RATIO * k + 5)
     listed = jax.jit(lambda u, seen: scoring.top_k(u, jnp.asarray(table), k, exclude=seen))
     (batch,) = jax.export.symbolic_shape("b")
     shapes = (

@@ -6,7 +6,6 @@ A source string is the name of a reader and its arguments, separated by colons: 
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -24,9 +23,9 @@ from alkd_jax.data.readers.released import load_released
 from alkd_jax.data.readers.srgnn import load_srgnn
 from alkd_jax.data.readers.tables import load_table
 from alkd_jax.data.synthetic import synthetic
+from alkd_jax.registry import Registry, is_outside
 from alkd_jax.types import Dataset
 
-_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _Result = TypeVar("_Result", Dataset, Interactions)
 
 
@@ -61,29 +60,26 @@ def _load_synthetic(seed: str = "0") -> Dataset:
     return synthetic(seed=int(seed))
 
 
-def _import_function(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    function = getattr(importlib.import_module(module), attribute)
-    if not callable(function):
-        raise AttributeError(f"{name} is not a function")
-    return function
-
-
-READERS: Mapping[str, Reader] = {
-    "synthetic": Reader(_load_synthetic, "synthetic[:SEED]", Dataset, r"([0-9]*)"),
-    "released": Reader(load_released, "released:PATH:ML (or :Games)", Dataset, r"(.+):([^:]+)"),
-    "prepared": Reader(load_prepared, "prepared:PATH", Dataset, r"(.+)"),
-    "hetrec2011": Reader(load_hetrec, "hetrec2011:PATH"),
-    "amazon2014": Reader(functools.partial(load_amazon, year=2014), "amazon2014:REVIEWS[:META]"),
-    "amazon2018": Reader(functools.partial(load_amazon, year=2018), "amazon2018:REVIEWS[:META]"),
-    "amazon2023": Reader(functools.partial(load_amazon, year=2023), "amazon2023:REVIEWS[:META]"),
-    "movielens": Reader(load_movielens, "movielens:PATH"),
-    "lastfm1k": Reader(load_lastfm, "lastfm1k:PATH"),
-    "table": Reader(load_table, "table:FILE[:TITLES]"),
-    "recbole": Reader(load_recbole, "recbole:FOLDER"),
-    "gru4rec": Reader(load_gru4rec, "gru4rec:FILE[:TEST]"),
-    "srgnn": Reader(load_srgnn, "srgnn:TRAIN:TEST"),
-}
+READERS = Registry[Reader](
+    "reader",
+    {
+        "synthetic": Reader(_load_synthetic, "synthetic[:SEED]", Dataset, r"([0-9]*)"),
+        "released": Reader(load_released, "released:PATH:ML (or :Games)", Dataset, r"(.+):([^:]+)"),
+        "prepared": Reader(load_prepared, "prepared:PATH", Dataset, r"(.+)"),
+        "hetrec2011": Reader(load_hetrec, "hetrec2011:PATH"),
+        "amazon2014": Reader(functools.partial(load_amazon, year=2014), "amazon2014:REVIEWS[:META]"),
+        "amazon2018": Reader(functools.partial(load_amazon, year=2018), "amazon2018:REVIEWS[:META]"),
+        "amazon2023": Reader(functools.partial(load_amazon, year=2023), "amazon2023:REVIEWS[:META]"),
+        "movielens": Reader(load_movielens, "movielens:PATH"),
+        "lastfm1k": Reader(load_lastfm, "lastfm1k:PATH"),
+        "table": Reader(load_table, "table:FILE[:TITLES]"),
+        "recbole": Reader(load_recbole, "recbole:FOLDER"),
+        "gru4rec": Reader(load_gru4rec, "gru4rec:FILE[:TEST]"),
+        "srgnn": Reader(load_srgnn, "srgnn:TRAIN:TEST"),
+    },
+    "a function that returns a dataset or interactions",
+    lambda name, found: Reader(found, name, None) if callable(found) else None,
+)
 """Name of a source → its reader."""
 
 
@@ -147,12 +143,13 @@ def parse_source(text: str, result: type[Dataset] | type[Interactions] = Dataset
     kind, _, rest = text.partition(":")
     reader = READERS.get(kind)
     reason = ""
-    if reader is None and _MODULE.fullmatch(kind):
-        attribute, _, rest = rest.partition(":")
-        kind = f"{kind}:{attribute}"
+    attribute, _, arguments_of_attribute = rest.partition(":")
+    # A module without a package would be taken for the name of a reader.
+    if reader is None and "." in kind and is_outside(f"{kind}:{attribute}"):
+        kind, rest = f"{kind}:{attribute}", arguments_of_attribute
         try:
-            reader = Reader(_import_function(kind), text, None)
-        except (ImportError, AttributeError) as error:
+            reader = READERS.find(kind)
+        except ValueError as error:
             reason = f" ({error})"
     arguments = None if reader is None or reader.result not in (result, None) else reader.parse(rest)
     if reader is None or arguments is None:

@@ -80,7 +80,7 @@ def test_a_reader_of_the_users_own_is_found_by_module_and_attribute(own_readers,
     ("rest", "message"),
     [
         ("absent:a", "has no attribute 'absent'"),
-        ("NUMBER:a", "is not a function"),
+        ("NUMBER:a", "of type int; expected a function"),
         ("load_dataset", "expected one of"),
         ("load_dataset:1:2:3", "expected one of"),
     ],

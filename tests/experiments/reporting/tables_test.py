@@ -1,14 +1,12 @@
 """Tables, figures and method names: the cells of a row, the marks of published numbers, the methods of a name."""
 
-import types
-
 import numpy as np
 import pytest
 
 from alkd_jax import training
 from alkd_jax.types import Rankings, Sessions
 from experiments import tune
-from experiments.pipeline import console, distill_methods, methods
+from experiments.pipeline import console, distill_methods, method_lists, methods
 from experiments.pipeline.settings import Settings
 from experiments.reporting import figures, tables
 
@@ -69,7 +67,7 @@ def test_methods_that_the_paper_does_not_have_show_no_published_number():
 def test_names_select_each_method_once_and_in_one_order():
     assert methods.parse_methods("ALKDRec, short,Random") == ("Random", "ALKDRec")
     assert methods.parse_methods("table2") == (*methods.SELECTIONS, "TR")
-    assert methods.parse_methods("all") == methods.DISTILLED
+    assert methods.parse_methods("all") == tuple(methods.METHODS)
     for text in ("", "table3", "short,Best"):
         with pytest.raises(ValueError, match="--methods"):
             methods.parse_methods(text)
@@ -77,9 +75,13 @@ def test_names_select_each_method_once_and_in_one_order():
 
 def test_tuned_alkdrec_learns_the_same_lists_with_the_same_random_key():
     assert methods.needed_selections(("Tuned ALKDRec",)) == ("ALKDRec",)
-    run = types.SimpleNamespace(key=lambda purpose: purpose)
-    assert distill_methods.method_key(run, "Tuned ALKDRec") == distill_methods.method_key(run, "ALKDRec")
-    assert len({distill_methods.method_key(run, method) for method in methods.DISTILLED}) == len(methods.DISTILLED) - 1
+    purposes = {
+        name: method.train.keywords["purpose"]
+        for name, method in methods.METHODS.items()
+        if method.train.func is distill_methods.fine_tuned
+    }
+    assert purposes["Tuned ALKDRec"] == purposes["ALKDRec"]
+    assert sorted(purposes.values()) == sorted([21, *range(20, 32)]), "a seed gives the same students as before"
 
 
 def test_without_a_progress_bar_training_prints_a_line_now_and_then(capsys, monkeypatch):
@@ -116,24 +118,25 @@ TRAIN = Sessions(
 
 
 def test_correction_puts_the_next_item_first_where_it_was_missing():
-    assert np.array_equal(distill_methods.correct_rankings(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
-    all_right = distill_methods.correct_rankings(LISTS, TRAIN, 1.0, seed=0)
+    assert np.array_equal(method_lists.correct_rankings(LISTS, TRAIN, 0.0, seed=0).items, LISTS.items)
+    all_right = method_lists.correct_rankings(LISTS, TRAIN, 1.0, seed=0)
     assert all_right.items.tolist() == [[1, 2, 3], [8, 4, 5], [9, 6, 7], [3, 9, 1]]
     assert all_right.mask.tolist() == [[True] * 3] * 4
-    some = distill_methods.correct_rankings(LISTS, TRAIN, 0.67, seed=0)
+    some = method_lists.correct_rankings(LISTS, TRAIN, 0.67, seed=0)
     assert (some.items != LISTS.items).any(1).sum() == 2
     assert LISTS.items[1].tolist() == [4, 5, 0], "the original lists are unchanged"
 
 
 def test_every_baseline_gets_the_same_number_of_distinct_trials_with_the_defaults_first():
-    assert set(tune.GRIDS) == {*methods.BASELINES, methods.TUNED}
-    for grid in tune.GRIDS.values():
+    grids = {name: method.grid for name, method in methods.METHODS.items() if method.grid}
+    assert grids.keys() == {*methods.BASELINES, methods.TUNED}
+    for grid in grids.values():
         tried = tune.sample_options(grid, 8, seed=3)
         assert tried[0] == {name: values[0] for name, values in grid.items()}
         assert len({tuple(options.items()) for options in tried}) == 8
         assert tried == tune.sample_options(grid, 8, seed=3)
     with pytest.raises(ValueError, match="--trials is 0"):
-        tune.sample_options(tune.GRIDS["RD"], 0, seed=0)
+        tune.sample_options(grids["RD"], 0, seed=0)
 
 
 def test_a_sweep_reuses_the_stages_that_its_setting_does_not_change(tmp_path, monkeypatch):

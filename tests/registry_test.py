@@ -1,0 +1,135 @@
+"""Registries: parts of the library by name, parts from outside by module and attribute, and errors of one line."""
+
+import sys
+
+import pytest
+
+from alkd_jax import models, registry
+from alkd_jax.registry import Registry
+
+MODULE = """
+import json
+
+import flax.linen as nn
+
+from alkd_jax.models import FPMC
+
+
+class Wide(FPMC):
+    pass
+
+
+class WithoutWidth(nn.Module):
+    num_items: int
+
+    def item_embeddings(self):
+        pass
+
+
+class Demanding(FPMC):
+    depth: int = 3
+
+
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder that is the current one, with a module ``pieces.parts`` and one that lacks an import."""
+    (tmp_path / "pieces").mkdir()
+    (tmp_path / "pieces" / "parts.py").write_text(MODULE)
+    (tmp_path / "pieces" / "broken.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] == "pieces"]:
+        del sys.modules[name]
+
+
+def test_a_registry_maps_the_names_of_the_library():
+    numbers = Registry[int]("number", {"one": 1, "two": 2}, "an int", lambda name, found: None)
+    assert dict(numbers) == {"one": 1, "two": 2}
+    assert "three" not in numbers
+    assert numbers.find("two") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "is_outside"),
+    [
+        ("package.module:attribute", True),
+        ("module:attribute", True),
+        ("fpmc", False),
+        ("package.module", False),
+        ("package.module:", False),
+        (":attribute", False),
+        ("package..module:attribute", False),
+        ("package.module:a.b", False),
+        ("package.module:call()", False),
+        ("../package:attribute", False),
+        ("package.module:a:b", False),
+    ],
+)
+def test_only_a_dotted_path_and_an_attribute_name_a_part_from_outside(name, is_outside):
+    assert registry.is_outside(name) == is_outside
+
+
+def test_a_backbone_in_the_current_directory_is_made_by_its_path(here):
+    model = models.create("pieces.parts:Wide", num_items=5, dim=2)
+    assert (type(model).__name__, model.num_items, model.dim) == ("Wide", 5, 2)
+    assert models.create("pieces.parts:Demanding", num_items=5, dim=2, depth=4).depth == 4
+    assert models.BACKBONES.find("fpmc") is models.FPMC
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gru4rec", "backbone is 'gru4rec'; expected 'fpmc' or 'stamp' or 'attmix' or 'late', or package.module:attri"),
+        ("pieces.absent:Wide", "backbone is 'pieces.absent:Wide'; No module named 'pieces.absent'; expected a Linen"),
+        ("pieces.broken:Wide", "No module named 'no_such_package'"),
+        ("pieces.parts:Absent", "module pieces.parts has no attribute 'Absent'; expected a Linen module class"),
+        ("pieces.parts:NUMBER", "backbone is 'pieces.parts:NUMBER', of type int; expected a Linen module class"),
+        (
+            "pieces.parts:WithoutWidth",
+            "the class WithoutWidth; expected a Linen module class with the fields num_items",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_be_found_is_refused_in_one_line(here, name, message):
+    with pytest.raises(ValueError, match="backbone is") as error:
+        models.create(name, num_items=5, dim=2)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_options_that_a_backbone_does_not_have_are_refused(here):
+    with pytest.raises(ValueError, match=r"backbone is 'pieces.parts:Wide' with options \['depth'\]; "):
+        models.create("pieces.parts:Wide", num_items=5, dim=2, depth=4)
+
+
+def test_the_digest_of_a_part_changes_with_its_file_and_a_name_of_the_library_has_none(here):
+    assert registry.source_digest("fpmc") == ""
+    before = registry.source_digest("pieces.parts:NUMBER")
+    assert registry.source_digest("pieces.parts:NUMBER") == before
+    (here / "pieces" / "parts.py").write_text(MODULE + "# changed\n")
+    assert registry.source_digest("pieces.parts:NUMBER") != before
+    (here / "pieces" / "again.py").write_text("from pieces.parts import Wide\n")
+    imported = registry.source_digest("pieces.again:Wide")
+    (here / "pieces" / "parts.py").write_text(MODULE)
+    assert registry.source_digest("pieces.again:Wide") != imported, "its own file counts, wherever it is named"
+
+
+@pytest.mark.parametrize(
+    ("function", "accepted"),
+    [
+        (lambda a, b, *, num: None, True),
+        (lambda a, b, num: None, True),
+        (lambda *arguments, **options: None, True),
+        (lambda a, *, num: None, False),
+        (lambda a, b: None, False),
+        (lambda a, b, *, num, more: None, False),
+        (3, False),
+    ],
+)
+def test_a_callable_is_accepted_by_the_arguments_that_it_takes(function, accepted):
+    assert registry.accepts(function, 2, "num") == accepted
