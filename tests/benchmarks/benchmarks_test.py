@@ -110,7 +110,7 @@ def test_the_torch_peer_computes_what_we_compute(backbone):
 
     batch = alkd.training.examples.last_item_examples(train).take(jnp.arange(100), train)
     quiet = model.clone(dropout=0.0) if backbone == "attmix" else model
-    loss, gradient = jax.value_and_grad(alkd.training.in_batch_loss(quiet))(params, batch, jax.random.key(0))
+    loss, gradient = jax.value_and_grad(alkd.objectives.InBatchBPR(quiet))(params, batch, jax.random.key(0))
     theirs = peer.loss(peer.items, peer.mask, peer.target)
     theirs.backward()
     assert float(theirs.detach()) == pytest.approx(float(loss), rel=1e-5)
