@@ -105,18 +105,10 @@ def _count_in_chunks(
     excluded: Int[Array, "B M"],
     is_counted: Bool[Array, "B M"],
 ) -> Int[Array, " B"]:
-    """Counts in a table or in one device's part of it.
+    """Counts in a table or in one device's part of it, ``chunk`` items at a time, by ``lanes`` partial counts.
 
-    Args:
-        contribution: what an item's score contributes.
-        num_rows: number of rows that are items; later rows are padding of the part.
-        chunk: items scored at a time.
-        lanes: number of partial counts of a session; divides ``chunk``.
-        session_vectors: u.
-        item_embeddings: the table or the part of it.
-        target_vectors: the rows of the targets, which may be in another part.
-        excluded: row numbers in this part that do not count; numbers outside this part have no effect.
-        is_counted: as of :func:`catalogue_count`.
+    Rows from ``num_rows`` on are padding. Targets may be rows of another part, and excluded row numbers outside this
+    part have no effect.
     """
     rows, batch = item_embeddings.shape[0], session_vectors.shape[0]
     total = batch + rows
