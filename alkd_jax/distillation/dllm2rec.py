@@ -19,8 +19,9 @@ from alkd_jax.distillation.popularity_strata import item_counts
 from alkd_jax.distillation.robust import RobustLoss, RobustTerm, robust_popularity
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import InBatchBPR, Loss, Objective, as_loss
+from alkd_jax.objectives import Loss, Objective
 from alkd_jax.ops.permutation import permuted_index
+from alkd_jax.training.arguments import select_loss
 from alkd_jax.training.examples import Examples, sequences_of
 from alkd_jax.types import PAD, Batch, Rankings, Sequences, Sessions
 
@@ -253,7 +254,7 @@ def distill(
         Cui et al., Distillation matters, RecSys 2024; Du et al., ALKDRec, AAAI 2025, appendix C.
     """
     lists, examples = sessions_with_lists(rankings, train, options.length)
-    student, robust = InBatchBPR(model) if loss is None else as_loss(loss), None
+    student, robust = select_loss(loss, model), None
     if options.robust > 0:
         counts = item_counts(sequences_of(train) if sequences is None else sequences, model.num_items)
         popularity = robust_popularity(jnp.asarray(counts))

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 
 from alkd_jax import training
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import InBatchBPR, Loss, as_loss
+from alkd_jax.objectives import Loss
+from alkd_jax.training.arguments import select_loss
 from alkd_jax.training.initial import ExtraParamsInit
 from alkd_jax.types import Batch, Sessions
 
@@ -113,7 +114,7 @@ def fit_with_distillation(
             f"targets is {fit_options['targets']!r}; expected 'last', the target of the teacher's session vectors"
         )
     check_weight(weight=weight)
-    student = InBatchBPR(model) if loss is None else as_loss(loss)
+    student = select_loss(loss, model)
     if weight == 0:
         # The compiler may round the sum with a term of 0 differently from the sum without it.
         return training.fit(key, model, train, validation, loss=student, **fit_options)

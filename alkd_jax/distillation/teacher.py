@@ -1,7 +1,5 @@
 """A conventional teacher, and what the methods compute from it once, before the student trains."""
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -100,13 +98,10 @@ def teacher_lists(
     """
     table = teacher.items if table is None else table
     batches = _slices(len(exclude), batch_size)
-    ids = np.concatenate([np.asarray(_top_k(teacher.sessions[rows], table, k, exclude[rows])) for rows in batches])
+    excluded = jnp.asarray(exclude)
+    lists = [scoring.top_k(teacher.sessions[rows], table, k, exclude=excluded[rows])[1] for rows in batches]
+    ids = np.concatenate([np.asarray(ids) for ids in lists])
     return np.asarray(Rankings.from_top_k(np.arange(len(ids)), ids).items)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _top_k(vectors: Array, table: Array, k: int, exclude: Array) -> Array:
-    return scoring.top_k(vectors, table, k, exclude=exclude)[1]
 
 
 def _slices(length: int, batch_size: int) -> list[slice]:

@@ -28,7 +28,7 @@ from alkd_jax.training.initial import LazyInitializer
 from alkd_jax.training.interval import Interval, Schedule
 from alkd_jax.training.loop import TrainingLoop
 from alkd_jax.training.results import FitResult, Progress, combine_seeds, progress_of_seed
-from alkd_jax.training.seeds import seed_keys
+from alkd_jax.training.seeds import seed_keys, seed_numbers
 from alkd_jax.training.steppers.lazy_rows import LazyRows
 from alkd_jax.types import Sequences, Sessions
 
@@ -141,7 +141,7 @@ def _fit_seeds(
     progress: Callable[[Progress], None] | None,
 ) -> FitResult:
     """Trains the seeds in turn; parameters have a seed axis and are on the host, unless ``seeds`` is None."""
-    numbers = [0] if seeds is None else list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    numbers = seed_numbers(1 if seeds is None else seeds)
     results: list[FitResult] = []
     stacked: Params = None
     for place, seed_key in enumerate(seed_keys(key, numbers)):

@@ -17,6 +17,11 @@ import numpy as np
 from alkd_jax.training.interval import Interval
 
 
+def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
+    """Returns the numbers of the seeds, given these or how many there are."""
+    return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+
+
 def seed_keys(key: jax.Array, seeds: int | Sequence[int]) -> jax.Array:
     """Returns one key for each seed, which depends only on the seed's number.
 
@@ -27,7 +32,7 @@ def seed_keys(key: jax.Array, seeds: int | Sequence[int]) -> jax.Array:
     Raises:
         ValueError: there are no seeds, or a number occurs twice.
     """
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    numbers = seed_numbers(seeds)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"seeds is {seeds}; expected a positive number or a list of different numbers")
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(numbers, jnp.uint32))

@@ -1,4 +1,4 @@
-"""Dense Adam's steps on a CPU, with updates of only the table rows that a batch reads, see :mod:`alkd_jax.ops`."""
+"""Dense Adam's steps with updates of only the rows that a batch reads, see :mod:`alkd_jax.ops.row_sparse_adam`."""
 
 import dataclasses
 from typing import Any, NamedTuple
