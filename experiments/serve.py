@@ -9,13 +9,15 @@ load balancer.
 
 import dataclasses
 import pathlib
-import sys
 
 import tyro
 import uvicorn
 
+from alkd_jax.checks import check_between
 from alkd_jax.serving import http
 from alkd_jax.serving.recommender import Recommender
+
+from .pipeline.exits import one_line_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +37,15 @@ class ServeSettings:
 
 def main() -> None:
     """Entry point."""
-    args = tyro.cli(ServeSettings, description=__doc__)
-    try:
-        if not 0 <= args.port <= 65535:
-            raise ValueError(f"--port is {args.port}; expected 0..65535")
+    with one_line_errors():
+        args = tyro.cli(ServeSettings, description=__doc__)
+        check_between(0, 65535, **{"--port": args.port})
         recommender = Recommender.load(args.model)
         # The first answer builds tables that all later answers use.
         recommender.rank([1], 1)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"{recommender.backbone} with {recommender.num_items} items, {recommender.version[:12]}", flush=True)
-    application = http.application(recommender)
-    uvicorn.run(application, host=args.host, port=args.port, access_log=False, timeout_keep_alive=30)
+        print(f"{recommender.backbone} with {recommender.num_items} items, {recommender.version[:12]}", flush=True)
+        application = http.application(recommender)
+        uvicorn.run(application, host=args.host, port=args.port, access_log=False, timeout_keep_alive=30)
 
 
 if __name__ == "__main__":

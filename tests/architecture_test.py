@@ -20,6 +20,7 @@ LIBRARY = sorted((ROOT / "alkd_jax").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*_test.py"))
 
 LAYERS = [
+    {"errors"},
     {"types", "checks", "io", "paper_settings"},
     {"sharding", "registry"},
     {"ops"},

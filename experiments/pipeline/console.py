@@ -1,4 +1,4 @@
-"""Terminal output of the commands: progress bars, lines of text, and errors of one line."""
+"""Terminal output of the commands that train: progress bars, lines of text, and errors of one line."""
 
 import contextlib
 import sys
@@ -13,7 +13,7 @@ from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
 from alkd_jax.llm.usage import UsageReport
 
-from . import compile_cache
+from . import compile_cache, exits
 
 SECONDS_BETWEEN_LINES = 60
 """Seconds between two progress lines of one training run where no bar is shown, as in a log file."""
@@ -95,16 +95,7 @@ def llm_progress_bar(total: int) -> Iterator[Callable[[UsageReport, Ledger], Non
 
 @contextlib.contextmanager
 def cli_errors() -> Iterator[None]:
-    """Runs a command: an error that the user can correct ends it with one line, and Ctrl-C with advice how to go on.
-
-    It also enables the compilation cache if this process is a command.
-    """
-    compile_cache.enable()
-    try:
+    """Runs a command as :func:`experiments.pipeline.exits.one_line_errors` does, with the compilation cache enabled."""
+    with exits.one_line_errors():
+        compile_cache.enable()
         yield
-    except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to continue after the last finished stage")
-        sys.exit(130)
-    except (ValueError, FloatingPointError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)

@@ -219,7 +219,7 @@ def test_a_stage_runs_again_when_the_file_of_its_part_changes(finished, tmp_path
 def test_exporting_an_own_backbone_is_refused_in_one_line(finished, tmp_path, capsys):
     with pytest.raises(SystemExit), console.cli_errors():
         export.export_run(export.ExportSettings(run=finished[0], out=tmp_path / "shipped"))
-    output = capsys.readouterr().out.strip()
+    output = capsys.readouterr().err.strip()
     assert output == "error: type of model is LastItem; expected one of fpmc, stamp, attmix, late"
     assert not (tmp_path / "shipped").exists()
 
@@ -259,7 +259,7 @@ def test_tables_and_the_leaderboard_have_a_folder_for_an_own_backbone(tmp_path):
 def test_a_wrong_name_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, changes, message):
     with pytest.raises(SystemExit), console.cli_errors():
         reproduce.run_pipeline(settings(tmp_path / "run", **changes))
-    output = capsys.readouterr().out.strip()
+    output = capsys.readouterr().err.strip()
     assert message in output
     assert "\n" not in output
     assert not (tmp_path / "run").exists()
@@ -279,4 +279,4 @@ def test_a_part_with_a_wrong_result_is_refused_in_one_line(finished, tmp_path, c
     shutil.copytree(finished[0], out)
     with pytest.raises(SystemExit), console.cli_errors():
         reproduce.run_pipeline(settings(out, **changes))
-    assert message in capsys.readouterr().out.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -53,7 +53,8 @@ def command(folder, monkeypatch, capsys):
             code = 0
         except SystemExit as error:
             code = error.code or 0
-        return code, " ".join(capsys.readouterr().out.split())
+        streams = capsys.readouterr()
+        return code, " ".join((streams.out + streams.err).split())
 
     return call
 

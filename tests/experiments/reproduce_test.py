@@ -218,7 +218,7 @@ def test_invalid_settings_are_refused_in_one_line_before_anything_is_written(tmp
     with pytest.raises(SystemExit) as stop, console.cli_errors():
         reproduce.run_pipeline(Settings(**(base | changes)))
     assert stop.value.code == 2
-    output = capsys.readouterr().out.strip()
+    output = capsys.readouterr().err.strip()
     assert message in output
     assert "\n" not in output
     assert not (tmp_path / "run").exists()
@@ -245,7 +245,7 @@ def test_every_command_requires_a_teacher_for_prepared_data(tmp_path, capsys, mo
     monkeypatch.setattr(sys, "argv", line)
     with pytest.raises(SystemExit) as stop:
         command.main()
-    output = capsys.readouterr().out.strip()
+    output = capsys.readouterr().err.strip()
     assert stop.value.code == 2
     assert "\n" not in output
     assert "--data prepared:PATH needs --teacher" in output
@@ -256,7 +256,7 @@ def test_every_command_requires_a_teacher_for_prepared_data(tmp_path, capsys, mo
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--teacher", "simulated"])
     with pytest.raises(SystemExit):
         command.main()
-    assert "nowhere" in capsys.readouterr().out
+    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("module", "more"), [(tune, ()), (efficiency, ()), (query_llm, ("estimate", "--model", "m"))])
@@ -266,7 +266,7 @@ def test_a_run_on_prepared_data_without_a_teacher_is_refused(tmp_path, capsys, m
     monkeypatch.setattr(sys, "argv", [module.__name__, *more, "--run", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
         module.main()
-    output = capsys.readouterr().out.strip()
+    output = capsys.readouterr().err.strip()
     assert stop.value.code == 2
     assert "needs --teacher" in output
     assert "\n" not in output

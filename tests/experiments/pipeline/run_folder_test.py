@@ -105,7 +105,7 @@ def test_the_run_of_an_earlier_version_is_refused_and_left_unchanged(tmp_path, c
         with pytest.raises(SystemExit) as stop, console.cli_errors():
             command()
         assert stop.value.code == 2
-        assert capsys.readouterr().out == f"error: {path} was made by an earlier version; choose another folder\n"
+        assert capsys.readouterr().err == f"error: {path} was made by an earlier version; choose another folder\n"
     assert contents(path) == before
 
 
@@ -206,7 +206,7 @@ def test_a_command_is_refused_in_one_line_beside_a_run_and_may_read(tmp_path, ca
             reproduce.run_pipeline(Settings("synthetic", "fpmc", path, selection="own", max_steps=1))
         assert stop.value.code == 2
         line = f"error: {path} is in use by process {other.pid}; wait until it ends, or choose another folder\n"
-        assert capsys.readouterr().out == line
+        assert capsys.readouterr().err == line
         with pytest.raises(ValueError, match="in use"):
             RunContext.reopen(path)
         assert RunContext.reopen(path, readonly=True).settings.out == path

@@ -1,0 +1,194 @@
+"""Errors that a user can cause: how values from outside are shown in them, and which line explains an exception.
+
+The modules of this package raise ``ValueError`` with one line for whatever a user gave them: the name of the thing, its
+value, and what was expected. What a library raises about a file becomes such an error in :func:`reading`. Any other
+exception is a bug, and its traceback is what helps to mend it.
+"""
+
+import contextlib
+import dis
+import errno
+import os
+import pathlib
+import shutil
+import sysconfig
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+_PACKAGE = __name__.partition(".")[0]
+_NO_SPACE = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the limit of this process or file system",
+}
+_OS_ERRORS = {
+    errno.ENOENT: "no such file or folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EROFS: "the file system is read-only",
+    errno.EISDIR: "is a folder; expected a file",
+    errno.ENOTDIR: "a part of this path is a file; expected a folder",
+    errno.EEXIST: "exists already",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a loop of symbolic links",
+    errno.EMFILE: "too many open files; raise the limit of this process (ulimit -n)",
+    errno.EADDRINUSE: "the address is in use; choose another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+}
+_EXTRAS = {
+    "polars": "data",
+    "tyro": "bench",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "tabulate": "report",
+    "openai": "llm",
+    "tiktoken": "llm",
+    "onnx": "export",
+    "flatbuffers": "export",
+    "safetensors": "export",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "sklearn": "titles",
+    "tensorboardX": "tensorboard",
+    "torch": "peers",
+    "faiss": "peers",
+}
+"""Module → the extra of this package that installs it."""
+
+
+def printable(text: object, *, width: int = 500) -> str:
+    r"""Returns a text on one line that no terminal interprets.
+
+    Control characters, line ends, half surrogates and marks that change the writing direction become escape sequences
+    such as ``\x1b``; a longer text loses its middle.
+
+    Args:
+        text: what to show.
+        width: the largest number of characters.
+    """
+    text = str(text)
+    if len(text) > width:
+        text = f"{text[: width // 2]} … {text[len(text) - width // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(value: object, *, width: int = 100) -> str:
+    r"""Returns a value out of a file, or from another process, as it stands in an error: a literal, cut.
+
+    Args:
+        value: any value.
+        width: the largest number of characters of its text.
+
+    Example:
+        >>> shown("a\x1b[31m")
+        "'a\\x1b[31m'"
+    """
+    if isinstance(value, str | bytes) and len(value) > width:
+        return f"{value[:width]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
+    return printable(repr(value), width=width + 2)
+
+
+@contextlib.contextmanager
+def reading(name: object, *, expected: str = "an undamaged file") -> Iterator[None]:
+    """Turns what a library raises about a file from outside into an error that names the file.
+
+    Errors that this package raises, and those of the operating system, such as a missing file, pass unchanged.
+
+    Args:
+        name: the file, with its member or line if it is known.
+        expected: what the file should have been.
+
+    Raises:
+        ValueError: the library raised an exception of any other type.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (isinstance(error, OSError) and error.errno is not None) or _raised_for_users(error):
+            raise
+        reason = printable(next(iter(str(error).splitlines()), "") or type(error).__name__, width=150)
+        raise ValueError(f"{printable(name)}: cannot be read ({reason}); expected {expected}") from error
+
+
+def explain(error: BaseException, *, packages: Sequence[str] = (_PACKAGE,)) -> str | None:
+    """Returns the line that tells a user what happened and what to do.
+
+    Args:
+        error: what ended a command.
+        packages: the names of the packages whose ``ValueError`` is about what a user gave, even if they are installed.
+
+    Returns:
+        One printable line; None where the error is a bug of this package or of a part of the user's own.
+    """
+    if (line := _explain_full_disk(error)) is not None:
+        return line
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = _OS_ERRORS.get(error.errno) or os.strerror(error.errno).lower()
+        files = " → ".join(printable(file) for file in (error.filename, error.filename2) if file is not None)
+        return f"{files}: {reason}" if files else f"{reason} ({printable(error)})"
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        module = error.name.partition(".")[0]
+        extra = _EXTRAS.get(module)
+        return extra and f"the package {module} is not installed; install it with: pip install 'alkd_jax[{extra}]'"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return f"out of memory ({printable(error, width=200) or 'no details'}); use a smaller batch, width or catalogue"
+    if isinstance(error, ValueError | FloatingPointError | OSError) and _raised_for_users(error, packages):
+        return printable(error, width=2_000)
+    return None
+
+
+def _explain_full_disk(error: BaseException) -> str | None:
+    """Returns the line for a disk that is full, also where a library tells of it in a text of its own."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        number = next((code for code in _NO_SPACE if os.strerror(code) in str(error)), None)
+    if number not in _NO_SPACE:
+        return None
+    file = getattr(error, "filename", None)
+    folder = pathlib.Path(os.fsdecode(file)).parent if isinstance(file, str | bytes | os.PathLike) else pathlib.Path()
+    free = f", {shutil.disk_usage(folder).free:,} bytes free" if folder.is_dir() else ""
+    where = f"{printable(os.fsdecode(file))}: " if isinstance(file, str | bytes | os.PathLike) else ""
+    return f"{where}{_NO_SPACE[number]}{free}; make room and run the same command again, which continues"
+
+
+def origin_of(error: BaseException, *, packages: Sequence[str] = (_PACKAGE,)) -> str:
+    """Returns the innermost module of a traceback outside of installed libraries, or "" where there is none.
+
+    Args:
+        error: an exception that was raised.
+        packages: as in :func:`explain`.
+    """
+    modules = [_module_of(frame) for frame in _frames(error) if not _is_library(frame, packages)]
+    return modules[-1] if modules else ""
+
+
+def _raised_for_users(error: BaseException, packages: Sequence[str] = (_PACKAGE,)) -> bool:
+    """Whether a ``raise`` statement outside of installed libraries made this error, and not a failed operation."""
+    frames = _frames(error)
+    if not frames or _is_library(frames[-1], packages):
+        return False
+    steps = dis.get_instructions(frames[-1].tb_frame.f_code)
+    return any(step.offset == frames[-1].tb_lasti and step.opname == "RAISE_VARARGS" for step in steps)
+
+
+def _frames(error: BaseException) -> list[TracebackType]:
+    """Returns the frames of a traceback from the outermost to the one where the error arose."""
+    frames, frame = [], error.__traceback__
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.tb_next
+    return frames
+
+
+def _module_of(frame: TracebackType) -> str:
+    names = frame.tb_frame.f_globals
+    # A module that is run as a command is named "__main__"; its specification has its own name.
+    return str(getattr(names.get("__spec__"), "name", None) or names.get("__name__", ""))
+
+
+def _is_library(frame: TracebackType, packages: Sequence[str]) -> bool:
+    """Whether a frame belongs to an installed library other than these packages, or to Python's own."""
+    paths = [sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")]
+    file = pathlib.Path(frame.tb_frame.f_code.co_filename)
+    in_folder = str(file).startswith("<") or any(file.is_relative_to(path) for path in paths if path)
+    return in_folder and _module_of(frame).partition(".")[0] not in packages

@@ -1,0 +1,54 @@
+"""How a command ends: errors that a user can correct become one line, and a bug keeps its traceback; without JAX."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from alkd_jax.errors import explain, origin_of
+
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+"""Exit codes: for what a user can correct, for Ctrl-C, and for a reader of the output that has gone."""
+
+
+_PACKAGES = ("alkd_jax", __name__.partition(".")[0])
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Runs a command. An error that the user can correct ends it with one line, and Ctrl-C with advice how to go on.
+
+    Any other exception is passed on with a note that asks to report it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter shows its escape sequence; the streams of tests cannot be reconfigured.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to continue after the last finished stage")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes the output once more when it ends, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_PIPE)
+    except Exception as error:
+        line = explain(error, packages=_PACKAGES)
+        if line is None:
+            error.add_note(_request_to_report(origin_of(error, packages=_PACKAGES)))
+            raise
+        _say(f"error: {line}")
+        sys.exit(BAD_INPUT)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _request_to_report(module: str) -> str:
+    if module and module.partition(".")[0] not in _PACKAGES:
+        return f"The error arose in {module}, which is not a part of alkd_jax."
+    return "This is a bug of alkd_jax. Please report it, with the command and all lines above."
