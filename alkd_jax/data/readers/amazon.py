@@ -12,7 +12,7 @@ from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines, read_objects
-from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.data.text.source_files import TextFile
 
 _REVIEW_KEYS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     2014: {"user": ("reviewerID",), "item": ("asin",), "time": ("unixReviewTime",)},

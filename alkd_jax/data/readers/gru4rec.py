@@ -11,7 +11,7 @@ from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.prepared import Prepared
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
-from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.data.text.source_files import TextFile
 from alkd_jax.io import replacing
 
 _COLUMNS = {"session": ("SessionId",), "item": ("ItemId",), "time": ("Time",)}

@@ -3,7 +3,7 @@
 import os
 
 from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
-from alkd_jax.data.text import text_files
+from alkd_jax.data.text import source_files, text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 
@@ -32,7 +32,7 @@ def load_hetrec(path: str | os.PathLike[str], *, strict: bool = False) -> Intera
         Cantador, Brusilovsky, Kuflik: HetRec 2011.
     """
     bad_rows = BadRows(strict)
-    ratings, movies = text_files.find_file(path, _RATINGS_FILE), text_files.find_file(path, "movies.dat")
+    ratings, movies = source_files.find_file(path, _RATINGS_FILE), source_files.find_file(path, "movies.dat")
     encoding = text_files.detect_encoding(movies)
     titles: dict[str, str] = {}
     for frame in read_delimited(movies, bad_rows, {"item": ("id",), "title": ("title",)}, encoding=encoding):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
-from alkd_jax.data.text import text_files
+from alkd_jax.data.text import source_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 
@@ -31,7 +31,7 @@ def load_lastfm(path: str | os.PathLike[str], *, strict: bool = False) -> Intera
         Celma: Music Recommendation and Discovery, 2010.
     """
     bad_rows = BadRows(strict)
-    file = text_files.find_file(path, _PLAYS_FILE)
+    file = source_files.find_file(path, _PLAYS_FILE)
     frames = read_delimited(file, bad_rows, {name: (name,) for name in _COLUMNS}, header=_COLUMNS)
     return build_interactions(
         "Last.fm-1K", ((str(file), frame) for frame in _tracks(frames)), bad_rows, earliest=EARLIEST_TIME

@@ -3,7 +3,7 @@
 import os
 
 from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
-from alkd_jax.data.text import text_files
+from alkd_jax.data.text import source_files, text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 
@@ -26,9 +26,9 @@ def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Int
         Harper, Konstan: The MovieLens Datasets, 2015.
     """
     bad_rows = BadRows(strict)
-    ratings = text_files.find_file(path, "ratings.csv", "ratings.dat")
+    ratings = source_files.find_file(path, "ratings.csv", "ratings.dat")
     is_dat = (ratings.member or ratings.path.name).removesuffix(".gz").endswith(".dat")
-    movies = text_files.find_file(path, "movies.dat" if is_dat else "movies.csv")
+    movies = source_files.find_file(path, "movies.dat" if is_dat else "movies.csv")
     encoding = text_files.detect_encoding(movies)
     titles: dict[str, str] = {}
     for frame in read_delimited(

@@ -9,7 +9,7 @@ from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines
-from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.data.text.source_files import TextFile
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

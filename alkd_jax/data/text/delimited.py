@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
-from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.data.text.source_files import TextFile
 
 if TYPE_CHECKING:
     import polars as pl

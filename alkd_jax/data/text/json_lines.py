@@ -7,7 +7,7 @@ from typing import Any
 
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
-from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.data.text.source_files import TextFile
 
 _MAX_LITERAL_BYTES = 1 << 20
 _PARSE_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError, TypeError)

@@ -12,7 +12,7 @@ from alkd_jax.data import SessionRules
 from alkd_jax.data.interactions import build_interactions
 from alkd_jax.data.text import delimited, text_files
 from alkd_jax.data.text.bad_rows import BadRows
-from alkd_jax.data.text.text_files import TextFile
+from alkd_jax.data.text.source_files import TextFile
 from tests.helpers.prepared_data import sessions_of
 
 ROWS = [("ann", "x1", 10), ("ann", "x2", 11), ("bob", 'y "2", z', 12), ("ann", "0003", 13), ("bob", "x1", 14)]
