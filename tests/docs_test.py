@@ -73,7 +73,11 @@ def run_blocks(blocks, filename):
     return namespace
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.name == "own_parts.md")) for path in DOCUMENTS],
+    ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS],
+)
 def test_the_blocks_of_a_document_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if (SHARED / RELEASE).is_dir():

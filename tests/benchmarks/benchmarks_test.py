@@ -20,7 +20,7 @@ NAMES = sorted(
 )
 
 
-SLOW = {"cold_run", "scaling"}
+SLOW = {"cold_run", "evaluation", "scaling", "selection"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

@@ -71,6 +71,7 @@ def test_a_backbone_trained_on_every_prefix_beats_chance(dataset, loss):
     assert (fitted.best_metric > 2 * 25 / dataset.num_items).all()
 
 
+@pytest.mark.slow
 def test_stored_rows_are_not_trained_again_and_the_recipe_is_exported(tmp_path, capsys):
     args = command.Best("synthetic", tmp_path / "best", seeds=2, rows=("student",), max_steps=20)
     numbers = command.train_and_collect(args)
@@ -160,6 +161,7 @@ def test_published_numbers_are_named_as_published():
     assert found["ALKDRec, FPMC (published)"]["recall@10"] > found["Student, FPMC (published)"]["recall@10"]
 
 
+@pytest.mark.slow
 def test_max_pooling_ranks_by_the_maximum_over_items(dataset):
     recipe = item_rules.Recipe(max_steps=20)
     model, fitted = item_rules.train(jax.random.key(0), dataset, preset=recipe)

@@ -1,5 +1,7 @@
 """Every backbone and objective with parameters in bfloat16, as training in that precision reads them."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,8 +78,17 @@ def assert_near_float32(loss, *trees):
     assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("backbone", BACKBONES)
+FAST = {("fpmc", objective) for objective in OBJECTIVES} | {("late", "in-batch BPR"), ("shared late", "in-batch BPR")}
+"""Backbones and objectives whose gradients are quick to compile."""
+
+
+@pytest.mark.parametrize(
+    ("backbone", "objective"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in FAST))
+        for pair in itertools.product(BACKBONES, OBJECTIVES)
+    ],
+)
 def test_loss_and_gradient_with_parameters_in_bfloat16_are_near_those_in_float32(backbone, objective, key):
     (model, params), batch = model_and_params(backbone), make_batch()
     loss = OBJECTIVES[objective](model)
@@ -94,7 +105,9 @@ def test_the_self_normalized_softmax_with_parameters_in_bfloat16_is_near_that_in
     assert_near_float32(lambda params: loss(params, batch, key), params)
 
 
-@pytest.mark.parametrize("backbone", ["fpmc", "stamp", "attmix"])
+@pytest.mark.parametrize(
+    "backbone", ["fpmc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stamp", "attmix"))]
+)
 def test_a_loss_from_rows_in_bfloat16_is_near_that_in_float32(backbone, key):
     (model, params), batch = model_and_params(backbone), make_batch()
     loss = objectives.InBatchBPR(model)

@@ -42,6 +42,7 @@ def test_a_cpu_computes_float32_products_for_tf32_and_learns_in_bfloat16(backbon
     assert rounded.best_metric[0] > exact.best_metric[0] - 0.1
 
 
+@pytest.mark.slow
 def test_lazy_rows_learn_in_bfloat16_too():
     options = {"call": training.fit_large, "row_optimizer": embedding.adam(0.1), "patience": 100}
     exact, rounded = (fitted(precision, **options) for precision in ("float32", "bfloat16"))
@@ -50,6 +51,7 @@ def test_lazy_rows_learn_in_bfloat16_too():
     assert rounded.history.loss[0, -1] != exact.history.loss[0, -1]
 
 
+@pytest.mark.slow
 def test_row_sparse_steps_in_bfloat16_equal_dense_ones(monkeypatch):
     monkeypatch.setattr("alkd_jax.ops.row_sparse_adam._MIN_ROWS_PER_ID", 0)
     monkeypatch.setattr("alkd_jax.ops.row_sparse_adam._MIN_TABLE_SIZE", 10**9)

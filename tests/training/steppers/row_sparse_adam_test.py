@@ -38,7 +38,11 @@ BOTH = ("input_embedding", "output_embedding")
 
 @pytest.mark.parametrize(
     ("backbone", "adam", "tables"),
-    [("fpmc", Adam(0.01), BOTH[1:]), ("stamp", DECAYING, BOTH), ("attmix", Adam(0.01), BOTH)],
+    [
+        ("fpmc", Adam(0.01), BOTH[1:]),
+        ("stamp", DECAYING, BOTH),
+        pytest.param("attmix", Adam(0.01), BOTH, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_dense_adam_over_several_intervals(train, backbone, adam, tables):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=4)
