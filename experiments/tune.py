@@ -5,6 +5,10 @@
 Options are sampled from grids without replacement, in an order that the run's seed decides; the authors' defaults come
 first. All trials and the options chosen are stored in the run's `tuning.json`, and `experiments.reproduce` trains with
 them. A tuned method is not tuned again. `experiments.table1 --trials 8` tunes and trains every run of a table.
+
+    python -m experiments.tune --run runs/ml-stamp --options-of runs/ml-fpmc/metrics.json
+
+This form takes over the options that were chosen for another run, and tunes nothing.
 """
 
 import dataclasses
@@ -35,6 +39,8 @@ class Tuning:
         trials: number of trials for each method.
         seeds: number of students trained for each trial.
         max_steps: largest number of training steps of a trial.
+        options_of: results of another run, its metrics.json or a file of experiments/results; the options chosen for it
+            are taken over, and nothing is tuned.
     """
 
     run: pathlib.Path
@@ -42,6 +48,7 @@ class Tuning:
     trials: int = 8
     seeds: int = 2
     max_steps: int = 2_000
+    options_of: pathlib.Path | None = None
 
 
 def sample_options(grid: Mapping[str, Sequence[Any]], trials: int, *, seed: int) -> list[dict[str, Any]]:
@@ -65,19 +72,43 @@ def tune(args: Tuning) -> dict[str, Any]:
     """Tunes the methods that are not tuned yet, and writes `tuning.json` after each.
 
     Returns:
-        Method → {"chosen": options, "trials": [{"options", "recall@10"}], "seeds", "max_steps"}.
+        Method → {"chosen": options, "trials": [{"options", "recall@10"}], "seeds", "max_steps"}, or {"chosen", "from"}
+        with the dataset and backbone that the options were chosen for.
     """
     run = Run.reopen(args.run)
     file = args.run / "tuning.json"
     results: dict[str, Any] = read_json(file) if file.exists() else {}
     for method in (name for name in parse_methods(args.methods) if METHODS.find(name).grid):
         if method not in results:
-            results[method] = tuned_settings(run, args, method)
+            adopted = args.options_of
+            results[method] = adopted_settings(adopted, method) if adopted else tuned_settings(run, args, method)
             write_json(file, results)
+        if "from" in results[method]:
+            print_line(f"{method}: {results[method]['chosen']}, as chosen for {results[method]['from']}")
+            continue
         trials = results[method]["trials"]
         recall = f"{max(trial['recall@10'] for trial in trials):.4f} (defaults {trials[0]['recall@10']:.4f})"
         print_line(f"{method}: {results[method]['chosen']}, validation recall@10 {recall}, {len(trials)} trials")
     return results
+
+
+def adopted_settings(file: pathlib.Path, method: str) -> dict[str, Any]:
+    """Returns the options that were chosen for a method of another run.
+
+    Args:
+        file: results of that run.
+        method: the method.
+
+    Raises:
+        ValueError: the file holds no options of the method, or some that the method does not have.
+    """
+    results, grid = read_json(file), METHODS.find(method).grid
+    match results:
+        case {"dataset": str(dataset), "backbone": str(backbone), "tuned": {**tuned}}:
+            match tuned.get(method):
+                case {"chosen": {**chosen}, **rest} if chosen.keys() <= grid.keys():
+                    return {"chosen": chosen, "from": rest.get("from", f"{dataset} {backbone}")}
+    raise ValueError(f"{file} holds no chosen options of {method}; expected results with some of {', '.join(grid)}")
 
 
 def tuned_settings(run: Run, args: Tuning, method: str) -> dict[str, Any]:

@@ -22,9 +22,9 @@ def collect_results(run: Run) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "methods": {NAME: {METRIC: {"mean", "std",
-        "values"}}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"}}, "tests"}``;
-        ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have no seeds; "tuned" holds
-        validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
+        "values"}}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"} or {"chosen",
+        "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have no seeds;
+        "tuned" holds validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
     """
     with np.load(run.folder.path / "ranks.npz") as archive:
         ranks = dict(archive)
@@ -48,10 +48,17 @@ def collect_results(run: Run) -> dict[str, Any]:
 
 
 def tuning_summary(run: Run) -> dict[str, Any]:
-    """Returns method → the chosen options and the validation recall of these and of the default options."""
+    """Returns method → the chosen options and the validation recall of these and of the default options.
+
+    Options that were chosen for another run stand with its name, "from", instead of recalls.
+    """
     summary = {}
     for method, tuning in run.tuning_results().items():
-        if method in run.settings.method_names:
+        if method not in run.settings.method_names:
+            continue
+        if "from" in tuning:
+            summary[method] = dict(tuning)
+        else:
             recalls = [trial["recall@10"] for trial in tuning["trials"]]
             summary[method] = {
                 "chosen": tuning["chosen"],
@@ -68,6 +75,9 @@ def tuning_lines(results: Mapping[str, Any]) -> list[str]:
     lines = []
     for method, tuning in results.get("tuned", {}).items():
         chosen = ", ".join(f"{name} {value}" for name, value in tuning["chosen"].items())
+        if "from" in tuning:
+            lines.append(f"{method}: {chosen}; as chosen for {tuning['from']}")
+            continue
         recall = f"{tuning['recall@10']:.4f}, with the defaults {tuning['recall@10, defaults']:.4f}"
         size = f"{tuning['trials']} trials, seeds: {tuning['seeds']}"
         lines.append(f"{method}: {chosen}; validation recall@10 {recall} ({size})")
