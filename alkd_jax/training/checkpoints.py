@@ -3,25 +3,23 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import pathlib
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from alkd_jax.checks import check_at_least
-from alkd_jax.io import read_json, write_json
+from alkd_jax.errors import reading
+from alkd_jax.io import lock_folder, unlock_folder
 from alkd_jax.models import Encoder, Params, init_params
-
-FINGERPRINT = "fingerprint.json"
-"""The file of a training folder that identifies the training run."""
-
-_FORMER_FINGERPRINT = "identity.json"
-"""Its name in folders that alkd_jax wrote before; their checkpoints cannot be read any more."""
-
-_JAXPR_DIGESTS = {"loss", "initializer", "optimizer", "row_optimizer"}
-"""The values of a fingerprint that are digests of jaxprs, which differ from version to version of the packages."""
+from alkd_jax.training.digests import check_digests, write_digests
+from alkd_jax.training.fingerprint import STEPS, claim_folder
 
 Curves: TypeAlias = Sequence[Sequence[Any]]
 """Plain numbers, or lists of them, with one entry for each validation."""
@@ -42,8 +40,8 @@ def save_params(path: pathlib.Path, params: Params) -> None:
         raise ValueError(f"{path} exists; expected a new folder")
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, params)
+    with ocp.Checkpointer(_with_digests(ocp.StandardCheckpointHandler())) as checkpointer:
+        checkpointer.save(path, args=ocp.args.StandardSave(params))
 
 
 def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = None) -> Params:
@@ -60,6 +58,7 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
     path = path.absolute()
     if not (path / "_METADATA").is_file():
         raise ValueError(f"{path} is missing or not a checkpoint; expected a folder that save_params wrote")
+    check_digests(path)
     seed_axis = () if seeds is None else (seeds,)
     import orbax.checkpoint as ocp
 
@@ -69,15 +68,28 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
         lambda leaf: jax.ShapeDtypeStruct(seed_axis + leaf.shape, leaf.dtype, sharding=sharding), shapes
     )
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
+        with reading(path, expected="an undamaged folder of save_params"):
             saved = shapes_by_path(checkpointer.metadata(path).item_metadata.tree)
-        except Exception as error:
-            raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
         # The shapes are compared first: a restore that fails inside Orbax leaves an event loop open.
         if saved != shapes_by_path(target):
             message = f"{path} holds {saved}; expected {shapes_by_path(target)} for {model}"
             raise ValueError(message.replace("\n", " "))
-        return checkpointer.restore(path, target)
+        with reading(path, expected="an undamaged folder of save_params"):
+            return checkpointer.restore(path, target)
+
+
+def _with_digests(handler: Any) -> Any:
+    """Returns an Orbax handler that also stores the digests of its files, before its folder appears as a whole."""
+    finalize = handler.finalize
+
+    def finalize_and_digest(directory: Any) -> None:
+        finalize(directory)
+        if jax.process_index() == 0:
+            # Orbax notes the time in this file later.
+            write_digests(pathlib.Path(directory), without="_CHECKPOINT_METADATA")
+
+    handler.finalize = finalize_and_digest
+    return handler
 
 
 def shapes_by_path(tree: Params) -> dict[str, tuple[int, ...]]:
@@ -111,28 +123,69 @@ class TrainingCheckpointer:
     """Saves and restores the states of one training run in an open :class:`TrainingFolder`.
 
     Attributes:
+        path: the training folder.
         manager: Orbax's checkpoint manager.
         every: number of validations between two checkpoints.
         template: shapes, types and shardings of a state.
     """
 
+    path: pathlib.Path
     manager: Any
     every: int
     template: Any
 
     def restore(self) -> tuple[Any, Curves] | None:
-        """Returns the newest saved state and its curves; None where nothing is saved yet."""
+        """Returns the newest undamaged state and its curves; None where nothing is saved yet.
+
+        Damaged states that are newer are moved out of the way, with a warning.
+
+        Raises:
+            ValueError: every saved state is damaged.
+        """
+        damaged: dict[int, str] = {}
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                restored = self._read(step)
+            except ValueError as error:
+                damaged[step] = str(error)
+                continue
+            for number, reason in damaged.items():
+                moved = f"the checkpoint of step {number} is now {self._set_aside(number)}"
+                warnings.warn(f"{reason}; {moved}, and training continues from step {step}", stacklevel=2)
+            return restored
+        if damaged:
+            raise ValueError(f"{'; '.join(damaged.values())}; remove {self.path} to start from the beginning")
+        return None
+
+    def _read(self, step: int) -> tuple[Any, Curves]:
+        """Returns the state of a step and its curves.
+
+        Raises:
+            ValueError: they are damaged.
+        """
         import orbax.checkpoint as ocp
 
-        newest = self.manager.latest_step()
-        if newest is None:
-            return None
+        folder = self.path / STEPS / str(step)
+        has_digests = all([check_digests(folder / part) for part in ("state", "curves")])
         leaves = leaves_by_path(self.template)
         # Not strict: a table saved on another mesh may be padded to another number of rows.
         state = ocp.args.StandardRestore({name: _restore_target(leaf) for name, leaf in leaves.items()}, strict=False)
-        restored = self.manager.restore(newest, args=ocp.args.Composite(state=state, curves=ocp.args.JsonRestore()))
-        values = [restored["state"][name] for name in leaves]
-        return jax.tree.unflatten(jax.tree.structure(self.template), values), restored["curves"]["curves"]
+        # What Orbax raises about undamaged files, such as a lack of memory, is no sign of damage.
+        with contextlib.nullcontext() if has_digests else reading(folder, expected="an undamaged checkpoint"):
+            restored = self.manager.restore(step, args=ocp.args.Composite(state=state, curves=ocp.args.JsonRestore()))
+            values = [restored["state"][name] for name in leaves]
+            return jax.tree.unflatten(jax.tree.structure(self.template), values), restored["curves"]["curves"]
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        """Moves a damaged state out of the way of the one that will be saved after the same step."""
+        aside = self.path / f"damaged_{step}"
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(self.path / STEPS / str(step), aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {aside}")
+        self.manager.reload()
+        return aside
 
     def is_due(self, number: int) -> bool:
         """Whether the state after this validation, counted from 1, is to be saved."""
@@ -179,18 +232,19 @@ def _restore_target(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _low_memory_handlers(template: Any) -> dict[str, Any]:
-    """Returns Orbax handlers for a state so large that there is no memory for a second one."""
+def _handlers(template: Any, *, in_background: bool) -> dict[str, Any]:
+    """Returns Orbax handlers of states and curves; what is not saved in the background is taken to fill the memory."""
     import orbax.checkpoint as ocp
 
-    largest_gb = -(-max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)) // 10**9)
-    # Every array gets a file of its own, since a common OCDBT file would be assembled in memory; at a time no more is
-    # written or read than the largest array takes. Arrays are not split into chunks: chunks have to divide the rows
-    # evenly, and 10^7 + 1 rows are 11 times 909,091.
-    state = ocp.StandardCheckpointHandler(
-        use_ocdbt=False, save_concurrent_gb=largest_gb, restore_concurrent_gb=largest_gb
-    )
-    return {"state": state, "curves": ocp.JsonCheckpointHandler()}
+    options = {}
+    if not in_background:
+        largest_gb = -(-max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)) // 10**9)
+        # Every array gets a file of its own, since a common OCDBT file would be assembled in memory; at a time no more
+        # is written or read than the largest array takes. Arrays are not split into chunks: chunks have to divide the
+        # rows evenly, and 10^7 + 1 rows are 11 times 909,091.
+        options = {"use_ocdbt": False, "save_concurrent_gb": largest_gb, "restore_concurrent_gb": largest_gb}
+    state = ocp.StandardCheckpointHandler(**options)
+    return {"state": _with_digests(state), "curves": _with_digests(ocp.JsonCheckpointHandler())}
 
 
 @contextlib.contextmanager
@@ -199,13 +253,12 @@ def open_checkpoints(
 ) -> Iterator[TrainingCheckpointer]:
     """Opens a training folder; when the context ends, it waits until the last state is written.
 
-    ``fingerprint.json`` in the folder identifies the training run and records the versions of the packages.
+    ``fingerprint.json`` in the folder identifies the training run and records the versions of the packages. Every
+    saved state has a file of digests, by which a damaged one is recognized.
 
     Args:
         folder: the folder.
-        fingerprint: plain values that distinguish this training run from others. "versions" is recorded and not
-            compared; where it differs, digests of jaxprs ("loss", "initializer" and the optimizers) are not compared
-            either, since they differ from version to version.
+        fingerprint: plain values that distinguish this training run from others, see :func:`claim_folder`.
         template: a state, or the shapes, types and shardings of one; leaves that are NumPy arrays are restored to the
             host.
         in_background: whether training continues while a state is saved. False takes less memory: training waits, and
@@ -215,43 +268,33 @@ def open_checkpoints(
         What saves and restores states.
 
     Raises:
-        ValueError: the folder holds another training run, whose differences the error names, or one of an earlier
-            version; or an option is below 1.
+        ValueError: the folder holds another training run, or another process trains in it; or an option is below 1.
     """
     import orbax.checkpoint as ocp
 
     check_at_least(1, every=folder.every, keep=folder.keep)
     path = folder.path.absolute()
     path.mkdir(parents=True, exist_ok=True)
-    _claim_folder(path, fingerprint)
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=folder.keep, cleanup_tmp_directories=True, enable_async_checkpointing=in_background
-    )
-    handlers = None if in_background else _low_memory_handlers(template)
-    with ocp.CheckpointManager(path / "steps", options=options, item_handlers=handlers) as manager:
-        yield TrainingCheckpointer(manager, folder.every, template)
-        manager.wait_until_finished()
+    with _locked(path):
+        claim_folder(path, fingerprint)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=folder.keep, cleanup_tmp_directories=True, enable_async_checkpointing=in_background
+        )
+        handlers = _handlers(template, in_background=in_background)
+        with ocp.CheckpointManager(path / STEPS, options=options, item_handlers=handlers) as manager:
+            yield TrainingCheckpointer(path, manager, folder.every, template)
+            manager.wait_until_finished()
 
 
-def _claim_folder(path: pathlib.Path, fingerprint: Mapping[str, Any]) -> None:
-    """Writes the fingerprint to a new folder; refuses the folder of another training run."""
-    file, choice = path / FINGERPRINT, "choose another folder, or remove this one to start from the beginning"
-    if not file.exists():
-        if (path / _FORMER_FINGERPRINT).exists():
-            raise ValueError(f"{path} holds training that another version of alkd_jax began; {choice}")
-        if (path / "steps").exists():
-            raise ValueError(f"{path} holds checkpoints without {FINGERPRINT}; {choice}")
-        if jax.process_index() == 0:
-            write_json(file, dict(fingerprint))
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Keeps other trainings out of a folder; of several processes that train together, the first one has the lock."""
+    if jax.process_index() != 0:
+        yield
         return
-    saved = read_json(file)
-    if not isinstance(saved, dict):
-        raise ValueError(f"{file} is {type(saved).__name__}; expected a JSON object")
-    ignored = {"versions"} | (_JAXPR_DIGESTS if saved.get("versions") != fingerprint["versions"] else set())
-    differences = [
-        f"{name} ({saved.get(name)} there, {value} here)"
-        for name, value in fingerprint.items()
-        if name not in ignored and saved.get(name) != value
-    ]
-    if differences:
-        raise ValueError(f"{path} holds another training run, which differs in {', '.join(differences)}; {choice}")
+    if not lock_folder(path):
+        raise ValueError(f"{path} is in use by another training of this process; choose another folder")
+    try:
+        yield
+    finally:
+        unlock_folder(path)

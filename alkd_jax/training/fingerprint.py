@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -13,10 +14,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from alkd_jax import sharding
+from alkd_jax.errors import printable, reading, shown
+from alkd_jax.io import read_json, write_json
 from alkd_jax.models import Params, init_params
 from alkd_jax.objectives import Objective
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.interval import Interval
+
+FINGERPRINT = "fingerprint.json"
+"""The file of a training folder that identifies the training run."""
+
+STEPS = "steps"
+"""The folder below a training folder that holds a checkpoint for each of some steps."""
+
+_FORMER_FINGERPRINT = "identity.json"
+"""The name of the fingerprint in folders that alkd_jax wrote before; their checkpoints cannot be read any more."""
+
+_JAXPR_DIGESTS = {"loss", "initializer", "optimizer", "row_optimizer"}
+"""The values of a fingerprint that are digests of jaxprs, which differ from version to version of the packages."""
 
 _PACKAGES = ("alkd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -93,6 +108,45 @@ def fingerprint(
         "loss_arrays": _array_digest(data.loss),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+
+
+def claim_folder(path: pathlib.Path, fingerprint: Mapping[str, Any]) -> None:
+    """Writes the fingerprint to a new training folder; refuses the folder of another training run.
+
+    Args:
+        path: the folder.
+        fingerprint: plain values that distinguish this training run from others. "versions" is recorded and not
+            compared; where it differs, digests of jaxprs ("loss", "initializer" and the optimizers) are not compared
+            either, since they differ from version to version.
+
+    Raises:
+        ValueError: the folder holds another training run, whose differences the error names, or one of an earlier
+            version; or its fingerprint is damaged.
+    """
+    file, choice = path / FINGERPRINT, "choose another folder, or remove this one to start from the beginning"
+    if not file.exists():
+        if (path / _FORMER_FINGERPRINT).exists():
+            raise ValueError(f"{path} holds training that another version of alkd_jax began; {choice}")
+        if any(step.name.isdecimal() for step in (path / STEPS).glob("*")):
+            raise ValueError(f"{path} holds checkpoints without {FINGERPRINT}; {choice}")
+        if jax.process_index() == 0:
+            write_json(file, dict(fingerprint))
+        return
+    try:
+        with reading(file):
+            saved = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{error}; {choice}") from error
+    if not isinstance(saved, dict):
+        raise ValueError(f"{file} is {shown(saved)}; expected a JSON object; {choice}")
+    ignored = {"versions"} | (_JAXPR_DIGESTS if saved.get("versions") != fingerprint["versions"] else set())
+    differences = [
+        f"{name} ({printable(saved.get(name))} there, {value} here)"
+        for name, value in fingerprint.items()
+        if name not in ignored and saved.get(name) != value
+    ]
+    if differences:
+        raise ValueError(f"{path} holds another training run, which differs in {', '.join(differences)}; {choice}")
 
 
 def _one_seed(params: Params, layout: sharding.Layout | None, *, has_seed_axis: bool) -> Params:
