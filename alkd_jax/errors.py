@@ -110,6 +110,43 @@ def reading(name: object, *, expected: str = "an undamaged file") -> Iterator[No
         raise ValueError(f"{printable(name)}: cannot be read ({reason}); expected {expected}") from error
 
 
+class FullDiskError(OSError):
+    """A file for which the disk, a quota or a limit has no room.
+
+    Attributes:
+        bytes_needed: a number of bytes that is known to be too large; 0 where none is known.
+    """
+
+    def __init__(self, number: int, path: str, bytes_needed: int = 0):
+        super().__init__(number, os.strerror(number), path)
+        self.bytes_needed = bytes_needed
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], *, size: int = 0, partial: pathlib.Path | None = None) -> Iterator[None]:
+    """Names the file that the block writes in errors which do not name it, as when the disk is full.
+
+    Args:
+        path: the file, or a folder that a library fills.
+        size: its number of bytes, if it is known.
+        partial: the file that holds what was written so far, where it has another name.
+
+    Raises:
+        FullDiskError: there is no room, also where a library tells of it in an exception of another type.
+        OSError: any other error of the operating system.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (number := _no_space_number(error)) is not None:
+            if partial is not None and partial.is_file():
+                size = max(size, partial.stat().st_size)
+            raise FullDiskError(number, os.fspath(path), size) from error
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 def explain(error: BaseException, *, packages: Sequence[str] = (_PACKAGE,)) -> str | None:
     """Returns the line that tells a user what happened and what to do.
 
@@ -139,16 +176,24 @@ def explain(error: BaseException, *, packages: Sequence[str] = (_PACKAGE,)) -> s
 
 def _explain_full_disk(error: BaseException) -> str | None:
     """Returns the line for a disk that is full, also where a library tells of it in a text of its own."""
+    if (number := _no_space_number(error)) is None:
+        return None
+    file = getattr(error, "filename", None)
+    path = pathlib.Path(os.fsdecode(file)) if isinstance(file, str | bytes | os.PathLike) else None
+    folder = pathlib.Path() if path is None else path.parent
+    where = "" if path is None else f"{printable(path)}: "
+    size = getattr(error, "bytes_needed", 0)
+    needed = f", more than {size:,} bytes needed" if size else ""
+    free = f", {shutil.disk_usage(folder).free:,} bytes free" if folder.is_dir() else ""
+    return f"{where}{_NO_SPACE[number]}{needed}{free}; make room and run the same command again, which continues"
+
+
+def _no_space_number(error: BaseException) -> int | None:
+    """Returns the number of the system's error where the disk is full, and None for any other error."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         number = next((code for code in _NO_SPACE if os.strerror(code) in str(error)), None)
-    if number not in _NO_SPACE:
-        return None
-    file = getattr(error, "filename", None)
-    folder = pathlib.Path(os.fsdecode(file)).parent if isinstance(file, str | bytes | os.PathLike) else pathlib.Path()
-    free = f", {shutil.disk_usage(folder).free:,} bytes free" if folder.is_dir() else ""
-    where = f"{printable(os.fsdecode(file))}: " if isinstance(file, str | bytes | os.PathLike) else ""
-    return f"{where}{_NO_SPACE[number]}{free}; make room and run the same command again, which continues"
+    return number if number in _NO_SPACE else None
 
 
 def origin_of(error: BaseException, *, packages: Sequence[str] = (_PACKAGE,)) -> str:

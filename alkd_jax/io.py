@@ -1,24 +1,22 @@
-"""Files written whole or not at all, read with errors of one line, named by their content; folders locked by a process.
+"""Files and folders written whole or not at all, read with errors of one line, and known by their content.
 
 Every file that replaces another one is written beside it, flushed to the disk, and moved over it in one step; then the
 folder is flushed, so that after a loss of power either the former file or the new one is there.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import threading
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-LOCK = ".lock"
-"""The file that the process working in a folder has locked. It holds the number of the process and stays there."""
+from alkd_jax.errors import shown, writing
 
-_locks: dict[tuple[int, pathlib.Path], int] = {}
-_locks_guard = threading.Lock()
+_digests: dict[tuple[int, int, int, int], str] = {}
+"""Device, number, size and time of change of a file → its SHA-256."""
 
 
 @contextlib.contextmanager
@@ -34,10 +32,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        _flush(partial)
-        os.replace(partial, path)
-        _flush(path.parent)
+        with writing(path, partial=partial):
+            yield partial
+            _flush(partial)
+            os.replace(partial, path)
+            _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -60,9 +59,23 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ValueError: the file is damaged; the error names file and line.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(pathlib.Path(path).read_bytes().decode())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
+        raise ValueError(f"{path}:{error.lineno}: {error.msg}; expected JSON") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: no text in UTF-8, or nested too deeply; expected JSON") from error
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ValueError: the file is damaged or holds another value; the error names it.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: {shown(value)}; expected a JSON object")
+    return value
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -71,46 +84,54 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock_folder(folder: pathlib.Path) -> bool:
-    """Keeps other processes from working in a folder until this process ends, however it ends.
+def digest_of(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, or of the names and contents of all files in a folder.
+
+    A file that this process has read before and whose size and time of change are the same is not read again.
+    """
+    if not path.is_dir():
+        return _digest_of_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{_digest_of_file(file)} {file.relative_to(path).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _digest_of_file(path: pathlib.Path) -> str:
+    stat = path.stat()
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = sha256_of(path)
+    return _digests[key]
+
+
+def move_into(folder: pathlib.Path, source: pathlib.Path, names: Sequence[str]) -> None:
+    """Moves complete files and folders into a folder; each replaces its namesake, which is there until then.
 
     Args:
-        folder: an existing folder; this process may have locked it already.
-
-    Returns:
-        Whether this call took the lock; False where this process had it before.
-
-    Raises:
-        ValueError: another process has the lock.
+        folder: where they go.
+        source: a folder of the same file system that holds them.
+        names: their paths, relative to both folders, in the order in which they are moved.
     """
-    lock, key = folder / LOCK, (os.getpid(), folder.resolve())
-    with _locks_guard:
-        before = _locks.get(key)
-        if before is not None:
-            # A folder that was deleted and made again has another lock file.
-            if lock.exists() and os.path.samestat(os.fstat(before), lock.stat()):
-                return False
-            os.close(_locks.pop(key))
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            number = os.read(descriptor, 20).decode(errors="replace").strip()
-            os.close(descriptor)
-            if not isinstance(error, BlockingIOError):
-                raise
-            owner = f"process {number}" if number.isdecimal() else "another process"
-            raise ValueError(f"{folder} is in use by {owner}; wait until it ends, or choose another folder") from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        _locks[key] = descriptor
-        return True
+    for name in names:
+        for path in (source / name).rglob("*") if (source / name).is_dir() else [source / name]:
+            _flush(path)
+    for name in names:
+        final = folder / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        former = source / f"{name}.former"
+        if final.is_dir():
+            final.rename(former)
+        os.replace(source / name, final)
+        _flush(final.parent)
 
 
-def unlock_folder(folder: pathlib.Path) -> None:
-    """Lets other processes work in a folder that this process has locked."""
-    with _locks_guard:
-        os.close(_locks.pop((os.getpid(), folder.resolve())))
+def remove_folder(folder: pathlib.Path) -> None:
+    """Removes a folder, which is there with all its files or not at all; what a kill leaves of it has a hidden name."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    if folder.exists():
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _flush(path: pathlib.Path) -> None:

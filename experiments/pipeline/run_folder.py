@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alkd_jax.io import LOCK, lock_folder, read_json, unlock_folder, write_json
+from alkd_jax.io import read_json, write_json
+from alkd_jax.locks import LOCK, lock_folder, unlock_folder
 
 IDENTITY_FILE = "run.json"
 STAGES_FILE = "stages.json"

@@ -14,7 +14,8 @@ import tabulate
 import tyro
 from matplotlib.figure import Figure
 
-from alkd_jax.io import lock_folder, replacing, write_json, write_text
+from alkd_jax.io import replacing, write_json, write_text
+from alkd_jax.locks import lock_folder
 
 from ..pipeline.console import cli_errors, print_line
 from ..pipeline.settings import Settings
