@@ -1,9 +1,9 @@
 """One process at a time works in a folder; the second is told which process does.
 
-A process locks the folder itself, with ``flock``, and writes a record into it: ``.lock`` names the process, its host and
-the time. The kernel releases the first lock when the process ends, however it ends, and deleting the record does not
-release it. File systems that have no such locks, and other hosts, see only the record. Its time of change is renewed
-while the process lives, so that the record of a dead process grows old.
+A process locks the folder itself, with ``flock``, and writes a record into it: ``.lock`` names the process, its host
+and the time. The kernel releases the first lock when the process ends, however it ends, and deleting the record does
+not release it. File systems that have no such locks, and other hosts, see only the record. Its time of change is
+renewed while the process lives, so that the record of a dead process grows old.
 """
 
 import atexit

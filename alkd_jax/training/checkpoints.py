@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from alkd_jax.checks import check_at_least
 from alkd_jax.errors import reading
-from alkd_jax.io import lock_folder, unlock_folder
+from alkd_jax.locks import lock_folder, unlock_folder
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.training.digests import check_digests, write_digests
 from alkd_jax.training.fingerprint import STEPS, claim_folder

@@ -161,7 +161,7 @@ def test_a_damaged_fingerprint_is_named_with_what_to_do(tmp_path, content):
 def test_one_training_at_a_time_works_in_a_folder(tmp_path):
     with opened(tmp_path), pytest.raises(ValueError, match="is in use by another training"), opened(tmp_path):
         pass
-    code = "import pathlib, sys; from alkd_jax.io import *; lock_folder(pathlib.Path(sys.argv[1])); input('locked')"
+    code = "import pathlib, sys; from alkd_jax.locks import *; lock_folder(pathlib.Path(sys.argv[1])); input('locked')"
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=paths.ROOT)
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], **pipes) as other:
         assert other.stdout.read(6) == "locked"
