@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -111,11 +111,22 @@ class TrainingFolder:
         path: the folder; it holds nothing else and is created if it does not exist.
         every: number of validations between two checkpoints.
         keep: number of checkpoints to keep; older ones are deleted.
+        interrupted: is asked after each validation whether to save a checkpoint and to end with KeyboardInterrupt.
     """
 
     path: pathlib.Path
     every: int = 10
     keep: int = 2
+    interrupted: Callable[[], bool] | None = None
+
+
+def remove_training_folder(path: pathlib.Path) -> None:
+    """Removes a training folder, if it exists, so that after a crash in between there is no part of one."""
+    removed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    if path.exists():
+        os.replace(path, removed)
+        shutil.rmtree(removed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +134,13 @@ class TrainingCheckpointer:
     """Saves and restores the states of one training run in an open :class:`TrainingFolder`.
 
     Attributes:
-        path: the training folder.
+        folder: the training folder; its path is absolute.
         manager: Orbax's checkpoint manager.
-        every: number of validations between two checkpoints.
         template: shapes, types and shardings of a state.
     """
 
-    path: pathlib.Path
+    folder: TrainingFolder
     manager: Any
-    every: int
     template: Any
 
     def restore(self) -> tuple[Any, Curves] | None:
@@ -154,7 +163,7 @@ class TrainingCheckpointer:
                 warnings.warn(f"{reason}; {moved}, and training continues from step {step}", stacklevel=2)
             return restored
         if damaged:
-            raise ValueError(f"{'; '.join(damaged.values())}; remove {self.path} to start from the beginning")
+            raise ValueError(f"{'; '.join(damaged.values())}; remove {self.folder.path} to start from the beginning")
         return None
 
     def _read(self, step: int) -> tuple[Any, Curves]:
@@ -165,7 +174,7 @@ class TrainingCheckpointer:
         """
         import orbax.checkpoint as ocp
 
-        folder = self.path / STEPS / str(step)
+        folder = self.folder.path / STEPS / str(step)
         has_digests = all([check_digests(folder / part) for part in ("state", "curves")])
         leaves = leaves_by_path(self.template)
         # Not strict: a table saved on another mesh may be padded to another number of rows.
@@ -178,10 +187,10 @@ class TrainingCheckpointer:
 
     def _set_aside(self, step: int) -> pathlib.Path:
         """Moves a damaged state out of the way of the one that will be saved after the same step."""
-        aside = self.path / f"damaged_{step}"
+        aside = self.folder.path / f"damaged_{step}"
         if jax.process_index() == 0:
             shutil.rmtree(aside, ignore_errors=True)
-            os.replace(self.path / STEPS / str(step), aside)
+            os.replace(self.folder.path / STEPS / str(step), aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set aside {aside}")
         self.manager.reload()
@@ -189,7 +198,12 @@ class TrainingCheckpointer:
 
     def is_due(self, number: int) -> bool:
         """Whether the state after this validation, counted from 1, is to be saved."""
-        return number % self.every == 0
+        return number % self.folder.every == 0
+
+    def is_interrupted(self) -> bool:
+        """Whether training is to end after its state is saved, in every process if one of them is asked to."""
+        asked = self.folder.interrupted is not None and self.folder.interrupted()
+        return bool(multihost_utils.process_allgather(np.array(asked)).any()) if jax.process_count() > 1 else asked
 
     def save(self, step: int, state: Any, curves: Curves) -> None:
         """Saves a state, unless one of this step is saved already.
@@ -282,7 +296,7 @@ def open_checkpoints(
         )
         handlers = _handlers(template, in_background=in_background)
         with ocp.CheckpointManager(path / STEPS, options=options, item_handlers=handlers) as manager:
-            yield TrainingCheckpointer(path, manager, folder.every, template)
+            yield TrainingCheckpointer(dataclasses.replace(folder, path=path), manager, template)
             manager.wait_until_finished()
 
 

@@ -174,6 +174,9 @@ class TrainingLoop:
                 num_active = int((curves.patience_count < self.patience).sum())
                 losses, recalls = curves.losses[-1], curves.recalls[-1]
                 progress(Progress(curves.steps[-1], self.max_steps, losses, recalls, watch.speed, num_active))
+            if checkpointer is not None and checkpointer.is_interrupted():
+                self._save(checkpointer, states, best, curves)
+                raise KeyboardInterrupt
         if checkpointer is not None:
             self._save(checkpointer, states, best, curves)
         with self._on_mesh():

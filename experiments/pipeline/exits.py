@@ -7,16 +7,17 @@ from collections.abc import Iterator
 
 from alkd_jax.errors import explain, origin_of
 
-BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
-"""Exit codes: for what a user can correct, for Ctrl-C, and for a reader of the output that has gone."""
+from . import interrupts
 
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 2, 130, 141, 143
+"""Exit codes: for what a user can correct, Ctrl-C, a reader of the output that has gone, and SIGTERM."""
 
 _PACKAGES = ("alkd_jax", __name__.partition(".")[0])
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Runs a command. An error that the user can correct ends it with one line, and Ctrl-C with advice how to go on.
+    """Runs a command. An error that the user can correct ends it with one line, Ctrl-C and SIGTERM with advice.
 
     Any other exception is passed on with a note that asks to report it.
     """
@@ -25,11 +26,12 @@ def one_line_errors() -> Iterator[None]:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        yield
-        sys.stdout.flush()
+        with interrupts.sigterm_as_ctrl_c() as has_sigterm:
+            yield
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        _say("interrupted; run the same command again to continue after the last finished stage")
-        sys.exit(INTERRUPTED)
+        _say(f"{'ended by SIGTERM' if has_sigterm() else 'interrupted'}; run the same command again to continue")
+        sys.exit(TERMINATED if has_sigterm() else INTERRUPTED)
     except BrokenPipeError:
         # Python flushes the output once more when it ends, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe, source_digest
 from alkd_jax.training import checkpoints
 
-from . import llm_settings, method_lists, methods, session_selection, teachers
+from . import interrupts, llm_settings, method_lists, methods, session_selection, teachers
 from .console import training_bar
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .run import RunContext, first_seed
@@ -74,12 +73,13 @@ class Run(RunContext):
             inputs["loss"] = self.base_loss
         inputs |= sources_of(settings.backbone)
         self.folder.run_stage(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], write_outputs)
+        self.remove_checkpoints(role)
 
     @contextlib.contextmanager
     def monitored_training(self, name: str, title: str) -> Iterator[dict[str, Any]]:
         """Shows progress, logs learning curves and saves checkpoints while something trains.
 
-        The checkpoints are deleted when training is finished.
+        Ctrl-C and SIGTERM wait for the next validation, after which a checkpoint is saved.
 
         Args:
             name: folder below `training` for curves and checkpoints.
@@ -95,9 +95,17 @@ class Run(RunContext):
                 show(now)
                 log(now)
 
-            checkpoint_folder = checkpoints.TrainingFolder(training_folder / "state")
-            yield {"progress": report_progress, "checkpoints": checkpoint_folder}
-        shutil.rmtree(training_folder / "state")
+            with interrupts.postponed() as is_interrupted:
+                state = checkpoints.TrainingFolder(training_folder / "state", interrupted=is_interrupted)
+                yield {"progress": report_progress, "checkpoints": state}
+
+    def remove_checkpoints(self, name: str) -> None:
+        """Removes the checkpoints of a training run of which the results are stored; the learning curves stay.
+
+        Args:
+            name: as of `monitored_training`.
+        """
+        checkpoints.remove_training_folder(self.folder.path / "training" / name / "state")
 
     def difficulty_stage(self) -> None:
         """Computes the difficulty of every training session with the first seed's teacher (released mode: student)."""
@@ -255,6 +263,7 @@ class Run(RunContext):
         outputs = [f"distilled/{name}", f"distilled/{name}.history.npz"]
         inputs |= sources_of(method)
         self.folder.run_stage(stage_of(method), inputs, outputs, write_outputs, after=after)
+        self.remove_checkpoints(f"distilled/{name}")
 
     def ranks_stage(self) -> None:
         """Ranks the test targets with every trained model and seed, and adds the training-free ranks."""

@@ -23,7 +23,7 @@ from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
 FIT_OPTIONS = dict(batch_size=64, steps_per_validation=5, learning_rate=0.05, recall_at=5, validation_batch=32)
 
 
-def fit(folder, *, key=0, patience=100, learning_rate=0.05, dim=6, train_seed=0, **options):
+def fit(folder, *, key=0, patience=100, learning_rate=0.05, dim=6, train_seed=0, interrupted=None, **options):
     """Two seeds of dense training with checkpoints in `folder`; None keeps none."""
     model = models.create("fpmc", num_items=NUM_ITEMS, dim=dim)
     defaults = FIT_OPTIONS | {"max_steps": 40, "patience": patience, "learning_rate": learning_rate}
@@ -33,7 +33,7 @@ def fit(folder, *, key=0, patience=100, learning_rate=0.05, dim=6, train_seed=0,
         cyclic_sessions(300, 0, train_seed),
         cyclic_sessions(90, 300, 1),
         seeds=2,
-        checkpoints=None if folder is None else TrainingFolder(folder, every=2),
+        checkpoints=None if folder is None else TrainingFolder(folder, every=2, interrupted=interrupted),
         **(defaults | options),
     )
 

@@ -48,6 +48,17 @@ def test_killed_twice_and_run_again_it_reaches_bit_equal_results(tmp_path, unbro
     assert_same(out, unbroken)
 
 
+def test_interrupted_training_saves_its_state_and_continues_to_bit_equal_results(tmp_path, unbroken):
+    asked = iter([False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, interrupted=lambda: next(asked))
+    # The interval is 5 steps, and without the interruption the steps 10 and 20 are saved.
+    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["10", "15"]
+    steps = []
+    assert_same(fit(tmp_path, progress=lambda now: steps.append(now.step)), unbroken)
+    assert steps[0] == 20
+
+
 def test_finished_training_takes_no_more_steps(tmp_path, unbroken):
     fit(tmp_path)
     again = fit(tmp_path, progress=lambda now: pytest.fail("a step was taken"))
