@@ -37,7 +37,7 @@ _OS_ERRORS = {
 }
 _EXTRAS = {
     "polars": "data",
-    "tyro": "bench",
+    "tyro": "report",
     "jinja2": "report",
     "matplotlib": "report",
     "tabulate": "report",

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks import embedding_update, evaluation, large, retrieval, scaling, serve, training
-from benchmarks.harness import Bench, compare
+from . import embedding_update, evaluation, large, retrieval, scaling, serve, training
+from .harness import Bench, compare
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks import peers_torch
-from benchmarks.harness import Bench, compare
+from . import peers_torch
+from .harness import Bench, compare
 
-_CODE = "from benchmarks import cold_run; cold_run.{which}({path!r}, {steps}, {batch_size})"
+_CODE = "from {package} import cold_run; cold_run.{which}({path!r}, {steps}, {batch_size})"
 
 
 def splits(path: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def child(which: str, path: pathlib.Path, steps: int, batch_size: int, cache: pa
         settings = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
         environment |= {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in settings.items()}
         environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-    code = _CODE.format(which=which, path=str(path), steps=steps, batch_size=batch_size)
+    code = _CODE.format(package=__package__, which=which, path=str(path), steps=steps, batch_size=batch_size)
     command = [sys.executable, "-c", code]
     completed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(completed.stdout.splitlines()[-1])
@@ -93,7 +93,7 @@ def child(which: str, path: pathlib.Path, steps: int, batch_size: int, cache: pa
 
 def main(bench: Bench) -> None:
     """Generates the data and runs the candidates."""
-    from benchmarks import synthetic_sessions
+    from . import synthetic_sessions
 
     num_train, num_test, num_items = (
         synthetic_sessions.SMOKE["smoke"] if bench.smoke else synthetic_sessions.SIZES["ML"]

@@ -16,8 +16,9 @@ import optax
 import tyro
 
 from alkd_jax.ops import embedding
-from benchmarks import peers_torch
-from benchmarks.harness import Bench, compare
+
+from . import peers_torch
+from .harness import Bench, compare
 
 
 @dataclasses.dataclass(frozen=True)

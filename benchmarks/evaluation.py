@@ -15,8 +15,9 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import evaluation, scoring
-from benchmarks import peers_recbole, peers_torch, synthetic_sessions
-from benchmarks.harness import Bench, compare
+
+from . import peers_recbole, peers_torch, synthetic_sessions
+from .harness import Bench, compare
 
 BATCH = 512
 

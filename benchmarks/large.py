@@ -15,7 +15,8 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import objectives, samplers, training
-from benchmarks.harness import Bench, machine, peak_mib, seconds, write_measurement
+
+from .harness import Bench, machine, peak_mib, seconds, write_measurement
 
 
 @dataclasses.dataclass(frozen=True)

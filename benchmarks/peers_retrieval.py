@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers_torch
+from . import peers_torch
 
 FAISS_ABSENT = None if importlib.util.find_spec("faiss") else "faiss is not installed (extra `peers`)"
 _MAX_SCORES = 2**28

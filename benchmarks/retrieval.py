@@ -17,8 +17,9 @@ import numpy as np
 import tyro
 
 from alkd_jax import scoring
-from benchmarks import peers_retrieval, peers_torch
-from benchmarks.harness import Bench, compare
+
+from . import peers_retrieval, peers_torch
+from .harness import Bench, compare
 
 # Peers on the same GPU need memory beside JAX; JAX reads this variable when it first uses the device.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

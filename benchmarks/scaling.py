@@ -31,12 +31,13 @@ from alkd_jax.training import examples
 from alkd_jax.training import interval as programs
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.steppers.dense import Dense
-from benchmarks import synthetic_sessions
-from benchmarks.harness import Bench, machine, middle_half, peak_mib, seconds, write_measurement
+
+from . import synthetic_sessions
+from .harness import Bench, machine, middle_half, peak_mib, seconds, write_measurement
 
 MESHES: Mapping[int, str] = {1: "model=1", 2: "model=2", 4: "data=2,model=2", 8: "data=2,model=4"}
 
-_CODE = "from benchmarks import scaling; scaling.child({mesh!r}, {sizes!r}, {rounds})"
+_CODE = "from {package} import scaling; scaling.child({mesh!r}, {sizes!r}, {rounds})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +193,7 @@ def measure(num_devices: int, sizes: Sizes, rounds: int) -> dict[str, Any]:
     environment = dict(os.environ)
     if jax.default_backend() == "cpu":
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={num_devices}"
-    code = _CODE.format(mesh=MESHES[num_devices], sizes=dataclasses.asdict(sizes), rounds=rounds)
+    code = _CODE.format(package=__package__, mesh=MESHES[num_devices], sizes=dataclasses.asdict(sizes), rounds=rounds)
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     if completed.returncode:
         raise RuntimeError(f"{num_devices} devices: {completed.stderr[-2000:]}")

@@ -15,7 +15,8 @@ from scipy.optimize import linprog
 
 from alkd_jax import maxmin, selection
 from alkd_jax.maxmin.instances import ScaledValue, evaluate_constraint, from_gains
-from benchmarks.harness import Bench, compare
+
+from .harness import Bench, compare
 
 
 def solve_with_highs(gain: np.ndarray, num_effective: int, num_similar: int) -> float:

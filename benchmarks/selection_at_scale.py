@@ -20,7 +20,8 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import maxmin, selection
-from benchmarks.harness import Bench, machine, peak_mib, seconds, write_measurement
+
+from .harness import Bench, machine, peak_mib, seconds, write_measurement
 
 _BLOCK = 2**20
 """Sessions generated at a time."""

@@ -24,8 +24,9 @@ import alkd_jax as alkd
 from alkd_jax.models import Encoder, Params
 from alkd_jax.serving import export
 from alkd_jax.serving.recommender import Recommender
-from benchmarks import synthetic_sessions
-from benchmarks.harness import Bench, compare
+
+from . import synthetic_sessions
+from .harness import Bench, compare
 
 SESSIONS_PER_SAMPLE, QUANTILES, K = 100, (0.5, 0.9, 0.99), 10
 ABSENT = None if importlib.util.find_spec("uvicorn") and importlib.util.find_spec("starlette") else "not installed"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.harness import Bench, compare, machine, write_measurement
+from .harness import Bench, compare, machine, write_measurement
 
 _ROWS_PER_DAY = 1_000_000
 _DAY_MS = 86_400_000
@@ -79,7 +79,7 @@ def sessionize_with_pandas(path: pathlib.Path) -> int:
 
 def child(which: str, path: pathlib.Path) -> dict[str, float]:
     """Runs one candidate in its own process; returns seconds without imports, peak memory and number of sessions."""
-    code = f"from benchmarks import sessionize; sessionize.report({which!r}, {str(path)!r})"
+    code = f"from {__package__} import sessionize; sessionize.report({which!r}, {str(path)!r})"
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(completed.stdout.splitlines()[-1])
 

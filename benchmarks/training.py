@@ -26,8 +26,9 @@ from alkd_jax.training.fit import with_row_sparse_adam
 from alkd_jax.training.interval import Interval, copy_params, init_state, keep_better, take_steps, validate
 from alkd_jax.training.seeds import split_seeds
 from alkd_jax.training.steppers.dense import Dense
-from benchmarks import peers_recbole, peers_torch, synthetic_sessions
-from benchmarks.harness import Bench, compare
+
+from . import peers_recbole, peers_torch, synthetic_sessions
+from .harness import Bench, compare
 
 ADAM = Adam(1e-3)
 DENSE = ADAM.as_optax()
