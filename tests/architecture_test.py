@@ -183,7 +183,7 @@ def test_no_property_has_a_deadline():
         assert not re.search(r"\bdeadline ?=", path.read_text()), path
 
 
-COMMANDS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__")
+COMMANDS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("__"))
 SHOW_HELP = """
 import runpy, sys
 package, *commands = sys.argv[1:]
