@@ -5,12 +5,13 @@ folder is flushed, so that after a loss of power either the former file or the n
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from alkd_jax.errors import shown, writing
@@ -29,27 +30,69 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Yields:
         A path in the same folder; the block writes and closes the file there.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with replacing_all([path]) as (partial,), writing(path, partial=partial):
+        yield partial
+
+
+@contextlib.contextmanager
+def replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[pathlib.Path]]:
+    """Yields the paths of new files, which replace ``paths`` together when the block ends without an error.
+
+    All new files are on the disk before the first one is moved, so that an error, such as a full disk, leaves every
+    former file.
+
+    Args:
+        paths: distinct files to make or to replace; their folders exist.
+
+    Yields:
+        A path for each in the same folder; the block writes and closes the files there.
+
+    Raises:
+        IsADirectoryError: one of the paths is a folder; no file was replaced.
+    """
+    targets = [pathlib.Path(path) for path in paths]
+    partials = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in targets]
     try:
-        with writing(path, partial=partial):
-            yield partial
-            _flush(partial)
-            os.replace(partial, path)
-            _flush(path.parent)
+        yield partials
+        for partial, target in zip(partials, targets, strict=True):
+            with writing(target, partial=partial):
+                _flush(partial)
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        for partial, target in zip(partials, targets, strict=True):
+            os.replace(partial, target)
+        for folder in dict.fromkeys(target.parent for target in targets):
+            _flush(folder)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text in UTF-8, with the line ends it has, so that the file is there whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+    write_texts({path: text})
+
+
+def write_texts(texts: Mapping[str | os.PathLike[str], str]) -> None:
+    """Writes several texts as :func:`write_text` does; an error leaves every former file.
+
+    Args:
+        texts: path → content.
+    """
+    with replacing_all(texts) as partials:
+        for (path, text), partial in zip(texts.items(), partials, strict=True):
+            with writing(path, partial=partial):
+                partial.write_text(text, encoding="utf-8", newline="")
+
+
+def to_json(value: object) -> str:
+    """Returns the content of a JSON file, in ASCII, so that half surrogates come back as they were."""
+    return json.dumps(value, indent=1) + "\n"
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Writes JSON so that the file is there whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, to_json(value))
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

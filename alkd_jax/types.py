@@ -182,5 +182,5 @@ class Dataset:
                 digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
         for array in (self.train_sequences.items, self.train_sequences.offsets):
             digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
-        digest.update("\0".join(self.titles).encode())
+        digest.update("\0".join(self.titles).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()

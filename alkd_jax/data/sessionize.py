@@ -184,7 +184,9 @@ def _make_tie_keys(log: Interactions, rules: SessionRules) -> Any:
 
 def _hash_ids(ids: tuple[str, ...], seed: int) -> UInt64[np.ndarray, " U"]:
     key = seed.to_bytes(16, "little", signed=True)
-    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in ids)
+    digests = b"".join(
+        hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest() for name in ids
+    )
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 

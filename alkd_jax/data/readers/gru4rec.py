@@ -9,10 +9,11 @@ import numpy as np
 
 from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.prepared import Prepared
+from alkd_jax.data.text import tab_separated
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.source_files import TextFile
-from alkd_jax.io import replacing
+from alkd_jax.errors import shown
 
 _COLUMNS = {"session": ("SessionId",), "item": ("ItemId",), "time": ("Time",)}
 
@@ -57,19 +58,33 @@ def load_gru4rec(
 def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared) -> None:
     """Writes a prepared dataset as ``name_train.tsv``, ``name_valid.tsv`` and ``name_test.tsv``, with times in seconds.
 
+    The files are written together or not at all, and replace those of the same names.
+
     Args:
         folder: folder for the files; it is created if it does not exist.
         name: prefix of the file names.
         prepared: the sessions to write.
+
+    Raises:
+        ValueError: an item id would not come back from the files: it has a tab, a line end, half a surrogate pair or
+            U+FFFD, begins with a double quote, is a word for a missing value, or belongs to two items.
     """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    tab_separated.check_file_name(name)
+    tab_separated.check_ids(prepared.item_ids[1:])
+    for item in prepared.item_ids[1:]:
+        if item.startswith('"'):
+            raise ValueError(
+                f"item id is {shown(item)}; expected no double quote at its start, which begins a quotation"
+            )
     items, offsets = np.asarray(prepared.sequences.items), np.asarray(prepared.sequences.offsets)
     session = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    ends = np.cumsum(prepared.sizes)
-    for part, first, last in zip(("train", "valid", "test"), ends - np.array(prepared.sizes), ends, strict=True):
-        rows = slice(offsets[first], offsets[last])
-        with replacing(folder / f"{name}_{part}.tsv") as path, path.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("SessionId\tItemId\tTime\n")
-            for row in zip(session[rows], items[rows], prepared.time[rows], strict=True):
-                file.write(f"{row[0]}\t{prepared.item_ids[row[1]]}\t{row[2] / 1000:.3f}\n")
+    ends = offsets[np.cumsum([0, *prepared.sizes])]
+
+    def rows(part: slice) -> Iterator[tuple[object, ...]]:
+        yield "SessionId", "ItemId", "Time"
+        for number, item, time in zip(session[part], items[part], prepared.time[part], strict=True):
+            yield number, prepared.item_ids[item], f"{time / 1000:.3f}"
+
+    parts = zip(("train", "valid", "test"), ends[:-1], ends[1:], strict=True)
+    tables = {f"{name}_{part}.tsv": rows(slice(first, last)) for part, first, last in parts}
+    tab_separated.write_tables(pathlib.Path(folder), tables)

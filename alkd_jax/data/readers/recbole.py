@@ -1,10 +1,9 @@
 """RecBole's atomic files, read and written: ``.inter`` with ``name:type`` columns, ``.item`` with titles."""
 
-import csv
+import itertools
 import os
 import pathlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ import numpy as np
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.prepared import Prepared
+from alkd_jax.data.text import tab_separated
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.source_files import TextFile
-from alkd_jax.io import replacing
+from alkd_jax.data.text.tab_separated import quoted
 
 _PARTS = ("train", "valid", "test")
 _TYPES = ("token", "float", "token_seq", "float_seq")
@@ -27,7 +27,6 @@ _COLUMNS = {
     "list": ("item_id_list",),
 }
 _TITLE_COLUMNS = ("title", "movie_title", "item_name", "name", "track_name")
-_WHITE_SPACE = re.compile(r"[\t\r\n]+")
 
 
 def load_recbole(path: str | os.PathLike[str], *, strict: bool = False) -> Interactions:
@@ -109,6 +108,8 @@ def _read_titles(file: pathlib.Path, bad_rows: BadRows) -> dict[str, str] | None
 def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared, *, rows: str = "sessions") -> None:
     """Writes a prepared dataset for RecBole as ``folder/name/name.*``.
 
+    The files are written together or not at all, and replace those of the same names.
+
     Args:
         folder: RecBole's ``data_path``.
         name: RecBole's ``dataset``.
@@ -117,39 +118,52 @@ def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared,
             test); "interactions" for one file with one row per interaction.
 
     Raises:
-        ValueError: ``rows`` is unknown, or an item id contains white space, which separates items in the format.
+        ValueError: ``rows`` is unknown, the folder has files of the other kind of rows, or an item id or a title would
+            not come back from the files: an id has a tab, a line end or, in rows of sessions, a blank, is a word for a
+            missing value, or belongs to two items; or a text has half a surrogate pair or U+FFFD.
     """
-    check_one_of("rows", rows, ("sessions", "interactions"))
-    for item in prepared.item_ids[1:]:
-        if not item or item.split() != [item]:
-            raise ValueError(f"item id is {item!r}; expected an id without white space")
+    check_recbole(name, prepared, rows=rows)
     folder = pathlib.Path(folder) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / f"{name}.item") as path, path.open("w", encoding="utf-8", newline="\n") as file:
-        # RecBole reads the files as csv with quotes.
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(("item_id:token", "title:token_seq"))
-        for item, title in zip(prepared.item_ids[1:], prepared.titles[1:], strict=True):
-            writer.writerow((item, _WHITE_SPACE.sub(" ", title)))
-    write = _write_sessions if rows == "sessions" else _write_interactions
-    write(folder, name, prepared)
+    of_sessions, of_interactions = [f"{name}.{part}.inter" for part in _PARTS], [f"{name}.inter"]
+    for file in of_interactions if rows == "sessions" else of_sessions:
+        if (folder / file).exists():
+            raise ValueError(f"{folder / file} has rows of another kind than {rows!r}; expected a folder without it")
+    catalogue = zip(prepared.item_ids[1:], prepared.titles[1:], strict=True)
+    titled = ((quoted(item), quoted(title)) for item, title in catalogue)
+    tables: dict[str, Iterable[tuple[object, ...]]] = {}
+    tables[f"{name}.item"] = itertools.chain([("item_id:token", "title:token_seq")], titled)
+    if rows == "sessions":
+        ends = np.cumsum([0, *prepared.sizes])
+        tables |= {
+            file: _session_rows(prepared, range(first, last))
+            for file, first, last in zip(of_sessions, ends[:-1], ends[1:], strict=True)
+        }
+    else:
+        tables[of_interactions[0]] = _interaction_rows(prepared)
+    tab_separated.write_tables(folder, tables)
 
 
-def _write_sessions(folder: pathlib.Path, name: str, prepared: Prepared) -> None:
+def check_recbole(name: str, prepared: Prepared, *, rows: str = "sessions") -> None:
+    """Raises the errors of :func:`write_recbole` that do not depend on its folder; see there."""
+    check_one_of("rows", rows, ("sessions", "interactions"))
+    tab_separated.check_file_name(name)
+    tab_separated.check_ids(prepared.item_ids[1:], separators="\t\r\n " if rows == "sessions" else "\t\r\n")
+    for title in prepared.titles[1:]:
+        tab_separated.check_encodable("title", title)
+
+
+def _session_rows(prepared: Prepared, numbers: range) -> Iterator[tuple[object, ...]]:
     items, offsets = np.asarray(prepared.sequences.items), np.asarray(prepared.sequences.offsets)
-    ends = np.cumsum(prepared.sizes)
-    for part, first, last in zip(_PARTS, ends - np.array(prepared.sizes), ends, strict=True):
-        with replacing(folder / f"{name}.{part}.inter") as path, path.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("session_id:token\titem_id_list:token_seq\titem_id:token\n")
-            for row in range(first, last):
-                *inputs, target = (prepared.item_ids[item] for item in items[offsets[row] : offsets[row + 1]])
-                file.write(f"{row}\t{' '.join(inputs)}\t{target}\n")
+    yield "session_id:token", "item_id_list:token_seq", "item_id:token"
+    for number in numbers:
+        *inputs, target = (prepared.item_ids[item] for item in items[offsets[number] : offsets[number + 1]])
+        yield number, quoted(" ".join(inputs)), quoted(target)
 
 
-def _write_interactions(folder: pathlib.Path, name: str, prepared: Prepared) -> None:
+def _interaction_rows(prepared: Prepared) -> Iterator[tuple[object, ...]]:
     length = np.diff(np.asarray(prepared.sequences.offsets))
     session, user = np.repeat(np.arange(len(length)), length), np.repeat(prepared.user, length)
-    with replacing(folder / f"{name}.inter") as path, path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("session_id:token\tuser_id:token\titem_id:token\ttimestamp:float\n")
-        for row in zip(session, user, np.asarray(prepared.sequences.items), prepared.time, strict=True):
-            file.write(f"{row[0]}\t{row[1]}\t{prepared.item_ids[row[2]]}\t{row[3] / 1000:.3f}\n")
+    ids = [quoted(item) for item in prepared.item_ids]
+    yield "session_id:token", "user_id:token", "item_id:token", "timestamp:float"
+    for row in zip(session, user, np.asarray(prepared.sequences.items), prepared.time, strict=True):
+        yield row[0], row[1], ids[row[2]], f"{row[3] / 1000:.3f}"

@@ -1,5 +1,6 @@
 """Reads columns of delimited text by name, block by block, with or without the double quotes of csv."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,9 @@ def _parse_fast(
     import polars as pl
 
     if len(separator) != 1 or not block or _REPLACEMENT_CHARACTER.encode() in block:
+        return None
+    # Polars drops U+FEFF at the start of a block, where it belongs to a field.
+    if block.startswith(codecs.BOM_UTF8):
         return None
     # Polars drops a carriage return at the end of every field, which is correct at the end of a row only.
     if block.count(b"\r") != block.count(b"\r\n"):
