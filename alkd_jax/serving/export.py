@@ -14,22 +14,24 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from alkd_jax import scoring
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_at_least, check_between, check_one_of
+from alkd_jax.errors import shown
 from alkd_jax.models import BACKBONES, Encoder, Params
 from alkd_jax.serving import manifest, numpy_encoders, onnx_graph
-from alkd_jax.serving.recommender import Recommender, read_arrays
+from alkd_jax.serving.programs import TopK, load_onnx, load_program
+from alkd_jax.serving.recommender import Recommender
 from alkd_jax.types import Dataset
 
-__all__ = ["Recommender", "load_program", "save"]
+__all__ = ["Recommender", "load_onnx", "load_program", "save"]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the program is compiled for."""
@@ -38,9 +40,6 @@ _TRAINING_ONLY = frozenset({"dropout", "item_dropout"})
 _MODULE_FIELDS = frozenset({"num_items", "dim", "parent", "name"})
 _CHUNK_ITEMS = 2**20
 _NUM_CHECKED_SESSIONS = 64
-
-TopK: TypeAlias = tuple[Float[Array, "B K"], Int[Array, "B K"]]
-Program: TypeAlias = Callable[[Int[np.ndarray, "B L"], Int[np.ndarray, "B M"]], TopK]
 
 
 def save(
@@ -68,7 +67,8 @@ def save(
         list_length: K, the number of items that the program and the ONNX graph return; at most V.
 
     Raises:
-        ValueError: the folder exists, parameters or catalogue do not match the model, or an option is out of range.
+        ValueError: the folder exists, parameters or catalogue do not match the model, scores are not finite, the
+            catalogue's texts are too long to be read back, or an option is out of range.
     """
     path = pathlib.Path(folder).absolute()
     if path.exists():
@@ -79,11 +79,15 @@ def save(
     weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
     check_catalogue(model, ds)
     length, list_length = ds.train.items.shape[1], min(list_length, ds.num_items)
+    arrays = {name: array.astype(np.float32) for name, array in weights.items()}
+    Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
     files, left_out = compiled_forms(backbone, options, model, weights, length, list_length)
     import safetensors.numpy
 
     files[manifest.WEIGHTS] = safetensors.numpy.save(weights)
     files[manifest.ITEMS] = manifest.items_json(ds.item_ids, ds.titles)
+    num_bytes = {f"bytes of {manifest.ITEMS}": len(files[manifest.ITEMS])}
+    check_between(0, manifest.max_items_bytes(ds.num_items), **num_bytes)
     config = manifest.Config(
         backbone=backbone,
         options=options,
@@ -157,8 +161,15 @@ def check_catalogue(model: Encoder, ds: Dataset) -> None:
     """Refuses a dataset with another number of items than the model, or with ids that do not identify items.
 
     Raises:
-        ValueError: the numbers differ, or an item id is empty or a duplicate.
+        ValueError: the numbers differ, an id or title is no text, or an item id is empty or a duplicate.
     """
+    for name, column in (("item_ids", ds.item_ids), ("titles", ds.titles)):
+        if not isinstance(column, tuple) or not all(isinstance(entry, str) for entry in column):
+            raise ValueError(f"{name} of ds is {shown(column)}; expected a tuple of strings")
+        try:
+            "".join(column).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} of ds has half a character ({error.reason}); expected Unicode text") from error
     if ds.num_items != model.num_items or len(ds.item_ids) != len(ds.titles) or len(ds.titles) != ds.num_items + 1:
         raise ValueError(f"number of items in ds is {ds.num_items}; expected {model.num_items}, as in the model")
     if "" in ds.item_ids[1:] or len(set(ds.item_ids)) != len(ds.item_ids):
@@ -212,43 +223,6 @@ def export_program(model: Encoder, weights: dict[str, np.ndarray], length: int, 
     items, exclude = (jax.ShapeDtypeStruct((batch, size), jnp.int32) for size in (length, excluded))
     exported = jax.export.export(jax.jit(student_program(model, list_length)), platforms=PLATFORMS)
     return bytes(exported(weight_shapes, items, exclude).serialize())
-
-
-def load_program(folder: str | os.PathLike[str]) -> Program:
-    """Reads the compiled program of a shipped student and its weights.
-
-    The program runs on CPU, CUDA and TPU, with a JAX at least as new as the one that wrote it. Weights and catalogue
-    are only parsed, but the program is executed: load it only from a source that you trust.
-
-    Args:
-        folder: the folder of the shipped student.
-
-    Returns:
-        A function of items ``[B, L]`` int32, left-aligned, 0 after the last, and of excluded items ``[B, M]`` int32, in
-        which 0 has no effect. It returns ``(scores [B, K], ids [B, K])``, best first; −inf and −1 where fewer remain.
-
-    Raises:
-        FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file was changed, or this JAX cannot read the program.
-    """
-    path = pathlib.Path(folder)
-    config, _ = manifest.read_config(path)
-    numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
-    data = manifest.read_checked(path, config, manifest.PROGRAM)
-    arrays = {name: jnp.asarray(array, config.dtype) for name, array in read_arrays(path, config).items()}
-    try:
-        exported = jax.export.deserialize(bytearray(data))
-    except Exception as error:
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path / manifest.PROGRAM}: JAX {jax.__version__} cannot read the program that JAX "
-            f"{config.versions.get('jax', 'of another version')} wrote: {message}"
-        ) from error
-
-    def run(items: Int[np.ndarray, "B L"], exclude: Int[np.ndarray, "B M"]) -> TopK:
-        return exported.call(arrays, jnp.asarray(items, jnp.int32), jnp.asarray(exclude, jnp.int32))
-
-    return run
 
 
 def check_written_folder(

@@ -3,7 +3,7 @@
 POST /recommend answers {"items": [{"id", "title", "score"}, …], "unknown": number of ids not in the catalogue}.
 GET /health returns the status and the version of the student. GET /metrics returns counts, and latency quantiles of the
 last 10,000 answers in milliseconds: as JSON, or in Prometheus' text format if the Accept header asks for text. Every
-error is {"error": one line}.
+error is {"error": one line}. On every route the body is read first, within the limits of size and time.
 """
 
 import asyncio
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alkd_jax.serving.recommender import Recommender
 
@@ -26,7 +28,7 @@ MAX_BODY_BYTES, MAX_SESSION_IDS, MAX_LIST_LENGTH = 2**16, 1000, 1000
 """Limits of a request: bytes of the body, ids of the session, items of the list."""
 
 QUANTILES = (0.5, 0.9, 0.99)
-_BODY_SECONDS = 10.0
+_BODY_SECONDS, _MAX_DISCARDED_BYTES = 10.0, 2**20
 _MAX_LATENCIES = 10_000
 
 
@@ -48,6 +50,11 @@ class Metrics:
         default_factory=lambda: collections.deque(maxlen=_MAX_LATENCIES)
     )
 
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return round(time.monotonic() - self.start, 1)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as JSON values."""
         latency: dict[str, float | None] = {f"p{100 * q:g}": None for q in QUANTILES}
@@ -55,7 +62,7 @@ class Metrics:
             milliseconds = 1e3 * np.quantile(np.asarray(self.seconds), QUANTILES)
             latency = {name: round(float(value), 4) for name, value in zip(latency, milliseconds, strict=True)}
         return {
-            "uptime_s": round(time.monotonic() - self.start, 1),
+            "uptime_s": self.uptime,
             "requests": sum(self.statuses.values()),
             "statuses": {str(status): number for status, number in sorted(self.statuses.items())},
             "items": self.counts["items"],
@@ -87,14 +94,12 @@ def application(recommender: Recommender) -> Starlette:
 
     async def recommend(request: Request) -> Response:
         try:
-            body = await read_body(request)
+            body = await request.body()
             start = time.perf_counter()
             answer, num_known, num_unknown = answer_request(recommender, body)
         except HTTPException as error:
             metrics.statuses[error.status_code] += 1
             raise
-        except ClientDisconnect:
-            return Response()
         except Exception:
             metrics.statuses[500] += 1
             raise
@@ -105,43 +110,84 @@ def application(recommender: Recommender) -> Starlette:
 
     async def health(request: Request) -> Response:
         student = {"status": "ok", "backbone": recommender.backbone, "items": recommender.num_items}
-        return JSONResponse(student | {"version": recommender.version, "uptime_s": metrics.to_json()["uptime_s"]})
+        return JSONResponse(student | {"version": recommender.version, "uptime_s": metrics.uptime})
 
     async def show_metrics(request: Request) -> Response:
         accept = request.headers.get("accept", "")
         return PlainTextResponse(metrics.to_prometheus()) if "text" in accept else JSONResponse(metrics.to_json())
 
     async def show_error(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        message = error.detail if isinstance(error, HTTPException) else "internal error"
-        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        return JSONResponse({"error": message}, status, headers)
+        return error_response(error if isinstance(error, HTTPException) else HTTPException(500, "internal error"))
 
     routes = [
         Route("/recommend", recommend, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
         Route("/metrics", show_metrics, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: show_error, Exception: show_error})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(WholeBodies, statuses=metrics.statuses)],
+        exception_handlers={HTTPException: show_error, Exception: show_error},
+    )
 
 
-async def read_body(request: Request) -> bytes:
+def error_response(error: HTTPException) -> Response:
+    """Returns an error as JSON."""
+    return JSONResponse({"error": error.detail}, error.status_code, dict(error.headers or {}))
+
+
+class WholeBodies:
+    """Middleware that reads the body of a request, up to the limits, before the application sees the request.
+
+    Args:
+        app: the application.
+        statuses: counts answers to /recommend by HTTP status; those of this middleware are added.
+    """
+
+    def __init__(self, app: ASGIApp, statuses: collections.Counter[int]) -> None:
+        self.app, self.statuses = app, statuses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        try:
+            body = await read_body(receive)
+        except ClientDisconnect:
+            return
+        except HTTPException as error:
+            self.statuses[error.status_code] += scope["path"] == "/recommend"
+            await error_response(error)(scope, receive, send)
+            return
+
+        async def receive_body() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, receive_body, send)
+
+
+async def read_body(receive: Receive) -> bytes:
     """Reads the body of a request, up to the limits of size and time.
 
     Raises:
         HTTPException: 413 for a body that is too large, 408 for one that takes too long.
+        ClientDisconnect: the client has gone.
     """
-    body = bytearray()
+    body, size = bytearray(), 0
+    message: Message = {"more_body": True}
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    # The rest of the body is not read, so the connection cannot be used again.
-                    headers = {"Connection": "close"}
-                    raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes", headers)
+            while message.get("more_body", False) and size <= _MAX_DISCARDED_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                size += len(message.get("body", b""))
+                if size <= MAX_BODY_BYTES:
+                    body += message.get("body", b"")
     except TimeoutError as error:
         raise HTTPException(408, f"the body took longer than {_BODY_SECONDS:g} s", {"Connection": "close"}) from error
+    if size > MAX_BODY_BYTES:
+        # Where a rest of the body is not read, the connection cannot be used again.
+        headers = {"Connection": "close"} if message.get("more_body", False) else None
+        raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes", headers)
     return bytes(body)
 
 

@@ -1,25 +1,32 @@
 """The files of a shipped student: `config.json`, the weights, the catalogue, and the compiled forms.
 
-The files are treated as untrusted: sizes and digests are checked before the content is parsed, shapes before an array
-is used, and reading a file never executes anything in it. The digests detect damage; they do not authenticate the
-author.
+The files are treated as untrusted: only regular files of the folder are read, sizes and digests are checked before the
+content is parsed, shapes before an array is used, and reading a file never executes anything in it. The digests detect
+damage; they do not authenticate the author.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
+import stat
 from collections.abc import Mapping
 from typing import Any
+
+from alkd_jax.errors import printable, shown
 
 FORMAT = 1
 CONFIG, WEIGHTS, ITEMS = "config.json", "model.safetensors", "items.json"
 PROGRAM, ONNX = "student.stablehlo", "student.onnx"
 DTYPES = ("float32", "float16")
 """Types of the stored weights; computation is in float32."""
+MAX_PROGRAM_BYTES = 2**26
+"""The largest size of the program, which has no weights in it."""
 
 _MAX_CONFIG_BYTES = 2**20
-_MAX_VALUES: Mapping[str, int] = {"num_items": 2**31 - 2, "dim": 2**16, "length": 2**16, "list_length": 2**31 - 2}
+_MAX_ITEM_BYTES = 2**12
+_MAX_VALUES: Mapping[str, int] = {"num_items": 2**31 - 2, "dim": 2**16, "list_length": 2**31 - 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,50 +84,74 @@ def read_config(folder: pathlib.Path) -> tuple[Config, str]:
         ValueError: the file is damaged, has another format version, or a value is out of range.
     """
     path = folder / CONFIG
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         raise FileNotFoundError(f"{path}: no such file; expected the folder of a shipped student")
-    with path.open("rb") as file:
-        data = file.read(_MAX_CONFIG_BYTES + 1)
-    if len(data) > _MAX_CONFIG_BYTES:
-        raise ValueError(f"{path}: size is above {_MAX_CONFIG_BYTES} bytes; expected at most that")
+    data = _read_file(path, _MAX_CONFIG_BYTES)
     content = parse_json(data, path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         file_format = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path}: format is {file_format!r}; expected {FORMAT}")
+        raise ValueError(f"{path}: format is {shown(file_format)}; expected {FORMAT}")
     del content["format"]
     fields = {field.name: field.type for field in dataclasses.fields(Config)}
     if content.keys() != fields.keys():
-        raise ValueError(f"{path}: keys are {sorted(content)}; expected {sorted(fields)}")
+        raise ValueError(f"{path}: keys are {shown(sorted(content), width=300)}; expected {sorted(fields)}")
     for name, value in content.items():
         expected_type = next((simple_type for simple_type in (str, int) if fields[name] is simple_type), dict)
         if type(value) is not expected_type:
-            raise ValueError(f"{path}: {name} is {value!r}; expected {expected_type.__name__}"[:300])
+            raise ValueError(f"{path}: {name} is {shown(value)}; expected {expected_type.__name__}")
     for name, max_value in _MAX_VALUES.items():
         if not 1 <= content[name] <= max_value:
-            raise ValueError(f"{path}: {name} is {content[name]}; expected 1..{max_value}")
+            raise ValueError(f"{path}: {name} is {shown(content[name])}; expected 1..{max_value}")
     if content["dtype"] not in DTYPES:
-        raise ValueError(f"{path}: dtype is {content['dtype']!r}; expected {' or '.join(DTYPES)}")
+        raise ValueError(f"{path}: dtype is {shown(content['dtype'])}; expected {' or '.join(DTYPES)}")
     return Config(**content), hashlib.sha256(data).hexdigest()
 
 
-def read_checked(folder: pathlib.Path, config: Config, name: str) -> bytes:
+def read_checked(folder: pathlib.Path, config: Config, name: str, *, max_bytes: int) -> bytes:
     """Reads one of the files that the config lists.
+
+    Args:
+        folder: the folder.
+        config: its config.
+        name: of the file.
+        max_bytes: the largest size that this student's file can have.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the config does not list it, or its size or digest differ from the config.
+        ValueError: the config does not list it, it is no regular file, it is too large, or its size or digest differ
+            from the config.
     """
     path, entry = folder / name, config.files.get(name)
     if entry is None:
         reason = config.left_out.get(name, "the config does not list it")
-        raise ValueError(f"{path}: not in this folder ({reason})")
-    if not path.is_file():
+        raise ValueError(f"{path}: not in this folder ({printable(reason, width=200)})")
+    if not path.is_file() and not path.is_symlink():
         raise FileNotFoundError(f"{path}: no such file; expected because {CONFIG} lists it")
-    if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
-        raise ValueError(f"{path}: size is {path.stat().st_size} bytes; expected that in {CONFIG}")
-    data = path.read_bytes()
+    data = _read_file(path, max_bytes)
+    if not isinstance(entry, dict) or len(data) != entry.get("bytes"):
+        raise ValueError(f"{path}: size is {len(data)} bytes; expected that in {CONFIG}")
     if file_entry(data) != entry:
         raise ValueError(f"{path}: SHA-256 is another; expected that in {CONFIG}")
+    return data
+
+
+def _read_file(path: pathlib.Path, max_bytes: int) -> bytes:
+    """Reads a regular file, and not what a link, a pipe or a device in its place leads to.
+
+    Raises:
+        ValueError: it is none, or it is larger than ``max_bytes``.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path}: is a symbolic link; expected a regular file of this folder")
+    # A pipe without a writer would block a plain open; a link that appears after the check above is not followed.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"{path}: is no regular file; expected a regular file of this folder")
+        size = os.fstat(descriptor).st_size
+        data = file.read(max_bytes + 1) if size <= max_bytes else b""
+    if max(size, len(data)) > max_bytes:
+        raise ValueError(f"{path}: size is {size:,} bytes; expected at most {max_bytes:,} for this student")
     return data
 
 
@@ -131,11 +162,25 @@ def parse_json(data: bytes, path: pathlib.Path) -> Any:
         ValueError: the data is not JSON; the error names file and line.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_distinct_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {printable(error, width=200)}") from error
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {shown(key)} is there twice; expected it once")
+        values[key] = value
+    return values
+
+
+def max_items_bytes(num_items: int) -> int:
+    """Returns the largest size of `items.json`: 4 KiB an item on average, and 1 MiB for a small catalogue."""
+    return 2**20 + _MAX_ITEM_BYTES * num_items
 
 
 def items_json(item_ids: tuple[str, ...], titles: tuple[str, ...]) -> bytes:
@@ -154,7 +199,7 @@ def read_items(folder: pathlib.Path, config: Config) -> tuple[tuple[str, ...], t
         ValueError: the file is damaged or is not the catalogue of this student.
     """
     path = folder / ITEMS
-    content = parse_json(read_checked(folder, config, ITEMS), path)
+    content = parse_json(read_checked(folder, config, ITEMS, max_bytes=max_items_bytes(config.num_items)), path)
     columns = []
     for name in ("item_ids", "titles"):
         column = content.get(name) if isinstance(content, dict) else None

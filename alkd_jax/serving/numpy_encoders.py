@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from alkd_jax.checks import check_one_of
+from alkd_jax.errors import shown
 
 Arrays: TypeAlias = Mapping[str, Float[np.ndarray, "..."]]
 Options: TypeAlias = Mapping[str, Any]
@@ -26,6 +26,10 @@ LAYER_NORM_EPSILON = 1e-8
 MIN_NORM = 1e-12
 
 _MAX_LEVELS = 1000
+_MAX_LENGTH, _MAX_ATTMIX_NUMBERS = 2**16, 2**20
+"""The largest length L, and the most numbers of one session that AttMix holds in an array."""
+_MAX_PRODUCTS = 2**22
+"""The largest number of products of vectors and items that late interaction holds at a time."""
 
 
 def check_options(backbone: str, options: Options, *, dim: int) -> None:
@@ -34,23 +38,37 @@ def check_options(backbone: str, options: Options, *, dim: int) -> None:
     Raises:
         ValueError: the backbone is unknown, or an option is unknown, missing or out of range.
     """
-    check_one_of("backbone", backbone, OPTIONS)
+    if backbone not in OPTIONS:
+        raise ValueError(f"backbone is {shown(backbone)}; expected {' or '.join(map(repr, OPTIONS))}")
     known = OPTIONS[backbone]
     if options.keys() != known.keys():
-        raise ValueError(f"options of {backbone} are {sorted(options)}; expected {sorted(known)}")
+        raise ValueError(f"options of {backbone} are {shown(sorted(options))}; expected {sorted(known)}")
     for name, default in known.items():
         if type(options[name]) is not type(default):
-            raise ValueError(f"{backbone}: {name} is {options[name]!r}; expected the type of {default!r}")
+            raise ValueError(f"{backbone}: {name} is {shown(options[name])}; expected the type of {default!r}")
     if backbone == "stamp" and options["variant"] not in STAMP_VARIANTS:
-        raise ValueError(f"stamp: variant is {options['variant']!r}; expected {' or '.join(STAMP_VARIANTS)}")
+        raise ValueError(f"stamp: variant is {shown(options['variant'])}; expected {' or '.join(STAMP_VARIANTS)}")
     if backbone == "attmix":
         levels, heads = options["levels"], options["heads"]
         if not 1 <= levels <= _MAX_LEVELS:
-            raise ValueError(f"attmix: levels is {levels}; expected 1..{_MAX_LEVELS}")
+            raise ValueError(f"attmix: levels is {shown(levels)}; expected 1..{_MAX_LEVELS}")
         if heads < 1 or dim % heads:
-            raise ValueError(f"attmix: heads is {heads}; expected a divisor of the width {dim}")
+            raise ValueError(f"attmix: heads is {shown(heads)}; expected a divisor of the width {dim}")
     if backbone == "late" and not 0.0 < options["recency"] <= 1.0:
         raise ValueError(f"late: recency is {options['recency']}; expected a number in (0, 1]")
+
+
+def check_length(backbone: str, options: Options, *, dim: int, length: int) -> None:
+    """Refuses a length L with which one answer would take too much memory and time.
+
+    Raises:
+        ValueError: the length is below 1, or AttMix would hold too many numbers.
+    """
+    most = _MAX_LENGTH
+    if backbone == "attmix":
+        most = min(most, _MAX_ATTMIX_NUMBERS // max(options["levels"] * options["heads"], dim))
+    if not 1 <= length <= most:
+        raise ValueError(f"length is {shown(length)}; expected 1..{most} for {backbone} of this size")
 
 
 def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: int) -> dict[str, tuple[int, ...]]:
@@ -75,19 +93,44 @@ def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: in
     return shapes
 
 
-def encode(backbone: str, options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"]) -> Float[np.ndarray, "..."]:
-    """Encodes sessions.
+def check_arrays(backbone: str, options: Options, arrays: Arrays, *, num_items: int, dim: int, dtype: str) -> None:
+    """Checks names, types and shapes of a student's parameters, and that all numbers are finite.
+
+    Raises:
+        ValueError: an array is not one of this student, or a number is not finite.
+    """
+    expected = parameter_shapes(backbone, options, num_items=num_items, dim=dim)
+    if arrays.keys() != expected.keys():
+        raise ValueError(f"arrays are {shown(sorted(arrays), width=300)}; expected {sorted(expected)}")
+    for name, shape in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype.name != dtype:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has a number that is not finite; expected finite numbers")
+
+
+def encode(
+    backbone: str, options: Options, arrays: Arrays, items: Int[np.ndarray, "B N"], *, length: int
+) -> Float[np.ndarray, "..."]:
+    """Encodes sessions. Except for AttMix, the work depends on their own items and not on L.
 
     Args:
         backbone: one of :data:`OPTIONS`.
         options: all options of that backbone.
         arrays: its parameters, float32.
-        items: ``[B, L]``, left-aligned, 0 after the last.
+        items: ``[B, N]``, left-aligned, 0 after the last.
+        length: L, the number of columns in training. STAMP that sums the padding reads the padding up to it.
 
     Returns:
-        ``[B, D]``, or ``[B, L, D + 2]`` for late interaction (``[B, L, 2 D + 2]`` with shared tables).
+        ``[B, D]``, or ``[B, n, D + 2]`` for late interaction (``[B, n, 2 D + 2]`` with shared tables), where n is the
+        largest number of items of a session, or 1 if none has an item.
     """
-    return _ENCODERS[backbone](options, arrays, items, items > 0)
+    used = np.flatnonzero((items > 0).any(0))
+    # AttMix normalizes over the padding too, and splits all L columns into heads.
+    columns = length if backbone == "attmix" else used[-1] + 1 if len(used) else 1
+    items = np.pad(items[:, :columns], ((0, 0), (0, max(0, columns - items.shape[1]))))
+    return _ENCODERS[backbone](options, arrays, items, items > 0, length)
 
 
 def item_embeddings(backbone: str, options: Options, arrays: Arrays) -> Float[np.ndarray, "V D"]:
@@ -100,27 +143,35 @@ def item_embeddings(backbone: str, options: Options, arrays: Arrays) -> Float[np
 
 def scores(vectors: Float[np.ndarray, "..."], table: Float[np.ndarray, "V D"]) -> Float[np.ndarray, "B V"]:
     """``u_b · Y_v``, or ``log Σ_l exp(u_bl · Y_v)`` of sessions with several vectors."""
-    products = vectors @ table.T
-    if products.ndim == 2:
-        return products
+    if vectors.ndim == 2:
+        return vectors @ table.T
+    chunk = max(1, _MAX_PRODUCTS // (vectors.shape[0] * vectors.shape[1]))
+    chunks = [_soft_maximum(vectors @ table[start : start + chunk].T) for start in range(0, len(table), chunk)]
+    return np.concatenate(chunks, axis=1)
+
+
+def _soft_maximum(products: Float[np.ndarray, "B L V"]) -> Float[np.ndarray, "B V"]:
     highest = products.max(1, keepdims=True)
     return np.log(np.exp(products - highest).sum(1)) + highest[:, 0]
 
 
 def _fpmc(
-    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], length: int
 ) -> Float[np.ndarray, "B D"]:
     x = arrays["input_embedding"][items] * mask[..., None]
     return x.sum(1) / _num_items(mask)
 
 
 def _stamp(
-    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], length: int
 ) -> Float[np.ndarray, "B D"]:
     embeddings = arrays["input_embedding"][items]
     x = embeddings * mask[..., None]
     summed = embeddings if options["sum_padding"] else x
-    mean = summed.sum(1) / _num_items(mask)
+    total = summed.sum(1)
+    if options["sum_padding"]:
+        total += np.float32(length - items.shape[1]) * arrays["input_embedding"][0]
+    mean = total / _num_items(mask)
     last = summed[np.arange(len(items)), np.maximum(mask.sum(1) - 1, 0)]
     query = last @ arrays["attention_last_kernel"] + mean @ arrays["attention_mean_kernel"]
     hidden = x @ arrays["attention_item_kernel"] + (query + arrays["attention_bias"])[:, None]
@@ -133,10 +184,10 @@ def _stamp(
 
 
 def _attmix(
-    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], length: int
 ) -> Float[np.ndarray, "B D"]:
     x = _l2_normalize(arrays["input_embedding"][items] * mask[..., None], axis=-1)
-    batch, length, dim = x.shape
+    batch, columns, dim = x.shape
     levels, heads = options["levels"], options["heads"]
     position = mask.sum(1, keepdims=True) - 1 - np.arange(levels)
     recent = np.take_along_axis(x, np.maximum(position, 0)[..., None], axis=1) * (position >= 0)[..., None]
@@ -146,11 +197,11 @@ def _attmix(
 
     # A plain reshape splits queries and keys into heads, as in the backbone.
     head_dim = dim // heads
-    keys = _affine(x, arrays, "item_key").reshape(batch, heads, length, head_dim)
+    keys = _affine(x, arrays, "item_key").reshape(batch, heads, columns, head_dim)
     energy = queries.reshape(batch, heads, levels, head_dim) @ keys.transpose(0, 1, 3, 2)
     weights = _softmax(2 * _sigmoid(energy)).sum(2)
     weights = _softmax(np.where(mask[:, None], 2 * weights, np.float32(-1e30))) * mask[:, None]
-    values = _affine(x, arrays, "item_value").reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3)
+    values = _affine(x, arrays, "item_value").reshape(batch, columns, heads, head_dim).transpose(0, 2, 1, 3)
     attended = (weights[:, :, None] @ values).reshape(batch, dim)
 
     centered = attended - attended.mean(-1, keepdims=True)
@@ -160,7 +211,7 @@ def _attmix(
 
 
 def _late(
-    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+    options: Options, arrays: Arrays, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], length: int
 ) -> Float[np.ndarray, "B L D"]:
     x = arrays["input_embedding"][items]
     if options["shared"]:
@@ -177,7 +228,7 @@ def _late_table(options: Options, arrays: Arrays) -> Float[np.ndarray, "V D"]:
     return np.concatenate([arrays["input_embedding"], output], axis=1) if options["shared"] else output
 
 
-_ENCODERS: Mapping[str, Callable[[Options, Arrays, np.ndarray, np.ndarray], np.ndarray]] = {
+_ENCODERS: Mapping[str, Callable[[Options, Arrays, np.ndarray, np.ndarray, int], np.ndarray]] = {
     "fpmc": _fpmc,
     "stamp": _stamp,
     "attmix": _attmix,

@@ -17,6 +17,7 @@ FLOAT, INT32, BOOL = 1, 6, 9
 """Element types, with their numbers in the ONNX standard."""
 MAX_WEIGHT_BYTES = 1_900_000_000
 """The largest size of the weights; an ONNX file is limited to 2 GiB."""
+MAX_FILE_BYTES = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +108,8 @@ def student_graph(backbone: str, options: Options, arrays: Arrays, *, length: in
     """Returns the content of an ONNX file, after ONNX's own check.
 
     Its inputs are ``items`` ``[batch, L]`` int32, left-aligned, 0 after the last, and ``exclude`` ``[batch, excluded]``
-    int32, in which 0 has no effect. Its outputs are ``scores`` ``[batch, K]``, best first, ties to the lower item
-    number, and ``ids`` ``[batch, K]`` int32; −inf and −1 where fewer items remain.
+    int32, in which 0 and negative numbers have no effect. Its outputs are ``scores`` ``[batch, K]``, best first, ties
+    to the lower item number, and ``ids`` ``[batch, K]`` int32; −inf and −1 where fewer items remain.
 
     Args:
         backbone: one of `numpy_encoders.OPTIONS`.
@@ -130,7 +131,7 @@ def student_graph(backbone: str, options: Options, arrays: Arrays, *, length: in
 
     first_column = graph.add("Slice", "items", [0], [1], [1])
     # A column of zeros excludes the padding too.
-    exclude = graph.add("Concat", graph.add("Sub", first_column, first_column), "exclude", axis=1)
+    exclude = graph.add("Concat", graph.add("Sub", first_column, first_column), graph.add("Relu", "exclude"), axis=1)
     minus_infinity = graph.add("Expand", -np.inf, graph.add("Shape", exclude))
     scores = graph.add("ScatterElements", scores, exclude, minus_infinity, axis=1)
     k = graph.constant([list_length])

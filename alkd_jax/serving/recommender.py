@@ -7,7 +7,7 @@ student.recommend(["2571", "1196"], k=10)
 
 import dataclasses
 import functools
-import operator
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_span
+from alkd_jax.errors import reading, shown
 from alkd_jax.serving import manifest, numpy_encoders
 
 _FORMER_NAMES = {"meeting_kernel": "interaction_kernel"}
 """Former name of a parameter in shipped folders → its name today."""
+_HEADER_BYTES = 2**20
+_PROBE_LENGTH = 100
 
 
 class Recommendation(NamedTuple):
@@ -61,6 +64,9 @@ class Recommender:
         titles: ``num_items + 1`` titles; the first is empty.
         length: L, the number of most recent items that the student reads.
         version: SHA-256 that identifies the shipped student; empty for one that was not read from a folder.
+
+    Raises:
+        ValueError: the parameters, ids or titles are not those of one student.
     """
 
     backbone: str
@@ -71,6 +77,21 @@ class Recommender:
     length: int
     version: str = ""
 
+    def __post_init__(self) -> None:
+        for name, column in (("item_ids", self.item_ids), ("titles", self.titles)):
+            if not isinstance(column, tuple) or not all(isinstance(entry, str) for entry in column):
+                raise ValueError(f"{name} is {shown(column)}; expected a tuple of strings")
+        if len(self.item_ids) < 2 or len(self.item_ids) != len(self.titles):
+            raise ValueError(
+                f"number of item_ids is {len(self.item_ids)}, of titles {len(self.titles)}; expected V + 1 of each"
+            )
+        dim = self.arrays["input_embedding"].shape[-1] if "input_embedding" in self.arrays else 1
+        numpy_encoders.check_options(self.backbone, self.options, dim=dim)
+        numpy_encoders.check_arrays(
+            self.backbone, self.options, self.arrays, num_items=self.num_items, dim=dim, dtype="float32"
+        )
+        numpy_encoders.check_length(self.backbone, self.options, dim=dim, length=self.length)
+
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Recommender":
         """Reads config, weights and catalogue of a folder that :func:`alkd_jax.serving.export.save` wrote.
@@ -80,17 +101,19 @@ class Recommender:
 
         Raises:
             FileNotFoundError: the folder or one of its files is missing.
-            ValueError: a file was changed, or its content is invalid.
+            ValueError: a file was changed, its content is invalid, or scores are not finite.
         """
-        path = pathlib.Path(folder)
+        # A link to the folder may lead to another one before all files are read.
+        path = pathlib.Path(folder).resolve()
         config, version = manifest.read_config(path)
-        try:
-            numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
-        except ValueError as error:
-            raise ValueError(f"{path / manifest.CONFIG}: {error}") from error
-        arrays = {_FORMER_NAMES.get(name, name): array for name, array in read_arrays(path, config).items()}
+        arrays = current_names(read_arrays(path, config))
         item_ids, titles = manifest.read_items(path, config)
-        return cls(config.backbone, config.options, arrays, item_ids, titles, config.length, version)
+        student = cls(config.backbone, config.options, arrays, item_ids, titles, config.length, version)
+        try:
+            student.check_scores()
+        except ValueError as error:
+            raise ValueError(f"{path / manifest.WEIGHTS}: {error}") from error
+        return student
 
     @property
     def num_items(self) -> int:
@@ -108,6 +131,23 @@ class Recommender:
     def _item_numbers(self) -> dict[str, int]:
         return {item_id: number for number, item_id in enumerate(self.item_ids) if number}
 
+    def check_scores(self) -> None:
+        """Scores sessions of the items with the largest numbers: finite parameters may overflow in a score.
+
+        Raises:
+            ValueError: a score is not finite.
+        """
+        largest = {
+            int(np.abs(table).max(1)[1:].argmax()) + 1
+            for table in (self.arrays["input_embedding"], self.item_embeddings)
+        }
+        for item in sorted(largest | {1}):
+            for times in (1, min(self.length, _PROBE_LENGTH)):
+                with np.errstate(all="ignore"):
+                    scores = self._scores(np.full((1, times), item, np.int32))
+                if not np.isfinite(scores[:, 1:]).all():
+                    raise ValueError(f"scores of a session of item {item} are not finite; expected smaller parameters")
+
     def lookup(self, session: Sequence[str]) -> SessionItems:
         """Converts the raw ids of a session to item numbers; unknown ids are skipped and counted.
 
@@ -121,7 +161,7 @@ class Recommender:
             raise ValueError(f"type of session is {type(session).__name__}; expected a list of item ids")
         for item_id in session:
             if not isinstance(item_id, str):
-                raise ValueError(f"an item id in session is {item_id!r}; expected strings")
+                raise ValueError(f"an item id in session is {shown(item_id)}; expected strings")
         known = tuple(self._item_numbers[item_id] for item_id in session if item_id in self._item_numbers)
         return SessionItems(known, len(session) - len(known))
 
@@ -141,7 +181,8 @@ class Recommender:
             Best first, ties to the lower item number.
 
         Raises:
-            ValueError: no id is known, the session is not a sequence of strings, or k is below 1.
+            ValueError: no id is known, the session is not a sequence of strings, k is no integer of at least 1, or
+                the scores are not finite.
         """
         known = self.lookup(session)
         if not known.items:
@@ -158,14 +199,19 @@ class Recommender:
             k: list length, at least 1.
 
         Raises:
-            ValueError: there is no item, a number is not in ``1..num_items``, or k is below 1.
+            ValueError: there is no item, one is no integer in ``1..num_items``, k is no integer of at least 1, or the
+                scores are not finite.
         """
-        if not items or min(items) < 1 or max(items) > self.num_items:
-            raise ValueError(f"items are {list(items)[:5]}; expected at least one, in 1..{self.num_items}")
-        recent = items[-self.length :]
-        model_input = np.zeros((1, self.length), np.int32)
-        model_input[0, : len(recent)] = recent
-        best, ids = self.top_k(model_input, k, exclude=np.asarray([items], np.int32))
+        for item in items:
+            if not _is_integer(item) or not 1 <= item <= self.num_items:
+                raise ValueError(f"an item is {shown(item)}; expected integers in 1..{self.num_items}")
+        if not len(items):
+            raise ValueError(f"number of items is 0; expected at least one, in 1..{self.num_items}")
+        _check_list_length(k)
+        seen = np.asarray([items], np.int32)
+        best, ids = self._top_k(seen[:, -self.length :], min(k, self.num_items), seen)
+        if best[0, 0] == np.inf or (ids[0, 0] < 0 and len(set(items)) < self.num_items):
+            raise ValueError(f"scores of a session of {len(items)} items are not finite; expected smaller parameters")
         return [
             Recommendation(self.item_ids[item], self.titles[item], score)
             for item, score in zip(ids[0].tolist(), best[0].tolist(), strict=True)
@@ -178,20 +224,27 @@ class Recommender:
         """Returns the exact k best items of the whole catalogue for many sessions, as `alkd_jax.scoring.top_k` does.
 
         Args:
-            items: ``[B, L]``, left-aligned, in time order, 0 after the last; L as in training.
+            items: ``[B, N]``, left-aligned, in time order, 0 after the last; N is at most L.
             k: list length, at least 1.
-            exclude: ``[B, M]`` items that are never returned; duplicates and 0 have no effect.
+            exclude: ``[B, M]`` items that are never returned; duplicates, 0 and negative numbers have no effect.
 
         Returns:
             ``(scores, ids)``, best first, ties to the lower item number; −inf and −1 where fewer than k items remain.
 
         Raises:
-            ValueError: k is below 1.
+            ValueError: k is no integer of at least 1, items have more than L columns, or an item is not in the
+                catalogue.
         """
-        k = operator.index(k)
-        check_at_least(1, k=k)
-        vectors = numpy_encoders.encode(self.backbone, self.options, self.arrays, items)
-        scores = numpy_encoders.scores(vectors, self.item_embeddings)
+        _check_list_length(k)
+        if items.shape[1] > self.length:
+            raise ValueError(f"number of columns of items is {items.shape[1]}; expected at most {self.length}")
+        check_span("items", items, 0, self.num_items)
+        exclude = np.maximum(exclude, 0)
+        check_span("exclude", exclude, 0, self.num_items)
+        return self._top_k(items, k, exclude)
+
+    def _top_k(self, items: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = self._scores(items)
         np.put_along_axis(scores, exclude, -np.inf, axis=1)
         scores[:, 0] = -np.inf
         best = np.full((len(items), k), -np.inf, np.float32)
@@ -200,6 +253,19 @@ class Recommender:
             top = _top_k_positions(row_scores, k)
             ids[row, : len(top)], best[row, : len(top)] = top, row_scores[top]
         return best, ids
+
+    def _scores(self, items: Int[np.ndarray, "B N"]) -> Float32[np.ndarray, "B V"]:
+        vectors = numpy_encoders.encode(self.backbone, self.options, self.arrays, items, length=self.length)
+        return numpy_encoders.scores(vectors, self.item_embeddings)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _check_list_length(k: int) -> None:
+    if not _is_integer(k) or k < 1:
+        raise ValueError(f"k is {shown(k)}; expected an integer of at least 1")
 
 
 def _top_k_positions(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:
@@ -220,36 +286,44 @@ def read_arrays(path: pathlib.Path, config: manifest.Config) -> dict[str, Float3
 
     Args:
         path: the folder.
-        config: its config, with valid options.
+        config: its config.
 
     Returns:
         Parameter name, as in the file, → array in float32.
 
     Raises:
         FileNotFoundError: the file of the weights is missing.
-        ValueError: the file was changed, is damaged, or contains other arrays than those of this student.
+        ValueError: the file was changed, is damaged, or contains other arrays than those of this student; or the
+            config has an option or a length that its backbone does not have.
     """
-    import safetensors
     import safetensors.numpy
 
-    file = path / manifest.WEIGHTS
-    content = manifest.read_checked(path, config, manifest.WEIGHTS)
-    try:
-        stored_arrays = safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{file}: damaged: {error}") from error
     sizes = {"num_items": config.num_items, "dim": config.dim}
-    expected = numpy_encoders.parameter_shapes(config.backbone, config.options, **sizes)
-    stored_names = {_FORMER_NAMES.get(name, name): name for name in stored_arrays}
-    if stored_names.keys() != expected.keys() or len(stored_names) != len(stored_arrays):
-        raise ValueError(f"{file}: arrays are {sorted(stored_arrays)}; expected {sorted(expected)}"[:500])
-    arrays = {}
-    for current_name, shape in expected.items():
-        name = stored_names[current_name]
-        array = stored_arrays[name]
-        if array.shape != shape or array.dtype.name != config.dtype:
-            raise ValueError(f"{file}: {name} is {array.dtype} {array.shape}; expected {config.dtype} {shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{file}: {name} has a number that is not finite; expected finite numbers")
-        arrays[name] = array.astype(np.float32)
-    return arrays
+    try:
+        numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
+        numpy_encoders.check_length(config.backbone, config.options, dim=config.dim, length=config.length)
+    except ValueError as error:
+        raise ValueError(f"{path / manifest.CONFIG}: {error}") from error
+    shapes = numpy_encoders.parameter_shapes(config.backbone, config.options, **sizes)
+    max_bytes = _HEADER_BYTES + sum(map(math.prod, shapes.values())) * np.dtype(config.dtype).itemsize
+    file = path / manifest.WEIGHTS
+    content = manifest.read_checked(path, config, manifest.WEIGHTS, max_bytes=max_bytes)
+    with reading(file, expected=f"arrays of {config.dtype} in the safetensors format"):
+        arrays = safetensors.numpy.load(content)
+    try:
+        numpy_encoders.check_arrays(config.backbone, config.options, current_names(arrays), **sizes, dtype=config.dtype)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def current_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a student's parameters by the names of today.
+
+    Raises:
+        ValueError: a parameter is there by both names.
+    """
+    renamed = {_FORMER_NAMES.get(name, name): array for name, array in arrays.items()}
+    if len(renamed) != len(arrays):
+        raise ValueError(f"arrays are {shown(sorted(arrays), width=300)}; expected each parameter once")
+    return renamed

@@ -6,71 +6,30 @@ import json
 import re
 import subprocess
 import sys
-import threading
-import time
 
-import numpy as np
 import pytest
 
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-from alkd_jax.serving import http as serving_http  # noqa: E402
-from alkd_jax.serving.recommender import Recommender  # noqa: E402
-from tests.helpers import paths  # noqa: E402
-
-JSON = "application/json"
-
-
-def student():
-    rng = np.random.default_rng(0)
-    arrays = {f"{name}_embedding": rng.normal(size=(21, 3)).astype(np.float32) for name in ("input", "output")}
-    ids = ("", *(f"id-{item}" for item in range(1, 21)))
-    return Recommender("fpmc", {}, arrays, ids, ("", *("é" * item for item in range(1, 21))), 5, "abc")
-
-
-@contextlib.contextmanager
-def serving():
-    server = uvicorn.Server(uvicorn.Config(serving_http.application(student()), port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
+from alkd_jax.serving import http as serving_http
+from tests.helpers import paths, served, shipped_students
 
 
 @pytest.fixture(scope="module")
-def port():
-    with serving() as port:
-        yield port
+def server():
+    with served.serving(shipped_students.student()) as server:
+        yield server
 
 
-def call(port, method, path, body=None, accept=JSON):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, {"Accept": accept})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-
-
-def ask(port, value):
-    body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    status, answer = call(port, "POST", "/recommend", body)
-    return status, json.loads(answer)
-
-
-def test_an_answer_is_the_recommenders(port):
+def test_an_answer_is_the_recommenders(server):
     session = ["id-3", "nobody", "id-7"]
-    status, answer = ask(port, {"session": session, "k": 4})
+    status, answer = served.ask(server, {"session": session, "k": 4})
     assert status == 200
-    wanted = student().recommend(session, 4)
+    wanted = shipped_students.student().recommend(session, 4)
     assert [(each["id"], each["title"], each["score"]) for each in answer["items"]] == [tuple(each) for each in wanted]
     assert answer["unknown"] == 1
-    assert len(ask(port, {"session": session})[1]["items"]) == 10
+    assert len(served.ask(server, {"session": session})[1]["items"]) == 10
 
 
 @pytest.mark.parametrize(
@@ -96,8 +55,8 @@ def test_an_answer_is_the_recommenders(port):
         (b" " * 70_000, 413, "larger than 65536 bytes"),
     ],
 )
-def test_a_bad_request_is_reported_in_one_line(port, body, status, message):
-    found, answer = ask(port, body)
+def test_a_bad_request_is_reported_in_one_line(server, body, status, message):
+    found, answer = served.ask(server, body)
     assert found == status
     assert answer.keys() == {"error"}
     assert message in answer["error"]
@@ -105,26 +64,26 @@ def test_a_bad_request_is_reported_in_one_line(port, body, status, message):
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/recommend", 405), ("GET", "/", 404)])
-def test_other_addresses_answer_with_json_too(port, method, path, status):
-    found, answer = call(port, method, path)
+def test_other_addresses_answer_with_json_too(server, method, path, status):
+    found, answer = served.call(server, method, path)
     assert found == status
     assert json.loads(answer).keys() == {"error"}
 
 
-def test_a_fault_of_ours_says_nothing_of_our_insides(port, monkeypatch):
+def test_a_fault_of_ours_says_nothing_of_our_insides(server, monkeypatch):
     def broken(*_):
         raise RuntimeError("secret")
 
     monkeypatch.setattr(serving_http, "answer_request", broken)
-    assert ask(port, {"session": ["id-1"]}) == (500, {"error": "internal error"})
-    assert json.loads(call(port, "GET", "/metrics")[1])["statuses"]["500"] == 1
+    assert served.ask(server, {"session": ["id-1"]}) == (500, {"error": "internal error"})
+    assert json.loads(served.call(server, "GET", "/metrics")[1])["statuses"]["500"] == 1
     monkeypatch.undo()
-    assert ask(port, {"session": ["id-1"]})[0] == 200
+    assert served.ask(server, {"session": ["id-1"]})[0] == 200
 
 
-def test_a_body_that_never_ends_is_given_up(port, monkeypatch):
+def test_a_body_that_never_ends_is_given_up(server, monkeypatch):
     monkeypatch.setattr(serving_http, "_BODY_SECONDS", 0.1)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/recommend")
         connection.putheader("Content-Length", "100")
@@ -132,25 +91,29 @@ def test_a_body_that_never_ends_is_given_up(port, monkeypatch):
         assert connection.getresponse().status == 408
 
 
-def test_health_names_the_student(port):
-    status, answer = call(port, "GET", "/health")
+def test_health_names_the_student(server):
+    status, answer = served.call(server, "GET", "/health")
     health = json.loads(answer)
     assert status == 200
     assert (health["status"], health["backbone"], health["items"], health["version"]) == ("ok", "fpmc", 20, "abc")
 
 
 def test_metrics_count_what_happened():
-    with serving() as port:
-        assert json.loads(call(port, "GET", "/metrics")[1])["latency_ms"] == {"p50": None, "p90": None, "p99": None}
+    with served.serving(shipped_students.student()) as server:
+        assert json.loads(served.call(server, "GET", "/metrics")[1])["latency_ms"] == {
+            "p50": None,
+            "p90": None,
+            "p99": None,
+        }
         for _ in range(3):
-            ask(port, {"session": ["id-1", "id-2", "x"]})
-        ask(port, {"session": ["x"]})
-        ask(port, b"?")
-        metrics = json.loads(call(port, "GET", "/metrics")[1])
+            served.ask(server, {"session": ["id-1", "id-2", "x"]})
+        served.ask(server, {"session": ["x"]})
+        served.ask(server, b"?")
+        metrics = json.loads(served.call(server, "GET", "/metrics")[1])
         assert (metrics["requests"], metrics["statuses"]) == (5, {"200": 3, "400": 1, "422": 1})
         assert (metrics["items"], metrics["unknown_items"]) == (9, 3)
         assert 0 < metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["p90"] <= metrics["latency_ms"]["p99"]
-        text = call(port, "GET", "/metrics", accept="text/plain")[1].decode()
+        text = served.call(server, "GET", "/metrics", accept="text/plain")[1].decode()
         assert 'alkd_requests_total{status="200"} 3' in text
         latency = re.search(r'^alkd_latency_seconds\{quantile="0\.99"\} (\S+)$', text, re.MULTILINE)
         assert 1e3 * float(latency[1]) == pytest.approx(metrics["latency_ms"]["p99"], abs=0.01)
