@@ -11,7 +11,7 @@ import tyro
 
 from alkd_jax.data.readers import registry
 
-from .pipeline.console import cli_errors, print_line
+from .pipeline.console import cli_errors, print_lines
 from .reporting import figures, tables
 
 METHODS_OF_TABLE = {"table1": "table1,controls", "table2": "all"}
@@ -23,7 +23,7 @@ def main() -> None:
     with cli_errors():
         args = tyro.cli(tables.TableArgs, description=__doc__)
         for name, methods in METHODS_OF_TABLE.items():
-            print_line(tables.as_text(tables.make_table(args, name, methods)))
+            print_lines(tables.as_text(tables.make_table(args, name, methods)))
         for data in args.data:
             for name in figures.SWEEPS:
                 base = args.run_settings(data, "fpmc", "all")

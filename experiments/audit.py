@@ -10,7 +10,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import jinja2
 import markupsafe
 import numpy as np
 import tyro
@@ -22,7 +21,8 @@ from alkd_jax.data.readers import registry
 from alkd_jax.data.sessions import pack
 from alkd_jax.io import write_json, write_text
 
-from .pipeline.console import cli_errors, console
+from .pipeline.console import cli_errors, print_line
+from .reporting.pages import render_page
 from .reporting.report import figure_to_svg
 
 _MAX_SESSION_LENGTH = 1000
@@ -77,8 +77,8 @@ def run(data: str, out: pathlib.Path) -> dict[str, Any]:
         for line in lines:
             if line.severity == "warning":
                 message = f"{heading}: {line.name}: {line.value}. {line.explanation}"
-                console.print(message, style="yellow", highlight=False, markup=False)
-    console.print(f"{out}/audit.html, {out}/audit.json", highlight=False, markup=False)
+                print_line(message, style="yellow")
+    print_line(f"{out}/audit.html, {out}/audit.json")
     return result
 
 
@@ -257,12 +257,12 @@ def _flatten(name: str, value: object) -> list[tuple[str, str]]:
 
 
 def _write_page(path: pathlib.Path, dataset: alkd.Dataset, result: dict[str, Any], topics: dict[str, Any]) -> None:
-    environment = jinja2.Environment(loader=jinja2.PackageLoader(f"{__package__}.reporting"), autoescape=True)
     report = dict(dataset.report)
     about = "{sessions:,} sessions of {interactions:,} interactions over {items:,} items.".format(**result["counts"])
     hidden = ("bad_rows", "lengths")
     provenance = [line for key, value in report.items() if key not in hidden for line in _flatten(key, value)]
-    page = environment.get_template("audit.html.jinja").render(
+    page = render_page(
+        "audit.html.jinja",
         title=f"Audit of {dataset.name}",
         about=about,
         topics=topics.items(),

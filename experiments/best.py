@@ -8,7 +8,6 @@ stored in the folder is not trained again. `--ship FOLDER` exports the recipe's 
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,9 +30,10 @@ from alkd_jax.training import checkpoints
 from .export import write_student
 from .pipeline import best_lists, best_rows, best_sessions
 from .pipeline.best_rows import Row
-from .pipeline.console import cli_errors, console, training_bar
+from .pipeline.console import cli_errors, print_line, print_lines, training_bar
 from .pipeline.run_folder import RunFolder
 from .reporting import comparisons
+from .reporting.cells import markdown
 from .reporting.results import COLUMNS, format_cell, metrics_over_seeds
 
 NAME = "Best student (width 10)"
@@ -100,7 +100,7 @@ def make_rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: R
 
 def open_folder(args: Best, dataset: alkd.Dataset) -> RunFolder:
     """Makes the folder, or opens an existing one of the same dataset and seed."""
-    folder = RunFolder(args.out, announce=functools.partial(console.print, highlight=False, markup=False))
+    folder = RunFolder(args.out, announce=print_line)
     folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "seed": args.seed, "what": "best student"})
     return folder
 
@@ -184,7 +184,7 @@ def export_student(args: Best, out: pathlib.Path) -> None:
 def as_markdown(numbers: Mapping[str, Any]) -> str:
     """Formats the rows, and the differences on the test sessions, as tables."""
     rows = [
-        [name, f"{row['parameters']:,}"]
+        [markdown(name), f"{row['parameters']:,}"]
         + [
             format_cell(row[split][metric]) if split in row else ""
             for split in ("validation", "test")
@@ -201,7 +201,7 @@ def as_markdown(numbers: Mapping[str, Any]) -> str:
     if not numbers["tests"]:
         return table
     tests = [
-        [f"{test['method']} − {test['against']}", test["metric"], comparisons.format_difference(test)]
+        [markdown(f"{test['method']} − {test['against']}"), test["metric"], comparisons.format_difference(test)]
         + [f"[{test['interval'][0]:+.4f}, {test['interval'][1]:+.4f}]"]
         + ["" if p is None else f"{p:.3f}" for p in (test["p_randomization_holm"], test["p_seeds_holm"])]
         for test in numbers["tests"]
@@ -220,8 +220,8 @@ def main() -> None:
         write_json(args.out / "best.json", numbers)
         text = as_markdown(numbers)
         write_text(args.out / "best.md", text + "\n")
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"{args.out}/best.json, best.md", highlight=False, markup=False)
+        print_lines(text)
+        print_line(f"{args.out}/best.json, best.md")
         if args.ship is not None:
             export_student(args, args.ship)
 

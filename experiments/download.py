@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.download import PUBLIC_DATASETS, download
 
-from .pipeline.console import cli_errors, console
+from .pipeline.console import cli_errors, console, print_line
 
 
 def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
@@ -21,10 +21,10 @@ def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
     check_one_of("--name", name, PUBLIC_DATASETS)
     dataset = PUBLIC_DATASETS[name]
     for address in dataset.files.values():
-        console.print(address, highlight=False, markup=False)
-    console.print(f"Terms: {dataset.terms}", highlight=False, markup=False)
+        print_line(address)
+    print_line(f"Terms: {dataset.terms}")
     if not agree:
-        console.print("Nothing was downloaded; add --agree if you accept the terms.")
+        print_line("Nothing was downloaded; add --agree if you accept the terms.")
         return
     columns = (
         TextColumn("{task.description}"),
@@ -39,10 +39,10 @@ def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
             name, out, progress=lambda file, done, total: bar.update(tasks[file], completed=done, total=total)
         )
     for file, digest in digests.items():
-        console.print(f"{out / file}  sha256 {digest}", highlight=False, markup=False, soft_wrap=True)
+        print_line(f"{out / file}  sha256 {digest}")
     source = dataset.source.replace("DIR", str(out))
     line = f"python -m experiments.prepare --source {source} --out DIR"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_line(line)
 
 
 def main() -> None:

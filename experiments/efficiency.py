@@ -23,7 +23,7 @@ from alkd_jax.io import write_json
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
 
-from .pipeline.console import cli_errors, print_line
+from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import role_of, stage_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.stages import Run
@@ -119,7 +119,7 @@ def main() -> None:
             ]
             for name, m in costs["models"].items()
         ]
-        print_line(tabulate.tabulate(rows, HEADINGS, disable_numparse=True))
+        print_lines(tabulate.tabulate(rows, HEADINGS, disable_numparse=True))
         for number, dollars in costs["dollars_for_sessions"].items():
             print_line(f"{args.model} for {int(number):,} sessions: {Decimal(dollars):.2f} dollars")
         print_line(f"{args.run}/efficiency.json")

@@ -15,7 +15,7 @@ import tyro
 
 from alkd_jax.serving import export
 
-from .pipeline.console import cli_errors, console
+from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import role_of, trained_methods
 from .pipeline.run import RunContext
 
@@ -81,9 +81,9 @@ def write_student(out: pathlib.Path, description: str, *student: Any, **options:
         warnings.simplefilter("always")
         export.save(out, *student, **options)
     for warning in caught_warnings:
-        console.print(str(warning.message), style="yellow", markup=False, highlight=False)
-    console.print(f"{description} in {out}; serve it with", markup=False, highlight=False)
-    console.print(f"python -m experiments.serve --model {out} --port 8000", markup=False, highlight=False)
+        print_line(str(warning.message), style="yellow")
+    print_line(f"{description} in {out}; serve it with")
+    print_line(f"python -m experiments.serve --model {out} --port 8000")
 
 
 def main() -> None:

@@ -28,12 +28,13 @@ from alkd_jax.types import Dataset
 
 from . import efficiency
 from .best import NAME, Best, open_folder, train_and_collect
-from .pipeline.console import cli_errors, console
+from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.settings import Settings
 from .pipeline.stages import Run, rank_training_free
 from .reporting import comparisons
+from .reporting.cells import markdown
 from .reporting.results import format_cell, metrics_over_seeds
 from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline
@@ -198,11 +199,13 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
     for _, name, row in sorted([*measured, *published], key=lambda entry: (-entry[0], entry[1])):
         if name in numbers["published"]:
             printed = [f"{row[m]:.4f}{' *' * ('ndcg' in m)}" if m in row else "" for m in METRICS]
-            rows.append([name, *printed, "", "", "", ""])
+            rows.append([markdown(name), *printed, "", "", "", ""])
             continue
         costs = [f"{row[column]:,.0f}" if column in row else "" for column in ("parameters", "bytes", "us_per_session")]
         money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "0.00"
-        rows.append([f"**{name}**" if name == NAME else name, *(format_cell(row[m]) for m in METRICS), *costs, money])
+        rows.append(
+            [f"**{name}**" if name == NAME else markdown(name), *(format_cell(row[m]) for m in METRICS), *costs, money]
+        )
     table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
     return f"{table}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
 
@@ -226,8 +229,8 @@ def main() -> None:
         for part_args in dict.fromkeys((dataclasses.replace(args, backbones=(), runs=()), args)):
             numbers = build_leaderboard(part_args)
             write(args, numbers)
-        console.print(to_markdown(numbers), highlight=False, markup=False, soft_wrap=True)
-        console.print(f"{args.json or args.out / numbers['dataset'] / 'leaderboard.json'}", highlight=False)
+        print_lines(to_markdown(numbers))
+        print_line(f"{args.json or args.out / numbers['dataset'] / 'leaderboard.json'}")
 
 
 if __name__ == "__main__":

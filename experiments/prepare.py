@@ -20,8 +20,9 @@ from alkd_jax.data.prepared import Prepared, prepare, save_prepared
 from alkd_jax.data.readers import registry
 from alkd_jax.data.readers.recbole import write_recbole
 from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.errors import printable
 
-from .pipeline.console import cli_errors, console
+from .pipeline.console import cli_errors, console, print_line, status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def run(args: Preparation) -> dict[str, Any]:
     rule_options = {field.name: getattr(args, field.name) for field in dataclasses.fields(SessionRules)}
     rules = SessionRules(**rule_options | {"boundary": args.boundary or "day"})
     columns = _parse_columns(args.columns)
-    with console.status(f"reading {args.source}"):
+    with status(f"reading {args.source}"):
         log = registry.read_interactions(
             args.source,
             strict=args.strict,
@@ -100,7 +101,7 @@ def run(args: Preparation) -> dict[str, Any]:
     if args.boundary is None and log.session is not None:
         rules = dataclasses.replace(rules, boundary="given")
     split = args.split or ("given" if log.split is not None else "block")
-    with console.status(f"making sessions from {len(log):,} interactions"):
+    with status(f"making sessions from {len(log):,} interactions"):
         prepared = prepare(
             log,
             rules,
@@ -116,7 +117,7 @@ def run(args: Preparation) -> dict[str, Any]:
         if args.recbole is not None:
             write_recbole(args.recbole, args.out.name, prepared)
     _print_counts(prepared, manifest)
-    console.print(f"{args.out}/manifest.json; use --data prepared:{args.out}", highlight=False, markup=False)
+    print_line(f"{args.out}/manifest.json; use --data prepared:{args.out}")
     return manifest
 
 
@@ -132,7 +133,7 @@ def _parse_columns(text: str) -> dict[str, str]:
 
 def _print_counts(prepared: Prepared, manifest: dict[str, Any]) -> None:
     report = manifest["report"]
-    table = Table(title=prepared.name, title_justify="left")
+    table = Table(title=printable(prepared.name), title_justify="left")
     table.add_column("")
     table.add_column("count", justify="right")
     session_counts = report["sessionise"]
@@ -153,7 +154,7 @@ def _print_counts(prepared: Prepared, manifest: dict[str, Any]) -> None:
         table.add_row(name, f"{count:,}")
     console.print(table)
     for sample in report["bad_rows"]["samples"]:
-        console.print(f"bad row: {sample}", highlight=False, markup=False, style="yellow")
+        print_line(f"bad row: {sample}", style="yellow")
 
 
 def main() -> None:

@@ -26,23 +26,18 @@ from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
 from .pipeline import llm_settings
-from .pipeline.console import cli_errors, console, llm_progress_bar
+from .pipeline.console import cli_errors, console, llm_progress_bar, print_line
 from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
 
 SettingsArg = Annotated[LLMSettings, tyro.conf.arg(name="")]
 
 
-def print_unwrapped(text: str) -> None:
-    """Prints a text as it is, without breaking long lines."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def print_estimate(settings: LLMSettings, estimate: Estimate) -> None:
     """Prints what the answers will cost."""
     price = settings.price
     questions = f"{estimate.questions} questions, {estimate.answered} answered before"
-    print_unwrapped(f"{settings.model} at {settings.base_url}: {questions}")
+    print_line(f"{settings.model} at {settings.base_url}: {questions}")
     if price is None:
         cost = "price unknown: give --price-input and --price-output, or cap tokens or requests"
     elif price.is_free:
@@ -52,28 +47,24 @@ def print_estimate(settings: LLMSettings, estimate: Estimate) -> None:
             f"{dollars(estimate.low)} at least, {dollars(estimate.expected)} expected, "
             f"{dollars(estimate.worst)} at worst (prices: {price.source})"
         )
-    print_unwrapped(f"{cost}; about {estimate.tokens:,} tokens ({estimate.basis})")
+    print_line(f"{cost}; about {estimate.tokens:,} tokens ({estimate.basis})")
 
 
 def print_usage(usage: UsageReport, ledger: Ledger, price: Price | None) -> None:
     """Prints what a collection did, and the totals of the store."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(usage.statuses.items())) or "none"
-    print_unwrapped(
-        f"{usage.asked} questions: {statuses}; {usage.cached} from the store; {usage.requests} requests sent"
-    )
+    print_line(f"{usage.asked} questions: {statuses}; {usage.cached} from the store; {usage.requests} requests sent")
     if usage.repairs:
-        print_unwrapped("repairs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(usage.repairs.items())))
+        print_line("repairs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(usage.repairs.items())))
     cost = "cost unknown" if price is None else llm_settings.cost_so_far(ledger)
-    print_unwrapped(
-        f"in all: {cost}, {ledger.tokens:,} tokens, {ledger.requests} requests; {usage.seconds:.1f} s this time"
-    )
+    print_line(f"in all: {cost}, {ledger.tokens:,} tokens, {ledger.requests} requests; {usage.seconds:.1f} s this time")
     for warning in usage.warnings:
-        print_unwrapped(f"warning: {warning}")
+        print_line(f"warning: {warning}")
     if usage.stopped:
-        print_unwrapped(f"stopped: {usage.stopped}")
+        print_line(f"stopped: {usage.stopped}")
     if usage.missing:
         first = ", ".join(map(str, usage.missing[:10])) + (", …" if len(usage.missing) > 10 else "")
-        print_unwrapped(f"missing: {len(usage.missing)} sessions without a usable list ({first})")
+        print_line(f"missing: {len(usage.missing)} sessions without a usable list ({first})")
 
 
 def estimate(settings: SettingsArg) -> None:
@@ -135,7 +126,7 @@ def ask(settings: LLMSettings, *, only_pilot: bool = False, partial: bool = Fals
 
         def after_pilot(usage: UsageReport) -> str | None:
             estimate = teacher.estimate(sessions, candidates)
-            print_unwrapped(f"pilot: {usage.valid_rate:.0%} of {usage.done} answers usable")
+            print_line(f"pilot: {usage.valid_rate:.0%} of {usage.done} answers usable")
             print_estimate(settings, estimate)
             return "the pilot is done" if only_pilot else None if partial else check_cap(settings, store, estimate)
 
@@ -176,9 +167,9 @@ def ask_in_batches(settings: LLMSettings) -> None:
         submitted = asyncio.run(batches.submit(teacher.questions(sessions, candidates)))
         statuses = asyncio.run(batches.poll())
         ingested = asyncio.run(batches.ingest())
-        print_unwrapped(f"submitted now: {submitted}; batches: {statuses}; received: {ingested or 'nothing yet'}")
+        print_line(f"submitted now: {submitted}; batches: {statuses}; received: {ingested or 'nothing yet'}")
         ledger = store.ledger
-        print_unwrapped(f"in all: {dollars(ledger.confirmed)} paid, {dollars(ledger.reserved)} reserved")
+        print_line(f"in all: {dollars(ledger.confirmed)} paid, {dollars(ledger.reserved)} reserved")
 
 
 def status(run: pathlib.Path) -> None:
@@ -194,13 +185,13 @@ def status(run: pathlib.Path) -> None:
         )
         ledger = store.ledger
         answers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
-        print_unwrapped(f"answers: {answers}")
+        print_line(f"answers: {answers}")
         cost = llm_settings.cost_so_far(ledger)
-        print_unwrapped(f"{cost}, {dollars(ledger.reserved)} reserved for {ledger.open} requests in flight")
-        print_unwrapped(f"{ledger.requests} requests, {ledger.tokens:,} tokens")
+        print_line(f"{cost}, {dollars(ledger.reserved)} reserved for {ledger.open} requests in flight")
+        print_line(f"{ledger.requests} requests, {ledger.tokens:,} tokens")
         errors = collections.Counter(error for _, error, _ in store.failures())
         for error, count in errors.most_common(5):
-            print_unwrapped(f"possibly billed without an answer: {count} × {error}")
+            print_line(f"possibly billed without an answer: {count} × {error}")
 
 
 def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
@@ -219,7 +210,7 @@ def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
         for question, key, _ in teacher.client.parsed_answers(questions):
             sessions.setdefault(key, []).append(question.session_id)
         lines = exchange.export_jsonl(store, out, sessions, catalogue=dataset.fingerprint)
-    print_unwrapped(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
+    print_line(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
 
 
 def is_terminal() -> bool:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import CONTROLS
 from .pipeline.run_folder import STAGES_FILE, refuse_earlier_version
 from .reporting import comparisons, report, tables
+from .reporting.cells import markdown
 from .reporting.results import format_cell, mean_and_std, tuning_lines
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
@@ -93,7 +95,7 @@ def title(run: Mapping[str, Any]) -> str:
     """Returns the heading of a run: data, backbone, mode, seeds and selection."""
     backbone = tables.backbone_title(run["backbone"])
     selection = f"{run['budget']} sessions ranked by the LLM, {run['selection']} selection"
-    return f"{run['dataset']}, {backbone}, {run['mode']} mode: {run['seeds']} seeds, {selection}"
+    return f"{markdown(run['dataset'])}, {markdown(backbone)}, {run['mode']} mode: {run['seeds']} seeds, {selection}"
 
 
 def table(run: Mapping[str, Any]) -> str:
@@ -108,7 +110,7 @@ def table(run: Mapping[str, Any]) -> str:
     for name, columns in run["methods"].items():
         numbers = published.get(name, {})
         rows.append(
-            [f"*{name}*" if name in CONTROLS else name]
+            [f"*{markdown(name)}*" if name in CONTROLS else markdown(name)]
             + [format_cell(mean_and_std(columns[metric])) for metric in METRICS]
             + [comparisons.format_difference(tests.get(name)).strip()]
             + [
@@ -135,7 +137,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> str:
     for run in (run for run in runs if run["mode"] == "clean"):
         tests = {(test["method"], test["against"]): test for test in run["tests"] if test["metric"] == "recall@10"}
         rows.append(
-            [f"{run['dataset']}, {tables.backbone_title(run['backbone'])}", str(run["seeds"])]
+            [markdown(f"{run['dataset']}, {tables.backbone_title(run['backbone'])}"), str(run["seeds"])]
             + [
                 format_cell(mean_and_std(run["methods"][name]["recall@10"])) if name in run["methods"] else ""
                 for name in SUMMARY_METHODS
@@ -165,8 +167,8 @@ def figure_parts(folder: pathlib.Path) -> list[str]:
     """Returns name, plot and table of every stored figure."""
     parts = []
     for table in sorted(folder.glob("*.md")):
-        plot = f"![{table.stem}]({folder.name}/{table.stem}.svg)"
-        parts += [f"## {table.stem}", plot, table.read_text(encoding="utf-8").strip()]
+        plot = f"![{markdown(table.stem)}]({urllib.parse.quote(f'{folder.name}/{table.stem}.svg')})"
+        parts += [f"## {markdown(table.stem)}", plot, table.read_text(encoding="utf-8").strip()]
     return parts
 
 
@@ -176,9 +178,9 @@ def page(folder: pathlib.Path) -> str:
     parts = ["# Results", "Written by `python -m experiments.record`.", NOTE, summary(runs)]
     for run in runs:
         minutes = sum(run["seconds"].values()) / 60
-        parts += [f"## {title(run)}", table(run), f"{minutes:.0f} minutes. {run['versions']}"]
+        parts += [f"## {title(run)}", table(run), f"{minutes:.0f} minutes. {markdown(run['versions'])}"]
         if lines := tuning_lines(run):
-            parts.append("\n".join(["Options chosen on validation:", "", *(f"- {line}" for line in lines)]))
+            parts.append("\n".join(["Options chosen on validation:", "", *(f"- {markdown(line)}" for line in lines)]))
     return "\n\n".join([*parts, *figure_parts(folder / "figures")]) + "\n"
 
 

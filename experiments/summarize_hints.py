@@ -19,10 +19,10 @@ from alkd_jax.llm.collection import collect_sync
 from alkd_jax.types import PAD
 
 from .pipeline import llm_settings
-from .pipeline.console import cli_errors
+from .pipeline.console import cli_errors, print_line
 from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
-from .query_llm import print_estimate, print_unwrapped, print_usage
+from .query_llm import print_estimate, print_usage
 
 
 def summarize(settings: Annotated[LLMSettings, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:
@@ -48,7 +48,7 @@ def summarize(settings: Annotated[LLMSettings, tyro.conf.arg(name="")], cases: i
     hints = {"hints": list(parsed.hints), "model": settings.model, "key": key, "cases": cases, "seed": seed}
     write_json(settings.run / "llm" / "hints.json", hints)
     for hint in parsed.hints:
-        print_unwrapped(f"- {hint}")
+        print_line(f"- {hint}")
 
 
 def hints_question(run: Run, settings: LLMSettings, cases: int, seed: int) -> prompts.Question:

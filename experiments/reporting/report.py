@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
 import markupsafe
 import matplotlib
 import numpy as np
@@ -19,6 +18,7 @@ from alkd_jax.paper_settings import backbone_settings_of
 from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
 from ..pipeline.stages import TRAINING_FREE, Run
 from . import comparisons, example_sessions, teacher_quality
+from .pages import render_page
 from .results import COLUMNS, format_cell, tuning_lines
 
 METHOD_COLORS = {
@@ -49,11 +49,11 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         run: a finished run.
         results: as :func:`experiments.reporting.results.collect_results` returns them.
     """
-    environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__), autoescape=True)
     quality = teacher_quality.measure_quality(run)
     headings, differences = comparisons.difference_rows(results["tests"], list(results["methods"]))
     write_json(run.folder.path / "teacher_quality.json", quality)
-    page = environment.get_template("report.html.jinja").render(
+    page = render_page(
+        "report.html.jinja",
         title=f"ALKDRec on {results['dataset']}: {results['backbone']}",
         summary=(
             f"{len(run.dataset.train):,} training, {len(run.dataset.validation):,} validation and "

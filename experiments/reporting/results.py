@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
+from alkd_jax.errors import printable
 from alkd_jax.evaluation import metrics
 from alkd_jax.io import read_json, write_json
 
@@ -116,7 +117,8 @@ def format_cell(numbers: Mapping[str, Any]) -> str:
 def results_table(results: Mapping[str, Any]) -> Group:
     """Returns the results and the differences between methods as tables for the terminal."""
     released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
-    title = f"{results['dataset']}, {results['backbone']}, {results['mode']} protocol, {results['seeds']} seeds"
+    data, backbone = printable(results["dataset"]), printable(results["backbone"])
+    title = f"{data}, {backbone}, {results['mode']} protocol, {results['seeds']} seeds"
     table = Table("method", *COLUMNS, *released, title=title)
     for name, columns in results["methods"].items():
         table.add_row(name, *(format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)))

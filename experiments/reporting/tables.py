@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tabulate
@@ -15,11 +15,12 @@ from alkd_jax.io import read_json, write_json, write_text
 from alkd_jax.registry import path_safe
 
 from .. import tune
-from ..pipeline.console import cli_errors, print_line
+from ..pipeline.console import cli_errors, print_line, print_lines
 from ..pipeline.methods import CONTROLS, METHODS
 from ..pipeline.settings import Settings
 from ..pipeline.stages import Run
 from ..reproduce import run_pipeline
+from . import cells
 from .comparisons import LEVEL
 from .results import format_cell, tuning_lines
 
@@ -127,7 +128,7 @@ def table_command(name: str, description: str | None) -> None:
     with cli_errors():
         args = tyro.cli(TableArgs, description=description)
         rows = make_table(args, name, METHODS_OF_TABLE[name])
-        print_line(as_text(rows))
+        print_lines(as_text(rows))
         print_line(f"{args.out}/{name}.md, .csv, .tex, .json")
 
 
@@ -149,20 +150,26 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
     for settings in all_settings:
         tune_methods(settings, args.trials)
         runs.append(run_pipeline(settings))
-    rows = [row for run in runs for row in result_rows(run, published_results(name))]
+    published = published_results(name)
+
+    def rows(escape: Callable[[str], str]) -> list[list[str]]:
+        return [row for run in runs for row in result_rows(run, published, escape)]
+
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / f"{name}.json", runs)
-    markdown = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
+    markdown = tabulate.tabulate(rows(cells.markdown), HEADINGS, tablefmt="github", disable_numparse=True)
     tuned = [
-        f"- {run['dataset']} {backbone_title(run['backbone'])} {line}" for run in runs for line in tuning_lines(run)
+        cells.markdown(f"{run['dataset']} {backbone_title(run['backbone'])} {line}")
+        for run in runs
+        for line in tuning_lines(run)
     ]
-    write_text(args.out / f"{name}.md", "\n".join([markdown, "", NOTE, "", *tuned]) + "\n")
-    latex = tabulate.tabulate(rows, HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
+    write_text(args.out / f"{name}.md", "\n".join([markdown, "", NOTE, "", *(f"- {line}" for line in tuned)]) + "\n")
+    latex = tabulate.tabulate(rows(cells.plain), HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
     write_text(args.out / f"{name}.tex", latex + "\n")
     lines = io.StringIO(newline="")
-    csv.writer(lines).writerows([HEADINGS, *rows])
+    csv.writer(lines).writerows([HEADINGS, *rows(cells.spreadsheet)])
     write_text(args.out / f"{name}.csv", lines.getvalue())
-    return [list(HEADINGS), *rows]
+    return [list(HEADINGS), *rows(cells.plain)]
 
 
 def tune_methods(settings: Settings, trials: int) -> None:
@@ -186,14 +193,22 @@ def published_results(table: str) -> Mapping[str, Any]:
     return tables[table] | {"implausible": tables["implausible"]}
 
 
-def result_rows(run: Mapping[str, Any], published: Mapping[str, Any]) -> list[list[str]]:
-    """Returns a run's rows: the paper's methods, then the controls and the training-free methods."""
+def result_rows(
+    run: Mapping[str, Any], published: Mapping[str, Any], escape: Callable[[str], str] = cells.plain
+) -> list[list[str]]:
+    """Returns a run's rows: the paper's methods, then the controls and the training-free methods.
+
+    Args:
+        run: the content of `metrics.json`.
+        published: as :func:`published_results` returns them.
+        escape: a function of :mod:`experiments.reporting.cells`, for the names.
+    """
     backbone = backbone_title(run["backbone"])
     published_of = published.get(run["dataset"], {}).get(backbone, {})
     implausible = published["implausible"].get(run["dataset"], {}).get(backbone, [])
     tests = {(test["method"], test["metric"]): test for test in run["tests"] if test["against"] == "Student"}
     return [
-        [run["dataset"], backbone, f"*{name}*" if name in CONTROLS else name]
+        [escape(run["dataset"]), escape(backbone), f"*{escape(name)}*" if name in CONTROLS else escape(name)]
         + [format_cell(columns[metric]) for metric in METRICS]
         + student_difference(tests.get((name, "recall@10")))
         + [format_cell(columns[f"ndcg_released@{k}"]) if f"ndcg_released@{k}" in columns else "" for k in (5, 10)]
