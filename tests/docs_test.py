@@ -21,6 +21,7 @@ import alkd_jax as alkd
 from tests.helpers.paths import ROOT, SHARED
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SLOW = ("library.md", "own_parts.md")
 FENCE = re.compile(r"^( *)```(\S*)")
 FILE = re.compile(r"<!-- file: (.+) -->")
 NO_RUN = re.compile(r"<!-- no-run: (.+) -->")
@@ -73,20 +74,20 @@ def run_blocks(blocks, filename):
     return namespace
 
 
+WITH_PYTHON = [path for path in DOCUMENTS if any(map(runs, blocks_of(path.read_text())))]
+
+
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=[pytest.mark.slow] * (path.name == "own_parts.md")) for path in DOCUMENTS],
-    ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS],
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW)) for path in WITH_PYTHON],
+    ids=[str(path.relative_to(ROOT)) for path in WITH_PYTHON],
 )
 def test_the_blocks_of_a_document_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if (SHARED / RELEASE).is_dir():
         (tmp_path / RELEASE).symlink_to(SHARED / RELEASE)
-    blocks = blocks_of(path.read_text())
-    if not any(map(runs, blocks)):
-        pytest.skip("no block of Python")
     # Documents print what they show, which the test does not compare.
-    run_blocks(blocks, str(path))
+    run_blocks(blocks_of(path.read_text()), str(path))
 
 
 def test_blocks_are_found_and_share_names():

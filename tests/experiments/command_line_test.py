@@ -109,6 +109,14 @@ def test_the_wheel_holds_every_package_and_the_command():
     assert {path for path in others if "__pycache__" not in path.parts} == shipped
 
 
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= 10_000
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[)#]", document.read_text()):
+            assert target.startswith("https://") or (document.parent / target).exists(), f"{document}: {target}"
+
+
 def test_the_license_and_the_citation_agree_with_the_package():
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()

@@ -129,12 +129,13 @@ def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
         record.condensed_results(tmp_path)
 
 
-def test_the_tables_of_the_readme_agree_with_the_stored_results():
+def test_the_tables_of_the_documents_agree_with_the_stored_results():
     stored = record.read_results(paths.ROOT / "experiments" / "results")
     assert stored, "the project stores its results"
     results = paths.ROOT / "experiments" / "results"
     assert (results / "README.md").read_text() == record.page(results)
-    readme = (paths.ROOT / "README.md").read_text()
+    readme, page = (paths.ROOT / "README.md").read_text(), (paths.ROOT / "docs" / "results.md").read_text()
     assert record.summary(stored) in readme
-    shown = {(run["dataset"], run["backbone"]) for run in stored if record.table(run) in readme}
+    assert record.summary(stored) in page
+    shown = {(run["dataset"], run["backbone"]) for run in stored if record.table(run) in page}
     assert {("ML", "fpmc"), ("Games", "fpmc")} <= shown
