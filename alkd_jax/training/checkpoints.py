@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import glob
 import logging
 import os
 import pathlib
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -15,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from alkd_jax.checks import check_at_least
-from alkd_jax.errors import reading
+from alkd_jax.errors import reading, writing
 from alkd_jax.locks import lock_folder, unlock_folder
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.training.digests import check_digests, write_digests
@@ -34,14 +36,21 @@ def save_params(path: pathlib.Path, params: Params) -> None:
 
     Raises:
         ValueError: the folder exists.
+        OSError: there is no room for it.
     """
     path = path.absolute()
     if path.exists():
         raise ValueError(f"{path} exists; expected a new folder")
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(_with_digests(ocp.StandardCheckpointHandler())) as checkpointer:
-        checkpointer.save(path, args=ocp.args.StandardSave(params))
+    handler = _with_digests(ocp.StandardCheckpointHandler())
+    try:
+        with writing(path, size=_num_bytes(params)), _without_noise(), ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(path, args=ocp.args.StandardSave(params))
+    except BaseException:
+        for partial in path.parent.glob(f"{glob.escape(path.name)}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = None) -> Params:
@@ -118,15 +127,6 @@ class TrainingFolder:
     every: int = 10
     keep: int = 2
     interrupted: Callable[[], bool] | None = None
-
-
-def remove_training_folder(path: pathlib.Path) -> None:
-    """Removes a training folder, if it exists, so that after a crash in between there is no part of one."""
-    removed = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(removed, ignore_errors=True)
-    if path.exists():
-        os.replace(path, removed)
-        shutil.rmtree(removed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,23 +220,34 @@ class TrainingCheckpointer:
             return
         state_args = ocp.args.StandardSave(leaves_by_path(state))
         curves_args = ocp.args.JsonSave({"curves": curves})
-        with _without_merge_warning():
+        with writing(self.folder.path, size=_num_bytes(self.template)):
             self.manager.save(step, args=ocp.args.Composite(state=state_args, curves=curves_args))
 
 
 @contextlib.contextmanager
-def _without_merge_warning() -> Iterator[None]:
-    """Suppresses Orbax's warning at every save that there are no OCDBT files to merge."""
+def _without_noise() -> Iterator[None]:
+    """Suppresses what Orbax logs about errors, since it also raises them, and that it has no files to merge.
+
+    After an error that goes on: threads of a failed save log it, and call a closed event loop, until the process ends.
+    """
 
     def is_other(record: logging.LogRecord) -> bool:
-        return "Skipping merge of OCDBT" not in record.getMessage()
+        return not record.exc_info and "Skipping merge of OCDBT" not in record.getMessage()
 
-    logger = logging.getLogger("absl")
+    def report_others(event: Any) -> None:
+        if str(event.exc_value) != "Event loop is closed":
+            report(event)
+
+    logger, report = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
+    sys.unraisablehook = report_others
+    yield
+    logger.removeFilter(is_other)
+    sys.unraisablehook = report
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _restore_target(leaf: Any) -> Any:
@@ -252,7 +263,7 @@ def _handlers(template: Any, *, in_background: bool) -> dict[str, Any]:
 
     options = {}
     if not in_background:
-        largest_gb = -(-max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)) // 10**9)
+        largest_gb = -(-max(map(_num_bytes, jax.tree.leaves(template))) // 10**9)
         # Every array gets a file of its own, since a common OCDBT file would be assembled in memory; at a time no more
         # is written or read than the largest array takes. Arrays are not split into chunks: chunks have to divide the
         # rows evenly, and 10^7 + 1 rows are 11 times 909,091.
@@ -283,6 +294,7 @@ def open_checkpoints(
 
     Raises:
         ValueError: the folder holds another training run, or another process trains in it; or an option is below 1.
+        OSError: there is no room for a state, while this waits for it; the states saved before stay.
     """
     import orbax.checkpoint as ocp
 
@@ -295,9 +307,13 @@ def open_checkpoints(
             max_to_keep=folder.keep, cleanup_tmp_directories=True, enable_async_checkpointing=in_background
         )
         handlers = _handlers(template, in_background=in_background)
-        with ocp.CheckpointManager(path / STEPS, options=options, item_handlers=handlers) as manager:
-            yield TrainingCheckpointer(dataclasses.replace(folder, path=path), manager, template)
-            manager.wait_until_finished()
+        with _without_noise():
+            manager = ocp.CheckpointManager(path / STEPS, options=options, item_handlers=handlers)
+            try:
+                yield TrainingCheckpointer(dataclasses.replace(folder, path=path), manager, template)
+            finally:
+                with writing(path, size=_num_bytes(template)):
+                    manager.close()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import baselines, evaluation, maxmin, selection, training
-from alkd_jax.io import sha256_of, write_json
+from alkd_jax.io import remove_folder, sha256_of, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe, source_digest
 from alkd_jax.training import checkpoints
@@ -105,7 +105,7 @@ class Run(RunContext):
         Args:
             name: as of `monitored_training`.
         """
-        checkpoints.remove_training_folder(self.folder.path / "training" / name / "state")
+        remove_folder(self.folder.path / "training" / name / "state")
 
     def difficulty_stage(self) -> None:
         """Computes the difficulty of every training session with the first seed's teacher (released mode: student)."""

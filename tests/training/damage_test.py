@@ -1,8 +1,10 @@
 """Damage to saved parameters and checkpoints is found, named, and never trained on."""
 
+import logging
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -156,6 +158,45 @@ def test_a_damaged_fingerprint_is_named_with_what_to_do(tmp_path, content):
     with pytest.raises(ValueError, match=r"fingerprint.json.*; choose another folder, or remove this one") as caught:
         restored_step(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    """Lets the system refuse files of more than 2,000 bytes, as a full disk does."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(logging.getLogger("absl"), "filters", [])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+NOISE = np.random.default_rng(0).random((1000, 4), np.float32)
+"""A table that cannot be compressed to 2,000 bytes."""
+
+
+def save_noise(path, step, in_background):
+    with opened(path, in_background=in_background) as checkpointer:
+        checkpointer.save(step, state_of(step) | {"table": jnp.asarray(NOISE)}, [[0, step]])
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_without_room_a_save_ends_with_one_error_and_the_state_before_stays(
+    tmp_path, small_files, capfd, in_background
+):
+    save(tmp_path, 5, in_background=in_background)
+    with pytest.raises(OSError, match="File too large") as caught:
+        save_noise(tmp_path, 10, in_background)
+    assert caught.value.filename == str(tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert restored_step(tmp_path, in_background=in_background) == 5
+
+
+def test_without_room_no_parameters_are_left_behind(tmp_path, small_files, capfd):
+    with pytest.raises(OSError, match="File too large"):
+        checkpoints.save_params(tmp_path / "student", {"table": jnp.asarray(NOISE)})
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_one_training_at_a_time_works_in_a_folder(tmp_path):
