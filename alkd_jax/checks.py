@@ -3,31 +3,58 @@
 Checks run on the host, before anything is traced, and load neither JAX nor any other library than NumPy.
 """
 
+import math
+import operator
 import sys
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+LARGEST_RANK = 2**31 - 1
+"""The largest int32, the type of ranks."""
+
+
+def check_count(least: int, **numbers: object) -> None:
+    """Refuses what is no whole number, and whole numbers below a bound.
+
+    Args:
+        least: the smallest number allowed.
+        **numbers: name → number, of Python, NumPy or JAX; a bool is no number.
+
+    Raises:
+        ValueError: a number is below ``least``, has a fraction, or is of another type.
+
+    Example:
+        >>> check_count(1, k=2.5)
+        Traceback (most recent call last):
+        ValueError: k is 2.5; expected a whole number of at least 1
+    """
+    for name, number in numbers.items():
+        if not _is_whole(number):
+            raise ValueError(f"{name} is {number!r}; expected a whole number of at least {least}")
+        if operator.index(number) < least:  # type: ignore[arg-type]
+            raise ValueError(f"{name} is {number}; expected at least {least}")
+
 
 def check_at_least(least: float | int, **numbers: float | int) -> None:
-    """Refuses numbers below a bound.
+    """Refuses numbers below a bound, and those that are not finite.
 
     Args:
         least: the smallest number allowed.
         **numbers: name → number.
 
     Raises:
-        ValueError: a number is below ``least`` or is NaN.
+        ValueError: a number is below ``least``, infinite or NaN.
 
     Example:
-        >>> check_at_least(1, batch_size=0)
+        >>> check_at_least(0, damping=-0.5)
         Traceback (most recent call last):
-        ValueError: batch_size is 0; expected at least 1
+        ValueError: damping is -0.5; expected at least 0
     """
     for name, number in numbers.items():
-        if not number >= least:
-            raise ValueError(f"{name} is {number}; expected at least {least}")
+        if not least <= number < math.inf:
+            raise ValueError(f"{name} is {number}; expected at least {least}{' and finite' * (number == math.inf)}")
 
 
 def check_between(low: float | int, high: float | int, **numbers: float | int) -> None:
@@ -62,7 +89,7 @@ def check_one_of(name: str, value: object, known: Collection[str]) -> None:
 
 
 def check_span(name: str, array: Any, least: int, most: int) -> None:
-    """Refuses an array of ids that leaves ``least..most``.
+    """Refuses an array of ids that leaves ``least..most``, unless the array is traced and cannot be looked at.
 
     Args:
         name: of the array.
@@ -71,14 +98,59 @@ def check_span(name: str, array: Any, least: int, most: int) -> None:
         most: the largest id allowed.
 
     Raises:
-        ValueError: an id is outside.
+        ValueError: an id is outside, or the numbers are not of an integer type.
     """
-    if np.size(array) == 0:
+    if not is_concrete(array) or np.size(array) == 0:
         return
+    check_integers(name, array)
     # An array on a device is reduced there: a copy on the host may be large, and does not exist for several processes.
     low, high = int(np.min(array)), int(np.max(array))
     if low < least or high > most:
         raise ValueError(f"{name} span {low}..{high}; expected {least}..{most}")
+
+
+def check_ranks(name: str, ranks: Any, *, most: int = LARGEST_RANK) -> None:
+    """Refuses what are no ranks: the positions in a list, counted from 1.
+
+    Args:
+        name: of the array.
+        ranks: an array of any shape, of NumPy or JAX; the values of traced arrays are not checked.
+        most: the largest rank allowed.
+
+    Raises:
+        ValueError: a rank is below 1 or above ``most``, or the numbers are not of an integer type.
+    """
+    check_integers(name, ranks)
+    check_where((ranks >= 1) & (ranks <= most), name, ranks, f"at least 1 and at most {most}")
+
+
+def check_integers(name: str, array: Any) -> None:
+    """Refuses an array whose type is no integer type, such as ranks with a fraction, NaN or bool.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    dtype = np.asarray(array).dtype if not hasattr(array, "dtype") else array.dtype
+    if not np.issubdtype(dtype, np.integer):
+        raise ValueError(f"{name} are numbers of type {dtype}; expected an integer type")
+
+
+def check_finite(name: str, array: Any) -> None:
+    """Refuses an array with a NaN or an infinity, unless the array is traced and cannot be looked at.
+
+    Args:
+        name: of the array.
+        array: numbers of any shape; an empty array passes. It is reduced where it is, on the host or on a device.
+
+    Raises:
+        ValueError: a number is not finite; the error names its index.
+    """
+    if not is_concrete(array) or np.size(array) == 0:
+        return
+    # Minimum and maximum are NaN if any number is, and need no memory of the array's size.
+    if not all(math.isfinite(float(extreme)) for extreme in (np.min(array), np.max(array))):
+        array = np.asarray(array)
+        check_where(np.isfinite(array), name, array, "a finite number")
 
 
 def check_where(good: Any, name: str, array: Any, expected: str) -> None:
@@ -95,10 +167,20 @@ def check_where(good: Any, name: str, array: Any, expected: str) -> None:
     """
     if is_concrete(good) and not bool(good.all()):
         first = [int(i) for i in np.unravel_index(int((~good).argmax()), good.shape)]
-        raise ValueError(f"{name}{first} is {array[tuple(first)]:g}; expected {expected}")
+        value = np.asarray(array[tuple(first)]).item()
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise ValueError(f"{name}{first} is {shown}; expected {expected}")
 
 
 def is_concrete(array: object) -> bool:
     """Returns whether values can be looked at: False inside ``jit``, ``vmap`` and ``grad``."""
     jax = sys.modules.get("jax")
     return jax is None or not isinstance(array, jax.core.Tracer)
+
+
+def _is_whole(number: object) -> bool:
+    try:
+        operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return np.asarray(number).dtype != bool

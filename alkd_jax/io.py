@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -91,8 +92,35 @@ def to_json(value: object) -> str:
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Writes JSON so that the file is there whole or not at all."""
+    """Writes JSON so that the file is there whole or not at all.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have; see :func:`finite_or_none`.
+    """
+    check_finite_values(str(path), value)
     write_text(path, to_json(value))
+
+
+def check_finite_values(name: str, value: object) -> None:
+    """Refuses nested values with a number that is not finite.
+
+    Raises:
+        ValueError: a number is NaN or infinite; the error names its place.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; expected a finite number")
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, part in parts:
+        check_finite_values(f"{name}: {key}", part)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Returns nested values with None for every number that is undefined, NaN or infinite, and lists for tuples."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from alkd_jax.checks import check_at_least, check_span
+from alkd_jax.checks import check_count, check_span
 
 _NUM_WORDS = 2.0**32
 """Number of values of a uniform random word, uint32."""
@@ -49,6 +49,7 @@ def uniform(num_items: int) -> Sampler:
     Raises:
         ValueError: there are no items.
     """
+    check_count(1, num_items=num_items)
     return _quantized(np.ones(num_items))
 
 
@@ -65,7 +66,9 @@ def by_popularity(target: Int[np.ndarray, " N"], num_items: int, *, exponent: fl
     """
     if not np.isfinite(exponent):
         raise ValueError(f"exponent is {exponent}; expected a finite number")
-    return _quantized((1.0 + _counts(target, num_items)) ** exponent)
+    base = 1.0 + _counts(target, num_items)
+    # Of the most probable item the power is 1, so that no exponent makes it overflow.
+    return _quantized((base / (base.max() if exponent > 0 else base.min())) ** exponent)
 
 
 def log_frequency(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.ndarray, " V"]:
@@ -81,7 +84,7 @@ def log_frequency(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.nda
         ``[V + 1]`` float32, −inf for the padding.
 
     Raises:
-        ValueError: a target is out of range.
+        ValueError: a target is out of range, or there are no items.
     """
     counts = np.concatenate([[0.0], _counts(target, num_items) + 0.5])
     with np.errstate(divide="ignore"):
@@ -89,6 +92,7 @@ def log_frequency(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.nda
 
 
 def _counts(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.ndarray, " V"]:
+    check_count(1, num_items=num_items)
     check_span("targets", target, 1, num_items)
     return np.bincount(np.asarray(target), minlength=num_items + 1)[1:].astype(np.float64)
 
@@ -96,7 +100,6 @@ def _counts(target: Int[np.ndarray, " N"], num_items: int) -> Float[np.ndarray, 
 def _quantized(weight: Float[np.ndarray, " V"]) -> Sampler:
     """Assigns the 2³² random words to the items: each gets at least one, in all as close to its weight as possible."""
     num_items = len(weight)
-    check_at_least(1, num_items=num_items)
     cumulative = np.cumsum(weight / weight.sum())
     # One word is reserved for each item, so that none is impossible; the others are assigned by weight.
     words = np.floor(cumulative / cumulative[-1] * (_NUM_WORDS - num_items)) + np.arange(1, num_items + 1)

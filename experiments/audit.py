@@ -88,8 +88,10 @@ def _load_untruncated(path: str, name: str) -> alkd.Dataset:
 
 
 def _rows(sessions: alkd.Sessions) -> list[list[int]]:
-    inputs = np.split(sessions.items[sessions.mask], np.cumsum(sessions.mask.sum(axis=1))[:-1])
-    return [[*row.tolist(), int(target)] for row, target in zip(inputs, sessions.target, strict=True)]
+    return [
+        [*items[mask].tolist(), int(target)]
+        for items, mask, target in zip(sessions.items, sessions.mask, sessions.target, strict=True)
+    ]
 
 
 def findings(result: dict[str, Any]) -> dict[str, list[Finding]]:
@@ -180,17 +182,18 @@ def _duplicates(duplicates: dict[str, int]) -> list[Finding]:
 def _across_splits(result: dict[str, Any]) -> list[Finding]:
     overlap, lines = result["overlap"], []
     adjacent, random_pairs = overlap["neighbors_sharing_an_item"], overlap["random_sessions_sharing_an_item"]
-    shuffled = abs(adjacent - random_pairs) <= 0.2 * max(random_pairs, 1e-9)
-    lines.append(
-        Finding(
-            "adjacent sessions that share an item",
-            f"{_share(adjacent)}, random pairs {_share(random_pairs)}",
-            "the rows are shuffled"
-            if shuffled
-            else "the rows are ordered (for example by user), and their blocks differ",
-            "ok" if shuffled else "info",
+    if adjacent is not None and random_pairs is not None:
+        shuffled = abs(adjacent - random_pairs) <= 0.2 * max(random_pairs, 1e-9)
+        lines.append(
+            Finding(
+                "adjacent sessions that share an item",
+                f"{_share(adjacent)}, random pairs {_share(random_pairs)}",
+                "the rows are shuffled"
+                if shuffled
+                else "the rows are ordered (for example by user), and their blocks differ",
+                "ok" if shuffled else "info",
+            )
         )
-    )
     if "users_in_train_and_test" in overlap:
         shared = overlap["test_sessions_of_users_in_train"]
         explanation = "the model has seen these users" if shared else "test users are new"
@@ -228,8 +231,8 @@ def _severity(bad: bool, count: int) -> str:
     return "ok" if not count else "warning" if bad else "info"
 
 
-def _share(share: float) -> str:
-    return f"{share:.1%}"
+def _share(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"
 
 
 def _date(milliseconds: int) -> str:

@@ -18,7 +18,7 @@ import tabulate
 import tyro
 
 from alkd_jax import scoring
-from alkd_jax.checks import check_one_of
+from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.io import write_json
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
@@ -58,9 +58,12 @@ def measure(args: Efficiency) -> dict[str, Any]:
         "language_model", "dollars_for_sessions": {NUMBER OF SESSIONS: dollars}}``.
 
     Raises:
-        ValueError: the run is not finished, or the price of the language model is unknown.
+        ValueError: the run is not finished, the price of the language model is unknown, or a number is too small.
     """
     check_one_of("--model", args.model, PRICES)
+    tokens = {"--prompt-tokens": args.prompt_tokens, "--answer-tokens": args.answer_tokens}
+    check_count(0, **tokens)
+    check_count(1, **{"--rounds": args.rounds})
     run = Run.reopen(args.run, readonly=True)
     seconds = {name: stage["seconds"] for name, stage in run.folder.finished_stages.items()}
     if "ranks" not in seconds:

@@ -15,7 +15,8 @@ import tyro
 from matplotlib.figure import Figure
 
 from alkd_jax import maxmin, selection
-from alkd_jax.io import write_json
+from alkd_jax.checks import check_count
+from alkd_jax.io import finite_or_none, write_json
 
 from .pipeline.console import cli_errors
 
@@ -119,6 +120,8 @@ def main() -> None:
             seed: seed of the sample.
             out: folder for game.json and game.png.
         """
+        check_count(1, **{"--sessions": sessions, "--asked": asked, "--steps": steps})
+        check_count(0, **{"--seed": seed})
         counts = selection.class_counts(sessions, ratios)
         gains = selection.gains(jnp.arange(1, sessions + 1), exponent=exponent)
         solutions = solve_both(gains, *counts[:2])
@@ -138,12 +141,8 @@ def main() -> None:
                 f"{worst['effective']:.0%} effective and {worst['similar']:.0%} similar labels."
             )
         out.mkdir(parents=True, exist_ok=True)
-        json_mixes = [{key: None if np.isnan(value) else value for key, value in mix.items()} for mix in mixes]
-        for row in table.values():
-            row["theta"] = None if np.isnan(row["theta"]) else row["theta"]  # type: ignore[assignment]
-            row["upper"] = None if np.isinf(row["upper"]) else row["upper"]  # type: ignore[assignment]
-        results = {"counts": counts, "solutions": table, "sweep": json_mixes, "drawn": selected.tolist()}
-        write_json(out / "game.json", results)
+        results = {"counts": counts, "solutions": table, "sweep": mixes, "drawn": selected.tolist()}
+        write_json(out / "game.json", finite_or_none(results))
         plot(gains, solutions, selected, mixes).savefig(out / "game.png", dpi=120)
 
     with cli_errors():

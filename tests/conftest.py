@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import jax
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -44,6 +45,14 @@ def free_compiled_programs() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Calls functions as a user does, without the checks of annotated types, so that our own errors are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

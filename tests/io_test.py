@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from alkd_jax.io import read_json, replacing, sha256_of, write_json, write_text
+from alkd_jax.io import finite_or_none, read_json, replacing, sha256_of, write_json, write_text
 
 
 def test_an_error_leaves_the_former_file_and_no_remains(tmp_path):
@@ -35,3 +35,13 @@ def test_json_returns_as_it_was_and_damage_is_named(tmp_path):
     write_text(tmp_path / "a.json", '{\n"a": [1,\n')
     with pytest.raises(ValueError, match=r"a\.json:3: "):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_number_that_json_does_not_have_is_named_and_not_written(tmp_path, wrong):
+    value = {"methods": {"Student": {"values": [0.5, wrong]}}, "pair": (wrong, 1)}
+    with pytest.raises(ValueError, match=rf"m.json: methods: Student: values: 1 is {wrong}; expected a finite number"):
+        write_json(tmp_path / "m.json", value)
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "m.json", finite_or_none(value))
+    assert read_json(tmp_path / "m.json") == {"methods": {"Student": {"values": [0.5, None]}}, "pair": [None, 1]}

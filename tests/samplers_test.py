@@ -49,6 +49,12 @@ def test_an_item_that_was_never_seen_can_still_be_drawn():
     assert np.isneginf(sampler.log_prob[0])
 
 
+@pytest.mark.parametrize("exponent", [1e4, -1e4, 1e300, -1e300])
+def test_an_extreme_exponent_leaves_the_most_probable_items(exponent):
+    prob = np.exp(samplers.by_popularity(np.array([1, 1, 2, 2, 3]), 3, exponent=exponent).log_prob[1:])
+    np.testing.assert_allclose(prob, [0.5, 0.5, 0] if exponent > 0 else [0, 0, 1], atol=1e-9)
+
+
 def test_log_frequency_follows_the_targets():
     found = samplers.log_frequency(np.array([2, 2, 2, 1]), 3)
     np.testing.assert_allclose(np.exp(found), [0, 1.5 / 5.5, 3.5 / 5.5, 0.5 / 5.5], rtol=1e-6)
@@ -59,10 +65,13 @@ def test_log_frequency_follows_the_targets():
     [
         (lambda: samplers.uniform(0), "num_items is 0"),
         (lambda: samplers.by_popularity(np.array([0, 1]), 3), "targets span 0..1; expected 1..3"),
+        (lambda: samplers.uniform(2.5), "num_items is 2.5; expected a whole number"),
+        (lambda: samplers.by_popularity(np.array([1.5]), 3), "targets are numbers of type float64"),
         (lambda: samplers.by_popularity(np.array([4]), 3), "targets span 4..4; expected 1..3"),
         (lambda: samplers.by_popularity(np.array([1]), 3, exponent=float("nan")), "exponent is nan"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

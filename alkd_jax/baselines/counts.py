@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from alkd_jax.checks import check_between, check_span
+from alkd_jax.checks import check_between, check_count, check_span
 from alkd_jax.types import Sequences
 
 _MIN_WEIGHT = 1e-3
@@ -54,6 +54,7 @@ def count(sequences: Sequences, num_items: int, *, decay: float = 0.9) -> Counts
         ValueError: there are no items, an id is outside ``1..V``, the offsets do not partition the items, or decay is
             out of range.
     """
+    check_count(1, num_items=num_items)
     items, offsets = np.asarray(sequences.items), np.asarray(sequences.offsets)
     if not 0.0 < decay < 1.0:
         raise ValueError(f"decay is {decay}; expected a number in (0, 1)")
@@ -101,6 +102,7 @@ def held_out_folds(
         ValueError: folds is outside ``2..N``, or as in :func:`count`.
     """
     num_sessions = len(sequences)
+    check_count(2, folds=folds)
     check_between(2, num_sessions, folds=folds)
     items, lengths = np.asarray(sequences.items), np.diff(np.asarray(sequences.offsets))
     for fold in range(folds):

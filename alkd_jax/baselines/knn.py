@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from alkd_jax.baselines.counts import Counts
 from alkd_jax.baselines.queries import check_query_items, check_recency, query_matrix, steps_to_end
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 
 
 def item_knn(
@@ -51,7 +51,7 @@ def session_knn(
         Jannach and Ludewig, "When recurrent neural networks meet the neighborhood for session-based recommendation",
         RecSys 2017.
     """
-    check_at_least(1, neighbors=neighbors)
+    check_count(1, neighbors=neighbors)
     check_query_items(counts, items, mask)
     neighborhoods = [_nearest_sessions(counts, query[real], neighbors) for query, real in zip(items, mask, strict=True)]
     indptr = np.cumsum([0, *(session.size for session, _ in neighborhoods)])

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from alkd_jax.baselines.counts import Counts, held_out_folds
 from alkd_jax.baselines.queries import Scorer
-from alkd_jax.checks import check_at_least, check_span
+from alkd_jax.checks import check_count, check_finite, check_span
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 # Scores are compared after rounding to this many decimals: sums of the same cosines in another order differ by 1e-16,
@@ -90,8 +90,9 @@ def top_k(
     Raises:
         ValueError: as in :func:`top_k_lists`.
     """
-    check_at_least(1, k=k)
-    list_items, list_scores = np.full((len(sessions), k), PAD, np.int32), np.zeros((len(sessions), k))
+    check_count(1, k=k)
+    # Zeros take no memory until they are written, so that a k far beyond the catalogue does no harm.
+    list_items, list_scores = np.zeros((len(sessions), k), np.int32), np.zeros((len(sessions), k))
     num_best = min(k, counts.num_items)
     no_exception = np.full(len(sessions), PAD)
     for rows, batch_scores in _masked_scores(score_function, counts, sessions, no_exception, batch_size):
@@ -140,15 +141,16 @@ def _masked_scores(
 
     ``exception`` holds one item for each session that keeps its score, or padding.
     """
-    check_at_least(1, batch_size=batch_size)
+    check_count(1, batch_size=batch_size)
     items, mask = np.asarray(sessions.items), np.asarray(sessions.mask)
     tie_break = 1e-6 * counts.popularity / counts.popularity.max()
     for start in range(0, len(sessions), batch_size):
         rows = np.arange(start, min(start + batch_size, len(sessions)))
         scores = score_function(counts, items[rows], mask[rows])
         expected = (rows.size, tie_break.size)
-        if scores.shape != expected or not np.isfinite(scores).all():
+        if scores.shape != expected:
             raise ValueError(f"shape of scores is {scores.shape}; expected finite scores of shape {expected}")
+        check_finite("scores", scores)
         scores = np.round(scores + tie_break, _DECIMALS)
         exception_scores = scores[np.arange(rows.size), exception[rows]]
         row, position = np.nonzero(mask[rows])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
+from alkd_jax.checks import check_span
 from alkd_jax.types import Sequences
 
 _SPLIT_NAMES = ("train", "validation", "test")
@@ -42,10 +43,19 @@ def audit(
 
     Returns:
         Plain JSON values by topic: ``counts``, ``lengths``, ``order``, ``ties``, ``duplicates``, ``overlap``,
-        ``unseen_targets``, ``popularity``, ``titles``. ``ties`` is None without times; shares are in [0, 1].
+        ``unseen_targets``, ``popularity``, ``titles``. ``ties`` is None without times; shares are in [0, 1], or None
+        where there is nothing to count, as in an empty split.
+
+    Raises:
+        ValueError: there are no sessions, one has no input, an item is outside ``1..V``, or the sizes do not add up.
     """
     items, offsets = np.asarray(sequences.items), np.asarray(sequences.offsets, np.int64)
     length = np.diff(offsets)
+    if len(length) == 0 or length.min() < 2:
+        raise ValueError(f"least length of a session is {min(length, default=0)}; expected at least 2")
+    check_span("items", items, 1, len(titles) - 1)
+    if sum(sizes) != len(length):
+        raise ValueError(f"sizes are {list(sizes)}; expected three that sum to {len(length)}, the number of sessions")
     split = np.repeat(np.arange(3), sizes)
     id_rank = np.empty(len(item_ids), np.int64)
     id_rank[_natural_order(item_ids)] = np.arange(len(item_ids))
@@ -68,7 +78,18 @@ def audit(
 def _natural_order(ids: Sequence[str]) -> list[int]:
     """Returns the order that sorts identifiers, numerically if all are numbers; the padding comes first."""
     numeric = all(name.isascii() and name.isdigit() for name in ids[1:])
-    return sorted(range(len(ids)), key=lambda n: (n > 0, int(ids[n]) if numeric and n else 0, ids[n]))
+
+    def key(number: int) -> tuple[bool, int, str, str]:
+        # Digits without leading zeros sort as numbers by length, then as text; Python makes no number of too many.
+        digits = ids[number].lstrip("0") if numeric else ""
+        return number > 0, len(digits), digits, ids[number]
+
+    return sorted(range(len(ids)), key=key)
+
+
+def _mean(values: np.ndarray | list[bool]) -> float | None:
+    """Returns the mean; None where there are no values."""
+    return float(np.mean(values)) if len(values) else None
 
 
 def _counts(
@@ -93,9 +114,9 @@ def _order(
     first = np.searchsorted(np.flatnonzero(within_session & ~rises), offsets[:-1])
     last = np.searchsorted(np.flatnonzero(within_session & ~rises), offsets[1:] - 1)
     return {
-        "pairs_rising": float(np.mean(rises[within_session])),
-        "pairs_to_target_rising": float(np.mean(rises[to_target])),
-        "sessions_all_rising": float(np.mean(first == last)),
+        "pairs_rising": _mean(rises[within_session]),
+        "pairs_to_target_rising": _mean(rises[to_target]),
+        "sessions_all_rising": _mean(first == last),
     }
 
 
@@ -107,10 +128,8 @@ def _ties(
     day_only = bool(np.all(time % 86_400_000 == 0))
     return {
         "pairs_tied": float(np.sum(tied) / np.sum(within_session)),
-        "tied_pairs_rising": float(np.mean(rises[tied])) if tied.any() else None,
-        "untied_pairs_rising": float(np.mean(rises[within_session & ~tied]))
-        if np.any(within_session & ~tied)
-        else None,
+        "tied_pairs_rising": _mean(rises[tied]),
+        "untied_pairs_rising": _mean(rises[within_session & ~tied]),
         "times_are_days": day_only,
         "first_time": int(time.min()),
         "last_time": int(time.max()),
@@ -149,22 +168,23 @@ def _overlap(
     seed: int,
 ) -> dict[str, Any]:
     sets = [frozenset(row.tolist()) for row in np.split(items, offsets[1:-1])]
-    adjacent = np.mean([not a.isdisjoint(b) for a, b in itertools.pairwise(sets)])
+    adjacent = _mean([not a.isdisjoint(b) for a, b in itertools.pairwise(sets)])
     pairs = np.random.default_rng(seed).integers(0, len(sets), (20_000, 2)).tolist()
-    random_pairs = np.mean([not sets[a].isdisjoint(sets[b]) for a, b in pairs if a != b])
+    random_pairs = _mean([not sets[a].isdisjoint(sets[b]) for a, b in pairs if a != b])
     overlap: dict[str, Any] = {
-        "neighbors_sharing_an_item": float(adjacent),
-        "random_sessions_sharing_an_item": float(random_pairs),
+        "neighbors_sharing_an_item": adjacent,
+        "random_sessions_sharing_an_item": random_pairs,
     }
     if user is not None:
         owners = [set(user[split == n].tolist()) for n in range(3)]
         overlap["users_in_train_and_test"] = len(owners[0] & owners[2])
         overlap["users_in_train_and_validation"] = len(owners[0] & owners[1])
-        overlap["test_sessions_of_users_in_train"] = float(np.mean(np.isin(user[split == 2], list(owners[0]))))
+        overlap["test_sessions_of_users_in_train"] = _mean(np.isin(user[split == 2], list(owners[0])))
     if time is not None:
         start, end = time[offsets[:-1]], time[offsets[1:] - 1]
-        overlap["train_sessions_ending_after_the_first_test_session"] = float(
-            np.mean(end[split == 0] > start[split == 2].min())
+        has_test = bool(np.any(split == 2))
+        overlap["train_sessions_ending_after_the_first_test_session"] = (
+            _mean(end[split == 0] > start[split == 2].min()) if has_test else None
         )
     return overlap
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count, check_integers, check_span
+from alkd_jax.errors import shown
 from alkd_jax.types import PAD, Dataset, Sequences, Sessions
 
 
@@ -23,10 +24,23 @@ def pack(sessions: Iterable[Sequence[int]]) -> Sequences:
 
     Returns:
         The same sessions as one array of T items and N + 1 offsets.
+
+    Raises:
+        ValueError: an item is no whole number of int32.
     """
-    rows = [np.asarray(session, dtype=np.int32) for session in sessions]
+    rows = [_item_row(number, session) for number, session in enumerate(sessions)]
     offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-    return Sequences(items=np.concatenate([np.empty(0, np.int32), *rows]), offsets=offsets)
+    items = np.concatenate([np.empty(0, np.int32), *rows])
+    check_span("items", items, 0, np.iinfo(np.int32).max)
+    return Sequences(items=items.astype(np.int32), offsets=offsets)
+
+
+def _item_row(number: int, session: Sequence[int]) -> Int[np.ndarray, " T"]:
+    if len(session) == 0:
+        return np.empty(0, np.int32)
+    row = np.asarray(session)
+    check_integers(f"items of session {number}", row)
+    return row
 
 
 def unpack(sequences: Sequences) -> list[list[int]]:
@@ -73,7 +87,7 @@ def leave_one_out(
     Raises:
         ValueError: a session has no input, an item is not positive, or the ids do not match the sessions.
     """
-    check_at_least(1, max_length=max_length)
+    check_count(1, max_length=max_length)
     items, offsets = _check_sequences(sequences)
     session_id = np.arange(len(sequences)) if session_id is None else session_id
     if len(session_id) != len(sequences):
@@ -99,6 +113,8 @@ def _check_sequences(sequences: Sequences) -> tuple[Int[np.ndarray, " T"], Int[n
     if short.size:
         length = np.diff(offsets)[short[0]]
         raise ValueError(f"session {short[0]} has length {length}; expected at least 2, an input and the target")
+    if items.size:
+        check_integers("items", items)
     if items.size and items.min() <= PAD:
         raise ValueError(f"items contain {items.min()}; expected ids from 1 (0 is padding)")
     return items, offsets
@@ -119,7 +135,8 @@ def block_split(num_sessions: int, fractions: Sequence[float] = (0.6, 0.2, 0.2))
     Raises:
         ValueError: ``fractions`` are not three non-negative numbers that sum to 1.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    check_count(0, num_sessions=num_sessions)
+    if len(fractions) != 3 or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise ValueError(f"fractions are {tuple(fractions)}; expected three shares that sum to 1")
     # In binary 0.7 + 0.1 is 0.7999…; the small term keeps an exact share from being rounded down by one session.
     first, second = (int(num_sessions * share + 1e-6) for share in itertools.accumulate(fractions[:2]))
@@ -128,7 +145,8 @@ def block_split(num_sessions: int, fractions: Sequence[float] = (0.6, 0.2, 0.2))
 
 
 def _blocks_of_sizes(num_sessions: int, sizes: Sequence[int]) -> tuple[slice, slice, slice]:
-    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) != num_sessions:
+    check_count(0, **{f"sizes[{split}]": size for split, size in enumerate(sizes)})
+    if len(sizes) != 3 or sum(sizes) != num_sessions:
         raise ValueError(f"sizes are {tuple(sizes)}; expected three that sum to {num_sessions}")
     return slice(0, sizes[0]), slice(sizes[0], sizes[0] + sizes[1]), slice(sizes[0] + sizes[1], num_sessions)
 
@@ -165,8 +183,8 @@ def build_dataset(
         ValueError: an item is outside ``1..V``, ``titles`` and ``item_ids`` do not match, ``sizes`` do not sum to N, or
             a split is empty.
     """
-    num_items = len(titles) - 1
     _check_catalogue(sequences, titles, item_ids)
+    num_items = len(titles) - 1
     blocks = block_split(len(sequences), fractions) if sizes is None else _blocks_of_sizes(len(sequences), sizes)
     fractions = fractions if sizes is None else [size / len(sequences) for size in sizes]
     splits = dict(zip(("train", "validation", "test"), blocks, strict=True))
@@ -213,6 +231,12 @@ def build_dataset(
 
 
 def _check_catalogue(sequences: Sequences, titles: Sequence[str], item_ids: Sequence[str]) -> None:
+    for name, texts in (("titles", titles), ("item_ids", item_ids)):
+        if texts is None or isinstance(texts, str):
+            raise ValueError(f"{name} is {texts!r}; expected a sequence of strings, one per item and one for padding")
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"{name}[{number}] is {shown(text)}; expected a string")
     if len(titles) != len(item_ids):
         raise ValueError(f"titles has {len(titles)} entries; expected {len(item_ids)}, one per item id")
     if not titles or titles[0] or item_ids[0]:

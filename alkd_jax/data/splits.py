@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.data.sessionize import local_day
 from alkd_jax.data.sessions import block_split
 
@@ -55,7 +55,7 @@ def split_rows(
         ValueError: the rule is unknown, ``days`` is too small, or the rule is "given" and the source is not split.
     """
     check_one_of("split", rule, SPLITS)
-    check_at_least(1, days=days)
+    check_count(1, days=days)
     num_sessions = len(user)
     cuts = block_split(num_sessions, fractions)
     if rule == "block-exchanged":

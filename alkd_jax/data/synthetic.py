@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.data.sessions import build_dataset, pack
 from alkd_jax.types import Dataset
 
@@ -100,9 +100,9 @@ def synthetic(num_items: int = 2000, num_sessions: int = 5000, *, seed: int = 0,
     Raises:
         ValueError: a size is too small or the seed is negative.
     """
-    check_at_least(MAX_LENGTH + 2, num_items=num_items)
-    check_at_least(5, num_sessions=num_sessions)
-    check_at_least(0, seed=seed)
+    check_count(MAX_LENGTH + 2, num_items=num_items)
+    check_count(5, num_sessions=num_sessions)
+    check_count(0, seed=seed)
     rng = np.random.default_rng(seed)
     catalogue = _sample_catalogue(rng, num_items)
     positions = _sample_sessions(rng, catalogue, num_sessions)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alkd_jax import training
+from alkd_jax.checks import check_count, check_span
 from alkd_jax.models import Encoder, Params
 from alkd_jax.objectives import InBatchBPR
 from alkd_jax.training.examples import Examples
@@ -29,9 +30,14 @@ def position_weights(length: int, *, bounds: Sequence[int] = PAPER_BOUNDS) -> np
     Returns:
         ``[K]`` int64, by default 3 (5 times), 2 (10 times), 1 (10 times), then 0.
 
+    Raises:
+        ValueError: the length or a bound is no whole number of at least 0.
+
     Reference:
         Du et al., ALKDRec, AAAI 2025, α in the distillation loss.
     """
+    check_count(0, length=length)
+    check_span("bounds", bounds, 0, np.iinfo(np.int64).max)
     position = np.arange(1, length + 1)
     return (position[:, None] <= np.asarray(bounds)).sum(1)
 
@@ -56,6 +62,19 @@ def ranking_examples(rankings: Rankings, train: Sessions, *, bounds: Sequence[in
     sessions = np.repeat(np.repeat(rows, items.shape[1]), repeats).astype(np.int32)
     targets = np.repeat(items.ravel(), repeats).astype(np.int32)
     return Examples(jnp.asarray(sessions), jnp.asarray(targets), jnp.ones(len(targets)))
+
+
+def check_distinct(rankings: Rankings) -> None:
+    """Refuses lists that hold an item twice.
+
+    Raises:
+        ValueError: a list does; the error names its session and the item.
+    """
+    items = np.sort(np.where(rankings.mask, rankings.items, 0), axis=1)
+    row, column = np.nonzero((items[:, 1:] == items[:, :-1]) & (items[:, 1:] != 0))
+    if row.size:
+        session, item = int(rankings.session_id[row[0]]), int(items[row[0], column[0]])
+        raise ValueError(f"the list of session {session} holds item {item} twice; expected distinct items")
 
 
 def stack_examples(examples: Sequence[Examples]) -> Examples:
@@ -112,7 +131,8 @@ def distill(
         The distilled student.
 
     Raises:
-        ValueError: a list belongs to no training session, or as in :func:`alkd_jax.training.fit`.
+        ValueError: a list belongs to no training session, or holds an item twice, which only released lists may; or as
+            in :func:`alkd_jax.training.fit`.
 
     Reference:
         Du et al., ALKDRec, AAAI 2025, Module 2.
@@ -131,6 +151,8 @@ def distill(
         examples = ranking_examples(rankings, train, bounds=bounds)
     else:
         examples = stack_examples([ranking_examples(one, train, bounds=bounds) for one in rankings])
+    for lists in () if released else [rankings] if isinstance(rankings, Rankings) else rankings:
+        check_distinct(lists)
     return training.fit(
         key,
         model,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alkd_jax import training
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.distillation.entities import RepresentationLoss, num_valid_rows, sample_items
 from alkd_jax.distillation.experts import ExpertInit, annealed_temperature, reconstruction_loss
 from alkd_jax.distillation.method import check_fraction, check_weight, distillation_key, fit_with_distillation
@@ -37,7 +37,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_weight(weight=self.weight)
-        check_at_least(1, num_experts=self.num_experts)
+        check_count(1, num_experts=self.num_experts)
         check_fraction(temperature_end=self.temperature_end)
 
 

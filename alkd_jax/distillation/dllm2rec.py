@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import scoring, training
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.distillation.alkdrec import ranking_examples
 from alkd_jax.distillation.method import check_positive, check_weight, distillation_key, fit_with_distillation
 from alkd_jax.distillation.popularity_strata import item_counts
@@ -52,7 +52,7 @@ class Options:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        check_at_least(1, length=self.length, list_batch=self.list_batch)
+        check_count(1, length=self.length, list_batch=self.list_batch)
         check_weight(weight=self.weight, robust=self.robust)
         check_positive(beta=self.beta)
 

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
-from alkd_jax.checks import check_at_least, check_between
+from alkd_jax.checks import check_between, check_count
 from alkd_jax.distillation.method import check_fraction
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.types import PAD, Sessions
@@ -41,7 +41,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_between(MIN_RATIO, 1, initial_ratio=self.initial_ratio)
-        check_at_least(1, every=self.every)
+        check_count(1, every=self.every)
         check_fraction(density=self.density)
 
 

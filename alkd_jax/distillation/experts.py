@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.distillation.entities import Entities
 from alkd_jax.models import Encoder, Params
 
@@ -34,7 +34,7 @@ def init_experts(key: jax.Array, *, num_experts: int, student_dim: int, teacher_
     Raises:
         ValueError: ``num_experts`` is below 1.
     """
-    check_at_least(1, num_experts=num_experts)
+    check_count(1, num_experts=num_experts)
     is_equal = student_dim == teacher_dim
     hidden = max(1, student_dim // 2 if is_equal else (student_dim + teacher_dim) // 2)
     shapes = {

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
-from alkd_jax.checks import check_at_least, check_between, check_one_of
+from alkd_jax.checks import check_between, check_count, check_one_of
 from alkd_jax.distillation.entities import Entities, RepresentationLoss, concatenate, normalize, num_valid_rows
 from alkd_jax.distillation.experts import (
     ExpertInit,
@@ -56,7 +56,7 @@ class Options:
     def __post_init__(self) -> None:
         check_weight(weight=self.weight)
         check_between(0, 1, topology=self.topology)
-        check_at_least(1, num_groups=self.num_groups)
+        check_count(1, num_groups=self.num_groups)
         check_one_of("level", self.level, LEVELS)
         check_fraction(temperature_end=self.temperature_end)
 

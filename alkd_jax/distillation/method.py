@@ -132,10 +132,10 @@ def check_weight(**weights: float) -> None:
 
 
 def check_positive(**numbers: float) -> None:
-    """Raises ValueError for a number that is not above 0."""
+    """Raises ValueError for a number that is not above 0 or not finite."""
     for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{name} is {number}; expected above 0")
+        if not 0 < number < np.inf:
+            raise ValueError(f"{name} is {number}; expected a finite number above 0")
 
 
 def check_fraction(**numbers: float) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.types import PAD, Sequences
 
 
@@ -34,7 +34,7 @@ def popularity_groups(counts: Int[np.ndarray, " V1"], *, num_groups: int = 4) ->
     Reference:
         Chen et al., Unbiased knowledge distillation for recommendation, WSDM 2023.
     """
-    check_at_least(1, num_groups=num_groups)
+    check_count(1, num_groups=num_groups)
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] > 0]
     if not len(order):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import training
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.distillation.entities import sample_items
 from alkd_jax.distillation.method import check_positive, check_weight, distillation_key, fit_with_distillation
 from alkd_jax.distillation.teacher import TeacherModel, all_session_items, encode_teacher, teacher_lists
@@ -46,7 +46,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_weight(weight=self.weight)
-        check_at_least(1, length=self.length, num_sampled=self.num_sampled)
+        check_count(1, length=self.length, num_sampled=self.num_sampled)
         check_positive(sharpness=self.sharpness, mu=self.mu)
 
 

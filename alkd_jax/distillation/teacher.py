@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alkd_jax import scoring
-from alkd_jax.models import Encoder, Params
+from alkd_jax.models import Encoder, Params, check_params
 from alkd_jax.training.examples import sequences_of
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
@@ -42,7 +42,12 @@ class TeacherEmbeddings:
 
 
 def encode_teacher(teacher: TeacherModel, train: Sessions) -> TeacherEmbeddings:
-    """Encodes every training session with the teacher, and looks up all items."""
+    """Encodes every training session with the teacher, and looks up all items.
+
+    Raises:
+        ValueError: a parameter of the teacher is not finite or of another model.
+    """
+    check_params(teacher.model, teacher.params)
     batches = _slices(len(train), _ENCODE_BATCH)
     sessions = [_encode(teacher, train.items[rows], train.mask[rows]) for rows in batches]
     items = teacher.model.apply(teacher.params, method="item_embeddings")

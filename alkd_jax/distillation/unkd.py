@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import losses, training
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.distillation.method import check_positive, check_weight, distillation_key, fit_with_distillation
 from alkd_jax.distillation.popularity_strata import allocate_pairs, item_counts, popularity_groups
 from alkd_jax.distillation.teacher import (
@@ -56,8 +56,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_weight(weight=self.weight)
-        check_at_least(1, num_groups=self.num_groups)
-        check_at_least(2, depth=self.depth)
+        check_count(1, num_groups=self.num_groups, num_pairs=self.num_pairs)
+        check_count(2, depth=self.depth)
+        check_at_least(0, gamma=self.gamma)
         check_positive(mu=self.mu)
 
 
@@ -78,7 +79,7 @@ def group_lists(
     Raises:
         ValueError: ``depth`` is below 2.
     """
-    check_at_least(2, depth=depth)
+    check_count(2, depth=depth)
     lists = np.zeros((len(exclude), int(groups.max()) + 1, depth), np.int32)
     for group in range(lists.shape[1]):
         # Row 0 of a table is padding for top_k. Items of other groups are mapped to it, which excludes nothing.

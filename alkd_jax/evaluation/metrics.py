@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from alkd_jax.checks import check_at_least, check_where
+from alkd_jax.checks import LARGEST_RANK, check_count, check_ranks
 
 Ranks = Integer[Array, "*batch"] | Integer[np.ndarray, "*batch"]
 
@@ -20,8 +20,11 @@ def recall(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
     Args:
         ranks: positions from 1.
         k: cut-off, at least 1.
+
+    Raises:
+        ValueError: a rank or the cut-off is no whole number of at least 1.
     """
-    return (jnp.asarray(ranks) <= k).astype(jnp.float32)
+    return (_checked(ranks) <= _cut_off(k)).astype(jnp.float32)
 
 
 def ndcg(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
@@ -30,9 +33,12 @@ def ndcg(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
     Args:
         ranks: positions from 1.
         k: cut-off, at least 1.
+
+    Raises:
+        ValueError: a rank or the cut-off is no whole number of at least 1.
     """
-    ranks = jnp.asarray(ranks)
-    return jnp.where(ranks <= k, 1.0 / jnp.log2(1.0 + ranks), 0.0)
+    ranks = _checked(ranks)
+    return jnp.where(ranks <= _cut_off(k), 1.0 / jnp.log2(1.0 + ranks), 0.0)
 
 
 def reciprocal_rank(ranks: Ranks) -> Float[Array, "*batch"]:
@@ -40,8 +46,11 @@ def reciprocal_rank(ranks: Ranks) -> Float[Array, "*batch"]:
 
     Args:
         ranks: positions from 1.
+
+    Raises:
+        ValueError: a rank is no whole number of at least 1.
     """
-    return 1.0 / jnp.asarray(ranks)
+    return 1.0 / _checked(ranks)
 
 
 def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) -> dict[str, float]:
@@ -55,12 +64,10 @@ def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) ->
         ``{"recall@5": …, "ndcg@5": …, …, "mrr": …}``.
 
     Raises:
-        ValueError: there are no ranks, a rank is below 1, or a cut-off is below 1.
+        ValueError: there are no ranks, or a rank or a cut-off is no whole number of at least 1.
     """
     if ranks.size == 0:
         raise ValueError("number of ranks is 0; expected at least 1")
-    check_where(ranks >= 1, "ranks", ranks, "at least 1")
-    check_at_least(1, k=min(ks, default=1))
 
     def average(values: Float[Array, " N"]) -> float:
         return float(np.asarray(values, np.float64).mean())
@@ -71,3 +78,14 @@ def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) ->
         averages[f"ndcg@{k}"] = average(ndcg(ranks, k))
     averages["mrr"] = average(reciprocal_rank(ranks))
     return averages
+
+
+def _checked(ranks: Ranks) -> Integer[Array, "*batch"]:
+    check_ranks("ranks", ranks)
+    return jnp.asarray(ranks)
+
+
+def _cut_off(k: int) -> int:
+    """Checks a cut-off; one beyond the type of the ranks excludes none of them."""
+    check_count(1, k=k)
+    return min(k, LARGEST_RANK)

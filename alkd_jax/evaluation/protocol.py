@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alkd_jax import scoring, sharding
-from alkd_jax.checks import check_at_least, check_one_of, check_span
+from alkd_jax.checks import check_count, check_one_of, check_span
 from alkd_jax.evaluation import metrics
-from alkd_jax.models import Encoder, Params, encode, released_form
+from alkd_jax.models import Encoder, Params, check_finite_params, check_params, encode, released_form
 from alkd_jax.types import PAD, Sessions
 
 _RELEASED_PADDING_ITEM = 1
@@ -60,7 +60,8 @@ def evaluate(
         mesh: devices to rank on, see :func:`alkd_jax.sharding.make_mesh`; by default the first device.
 
     Raises:
-        ValueError: there are no sessions, an id or a size is out of range, or the protocol is unknown.
+        ValueError: there are no sessions, an id or a size is out of range, a parameter is not finite or of another
+            model, or the protocol is unknown.
 
     Example:
         >>> ds = alkd.data.synthetic(num_items=100, num_sessions=300)
@@ -69,8 +70,9 @@ def evaluate(
         >>> alkd.evaluate(model, params, ds.test).ranks.shape
         (60,)
     """
-    check_at_least(1, batch_size=batch_size)
+    check_count(1, batch_size=batch_size)
     check_one_of("protocol", protocol, ("clean", "released"))
+    check_params(model, params)
     _check_sessions(model, sessions)
     padding_is_item = protocol == "released"
     model = released_form(model) if padding_is_item else model
@@ -104,7 +106,11 @@ def evaluate_seeds(model: Encoder, params: Params, sessions: Sessions, **options
 
     Returns:
         One evaluation for each seed.
+
+    Raises:
+        ValueError: as in :func:`evaluate`.
     """
+    check_finite_params(params)
     num_seeds = jax.tree.leaves(params)[0].shape[0]
     return [
         evaluate(model, jax.tree.map(lambda leaf, s=seed: leaf[s], params), sessions, **options)  # type: ignore[arg-type]

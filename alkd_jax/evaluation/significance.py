@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_count, check_one_of, check_ranks, check_where
 from alkd_jax.evaluation import metrics
 
 INTERVALS = ("percentile", "bca")
@@ -63,10 +63,11 @@ def per_session(ranks: Int[np.ndarray, "*batch"], metric: str) -> Float[np.ndarr
         metric: "recall@K", "ndcg@K" or "mrr".
 
     Raises:
-        ValueError: the metric is unknown.
+        ValueError: the metric is unknown, or a rank is no whole number of at least 1.
     """
     name, _, k = metric.partition("@")
     if metric == "mrr":
+        check_ranks("ranks", ranks)
         return 1.0 / ranks
     if name not in ("recall", "ndcg") or not k.isdecimal() or int(k) < 1:
         raise ValueError(f"metric is {metric!r}; expected recall@K, ndcg@K or mrr")
@@ -99,14 +100,14 @@ def compare(
         interval: "percentile", or "bca" for the bias-corrected and accelerated interval.
 
     Raises:
-        ValueError: the numbers of sessions or seeds differ, there are fewer than two sessions, or an option is out of
-            range.
+        ValueError: the numbers of sessions or seeds differ, there are fewer than two sessions or no seeds, a rank is no
+            whole number of at least 1, or an option is out of range.
     """
-    check_at_least(1, sign_patterns=sign_patterns, resamples=resamples)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
-    check_one_of("interval", interval, INTERVALS)
     ranks_a, ranks_b = np.atleast_2d(ranks), np.atleast_2d(other)
+    for name, array in (("ranks", ranks_a), ("other", ranks_b)):
+        if array.ndim != 2 or len(array) == 0:
+            raise ValueError(f"shape of {name} is {list(np.shape(array))}; expected [N], or [S, N] with S ≥ 1")
+        check_ranks(name, array)
     if ranks_a.shape[1] != ranks_b.shape[1] or ranks_a.shape[1] < 2:
         raise ValueError(
             f"numbers of sessions are {ranks_a.shape[1]} and {ranks_b.shape[1]}; expected the same number of at least 2"
@@ -149,7 +150,12 @@ def randomization_test(
 
     Returns:
         p; 1 where fewer than two pairs differ.
+
+    Raises:
+        ValueError: the differences are not ``[N]`` finite numbers, or there are no sign patterns.
     """
+    check_count(1, sign_patterns=sign_patterns)
+    differences = _checked("differences", differences)
     # A difference of 0 has no sign; without it the sums are the same, and most sessions have a difference of 0.
     nonzero = differences[differences != 0]
     if nonzero.size < 2:
@@ -193,7 +199,14 @@ def bootstrap(
 
     Returns:
         ``(p, (low, high))``.
+
+    Raises:
+        ValueError: the differences are not ``[N]`` finite numbers with N ≥ 2, or an option is out of range.
     """
+    check_count(1, resamples=resamples)
+    _check_confidence(confidence)
+    check_one_of("interval", interval, INTERVALS)
+    difference = _checked("difference", difference, least=2)
     mean = float(difference.mean())
     if np.ptp(difference) == 0:
         return (1.0 if mean == 0 else 2.0 / (resamples + 1)), (mean, mean)
@@ -223,7 +236,12 @@ def paired_t(difference: Float[np.ndarray, " S"], *, confidence: float = 0.95) -
     Returns:
         ``(p, (low, high))``; NaN for all three where there are fewer than two pairs, or where all differences are
         equal, because the variance in t is then unknown.
+
+    Raises:
+        ValueError: the differences are not ``[S]`` finite numbers, or the confidence is not in (0, 1).
     """
+    _check_confidence(confidence)
+    difference = _checked("difference", difference)
     if difference.size < 2 or _is_constant(difference):
         return float("nan"), (float("nan"), float("nan"))
     result = stats.ttest_1samp(difference, 0.0)
@@ -234,9 +252,13 @@ def paired_t(difference: Float[np.ndarray, " S"], *, confidence: float = 0.95) -
 def effect_size(difference: Float[np.ndarray, " N"]) -> float:
     """Cohen's ``d_z = mean / standard deviation`` of paired differences; NaN where they do not vary.
 
+    Raises:
+        ValueError: the differences are not ``[N]`` finite numbers.
+
     Reference:
         Lakens, Calculating and reporting effect sizes, Frontiers in Psychology 2013.
     """
+    difference = _checked("difference", difference)
     if difference.size < 2 or _is_constant(difference):
         return float("nan")
     return float(difference.mean() / difference.std(ddof=1))
@@ -267,6 +289,24 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = p.copy()
     adjusted[ascending] = np.minimum(1.0, np.maximum.accumulate(np.arange(valid.size, 0, -1) * p[ascending]))
     return adjusted
+
+
+def _checked(name: str, values: np.ndarray, *, least: int = 0) -> Float[np.ndarray, " N"]:
+    """Returns differences in float64, if they are finite, one-dimensional, and at least ``least`` of them."""
+    values = np.asarray(values)
+    if values.ndim != 1 or len(values) < least or values.dtype.kind not in "iuf":
+        expected = f"[N] numbers with N ≥ {least}"
+        raise ValueError(f"{name} has shape {list(values.shape)} and type {values.dtype}; expected {expected}")
+    values = values.astype(np.float64)
+    size = np.abs(values)
+    # The square of a number that is smaller or larger leaves the range of float64.
+    check_where((size == 0) | ((size >= 1e-100) & (size <= 1e100)), name, values, "0, or from 1e-100 to 1e100 in size")
+    return values
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1)")
 
 
 def _is_constant(values: np.ndarray) -> bool:

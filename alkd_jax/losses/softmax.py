@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.ops.log_partition import log_partition
 from alkd_jax.ops.lookup import embedding_lookup
@@ -35,7 +35,7 @@ def full_softmax(
         ValueError: ``chunk_size`` is below 1.
     """
     if chunk_size is not None:
-        check_at_least(1, chunk_size=chunk_size)
+        check_count(1, chunk_size=chunk_size)
     positive = candidate_scores(vectors, embedding_lookup(table, target)[:, None])[:, 0]
     return weighted_mean(log_partition(vectors, table, chunk_size) - positive, weight)
 

@@ -54,8 +54,6 @@ def worst_case(
     check_counts(len(effective_gain), num_effective=num_effective, num_similar=num_similar)
     costs = [policy * gain for gain in gains.values()]
     scale = array_namespace(*costs).maximum(costs[0], costs[2]).max()
-    if is_concrete(scale) and not scale > 0:
-        raise ValueError("policy · gain is 0 for every instance; expected numbers in range (or use log_worst_case)")
     scaled = [jnp.asarray(cost / scale, float) for cost in costs]
     return least_cost(*scaled, num_effective, num_similar) * jnp.asarray(scale, float)
 

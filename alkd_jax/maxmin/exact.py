@@ -37,6 +37,7 @@ from alkd_jax.maxmin.game import (
     check_counts,
     check_gains,
     check_order,
+    check_solution,
 )
 from alkd_jax.maxmin.instances import (
     LOG_2,
@@ -52,7 +53,7 @@ from alkd_jax.maxmin.instances import (
 from alkd_jax.maxmin.proportional import best_prefix, sort_weights
 
 MAX_PASSES = 1000
-"""A limit of the search that is reached only where the gains contain a NaN."""
+"""A limit of the search, reached only where traced gains contain a NaN or are out of range."""
 
 
 class SearchState(NamedTuple):
@@ -114,6 +115,7 @@ def solve(
 
     Raises:
         ValueError: an array or a count is out of its range, or shapes differ.
+        FloatingPointError: the search ended without a proof.
 
     Reference:
         The game: Du et al., AAAI 2025, whose closed form is not the optimum; with two classes, Baykal et al., Robust
@@ -133,7 +135,7 @@ def solve(
     concrete = all(is_concrete(gain) for gain in gains.values())
     proportional = concrete and is_proportional(*gains.values(), log_gains=log_gains)
     instances = from_gains(*gains.values(), log_gains=log_gains)
-    return _solve(instances, num_effective, num_similar, proportional=proportional, log_gains=log_gains)
+    return check_solution(_solve(instances, num_effective, num_similar, proportional=proportional, log_gains=log_gains))
 
 
 @functools.partial(jax.jit, static_argnames=("proportional", "log_gains"))

@@ -8,7 +8,8 @@ Of N instances only the number in each class is known. The value of the game is
 where ``C`` is the set of assignments of one class to each instance with the three given counts.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -17,12 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.checks import check_at_least, check_where, is_concrete
+from alkd_jax.checks import check_count, check_where, is_concrete
 
 FloatArray = Float[Array, "..."] | Float[np.ndarray, "..."]
 BoolArray = Bool[Array, "..."] | Bool[np.ndarray, "..."]
 IntArray = Int[Array, "..."] | Int[np.ndarray, "..."]
 Count = int | Int[Array, "..."] | Int[np.ndarray, "..."]
+
+LARGEST_GAIN = 1e30
+"""The largest gain, whose inverse is the least one; results and policies stay within the range of float32."""
+
+LARGEST_LOG_GAIN = 1e4
+"""The largest size of a gain's logarithm: float32 rounds larger ones by a thousandth, and so the gains."""
+
+_GAIN_RANGE = f"a positive, finite number from {1 / LARGEST_GAIN:g} to {LARGEST_GAIN:g}"
 
 LEAST_LOSS = 0
 """The value is −min d: the policy is uniform over the instances of least loss."""
@@ -70,7 +79,7 @@ def check_gains(gains: Mapping[str, FloatArray], *, log_gains: bool) -> None:
     """Refuses gains that do not define a game; the values of traced arrays are not checked.
 
     Args:
-        gains: name → ``[N]``, positive and finite, or finite logarithms.
+        gains: name → ``[N]``, up to :data:`LARGEST_GAIN`, or logarithms, up to :data:`LARGEST_LOG_GAIN` in size.
         log_gains: whether the arrays are logarithms.
 
     Raises:
@@ -81,9 +90,10 @@ def check_gains(gains: Mapping[str, FloatArray], *, log_gains: bool) -> None:
         listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ValueError(f"shapes are {listed}; expected one [N] with N ≥ 1 for all")
     for name, gain in gains.items():
-        finite = array_namespace(gain).isfinite(gain)
-        good = finite if log_gains else finite & (gain > 0)
-        check_where(good, name, gain, "a finite logarithm" if log_gains else "a positive, finite number")
+        # A NaN is in no range, and so is refused too.
+        least, most = (-LARGEST_LOG_GAIN, LARGEST_LOG_GAIN) if log_gains else (1 / LARGEST_GAIN, LARGEST_GAIN)
+        expected = f"a finite logarithm from {least:g} to {most:g}" if log_gains else _GAIN_RANGE
+        check_where((gain >= least) & (gain <= most), name, gain, expected)
 
 
 def check_order(similar_gain: FloatArray, effective_gain: FloatArray) -> None:
@@ -101,13 +111,65 @@ def check_counts(num_instances: int, **counts: Count) -> None:
     Raises:
         ValueError: a count is negative, or the sum of the counts exceeds N.
     """
-    concrete = {name: int(count) for name, count in counts.items() if is_concrete(count)}
-    check_at_least(0, **concrete)
+    concrete = {name: count for name, count in counts.items() if is_concrete(count)}
+    check_count(0, **concrete)
+    concrete = {name: int(count) for name, count in concrete.items()}
     if sum(concrete.values()) > num_instances:
         listed = " + ".join(f"{name} {count}" for name, count in concrete.items())
         raise ValueError(
             f"{listed} is {sum(concrete.values())}; expected at most {num_instances}, the number of instances"
         )
+
+
+def check_solution(solution: Solution) -> Solution:
+    """Returns a solution whose bounds are finite; a traced one is not checked.
+
+    Raises:
+        FloatingPointError: the search ended without a proof, which gains within the allowed range never need.
+    """
+    bounds = {"value": solution.value, "lower": solution.lower, "upper": solution.upper}
+    for name, bound in bounds.items():
+        if is_concrete(bound) and not math.isfinite(float(bound)):
+            raise FloatingPointError(
+                f"{name} is {float(bound)} after {int(solution.num_passes)} passes; expected a finite bound: the gains "
+                "differ too much for float32"
+            )
+    return solution
+
+
+def check_power_gains(
+    exponent: float | int, similar_ratio: float, incorrect_ratio: float | int, num_sessions: int
+) -> None:
+    """Refuses parameters of gains ``rank^−μ`` that are out of range.
+
+    Args:
+        exponent: μ; the largest gain is ``N^μ`` times the least.
+        similar_ratio: b/a.
+        incorrect_ratio: d/a.
+        num_sessions: N.
+
+    Raises:
+        ValueError: there is no session, or a parameter is out of its range.
+    """
+    check_count(1, num_sessions=num_sessions)
+    most = LARGEST_LOG_GAIN / math.log(max(num_sessions, 2))
+    if not 0 <= exponent <= most:
+        raise ValueError(f"exponent is {exponent}; expected a finite number of at least 0 and at most {most:.0f}")
+    if not 0 < similar_ratio < 1:
+        raise ValueError(f"similar_ratio is {similar_ratio}; expected a number between 0 and 1")
+    if not 1 / LARGEST_GAIN <= incorrect_ratio <= LARGEST_GAIN:
+        raise ValueError(f"incorrect_ratio is {incorrect_ratio}; expected {_GAIN_RANGE}")
+
+
+def check_ratios(ratios: Sequence[float | int]) -> None:
+    """Refuses ratios of the three classes that are not three finite numbers of at least 0 with a positive sum.
+
+    Raises:
+        ValueError: they are not.
+    """
+    are_numbers = len(ratios) == 3 and not any(isinstance(ratio, bool | np.bool_ | str) for ratio in ratios)
+    if not are_numbers or not all(0 <= ratio < math.inf for ratio in ratios) or not sum(ratios) > 0:
+        raise ValueError(f"ratios are {ratios}; expected three numbers of at least 0 that are not all 0")
 
 
 def array_namespace(*arrays: object) -> Any:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt
 
-from alkd_jax.maxmin.game import IntArray
+from alkd_jax.checks import check_one_of, check_ranks
+from alkd_jax.maxmin.game import IntArray, check_power_gains, check_ratios
 
 RandomKey = Key[Array, ""] | UInt[Array, "2"]
 
@@ -58,9 +59,16 @@ def sample_with_resolving(key: RandomKey, game: RankedGame, *, num: int) -> Int[
     Returns:
         Indices ``[num]`` int32, in the order of the draws.
 
+    Raises:
+        ValueError: a parameter or a rank of the game is out of its range.
+
     Reference:
         The authors' released notebooks, with ``policy="closed_form", drop_last=True``.
     """
+    check_one_of("policy", game.policy, ("exact", "closed_form"))
+    check_power_gains(game.exponent, game.similar_ratio, game.incorrect_ratio, len(game.rank))
+    check_ratios(game.ratios)
+    check_ranks("rank", game.rank, most=len(game.rank))
     sessions_by_rank = jnp.argsort(jnp.asarray(game.rank)).astype(jnp.int32)
     return _sample(key, dataclasses.replace(game, rank=sessions_by_rank), num=num)
 

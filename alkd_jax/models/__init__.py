@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.models.attmix import AttMix
-from alkd_jax.models.encoder import Encoder, Params, encode, init_params
+from alkd_jax.models.encoder import Encoder, Params, check_finite_params, check_params, encode, init_params
 from alkd_jax.models.fpmc import FPMC
 from alkd_jax.models.late_interaction import LateInteraction
 from alkd_jax.models.stamp import STAMP
@@ -25,6 +25,8 @@ __all__ = [
     "Encoder",
     "LateInteraction",
     "Params",
+    "check_finite_params",
+    "check_params",
     "create",
     "encode",
     "init_params",
@@ -62,7 +64,7 @@ def create(backbone: str, *, num_items: int, dim: int, **options: Any) -> Encode
         ValueError: the name is unknown, a size is not positive, or the backbone does not take these options.
     """
     backbone_class = BACKBONES.find(backbone)
-    check_at_least(1, num_items=num_items, dim=dim)
+    check_count(1, num_items=num_items, dim=dim)
     try:
         return backbone_class(num_items=num_items, dim=dim, **options)
     except TypeError as error:

@@ -3,10 +3,12 @@
 import functools
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alkd_jax.checks import check_finite
 from alkd_jax.ops.tiles import map_rows
 
 Params: TypeAlias = Any
@@ -63,6 +65,36 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
     """
     items = jnp.ones((1, length), jnp.int32)
     return model.init(key, items, items > 0)
+
+
+def check_params(model: Encoder, params: Params) -> None:
+    """Refuses parameters of another model, and parameters that are not finite, such as those of a diverged training.
+
+    Args:
+        model: a backbone.
+        params: its parameters, without a seed axis; the values of traced arrays are not checked.
+
+    Raises:
+        ValueError: the item table is not the model's, or a number is NaN or infinite; the error names array and row.
+    """
+    try:
+        table = jax.eval_shape(functools.partial(model.apply, method="item_embeddings"), params)
+    except flax.errors.FlaxError as error:
+        reason = str(error).partition(" (https")[0]
+        raise ValueError(f"params are of another model ({reason}); expected parameters of {model}") from error
+    if table.shape[0] != model.num_items + 1:
+        raise ValueError(f"params have {table.shape[0] - 1} items; expected {model.num_items}, as the model")
+    check_finite_params(params)
+
+
+def check_finite_params(params: Params) -> None:
+    """Refuses parameters that are not finite; the error names array and row, after the seed where there is one.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        check_finite("/".join(str(getattr(key, "key", key)) for key in path), leaf)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alkd_jax import losses, scoring
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.models import Params
 from alkd_jax.objectives.base import Objective
 from alkd_jax.ops.lookup import embedding_lookup
@@ -41,7 +41,7 @@ class SampledLoss(Objective):
     def __post_init__(self) -> None:
         """Checks the options."""
         check_one_of("kind", self.kind, ("bpr", "bce", "softmax"))
-        check_at_least(1, num_negatives=self.num_negatives)
+        check_count(1, num_negatives=self.num_negatives)
 
     def candidates(self, batch: Batch, key: jax.Array) -> Int[Array, "B C"]:
         """Returns the sampled items."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_count, check_one_of, check_span
 from alkd_jax.ops.rank_counts import catalogue_count
 from alkd_jax.types import PAD
 
@@ -29,7 +29,8 @@ def target_rank(
     Args:
         all_scores: scores of all items; column 0, the padding, is ignored.
         target: items in ``1..V-1``.
-        exclude: items that are not ranked, in any order; duplicates and 0 have no effect.
+        exclude: items that are not ranked, in any order; duplicates, 0 and numbers of no item, such as the −1 of a
+            short list, have no effect.
         ties: "average" counts half of the equal scores (a half rounded up, so that recall at k equals that of the mean
             rank), "optimistic" none, "pessimistic" all.
 
@@ -37,10 +38,11 @@ def target_rank(
         Ranks from 1, int32.
 
     Raises:
-        ValueError: ``ties`` is unknown.
+        ValueError: ``ties`` is unknown, or a target is no item.
     """
     _check_options(ties, None)
-    excluded, is_counted = _excluded_items(target, exclude)
+    check_span("target", target, 1, all_scores.shape[1] - 1)
+    excluded, is_counted = _excluded_items(target, exclude, all_scores.shape[1])
     excluded_scores = jnp.take_along_axis(all_scores, excluded, axis=1)
     target_score = excluded_scores[:, :1]
     num_ahead = _contribution(all_scores, target_score, ties).sum(1) - (
@@ -69,7 +71,7 @@ def full_catalogue_rank(
         session_vectors: u.
         item_embeddings: Y, with the padding in row 0.
         target: items in ``1..V-1``.
-        exclude: items that are not ranked, in any order; duplicates and 0 have no effect.
+        exclude: items that are not ranked, as in :func:`target_rank`.
         ties: as in :func:`target_rank`.
         chunk_size: items scored at a time; by default so many that their scores fit the cache on a CPU, and 256 MiB
             elsewhere.
@@ -78,9 +80,10 @@ def full_catalogue_rank(
         Ranks from 1, int32.
 
     Raises:
-        ValueError: ``ties`` is unknown, or chunk_size is below 1.
+        ValueError: ``ties`` is unknown, chunk_size is no whole number of at least 1, or a target is no item.
     """
     _check_options(ties, chunk_size)
+    check_span("target", target, 1, item_embeddings.shape[0] - 1)
     return _full_catalogue_rank(session_vectors, item_embeddings, target, exclude, ties=ties, chunk_size=chunk_size)
 
 
@@ -89,20 +92,21 @@ def _full_catalogue_rank(
     session_vectors: Array, item_embeddings: Array, target: Array, exclude: Array, *, ties: str, chunk_size: int | None
 ) -> Int[Array, " B"]:
     contribution = functools.partial(_contribution, ties=ties)
-    sessions = target, *_excluded_items(target, exclude)
+    sessions = target, *_excluded_items(target, exclude, item_embeddings.shape[0])
     return _rank_of(catalogue_count(contribution, session_vectors, item_embeddings, *sessions, chunk_size), ties)
 
 
 def _check_options(ties: str, chunk_size: int | None) -> None:
     check_one_of("ties", ties, TIES)
     if chunk_size is not None:
-        check_at_least(1, chunk_size=chunk_size)
+        check_count(1, chunk_size=chunk_size)
 
 
 def _excluded_items(
-    target: Int[Array, " B"], exclude: Int[Array, "B L"]
+    target: Int[Array, " B"], exclude: Int[Array, "B L"], num_rows: int
 ) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
     """The target, the padding and the excluded items, and a mask that counts each of them once."""
+    exclude = jnp.where((exclude > PAD) & (exclude < num_rows), exclude, PAD)
     items = jnp.concatenate([target[:, None], jnp.full_like(exclude[:, :1], PAD), exclude], axis=1)
     earlier = jnp.tril(jnp.ones((items.shape[1],) * 2, bool), -1)
     return items, ~((items[:, :, None] == items[:, None, :]) & earlier[None]).any(-1)

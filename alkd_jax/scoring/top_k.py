@@ -1,9 +1,10 @@
 """The exact top k of the whole catalogue, a chunk of items at a time, without seen items and padding."""
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.ops.chunked_top_k import chunked_top_k
 from alkd_jax.ops.sharded_top_k import sharded_top_k
 from alkd_jax.sharding import current_mesh
@@ -29,7 +30,8 @@ def top_k(
         session_vectors: u; one or several vectors per session.
         item_embeddings: Y; row 0 is the padding, which is never returned.
         k: list length, at least 1.
-        exclude: items that are never returned; duplicates and 0 have no effect.
+        exclude: items that are never returned; duplicates, 0 and numbers of no item, such as the −1 of a short list,
+            have no effect.
         chunk_size: the largest number of items scored at a time; by default all items of a small catalogue, otherwise
             so many that their scores fit the cache on a CPU, and take 1 GiB on another device.
         mesh: the mesh along whose model axis the table is sharded; by default the current one, if any.
@@ -39,7 +41,7 @@ def top_k(
         counts as −inf.
 
     Raises:
-        ValueError: k or chunk_size is below 1.
+        ValueError: k or chunk_size is no whole number of at least 1.
 
     Example:
         >>> table = jnp.eye(4)
@@ -48,11 +50,18 @@ def top_k(
         >>> ids.tolist()
         [[2, 3]]
     """
-    check_at_least(1, k=k)
+    check_count(1, k=k)
     if chunk_size is not None:
-        check_at_least(1, chunk_size=chunk_size)
+        check_count(1, chunk_size=chunk_size)
     mesh = current_mesh() if mesh is None else mesh
+    # The search takes as long as k is large, so it finds no more than there are.
+    num_found = max(1, min(k, item_embeddings.shape[0] - 1))
     if mesh is not None:
-        return sharded_top_k(mesh, session_vectors, item_embeddings, k, exclude, chunk_size)
-    items = PAD + 1, item_embeddings.shape[0]
-    return chunked_top_k(session_vectors, item_embeddings, exclude, items, k=k, chunk_size=chunk_size)
+        value, ids = sharded_top_k(mesh, session_vectors, item_embeddings, num_found, exclude, chunk_size)
+    else:
+        items = PAD + 1, item_embeddings.shape[0]
+        value, ids = chunked_top_k(session_vectors, item_embeddings, exclude, items, k=num_found, chunk_size=chunk_size)
+    if num_found == k:
+        return value, ids
+    fill = (0, 0), (0, k - num_found)
+    return jnp.pad(value, fill, constant_values=-jnp.inf), jnp.pad(ids, fill, constant_values=-1)

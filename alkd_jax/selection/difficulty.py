@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax import sharding
-from alkd_jax.checks import check_at_least, check_span, check_where
+from alkd_jax.checks import check_count, check_finite, check_span, check_where
 from alkd_jax.maxmin.game import BoolArray, FloatArray, IntArray
-from alkd_jax.models import Encoder, Params
+from alkd_jax.models import Encoder, Params, check_params
 from alkd_jax.ops import lookup
 
 BATCH = 2**14
@@ -40,7 +40,7 @@ def difficulty(
         Difficulty ``[N]`` in (−1, 0); larger is harder.
 
     Raises:
-        ValueError: shapes disagree, an item lies outside the table, or a session is empty.
+        ValueError: shapes disagree, an item lies outside the table, a session is empty, or a number is not finite.
 
     Reference:
         Du et al., AAAI 2025, "Difficulty of instances".
@@ -56,6 +56,9 @@ def difficulty(
             raise ValueError(
                 f"shape of {name} is {list(array.shape)}; expected [{num_sessions}, L], as session_vectors"
             )
+    check_count(1, chunk_size=chunk_size)
+    for name, array in (("session_vectors", session_vectors), ("item_embeddings", item_embeddings)):
+        check_finite(name, array)
     check_where((items >= 0) & (items < num_rows), "items", items, f"a row of the table, 0 to {num_rows - 1}")
     length = mask.sum(axis=1)
     check_where(length >= 1, "length", length, "at least 1 real item in each session")
@@ -103,13 +106,15 @@ def session_difficulty(
         Difficulty ``[N]`` float32 in (−1, 0), on the host; larger is harder.
 
     Raises:
-        ValueError: there are no sessions, shapes disagree, an item is unknown, or a session is empty.
+        ValueError: there are no sessions, shapes disagree, an item is unknown, a session is empty, a parameter is not
+            finite or of another model, or a score overflows.
     """
     num_sessions = len(items)
     if num_sessions == 0 or items.shape != mask.shape or items.ndim != 2:
         shapes = f"items {list(items.shape)}, mask {list(mask.shape)}"
         raise ValueError(f"shapes are {shapes}; expected one [N, L] with N ≥ 1 for both")
-    check_at_least(1, batch_size=batch_size)
+    check_count(1, batch_size=batch_size)
+    check_params(model, params)
     layout = sharding.layout_of(params, model.num_items + 1, mesh)
     params = params if layout is None else layout.device_put(params)
     size = min(batch_size, num_sessions)
@@ -122,6 +127,7 @@ def session_difficulty(
             check_span("items", batch[0], 0, model.num_items)
             check_where(batch[1].any(1), "length", batch[1].sum(1), "at least 1 real item in each session")
             difficulties[start : start + size] = _session_difficulty(model, layout, params, *batch)
+    check_finite("difficulty", difficulties)
     return difficulties
 
 
@@ -198,5 +204,6 @@ def check_num(num: int, sessions: FloatArray | IntArray) -> None:
     Raises:
         ValueError: ``num`` is not in 1..N.
     """
-    if not 1 <= num <= sessions.shape[0]:
+    check_count(1, num=num)
+    if num > sessions.shape[0]:
         raise ValueError(f"num is {num}; expected 1 to {sessions.shape[0]}, the number of sessions")

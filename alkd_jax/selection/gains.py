@@ -8,8 +8,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.checks import check_at_least, check_where
-from alkd_jax.maxmin.game import IntArray
+from alkd_jax.checks import check_count, check_ranks
+from alkd_jax.maxmin.game import IntArray, check_power_gains, check_ratios
 
 
 @flax.struct.dataclass
@@ -48,19 +48,14 @@ def gains(
         error below 2e-6.
 
     Raises:
-        ValueError: a rank is below 1, or a number is out of its range.
+        ValueError: there is no session, a rank is no whole number from 1 to N, or a number is out of its range.
 
     Reference:
         Du et al., AAAI 2025, "Gains". The printed formula ranks by ascending difficulty; the text and the released code
         rank by descending difficulty.
     """
-    check_where(rank >= 1, "rank", rank, "at least 1")
-    if not (exponent >= 0 and math.isfinite(exponent)):
-        raise ValueError(f"exponent is {exponent}; expected a finite number of at least 0")
-    if not 0 < similar_ratio < 1:
-        raise ValueError(f"similar_ratio is {similar_ratio}; expected a number between 0 and 1")
-    if not 0 < incorrect_ratio < math.inf:
-        raise ValueError(f"incorrect_ratio is {incorrect_ratio}; expected a positive number")
+    check_power_gains(exponent, similar_ratio, incorrect_ratio, len(rank))
+    check_ranks("rank", rank, most=len(rank))
     effective = -exponent * log_fraction(jnp.asarray(rank, jnp.int32), rank.shape[0])
     return LogGains(
         effective=effective,
@@ -90,9 +85,8 @@ def class_counts(num_sessions: int, ratios: Sequence[float | int] = (1, 5, 4)) -
     Raises:
         ValueError: a number is negative, or there are not three ratios with a positive sum.
     """
-    check_at_least(0, num_sessions=num_sessions)
-    if len(ratios) != 3 or not all(0 <= ratio < math.inf for ratio in ratios) or sum(ratios) == 0:
-        raise ValueError(f"ratios are {ratios}; expected three numbers of at least 0 that are not all 0")
+    check_count(0, num_sessions=num_sessions)
+    check_ratios(ratios)
     # The text of a ratio such as 0.3 is used, not the nearest binary fraction.
     exact = [fractions.Fraction(str(ratio)) for ratio in ratios]
     num_effective, num_similar = (math.floor(num_sessions * ratio / sum(exact)) for ratio in exact[:2])

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key, UInt
 
-from alkd_jax.checks import check_at_least, check_one_of, check_where, is_concrete
+from alkd_jax.checks import check_count, check_one_of, check_where, is_concrete
 from alkd_jax.maxmin import RankedGame, sample_with_resolving
 from alkd_jax.maxmin.game import FloatArray
 from alkd_jax.selection import threshold
@@ -78,7 +78,8 @@ def select(
     check_where(log_policy < jnp.inf, "log_policy", log_policy, "a logarithm of a probability")
     is_in_support = log_policy > -jnp.inf
     largest = int(is_in_support.sum()) if is_concrete(is_in_support) else log_policy.shape[0]
-    if not 1 <= num <= largest:
+    check_count(1, num=num)
+    if num > largest:
         raise ValueError(f"num is {num}; expected 1 to {largest}, the number of sessions of positive probability")
     blocks = _blocks(log_policy, 1 if mesh is None else mesh.size)
     if mesh is None:
@@ -150,5 +151,5 @@ def random_policy(num_sessions: int) -> Float[Array, " N"]:
     Raises:
         ValueError: there is no session.
     """
-    check_at_least(1, num_sessions=num_sessions)
+    check_count(1, num_sessions=num_sessions)
     return jnp.full(num_sessions, -math.log(num_sessions), jnp.float32)

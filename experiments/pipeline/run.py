@@ -183,8 +183,12 @@ class RunContext:
             sessions: whose items are not ranked again.
             num: length of a list.
             name: where the parameters are stored, as in `params`.
+
+        Raises:
+            ValueError: a parameter is not finite.
         """
         model, params = self.model_for(name), first_seed(self.params(name))
+        alkd.models.check_params(model, params)
         items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
         table = model.apply(params, method="item_embeddings")
         _, ids = scoring.top_k(model.apply(params, items, mask), table, num, exclude=items)

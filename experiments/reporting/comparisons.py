@@ -4,7 +4,6 @@ Every pair of methods is tested once; the p-values are corrected over all tests 
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from alkd_jax.evaluation import significance
+from alkd_jax.io import finite_or_none
 
 METRICS = ("recall@10", "ndcg@10")
 LEVEL = 0.05
@@ -72,14 +72,7 @@ def compare_pairs(
     for name in ("p_randomization", "p_seeds"):
         for test, corrected in zip(tests, significance.holm([test[name] for test in tests]).tolist(), strict=True):
             test[f"{name}_holm"] = corrected
-    return [{name: nan_to_none(value) for name, value in test.items()} for test in tests]
-
-
-def nan_to_none(value: Any) -> Any:
-    """Converts a value to JSON's types: NaN to None, tuples to lists."""
-    if isinstance(value, tuple):
-        return [nan_to_none(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return finite_or_none(tests)
 
 
 def format_difference(test: Mapping[str, Any] | None) -> str:

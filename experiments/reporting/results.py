@@ -10,7 +10,7 @@ from rich.table import Table
 
 from alkd_jax.errors import printable
 from alkd_jax.evaluation import metrics
-from alkd_jax.io import read_json, write_json
+from alkd_jax.io import check_finite_values, read_json, write_json
 
 from ..pipeline.stages import Run
 from . import comparisons
@@ -103,7 +103,14 @@ def metrics_over_seeds(ranks: np.ndarray) -> dict[str, dict[str, Any]]:
 
 
 def mean_and_std(values: list[float]) -> dict[str, Any]:
-    """Returns mean and standard deviation (n − 1) over seeds, and the values themselves."""
+    """Returns mean and standard deviation (n − 1) over seeds, and the values themselves.
+
+    Raises:
+        ValueError: there are no values, or one is not finite.
+    """
+    if not values:
+        raise ValueError("number of values is 0; expected one for each seed")
+    check_finite_values("values", values)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": std, "values": values}
 

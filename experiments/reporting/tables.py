@@ -221,10 +221,11 @@ def student_difference(test: Mapping[str, Any] | None) -> list[str]:
     """Returns the difference from the student with its interval, and the corrected p-value, bold where significant."""
     if test is None:
         return ["", ""]
-    low, high = test["interval"]
+    difference = f"{test['difference']:+.4f}"
+    if None not in test["interval"]:
+        difference += " [{:+.4f}, {:+.4f}]".format(*test["interval"])
     p = test["p_randomization_holm"]
     p_text = "" if p is None else f"{p:.3f}" if p >= 0.001 else "<.001"
-    difference = f"{test['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
     return [difference, f"**{p_text}**" if p_text and p < LEVEL else p_text]
 
 

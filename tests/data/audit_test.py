@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import alkd_jax as alkd
-from alkd_jax.data.audit import audit
+from alkd_jax.data.audit import _natural_order, audit
 from alkd_jax.data.sessions import pack
+from alkd_jax.io import check_finite_values
 from experiments import audit as command
 
 TITLES = ["", "Plain", "Plain", "Amp &amp; Sand", "<b>Bold</b>", " é ", "", "nan", "x" * 683, "1999", "Tab\tin"]
@@ -38,6 +41,41 @@ def test_order_follows_ids_as_numbers():
     # 5, 40, 300 rise as numbers, and fall as text
     order = audit(pack([[1, 2, 3], [3, 1]]), (1, 0, 1), TITLES, IDS)["order"]
     assert order == {"pairs_rising": 2 / 3, "pairs_to_target_rising": 0.5, "sessions_all_rising": 0.5}
+
+
+@given(st.lists(st.text("0123456789", min_size=1, max_size=40), min_size=1, unique=True))
+def test_ids_of_digits_are_in_the_order_of_their_numbers(names):
+    order = _natural_order(["", *names])
+    assert order[0] == 0
+    assert order[1:] == sorted(range(1, len(names) + 1), key=lambda n: (int(names[n - 1]), names[n - 1]))
+
+
+def test_an_id_of_more_digits_than_python_makes_a_number_of_is_audited():
+    ids = ["", "9" * 5_000, "1" + "0" * 5_000, "7"]
+    found = audit(pack([[3, 1, 2], [1, 2]]), (1, 0, 1), TITLES[:4], ids)
+    assert found["order"] == {"pairs_rising": 1.0, "pairs_to_target_rising": 1.0, "sessions_all_rising": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [([[1, 1]], (1, 0, 0)), ([[1, 2], [2, 1]], (1, 1, 0)), ([[1, 2], [2, 1]], (0, 0, 2))]
+)
+def test_one_session_one_item_and_empty_splits_are_audited_without_undefined_numbers(tmp_path, rows, sizes):
+    time, user = np.arange(2 * len(rows)), np.zeros(len(rows), np.int32)
+    num_items = max(map(max, rows))
+    found = audit(pack(rows), sizes, TITLES[: num_items + 1], IDS[: num_items + 1], time=time, user=user)
+    check_finite_values("found", found)
+    assert command.findings(found)
+
+
+def test_what_is_no_dataset_is_refused():
+    for rows, sizes, message in (
+        ([], (0, 0, 0), "least length of a session is 0; expected at least 2"),
+        ([[1]], (1, 0, 0), "least length of a session is 1"),
+        ([[1, 99]], (1, 0, 0), r"items span 1\.\.99"),
+        ([[1, 2]], (1, 1, 0), r"sizes are \[1, 1, 0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            audit(pack(rows), sizes, TITLES, IDS)
 
 
 def test_ties_are_within_sessions_only():

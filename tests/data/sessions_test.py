@@ -130,3 +130,43 @@ def test_ids_for_other_sessions_are_refused():
 def test_a_catalogue_that_does_not_fit_the_sessions_is_refused(rows, titles, item_ids, message):
     with pytest.raises(ValueError, match=message):
         sessions.build_dataset("toy", sessions.pack(rows), titles, item_ids)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([1, 1.9], "items of session 1 are numbers of type float64; expected an integer type"),
+        ([1, float("nan")], "items of session 1 are numbers of type float64"),
+        ([True, False], "items of session 1 are numbers of type bool"),
+        (["1", "2"], "items of session 1 are numbers of type <U1"),
+        (np.array([1, 2**40]), rf"items span 1\.\.{2**40}"),
+        ([1, 10**30], "items of session 1 are numbers of type object"),
+        ([1, -2], r"items span -2\.\.3"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_items_that_are_no_numbers_of_items_are_refused(row, message):
+    with pytest.raises(ValueError, match=message):
+        sessions.pack([[1, 2, 3], row])
+
+
+@pytest.mark.parametrize(
+    ("titles", "item_ids", "message"),
+    [
+        (None, ["", "a"], "titles is None; expected a sequence of strings"),
+        (["", "A"], None, "item_ids is None; expected a sequence of strings"),
+        (["", 1.5], ["", "a"], r"titles\[1\] is 1.5; expected a string"),
+        (["", "A"], ["", 7.0], r"item_ids\[1\] is 7.0; expected a string"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_titles_and_ids_that_are_no_strings_are_refused(titles, item_ids, message):
+    with pytest.raises(ValueError, match=message):
+        sessions.build_dataset("x", sessions.pack([[1, 1]] * 5), titles, item_ids)
+
+
+def test_one_item_is_a_dataset_and_the_test_split_may_be_left_out():
+    found = sessions.build_dataset("x", sessions.pack([[1, 1]] * 5), ["", "A"], ["", "a"], fractions=(0.8, 0.2, 0.0))
+    assert (found.num_items, len(found.train), len(found.validation), len(found.test)) == (1, 4, 1, 0)
+    with pytest.raises(ValueError, match="1 sessions leave the train split"):
+        sessions.build_dataset("x", sessions.pack([[1, 1]]), ["", "A"], ["", "a"])

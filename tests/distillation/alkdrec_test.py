@@ -94,3 +94,18 @@ def test_the_student_comes_to_rank_the_listed_items_high(train, released):
             share_listed(jax.tree.map(lambda leaf, s=seed: leaf[s], tree)) for tree in (student, out.params)
         )
         assert after > before + 0.3
+
+
+def test_a_list_that_holds_an_item_twice_is_refused_unless_it_is_as_released(train):
+    items = np.array([[3, 2, 1, 0], [4, 5, 4, 0]], np.int32)
+    lists = Rankings(train.session_id[:2], items, items > 0)
+    with pytest.raises(ValueError, match=rf"list of session {train.session_id[1]} holds item 4 twice"):
+        distillation.distill(None, None, None, train, train, lists)
+    alkdrec.check_distinct(lists.take([0]))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("bounds", [[5.5], [-1], [np.nan]])
+def test_bounds_that_are_no_positions_are_refused(bounds):
+    with pytest.raises(ValueError, match="bounds"):
+        alkdrec.position_weights(25, bounds=bounds)

@@ -26,6 +26,7 @@ def test_same_eager_jitted_and_vmapped(metric):
     np.testing.assert_array_equal(jax.vmap(lambda r: metric(r, 5))(jnp.asarray(RANKS)), eager)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_ranks_are_refused():
     with pytest.raises(ValueError, match="number of ranks is 0"):
         metrics.from_ranks(np.zeros(0, int))
@@ -33,3 +34,16 @@ def test_bad_ranks_are_refused():
         metrics.from_ranks(np.asarray([0, 1]))
     with pytest.raises(ValueError, match="k is 0"):
         metrics.from_ranks(RANKS, ks=(0,))
+    for wrong in ([1.9, 2.0], [np.nan, 1.0], [True, False]):
+        for metric in (metrics.from_ranks, metrics.reciprocal_rank, lambda ranks: metrics.recall(ranks, 5)):
+            with pytest.raises(ValueError, match="ranks are numbers of type"):
+                metric(np.asarray(wrong))
+    with pytest.raises(ValueError, match=r"ranks\[1\] is 2147483648"):
+        metrics.ndcg(np.asarray([1, 2**31]), 5)
+    for wrong in (2.5, True):
+        with pytest.raises(ValueError, match="expected a whole number"):
+            metrics.from_ranks(RANKS, ks=(wrong,))
+
+
+def test_a_cut_off_beyond_every_rank_excludes_none():
+    assert metrics.from_ranks(np.asarray([1, 2**31 - 1]), ks=(10**12,))["recall@1000000000000"] == 1.0

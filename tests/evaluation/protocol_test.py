@@ -117,6 +117,7 @@ def test_hash_order_takes_the_position_from_the_set():
     assert evaluation.hash_order_ndcg(lists, np.asarray([8, 5])) == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_input_is_refused(setting):
     model, params, sessions = setting
     with pytest.raises(ValueError, match="protocol is 'paper'"):
@@ -127,6 +128,29 @@ def test_bad_input_is_refused(setting):
         evaluation.evaluate(model, params, jax.tree.map(lambda a: a[:0], sessions))
     with pytest.raises(ValueError, match=r"targets span .*; expected 1\.\.50"):
         evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 50))
+    with pytest.raises(ValueError, match="targets are numbers of type float64"):
+        evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 0.0))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_parameters_that_are_not_finite_are_named_with_their_row(setting, wrong):
+    model, params, sessions = setting
+    params = jax.tree.map(np.array, params)
+    name = sorted(params["params"])[-1]
+    params["params"][name][17, 2] = wrong
+    two_seeds = jax.tree.map(lambda leaf: np.stack([np.zeros_like(leaf), leaf]), params)
+    with pytest.raises(ValueError, match=rf"^params/{name}\[17, 2\] is {wrong}; expected a finite number$"):
+        evaluation.evaluate(model, params, sessions)
+    with pytest.raises(ValueError, match=rf"^params/{name}\[1, 17, 2\] is {wrong}"):
+        evaluation.evaluate_seeds(model, two_seeds, sessions)
+
+
+def test_parameters_of_another_catalogue_are_refused(setting):
+    model, params, sessions = setting
+    with pytest.raises(ValueError, match=r"params are of another model .*; expected parameters of FPMC"):
+        evaluation.evaluate(models.create("fpmc", num_items=60, dim=4), params, sessions)
+    with pytest.raises(ValueError, match="params are of another model"):
+        evaluation.evaluate(model, {"params": {}}, sessions)
 
 
 PUBLISHED = {

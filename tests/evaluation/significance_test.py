@@ -204,8 +204,14 @@ def test_memory_does_not_change_the_result(rng, monkeypatch):
         ({"interval": "normal"}, "interval is 'normal'"),
         ({"other": np.ones((4, 7), int)}, "numbers of sessions are 8 and 7"),
         ({"other": np.ones((3, 8), int)}, "numbers of seeds are 4 and 3"),
+        ({"other": np.ones((0, 8), int)}, r"shape of other is \[0, 8\]"),
+        ({"other": np.ones((1, 4, 8), int)}, r"shape of other is \[1, 4, 8\]"),
+        ({"other": np.ones((4, 8), int) * 0}, r"other\[0, 0\] is 0; expected at least 1"),
+        ({"other": np.full((4, 8), np.nan)}, "other are numbers of type float64"),
+        ({"resamples": 2.5}, "resamples is 2.5; expected a whole number"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_cannot_be_compared_is_refused(rng, change, message):
     options = {"other": np.ones((4, 8), int)} | change
     with pytest.raises(ValueError, match=message):
@@ -215,3 +221,35 @@ def test_what_cannot_be_compared_is_refused(rng, change, message):
 def test_a_p_value_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"p_values span 0\.1\.\.1\.5"):
         significance.holm([0.1, 1.5])
+
+
+FUNCTIONS = [
+    lambda differences: significance.randomization_test(np.random.default_rng(0), differences),
+    lambda differences: significance.bootstrap(np.random.default_rng(0), differences, resamples=20),
+    significance.paired_t,
+    significance.effect_size,
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.usefixtures("unchecked_types")
+def test_differences_that_are_no_finite_numbers_are_refused(function):
+    for wrong in (np.nan, np.inf, -np.inf, 1e300, 1e-300):
+        with pytest.raises(ValueError, match=r"differences?\[1\] is .*; expected 0, or from 1e-100 to 1e100 in size"):
+            function(np.array([0.1, wrong, 0.2]))
+    for wrong in (np.ones((2, 2)), np.array(0.5), np.array([True, False]), np.array(["0.5"]), np.array([None, 1])):
+        with pytest.raises(ValueError, match=r"differences? has shape \[.*; expected \[N\] numbers"):
+            function(wrong)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.usefixtures("unchecked_types")
+def test_whole_differences_are_numbers_too(function):
+    assert function(np.array([1, -2, 3])) == function(np.array([1.0, -2.0, 3.0]))
+
+
+def test_one_difference_has_no_bootstrap_interval():
+    for short in (np.zeros(0), np.ones(1)):
+        with pytest.raises(ValueError, match=r"expected \[N\] numbers with N ≥ 2"):
+            significance.bootstrap(np.random.default_rng(0), short)
+        assert significance.randomization_test(np.random.default_rng(0), short) == 1.0

@@ -30,11 +30,15 @@ def brute_top_k(row, k, exclude):
     ties=st.sampled_from(["average", "optimistic", "pessimistic"]),
 )
 def test_rank_equals_brute_force(seed, levels, ties):
+    # Negative numbers, such as the -1 of a short list, and numbers from 12 on are of no item.
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, levels, (6, 12)).astype(np.float32)
-    target, exclude = rng.integers(1, 12, 6), rng.integers(0, 12, (6, 5))
+    target, exclude = rng.integers(1, 12, 6), rng.integers(-2, 15, (6, 5))
     ranks = scoring.target_rank(jnp.asarray(scores), jnp.asarray(target), exclude=jnp.asarray(exclude), ties=ties)
     expected = [brute_rank(r, t, set(e.tolist()), ties) for r, t, e in zip(scores, target, exclude, strict=True)]
+    assert ranks.tolist() == expected
+    vectors, target, exclude = map(jnp.asarray, (scores, target, exclude))
+    ranks = scoring.full_catalogue_rank(vectors, jnp.eye(12), target, exclude=exclude, ties=ties)
     assert ranks.tolist() == expected
 
 
@@ -128,10 +132,17 @@ def test_rank_and_top_k_agree(key):
     assert (jnp.argmax(ids == target[:, None], axis=1) + 1).tolist() == ranks.tolist()
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_sizes_are_refused():
     table, exclude = jnp.ones((3, 2)), jnp.zeros((1, 1), jnp.int32)
     with pytest.raises(ValueError, match="k is 0"):
         scoring.top_k(jnp.ones((1, 2)), table, 0, exclude=exclude)
+    for wrong in (2.5, True):
+        with pytest.raises(ValueError, match=r"k is .*; expected a whole number"):
+            scoring.top_k(jnp.ones((1, 2)), table, wrong, exclude=exclude)
+    for wrong in (0, 3, -1):
+        with pytest.raises(ValueError, match=rf"target span {wrong}\.\.{wrong}; expected 1\.\.2"):
+            scoring.full_catalogue_rank(jnp.ones((1, 2)), table, jnp.full(1, wrong), exclude=exclude)
     with pytest.raises(ValueError, match="chunk_size is 0"):
         scoring.top_k(jnp.ones((1, 2)), table, 1, exclude=exclude, chunk_size=0)
     with pytest.raises(ValueError, match="chunk_size is 0"):

@@ -101,6 +101,8 @@ def test_the_gains_of_the_easier_half_are_precise_for_any_number_of_sessions(num
     ("options", "message"),
     [
         ({"exponent": -1.0}, "exponent is -1.0"),
+        ({"exponent": 1e300}, "exponent is 1e[+]300; expected a finite number of at least 0 and at most 9102"),
+        ({"similar_ratio": float("nan")}, "similar_ratio is nan"),
         ({"similar_ratio": 1.0}, "similar_ratio is 1.0; expected a number between 0 and 1"),
         ({"incorrect_ratio": 0.0}, "incorrect_ratio is 0.0"),
     ],
@@ -115,12 +117,22 @@ def test_a_rank_below_1_is_refused():
         selection.gains(np.arange(3))
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_ranks_with_a_fraction_or_beyond_the_sessions_are_refused(key):
+    for wrong, message in (([1.0, 1.9], "rank are numbers of type float64"), ([1, 3], r"rank\[1\] is 3")):
+        with pytest.raises(ValueError, match=message):
+            selection.gains(np.array(wrong))
+        with pytest.raises(ValueError, match=message):
+            selection.select(key, maxmin.RankedGame(np.array(wrong)), num=1, resolve="each")
+
+
 def test_class_counts_agree_with_golden_counts(golden):
     for case in json.loads((golden / "maxmin_cases.json").read_text())["power_law_cases"][:3]:
         expected = (case["num_effective"], case["num_similar"], case["num_incorrect"])
         assert selection.class_counts(case["num_instances"]) == expected
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_class_counts_take_decimal_ratios_as_written():
     assert selection.class_counts(10, (0.7, 0.1, 0.2)) == (7, 1, 2)
     assert selection.class_counts(1_000, (0.29, 0.57, 0.14)) == (290, 570, 140)
@@ -130,6 +142,9 @@ def test_class_counts_take_decimal_ratios_as_written():
         selection.class_counts(10, (1, -1, 4))
     with pytest.raises(ValueError, match="num_sessions is -1"):
         selection.class_counts(-1)
+    for wrong in ((True, 1, 1), ("1", 1, 1), (np.nan, 1, 1), (0, 0, 0)):
+        with pytest.raises(ValueError, match="expected three numbers"):
+            selection.class_counts(10, wrong)
 
 
 # drawing --------------------------------------------------------------------------------------------------------------
@@ -279,6 +294,7 @@ def test_resolving_draws_by_rank_across_blocks(key):
     assert chisquare(observed, expected).pvalue > 1e-3
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_resolving_needs_a_game_and_drawing_once_a_policy(key):
     game = maxmin.RankedGame(np.arange(1, 4))
     with pytest.raises(ValueError, match='expected a RankedGame for resolve="each"'):
@@ -287,5 +303,7 @@ def test_resolving_needs_a_game_and_drawing_once_a_policy(key):
         selection.select(key, game, num=1)
     with pytest.raises(ValueError, match="num is 4; expected 1 to 3"):
         selection.select(key, game, num=4, resolve="each")
+    with pytest.raises(ValueError, match=r"num is 1\.5; expected a whole number"):
+        selection.select(key, np.zeros(3), num=1.5)
     with pytest.raises(ValueError, match="resolve is 'twice'"):
         selection.select(key, np.zeros(3), num=1, resolve="twice")

@@ -68,3 +68,9 @@ def test_difficulty_of_batches_is_that_of_all_at_once(key):
         selection.session_difficulty(model, params, items, mask[:2])
     with pytest.raises(ValueError, match="batch_size is 0"):
         selection.session_difficulty(model, params, items, mask, batch_size=0)
+    name = sorted(params["params"])[-1]
+    broken = {"params": params["params"] | {name: np.full_like(params["params"][name], np.nan)}}
+    with pytest.raises(ValueError, match=rf"params/{name}\[.*\] is nan; expected a finite number"):
+        selection.session_difficulty(model, broken, items, mask)
+    with pytest.raises(ValueError, match=r"session_vectors\[0, 0\] is inf"):
+        selection.difficulty(vectors.at[0, 0].set(np.inf), table, items, mask)

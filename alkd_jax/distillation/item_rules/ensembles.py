@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.types import PAD, Rankings
 
 
@@ -26,7 +26,7 @@ def fuse_rankings(rankings: Sequence[Rankings], *, k: int = 25, offset: float = 
     Reference:
         Cormack et al., Reciprocal rank fusion, SIGIR 2009.
     """
-    check_at_least(1, num_teachers=len(rankings), k=k)
+    check_count(1, num_teachers=len(rankings), k=k)
     check_at_least(0, offset=offset)
     session_id = np.asarray(rankings[0].session_id)
     for number, teacher_rankings in enumerate(rankings):

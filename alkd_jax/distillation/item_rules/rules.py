@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array, diags_array
 
 from alkd_jax.baselines import Counts
-from alkd_jax.checks import check_at_least, check_span
+from alkd_jax.baselines.queries import check_recency
+from alkd_jax.checks import check_at_least, check_count, check_finite, check_span, check_where
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _BLOCK = 2048
@@ -110,13 +111,17 @@ def list_rules(
 
     Raises:
         ValueError: a list belongs to no session, there are fewer weights than positions, the number of confidences is
-            not the number of lists, a confidence is negative, or an item is out of range.
+            not the number of lists, a weight or a confidence is negative or not finite, or recency or an item is out of
+            range.
     """
-    if confidence is not None and (len(confidence) != len(rankings) or not np.min(confidence, initial=0) >= 0):
-        raise ValueError(
-            f"confidence has {len(confidence)} numbers, the least {np.min(confidence, initial=0)}; expected one for "
-            f"each of {len(rankings)} lists, at least 0"
-        )
+    check_recency(recency)
+    check_weights("weights", weights)
+    if confidence is not None:
+        check_weights("confidence", confidence)
+        if len(confidence) != len(rankings):
+            raise ValueError(
+                f"confidence has {len(confidence)} numbers; expected one for each of {len(rankings)} lists"
+            )
     list_items, list_mask = np.asarray(rankings.items), np.asarray(rankings.mask)
     if len(weights) < list_items.shape[1]:
         raise ValueError(
@@ -174,12 +179,13 @@ def rule_targets(rules: csr_array, *, k: int = 64, power: float = 1.5) -> RuleTa
         The soft labels of the items that have rules.
 
     Raises:
-        ValueError: an option is out of its range, or no item has a rule.
+        ValueError: an option is out of its range, a rule is negative or not finite, or no item has a rule.
     """
-    check_at_least(1, k=k)
-    if not power > 0:
-        raise ValueError(f"power is {power}; expected above 0")
+    check_count(1, k=k)
+    if not 0 < power < np.inf:
+        raise ValueError(f"power is {power}; expected a finite number above 0")
     rules = rules.tocsr()
+    check_weights("weights of rules", rules.data)
     mass = np.asarray(rules.sum(1)).ravel()
     items = np.flatnonzero(mass > 0)
     items = items[items != PAD]
@@ -213,13 +219,17 @@ def random_walk_sessions(
         At most ``num`` sessions.
 
     Raises:
-        ValueError: ``num`` or ``length`` is too small, or the weight of padding is not 0.
+        ValueError: ``num`` or ``length`` is too small, the weight of padding is not 0, a weight is negative or not
+            finite, or no item has a weight.
     """
-    check_at_least(1, num=num)
-    check_at_least(2, length=length)
+    check_count(1, num=num)
+    check_count(2, length=length)
     if start[PAD] != 0:
         raise ValueError(f"start[0] is {start[PAD]}; expected 0, the weight of padding")
+    check_weights("start", start)
+    check_at_least(np.finfo(float).tiny, **{"sum of start": start.sum()})
     rules = rules.tocsr()
+    check_weights("weights of rules", rules.data)
     cumulative = np.concatenate([[0.0], np.cumsum(rules.data)])
     current = rng.choice(len(start), num, p=start / start.sum())
     walks = np.zeros((num, length), np.int32)
@@ -233,6 +243,17 @@ def random_walk_sessions(
     walks = walks[walks[:, 1] != PAD]
     offsets = np.concatenate([[0], np.cumsum((walks != PAD).sum(1))]).astype(np.int32)
     return Sequences(items=walks[walks != PAD], offsets=offsets)
+
+
+def check_weights(name: str, weights: Sequence[int | float] | np.ndarray) -> None:
+    """Refuses weights that are negative or not finite.
+
+    Raises:
+        ValueError: a weight is; the error names its index.
+    """
+    weights = np.asarray(weights)
+    check_finite(name, weights)
+    check_where(weights >= 0, name, weights, "at least 0")
 
 
 def remove_diagonal(rules: csr_array) -> csr_array:
