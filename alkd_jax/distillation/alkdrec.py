@@ -147,12 +147,12 @@ def distill(
     """
     if bounds is None:
         bounds = RELEASED_BOUNDS if released else PAPER_BOUNDS
-    if isinstance(rankings, Rankings):
-        examples = ranking_examples(rankings, train, bounds=bounds)
-    else:
-        examples = stack_examples([ranking_examples(one, train, bounds=bounds) for one in rankings])
-    for lists in () if released else [rankings] if isinstance(rankings, Rankings) else rankings:
-        check_distinct(lists)
+    rankings_of_seeds = [rankings] if isinstance(rankings, Rankings) else rankings
+    if not released:
+        for seed_rankings in rankings_of_seeds:
+            check_distinct(seed_rankings)
+    examples_of_seeds = [ranking_examples(seed_rankings, train, bounds=bounds) for seed_rankings in rankings_of_seeds]
+    examples = examples_of_seeds[0] if isinstance(rankings, Rankings) else stack_examples(examples_of_seeds)
     return training.fit(
         key,
         model,

@@ -103,7 +103,7 @@ def solve(
         incorrect_loss: ``[N]`` d > 0.
         num_effective: k_ef, number of effective instances; at least 0.
         num_similar: k_si; the other ``N − k_ef − k_si`` instances are incorrect.
-        log_gains: whether the three arrays are natural logarithms, which gains beyond the range of their type need; the
+        log_gains: whether the three arrays are natural logarithms, which gains beyond 1e-30 to 1e30 need; the
             results are then in units of ``exp(log_scale)``.
 
     Returns:

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.maxmin.adversary import log_worst_case
-from alkd_jax.maxmin.game import Count, FloatArray, Solution, array_namespace, check_counts, check_gains, check_order
+from alkd_jax.maxmin.game import (
+    Count,
+    FloatArray,
+    Solution,
+    array_namespace,
+    check_counts,
+    check_gains,
+    check_order,
+    check_solution,
+)
 from alkd_jax.ops.sums import accurate_sum
 
 
@@ -49,6 +58,7 @@ def closed_form(
 
     Raises:
         ValueError: an array or a count is out of its range, or shapes differ.
+        FloatingPointError: a result is beyond float32.
 
     Reference:
         Du et al., AAAI 2025, Definition 1 and Algorithm 1 (with ``G_s`` where the printed argmax has ``g_s``).
@@ -59,7 +69,7 @@ def closed_form(
     check_counts(len(effective_gain), num_effective=num_effective, num_similar=num_similar)
     logs, unit, remainder = normalize_gains(*gains.values(), log_gains=log_gains)
     solution = _closed_form(*logs, num_effective, num_similar, drop_last=drop_last)
-    return restore_scale(solution, unit, remainder, log_gains=log_gains)
+    return check_solution(restore_scale(solution, unit, remainder, log_gains=log_gains))
 
 
 def rad_bc(
@@ -87,6 +97,7 @@ def rad_bc(
 
     Raises:
         ValueError: an array or the count is out of its range, or shapes differ.
+        FloatingPointError: a result is beyond float32.
 
     Reference:
         Baykal et al., Robust active distillation, ICLR 2023; "RAD-BC" in Du et al., AAAI 2025, Table 2.
@@ -96,7 +107,7 @@ def rad_bc(
     check_counts(len(correct_gain), num_correct=num_correct)
     logs, unit, remainder = normalize_gains(*gains.values(), log_gains=log_gains)
     solution = _rad_bc(*logs, num_correct, drop_last=drop_last)
-    return restore_scale(solution, unit, remainder, log_gains=log_gains)
+    return check_solution(restore_scale(solution, unit, remainder, log_gains=log_gains))
 
 
 @functools.partial(jax.jit, static_argnames="drop_last")

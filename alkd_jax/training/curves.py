@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from alkd_jax.io import write_text
+from alkd_jax.io import finite_or_none, write_text
 from alkd_jax.training.results import Progress
 
 
@@ -34,12 +34,9 @@ def curve_log(folder: pathlib.Path) -> Iterator[Callable[[Progress], None]]:
             _drop_lines_from(path, progress.step)
         is_first = False
         numbers = {"loss": progress.losses.tolist(), "recall": progress.recalls.tolist()}
-        line = {
-            "step": progress.step,
-            **{name: [_nan_to_none(value) for value in row] for name, row in numbers.items()},
-        }
+        line = finite_or_none({"step": progress.step, **numbers, "sessions_per_second": progress.speed})
         with path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line | {"sessions_per_second": _nan_to_none(progress.speed)}) + "\n")
+            lines.write(json.dumps(line, allow_nan=False) + "\n")
         if writer is not None:
             for name, row in numbers.items():
                 for seed, value in enumerate(row):
@@ -58,10 +55,6 @@ def _drop_lines_from(path: pathlib.Path, step: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     complete = [line for line in lines if line.endswith("\n")]
     write_text(path, "".join(line for line in complete if json.loads(line)["step"] < step))
-
-
-def _nan_to_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _tensorboard_writer(folder: pathlib.Path) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
+from alkd_jax.checks import check_ranks
 from alkd_jax.errors import printable
 from alkd_jax.evaluation import metrics
 from alkd_jax.io import check_finite_values, read_json, write_json
@@ -27,8 +28,11 @@ def collect_results(run: Run) -> dict[str, Any]:
         "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have no seeds;
         "tuned" holds validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
     """
-    with np.load(run.folder.path / "ranks.npz") as archive:
+    path = run.folder.path / "ranks.npz"
+    with np.load(path) as archive:
         ranks = dict(archive)
+    for name, per_seed in ranks.items():
+        check_ranks(f"{path}: ranks of {name}", per_seed)
     released_ndcg = read_json(run.folder.path / "released_ndcg.json")
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():

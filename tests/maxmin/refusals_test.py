@@ -91,8 +91,15 @@ def test_a_search_without_a_proof_is_an_error():
     number = jnp.float32(1)
     fields = dict.fromkeys(("log_policy", "value", "lower", "log_scale", "support_size", "theta", "case"), number)
     solution = maxmin.Solution(**fields, upper=jnp.float32(np.inf), num_passes=jnp.int32(1060))
-    with pytest.raises(FloatingPointError, match="upper is inf after 1060 passes"):
+    with pytest.raises(FloatingPointError, match="upper of the solution is inf"):
         check_solution(solution)
+    assert check_solution(solution.replace(num_passes=jnp.int32(0)))
+
+
+def test_a_worst_case_beyond_float32_is_an_error():
+    gain, loss = np.array([650.0, -200.0, -450.0]), np.array([0.0, 200.0, 450.0])
+    with pytest.raises(FloatingPointError, match=r"lower of the solution is nan; expected a finite number"):
+        maxmin.solve(gain, gain - 1, loss, num_effective=0, num_similar=0, log_gains=True)
 
 
 def test_rad_bc_refuses_too_many_correct_instances():

@@ -227,7 +227,8 @@ def random_walk_sessions(
     if start[PAD] != 0:
         raise ValueError(f"start[0] is {start[PAD]}; expected 0, the weight of padding")
     check_weights("start", start)
-    check_at_least(np.finfo(float).tiny, **{"sum of start": start.sum()})
+    if not start.any():
+        raise ValueError("start is 0 for every item; expected an item with a weight")
     rules = rules.tocsr()
     check_weights("weights of rules", rules.data)
     cumulative = np.concatenate([[0.0], np.cumsum(rules.data)])
