@@ -54,7 +54,8 @@ def check_at_least(least: float | int, **numbers: float | int) -> None:
     """
     for name, number in numbers.items():
         if not least <= number < math.inf:
-            raise ValueError(f"{name} is {number}; expected at least {least}{' and finite' * (number == math.inf)}")
+            suffix = " and finite" if number == math.inf else ""
+            raise ValueError(f"{name} is {number}; expected at least {least}{suffix}")
 
 
 def check_between(low: float | int, high: float | int, **numbers: float | int) -> None:
@@ -121,7 +122,8 @@ def check_ranks(name: str, ranks: Any, *, most: int = LARGEST_RANK) -> None:
         ValueError: a rank is below 1 or above ``most``, or the numbers are not of an integer type.
     """
     check_integers(name, ranks)
-    check_where((ranks >= 1) & (ranks <= most), name, ranks, f"at least 1 and at most {most}")
+    if is_concrete(ranks):
+        check_where((ranks >= 1) & (ranks <= most), name, ranks, f"at least 1 and at most {most}")
 
 
 def check_integers(name: str, array: Any) -> None:
