@@ -86,8 +86,13 @@ def write_texts(texts: Mapping[str | os.PathLike[str], str]) -> None:
                 partial.write_text(text, encoding="utf-8", newline="")
 
 
-def to_json(value: object) -> str:
-    """Returns the content of a JSON file, in ASCII, so that half surrogates come back as they were."""
+def to_json(value: object, *, name: str = "JSON") -> str:
+    """Returns the content of a JSON file, in ASCII, so that half surrogates come back as they were.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have; see :func:`finite_or_none`.
+    """
+    check_finite_values(name, value)
     return json.dumps(value, indent=1) + "\n"
 
 
@@ -95,10 +100,9 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Writes JSON so that the file is there whole or not at all.
 
     Raises:
-        ValueError: a number is NaN or infinite, which JSON does not have; see :func:`finite_or_none`.
+        ValueError: as in :func:`to_json`.
     """
-    check_finite_values(str(path), value)
-    write_text(path, to_json(value))
+    write_text(path, to_json(value, name=str(path)))
 
 
 def check_finite_values(name: str, value: object) -> None:

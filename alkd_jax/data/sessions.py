@@ -31,11 +31,11 @@ def pack(sessions: Iterable[Sequence[int]]) -> Sequences:
     rows = [_item_row(number, session) for number, session in enumerate(sessions)]
     offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
     items = np.concatenate([np.empty(0, np.int32), *rows])
-    check_span("items", items, 0, np.iinfo(np.int32).max)
+    check_span("items", items, np.iinfo(np.int32).min, np.iinfo(np.int32).max)
     return Sequences(items=items.astype(np.int32), offsets=offsets)
 
 
-def _item_row(number: int, session: Sequence[int]) -> Int[np.ndarray, " T"]:
+def _item_row(number: int, session: Sequence[int] | np.ndarray) -> Int[np.ndarray, " T"]:
     if len(session) == 0:
         return np.empty(0, np.int32)
     row = np.asarray(session)

@@ -96,6 +96,7 @@ def test_the_student_comes_to_rank_the_listed_items_high(train, released):
         assert after > before + 0.3
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_list_that_holds_an_item_twice_is_refused_unless_it_is_as_released(train):
     items = np.array([[3, 2, 1, 0], [4, 5, 4, 0]], np.int32)
     lists = Rankings(train.session_id[:2], items, items > 0)

@@ -87,6 +87,7 @@ def test_a_number_of_labels_that_is_not_whole_is_refused(wrong):
             maxmin.worst_case(np.full(3, 1 / 3), GAIN, GAIN / 2, GAIN, **counts)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_search_without_a_proof_is_an_error():
     number = jnp.float32(1)
     fields = dict.fromkeys(("log_policy", "value", "lower", "log_scale", "support_size", "theta", "case"), number)
