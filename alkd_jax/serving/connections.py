@@ -108,9 +108,7 @@ class BoundedProtocol(H11Protocol):
     def check_time(self) -> None:
         """Ends the connection if its client takes too long; called about once a second."""
         now, size = self.loop.time(), self.transport.get_write_buffer_size()
-        if size == 0 or size < self.unread[0]:
-            self.unread = (size, now)
-        elif self.unread[0] == 0:
+        if size == 0 or self.unread[0] == 0 or size < self.unread[0]:
             self.unread = (size, now)
         elif now - self.unread[1] > STALL_SECONDS:
             self.transport.abort()

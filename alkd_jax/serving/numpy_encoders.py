@@ -93,7 +93,9 @@ def parameter_shapes(backbone: str, options: Options, *, num_items: int, dim: in
     return shapes
 
 
-def check_arrays(backbone: str, options: Options, arrays: Arrays, *, num_items: int, dim: int, dtype: str) -> None:
+def check_arrays(
+    backbone: str, options: Options, arrays: Mapping[str, np.ndarray], *, num_items: int, dim: int, dtype: str
+) -> None:
     """Checks names, types and shapes of a student's parameters, and that all numbers are finite.
 
     Raises:

@@ -15,12 +15,11 @@ from tests.helpers import paths
 NAMES = sorted(
     path.stem
     for path in (paths.ROOT / "benchmarks").glob("*.py")
-    if path.stem
-    not in ("__init__", "all", "harness", "peers_recbole", "peers_retrieval", "peers_torch", "synthetic_sessions")
+    if path.stem not in ("__init__", "all", "harness", "synthetic_sessions") and not path.stem.startswith("peers_")
 )
 
 
-SLOW = {"cold_run", "evaluation", "scaling", "selection"}
+SLOW = {"cold_run", "evaluation", "scaling", "selection", "serve_load"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

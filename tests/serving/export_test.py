@@ -15,10 +15,10 @@ import alkd_jax as alkd
 from alkd_jax import models
 from alkd_jax.serving import export, manifest, numpy_encoders
 from alkd_jax.training import checkpoints
-from tests.helpers import paths
+from tests.helpers import paths, shipped_students
 
 pytest.importorskip("safetensors")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 pytest.importorskip("flatbuffers")
 
@@ -78,12 +78,11 @@ def roads(folder, model, params, items, exclude, k):
         table = model.apply(params, method="item_embeddings")
         return alkd.scoring.top_k(model.apply(params, items, items > 0), table, k, exclude=exclude)
 
-    session = onnxruntime.InferenceSession(str(folder / manifest.ONNX), providers=["CPUExecutionProvider"])
     found = {
         "numpy": export.Recommender.load(folder).top_k(items, k, exclude=exclude),
         "jax": in_jax(params, items, exclude),
         "program": export.load_program(folder)(items, exclude),
-        "onnx": session.run(["scores", "ids"], {"items": items, "exclude": exclude}),
+        "onnx": export.load_onnx(folder)(items, exclude),
     }
     return {road: tuple(np.asarray(array)[:, :k] for array in pair) for road, pair in found.items()}
 
@@ -202,6 +201,11 @@ def test_what_is_not_the_model_is_refused(tmp_path):
     large = jax.tree.map(lambda leaf: leaf.at[3].set(1e6), params)
     twice = dataclasses.replace(DATASET, item_ids=(*DATASET.item_ids[:-1], DATASET.item_ids[1]))
     other = alkd.data.synthetic(num_items=81, num_sessions=300, seed=0)
+    overflowing = jax.tree.map(lambda leaf: leaf.at[3].set(3e38), params)
+    untitled, halved = (dataclasses.replace(DATASET) for _ in range(2))
+    object.__setattr__(untitled, "titles", None)
+    object.__setattr__(halved, "titles", (*DATASET.titles[:-1], "\ud800"))
+    wordy = dataclasses.replace(DATASET, titles=("", "a" * 2**21, *DATASET.titles[2:]))
     for message, arguments, options in (
         ("input_embedding \\(1, 81, 6\\) \\(expected \\(81, 6\\)\\)", (model, seeds, DATASET), {}),
         ("not finite in float32", (model, broken, DATASET), {}),
@@ -210,6 +214,10 @@ def test_what_is_not_the_model_is_refused(tmp_path):
         ("an item id is empty or a duplicate", (model, params, twice), {}),
         ("dtype is 'int4'", (model, params, DATASET), {"dtype": "int4"}),
         ("list_length is 0", (model, params, DATASET), {"list_length": 0}),
+        ("titles of ds is None; expected a tuple", (model, params, untitled), {}),
+        ("half a character", (model, params, halved), {}),
+        ("scores of a session of item 3 are not finite", (model, overflowing, DATASET), {}),
+        ("bytes of items.json is", (model, params, wordy), {}),
         ("type of model is Own; expected one of fpmc", (Own(num_items=80, dim=6), params, DATASET), {}),
     ):
         with pytest.raises(ValueError, match=message):
@@ -284,14 +292,6 @@ def test_a_config_that_is_none_is_refused(plain, data, tmp_path):
         alkd.Recommender.load(folder)
 
 
-def rewritten(folder, name, data):
-    """A folder whose config vouches for another file."""
-    config = json.loads((folder / manifest.CONFIG).read_text())
-    config["files"][name] = manifest.file_entry(data)
-    (folder / manifest.CONFIG).write_text(json.dumps(config))
-    (folder / name).write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -307,7 +307,7 @@ def rewritten(folder, name, data):
 )
 def test_a_file_that_the_config_vouches_for_is_still_checked(plain, name, data, message, tmp_path):
     folder = copied(plain, tmp_path / "copy")
-    rewritten(folder, name, data)
+    shipped_students.rewrite(folder, name, data)
     with pytest.raises(ValueError, match=message):
         alkd.Recommender.load(folder)
 
@@ -318,7 +318,7 @@ def test_weights_that_are_no_numbers_are_refused(plain, tmp_path):
     folder = copied(plain, tmp_path / "copy")
     arrays = safetensors.numpy.load((folder / manifest.WEIGHTS).read_bytes())
     arrays["output_embedding"] = np.where(np.arange(6) == 2, np.inf, arrays["output_embedding"])
-    rewritten(folder, manifest.WEIGHTS, safetensors.numpy.save(arrays))
+    shipped_students.rewrite(folder, manifest.WEIGHTS, safetensors.numpy.save(arrays))
     with pytest.raises(ValueError, match="output_embedding has a number that is not finite"):
         alkd.Recommender.load(folder)
 
@@ -331,14 +331,42 @@ def test_a_folder_with_the_former_name_of_a_parameter_loads(tmp_path):
     expected = alkd.Recommender.load(tmp_path / "student").recommend(["item-1", "item-5"])
     arrays = safetensors.numpy.load((tmp_path / "student" / manifest.WEIGHTS).read_bytes())
     arrays["meeting_kernel"] = arrays.pop("interaction_kernel")
-    rewritten(tmp_path / "student", manifest.WEIGHTS, safetensors.numpy.save(arrays))
+    shipped_students.rewrite(tmp_path / "student", manifest.WEIGHTS, safetensors.numpy.save(arrays))
     assert alkd.Recommender.load(tmp_path / "student").recommend(["item-1", "item-5"]) == expected
 
 
-def test_a_program_that_is_none_is_refused(plain, tmp_path):
+FORMS = {manifest.PROGRAM: export.load_program, manifest.ONNX: export.load_onnx}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_compiled_form_that_is_none_is_refused_when_it_is_loaded(plain, name, tmp_path):
     folder = copied(plain, tmp_path / "copy")
-    rewritten(folder, manifest.PROGRAM, b"no program at all, but some bytes of text")
-    with pytest.raises(ValueError, match=r"cannot be read .*; expected an undamaged program"):
+    for data in (b"no program at all, but some bytes of text", (folder / name).read_bytes()[:-300], b""):
+        shipped_students.rewrite(folder, name, data)
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read .*; expected an undamaged") as caught:
+            FORMS[name](folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_compiled_form_of_another_student_is_refused_when_it_is_loaded(plain, name, tmp_path):
+    """The program has no weights of its own, so that one of another backbone or length differs."""
+    folder = copied(plain, tmp_path / "copy")
+    model = models.create("fpmc", num_items=80, dim=6)
+    params = models.init_params(jax.random.key(5), model)
+    export.save(tmp_path / "other", model, params, DATASET, list_length=7)
+    shipped_students.rewrite(folder, name, (tmp_path / "other" / name).read_bytes())
+    with pytest.raises(ValueError, match=rf"{name}: (shape of the scores|scores of the first session)"):
+        FORMS[name](folder)
+
+
+def test_a_program_of_another_jax_says_so(plain, tmp_path):
+    folder = copied(plain, tmp_path / "copy")
+    config = json.loads((folder / manifest.CONFIG).read_text())
+    config["versions"]["jax"] = "99.0"
+    (folder / manifest.CONFIG).write_text(json.dumps(config))
+    shipped_students.rewrite(folder, manifest.PROGRAM, b"from the future")
+    with pytest.raises(ValueError, match=r"expected one that JAX .* can read; JAX 99\.0 wrote it"):
         export.load_program(folder)
 
 

@@ -1,5 +1,6 @@
 """The NumPy recommender against brute force: what is read, what is left out, and in which order it answers."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -92,22 +93,73 @@ def test_what_cannot_be_answered_says_why(session, k, message):
         fpmc().recommend(session, k=k)
 
 
-@pytest.mark.parametrize(
-    ("session", "message"), [('{"id-1"}', "type of session is set"), ('["id-1", 2]', "an item id in session is 2")]
-)
-def test_what_is_no_list_of_strings_says_so(session, message):
+def test_values_of_another_type_are_refused_in_one_line():
     """In a process without the tests' own type checks."""
+    calls = {
+        'recommend({"id-1"})': "type of session is set; expected a list of item ids",
+        'recommend(["id-1", 2])': "an item id in session is 2; expected strings",
+        'recommend(["id-1"], k=2.5)': "k is 2.5; expected an integer of at least 1",
+        'recommend(["id-1"], k=None)': "k is None; expected an integer of at least 1",
+        'recommend(["id-1"], k=np.True_)': "k is np.True_; expected an integer of at least 1",
+        "rank([1.0])": "an item is 1.0; expected integers in 1..2",
+        "rank([True])": "an item is True; expected integers in 1..2",
+        "rank(np.array([1.5]))": "an item is np.float64(1.5); expected integers in 1..2",
+        "rank(np.array([1]), np.int64(5))[0].item_id": "b",
+    }
     code = (
         "import numpy as np\n"
         "from alkd_jax.serving.recommender import Recommender\n"
-        "arrays = {f'{name}_embedding': np.ones((2, 1), np.float32) for name in ('input', 'output')}\n"
-        "try:\n"
-        f"    Recommender('fpmc', {{}}, arrays, ('', 'id-1'), ('', ''), 4).recommend({session})\n"
-        "except ValueError as error:\n"
-        "    print(error)\n"
+        "arrays = {f'{name}_embedding': np.ones((3, 1), np.float32) for name in ('input', 'output')}\n"
+        "student = Recommender('fpmc', {}, arrays, ('', 'id-1', 'b'), ('', '', ''), 4)\n"
     )
+    for call in calls:
+        code += f"try: print(student.{call})\nexcept ValueError as error: print(error)\n"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT)
-    assert message in out.stdout
+    assert out.stdout.splitlines() == list(calls.values())
+
+
+@pytest.mark.parametrize("k", [0, -1, True])
+def test_a_list_length_that_is_none_is_refused(k):
+    with pytest.raises(ValueError, match=f"k is {k}; expected an integer of at least 1"):
+        fpmc().recommend(["id-1"], k=k)
+
+
+def test_a_list_length_far_over_the_catalogue_costs_nothing():
+    whole = fpmc().recommend(["id-1"], k=29)
+    for k in (30, 10**8, 2**63, 10**30):
+        assert fpmc().recommend(["id-1"], k=k) == whole
+
+
+def test_negative_numbers_exclude_nothing_in_any_form():
+    student = fpmc()
+    items = np.array([[3, 9, 0]], np.int32)
+    _, ids = student.top_k(items, 30, exclude=np.array([[-1, -30, 0]], np.int32))
+    assert sorted(ids[0].tolist()) == list(range(1, 31))
+    with pytest.raises(ValueError, match=r"exclude span 31\.\.31; expected 0\.\.30"):
+        student.top_k(items, 3, exclude=np.array([[31]], np.int32))
+    with pytest.raises(ValueError, match="number of columns of items is 5; expected at most 4"):
+        student.top_k(np.ones((1, 5), np.int32), 3, exclude=items)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"titles": None}, "titles is None; expected a tuple of strings"),
+        ({"titles": ("",)}, "number of item_ids is 31, of titles 1"),
+        ({"item_ids": ("", *range(30))}, "item_ids is "),
+        ({"arrays": {}}, "arrays are \\[\\]; expected"),
+        ({"item_ids": ("", "a", "b"), "titles": ("", "a", "b")}, "expected float32 \\(3, 3\\)"),
+        ({"length": 0}, "length is 0; expected 1"),
+        ({"backbone": "gru"}, "backbone is 'gru'"),
+    ],
+)
+def test_parts_of_different_students_are_refused(change, message):
+    """By the check itself, which the tests' own type checks would anticipate."""
+    student = dataclasses.replace(fpmc())
+    for name, value in change.items():
+        object.__setattr__(student, name, value)
+    with pytest.raises(ValueError, match=message):
+        student.__post_init__()
 
 
 @pytest.mark.parametrize("items", [[], [0], [31], [-1]])
