@@ -12,6 +12,7 @@ import asyncio
 import collections
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from alkd_jax.llm.pricing import Estimate, Price, dollars
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
-from .pipeline import llm_settings
+from .pipeline import llm_account, llm_settings
 from .pipeline.console import cli_errors, console, llm_progress_bar, print_line
 from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
@@ -142,9 +143,22 @@ def ask(settings: LLMSettings, *, only_pilot: bool = False, partial: bool = Fals
                 on_progress=on_progress,
                 after_pilot=after_pilot,
             )
-        llm_settings.save_usage(settings.run, usage, store)
-        print_usage(usage, store.ledger, settings.price)
+        finish(settings, usage, store)
     return usage.missing
+
+
+def finish(settings: LLMSettings, usage: UsageReport, store: Store) -> None:
+    """Adds a collection to the run's account, prints it, and ends the command where a signal ended the collection.
+
+    Raises:
+        ValueError: the store could not be written any more, and so neither can the account.
+    """
+    if usage.store_failed:
+        raise ValueError(usage.stopped)
+    llm_account.save_usage(settings.run, usage, store)
+    print_usage(usage, store.ledger, settings.price)
+    if usage.signal is not None:
+        signal.raise_signal(usage.signal)
 
 
 def check_cap(settings: LLMSettings, store: Store, estimate: Estimate) -> str | None:

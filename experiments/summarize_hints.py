@@ -22,7 +22,7 @@ from .pipeline import llm_settings
 from .pipeline.console import cli_errors, print_line
 from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
-from .query_llm import print_estimate, print_usage
+from .query_llm import finish, print_estimate
 
 
 def summarize(settings: Annotated[LLMSettings, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:
@@ -40,8 +40,7 @@ def summarize(settings: Annotated[LLMSettings, tyro.conf.arg(name="")], cases: i
         settings.endpoint.api_key()
         print_estimate(settings, client.estimate([question]))
         usage = collect_sync(client, [question], pilot=0)
-        llm_settings.save_usage(settings.run, usage, store)
-        print_usage(usage, store.ledger, settings.price)
+        finish(settings, usage, store)
         (_, key, parsed), *_ = client.parsed_answers([question])
     if parsed is None or not parsed.hints:
         raise ValueError("the model gave no usable hints; expected at least one, nothing was written")

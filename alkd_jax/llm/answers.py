@@ -21,7 +21,7 @@ class Answer:
         fingerprint: the server's fingerprint of that model.
         tier: service tier that answered.
         provider_id: the server's id of the answer.
-        raw: body of the HTTP answer, without the API key.
+        raw: body of the HTTP answer, without the API key; None where there was no space to keep it.
     """
 
     content: str | None
@@ -32,7 +32,7 @@ class Answer:
     fingerprint: str | None
     tier: str | None
     provider_id: str | None
-    raw: bytes
+    raw: bytes | None
 
 
 class AnswerRecord(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from alkd_jax.llm import pricing
 from alkd_jax.llm.client import Client
+from alkd_jax.llm.database import StoreError
 from alkd_jax.llm.endpoint import Connection, Reply
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.rate_limits import Pacer
@@ -22,6 +23,8 @@ from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
 _RECENT = 50
+_RESERVED_BYTES = 16_384
+"""Space that is reserved on the disk for every answer in flight; answers of 25 labels take less than a tenth."""
 _STANDARD_TIERS = (None, "default", "auto", "standard")
 
 
@@ -45,6 +48,17 @@ class Attempts:
         self._pending = Ledger()
         self._recent: collections.deque[bool] = collections.deque(maxlen=_RECENT)
         self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="alkd-store")
+
+    async def open(self) -> None:
+        """Brings the store up to date, and reserves space on the disk for the answers in flight.
+
+        Raises:
+            StoreError: the store cannot be written.
+            OSError: the disk is full.
+        """
+        # The lock makes this process the only owner of the store, and it has sent nothing yet.
+        await self.in_store_thread(self.store.mark_lost_attempts)
+        await self.in_store_thread(self.store.reserve.allocate, self.client.limits.in_flight[2] * _RESERVED_BYTES)
 
     async def send(self, connection: Connection, request: Mapping[str, Any]) -> tuple[Reply | None, int]:
         """Sends one request within limits and budget, and records its outcome.
@@ -179,6 +193,10 @@ class Attempts:
             self.usage.warnings.append(text)
 
     def close(self) -> None:
-        """Waits for the thread of the store, and marks attempts that are still in flight as possibly billed."""
+        """Waits for the thread of the store, and marks attempts that are still in flight as possibly billed.
+
+        Where the store cannot be written, the next process that opens it does so.
+        """
         self._store_thread.shutdown()
-        self.store.mark_lost_attempts()
+        with contextlib.suppress(StoreError):
+            self.store.mark_lost_attempts()

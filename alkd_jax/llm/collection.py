@@ -8,7 +8,6 @@ import functools
 import gc
 import json
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from alkd_jax.llm.answers import AnswerRecord
 from alkd_jax.llm.attempts import Attempts
 from alkd_jax.llm.client import Client
+from alkd_jax.llm.database import StoreError
 from alkd_jax.llm.endpoint import Connection
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import ParsedAnswer
@@ -24,6 +24,7 @@ from alkd_jax.llm.prompts import Question
 from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
+_SECONDS_AFTER_SIGTERM = 20
 _load_json = functools.lru_cache(json.loads)
 
 
@@ -38,7 +39,8 @@ async def collect(
     """Asks the questions whose answers are not in the client's store.
 
     At the first Ctrl-C nothing new is sent and requests in flight are awaited; at the second these are abandoned and
-    count as possibly billed.
+    count as possibly billed. SIGTERM does the same, and awaits them for 20 seconds at most, because the schedulers of
+    clusters kill a process soon afterwards.
 
     Args:
         client: endpoint, store, price, budget and limits.
@@ -49,6 +51,10 @@ async def collect(
 
     Returns:
         The usage; it is a normal result that only a part of the questions is answered.
+
+    Raises:
+        StoreError: the store cannot be written, and nothing was sent.
+        OSError: the disk has no space for the answers, and nothing was sent.
     """
     return await _Collection(client, on_progress).run(questions, pilot, after_pilot)
 
@@ -101,9 +107,8 @@ class _Collection:
         """Asks the pilot and then the rest; see `collect`."""
         started, ledger_before = time.monotonic(), dataclasses.replace(self.store.ledger)
         remaining = iter(questions)
-        # The lock makes this process the only owner of the store, and it has sent nothing yet.
-        await self.attempts.in_store_thread(self.store.mark_lost_attempts)
         try:
+            await self.attempts.open()
             with self._signals():
                 # The garbage collector would visit all objects of the process and block the event loop meanwhile.
                 gc.freeze()
@@ -123,7 +128,7 @@ class _Collection:
         finally:
             gc.unfreeze()
             self.attempts.close()
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(StoreError):
                 self.store.save_request_keys(self.rendered_keys)
             self._complete_usage(started, ledger_before)
         for question in remaining:
@@ -167,7 +172,12 @@ class _Collection:
                 if question is None:
                     return
                 self.usage.asked += 1
-                await self._process(connection, question)
+                try:
+                    await self._process(connection, question)
+                except StoreError as error:
+                    self.usage.missing.append(question.session_id)
+                    self.usage.store_failed = True
+                    await self.attempts.stop(str(error))
                 self._report_progress()
 
         async with asyncio.TaskGroup() as group:
@@ -193,9 +203,6 @@ class _Collection:
         self.in_progress[key] = asyncio.Event()
         try:
             parsed = await self._ask(connection, question, request or self.client.endpoint.request(question))
-        except sqlite3.Error as error:
-            await self.attempts.stop(f"the store cannot be written: {error}")
-            parsed = None
         finally:
             self.in_progress.pop(key).set()
         if parsed is not None:
@@ -255,20 +262,28 @@ class _Collection:
             yield
             return
 
-        def interrupted() -> None:
-            if self.attempts.stopping.is_set():
-                self.aborted = True
-                task.cancel()
-            else:
-                self.interrupting = asyncio.ensure_future(self.attempts.stop("interrupted"))
+        def abandon() -> None:
+            self.aborted = True
+            task.cancel()
 
-        handlers = {}
+        def interrupted(number: signal.Signals) -> None:
+            if self.attempts.stopping.is_set():
+                abandon()
+                return
+            self.usage.signal = number
+            self.interrupting = asyncio.ensure_future(self.attempts.stop("interrupted"))
+            if number == signal.SIGTERM:
+                timers.append(loop.call_later(_SECONDS_AFTER_SIGTERM, abandon))
+
+        handlers, timers = {}, list[asyncio.TimerHandle]()
         for number in (signal.SIGINT, signal.SIGTERM):
             handlers[number] = signal.getsignal(number)
-            loop.add_signal_handler(number, interrupted)
+            loop.add_signal_handler(number, interrupted, number)
         try:
             yield
         finally:
+            for timer in timers:
+                timer.cancel()
             for number, handler in handlers.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)

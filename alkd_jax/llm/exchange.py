@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from alkd_jax.io import replacing
+from alkd_jax.llm import schema
 from alkd_jax.llm.parsing import STATUSES
 from alkd_jax.llm.store import Store
 
@@ -88,6 +89,8 @@ def import_jsonl(store: Store, path: str | os.PathLike[str]) -> int:
         for key, record in imported.items():
             if key in new:
                 _insert(connection, record)
+        if (problem := schema.broken_rule(connection)) is not None:
+            raise ValueError(f"{path}: {problem}")
     store.ledger = store.read_ledger()
     return len(new)
 

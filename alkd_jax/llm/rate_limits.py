@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_LONGEST_WAIT = 366 * 86_400.0
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -181,8 +182,14 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
     Returns:
         Seconds, from `retry-after-ms`, `retry-after` (seconds or a date), or the longest `x-ratelimit-reset-…` of a
-        limit that is used up; None where no header holds a positive finite number.
+        limit that is used up, and a year at most; None where no header holds a positive finite number.
     """
+    wait = _longest_wait(headers, now)
+    return None if wait is None else min(wait, _LONGEST_WAIT)
+
+
+def _longest_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Reads the same from the first header that holds a wait, without a bound."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name, "")
         seconds = _number(text)

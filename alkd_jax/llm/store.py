@@ -2,44 +2,26 @@
 
 An attempt that is still in the state "sent" when another process opens the file was lost, and counts as possibly
 billed.
-
-Paid answers of users are in these files, so that tables, columns and states keep the names of version 1: the table
-`wordings` holds prompt hashes (`mark`) and request keys, the state "settled" means answered, "released" unbilled.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from alkd_jax.llm import schema
 from alkd_jax.llm.answers import Answer, AnswerRecord
-from alkd_jax.llm.database import Database
+from alkd_jax.llm.database import Database, StoreError
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import PARSER_VERSION, ParsedAnswer
-from alkd_jax.llm.pricing import Calibration
-
-_TABLES = """
-CREATE TABLE requests (key TEXT PRIMARY KEY, kind TEXT NOT NULL, session_id INTEGER NOT NULL, endpoint TEXT NOT NULL,
-    model TEXT NOT NULL, candidates TEXT NOT NULL, size INTEGER NOT NULL, body BLOB);
-CREATE TABLE attempts (id INTEGER PRIMARY KEY, key TEXT NOT NULL, batch TEXT, state TEXT NOT NULL,
-    reserved INTEGER NOT NULL, cost INTEGER NOT NULL, tokens INTEGER NOT NULL, basis TEXT, error TEXT,
-    http_status INTEGER, sent_at REAL NOT NULL, done_at REAL);
-CREATE INDEX attempts_by_state ON attempts (state, batch);
-CREATE INDEX attempts_by_key ON attempts (key);
-CREATE TABLE answers (attempt INTEGER PRIMARY KEY, key TEXT NOT NULL, finish_reason TEXT, refusal TEXT, content TEXT,
-    usage TEXT, model TEXT, fingerprint TEXT, tier TEXT, provider_id TEXT, raw BLOB, status TEXT, items TEXT,
-    hints TEXT, repairs TEXT, usable INTEGER, parser INTEGER);
-CREATE INDEX answers_by_key ON answers (key, attempt, status, parser, usable, repairs);
-CREATE TABLE batches (shard TEXT PRIMARY KEY, input_file TEXT, batch TEXT, status TEXT, output_file TEXT,
-    error_file TEXT);
-"""
-
-_PROMPT_HASHES = "CREATE TABLE IF NOT EXISTS wordings (mark BLOB PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
+from alkd_jax.llm.pricing import Calibration, Usage
+from alkd_jax.llm.reserve import Reserve
 
 _TOTALS = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
 
@@ -50,35 +32,42 @@ class Store:
     Attributes:
         database: the file.
         ledger: totals, equal to what the file adds up to.
+        reserve: space for answers that the file cannot record any more.
     """
 
     def __init__(self, database: Database):
         self.database, self.ledger = database, Ledger()
+        self.reserve = Reserve(pathlib.Path(f"{database.path}-reserve"))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> "Store":
         """Opens a store, or creates one.
 
         Args:
-            path: the file; the lock is the file `path`.lock beside it.
+            path: the file, which is locked unless it is only read.
             readonly: only read, while another process may be writing.
 
         Raises:
             FileNotFoundError: the store is to be read only and does not exist.
-            ValueError: another process owns the file, or it is damaged, of another application or version, or not
-                writable.
+            StoreError: another process owns the file, or it is damaged, was edited, is of another application or
+                version, or not writable.
         """
-        store = cls(Database(path, _TABLES, readonly=readonly))
+        database = Database(
+            path, schema.TABLES, application=schema.APPLICATION, version=schema.VERSION, readonly=readonly
+        )
+        store = cls(database)
         try:
+            database.use(schema.add_functions)
+            schema.check(database)
             if not readonly:
-                with store.database.transaction() as connection:
-                    connection.execute(_PROMPT_HASHES)
+                if database.version < schema.VERSION:
+                    with database.transaction() as connection:
+                        schema.upgrade(connection)
+                database.use(schema.keep_digests)
                 store.mark_lost_attempts()
             store.ledger = store.read_ledger()
-        except BaseException as error:
+        except BaseException:
             store.close()
-            if isinstance(error, sqlite3.Error):
-                raise ValueError(f"{path}: {error}; the file is unchanged") from error
             raise
         return store
 
@@ -99,7 +88,7 @@ class Store:
             with self.database.transaction() as connection:
                 yield connection
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(StoreError):
                 self.ledger = self.read_ledger()
             raise
 
@@ -134,6 +123,12 @@ class Store:
         Returns:
             The ids of the attempts.
         """
+        entries = list(entries)
+        for _, cost, tokens in entries:
+            if not (0 <= cost <= schema.MAX_AMOUNT and 0 <= tokens <= schema.MAX_AMOUNT):
+                raise ValueError(
+                    f"a request can cost {cost} pico-dollars and {tokens} tokens; expected at most {schema.MAX_AMOUNT}"
+                )
         attempts: list[int] = []
         reserved, reserved_tokens = 0, 0
         with self.transaction() as connection:
@@ -160,7 +155,25 @@ class Store:
         return attempts
 
     def record_answer(self, attempt: int, answer: Answer, *, cost: int, tokens: int, basis: str) -> None:
-        """Records an answer, its pico-dollars and tokens, and their basis; all is on disk when this returns."""
+        """Records an answer, its pico-dollars and tokens, and their basis; all is on disk when this returns.
+
+        An amount above :data:`schema.MAX_AMOUNT`, which no server charges, is recorded as that.
+
+        Raises:
+            StoreError: the file cannot be written. The answer is then in the reserve, unless that is full too, and the
+                attempt stays open until :meth:`mark_lost_attempts`.
+        """
+        cost, tokens = min(cost, schema.MAX_AMOUNT), min(tokens, schema.MAX_AMOUNT)
+        try:
+            self._insert_answer(attempt, answer, cost, tokens, basis)
+        except StoreError:
+            values = {"attempt": attempt, "answer": dataclasses.asdict(answer) | {"raw": None}}
+            with contextlib.suppress(OSError):
+                self.reserve.write(values | {"cost": cost, "tokens": tokens, "basis": basis})
+            raise
+
+    def _insert_answer(self, attempt: int, answer: Answer, cost: int, tokens: int, basis: str) -> None:
+        """Records an answer in the file."""
         with self.transaction() as connection:
             key = self._finish(connection, attempt, "settled", cost, tokens, basis)
             connection.execute(
@@ -176,7 +189,7 @@ class Store:
                     answer.fingerprint,
                     answer.tier,
                     answer.provider_id,
-                    zlib.compress(answer.raw),
+                    None if answer.raw is None else zlib.compress(answer.raw),
                 ),
             )
 
@@ -191,9 +204,19 @@ class Store:
             self._finish(connection, attempt, "released", 0, 0, None, error, http_status)
 
     def mark_lost_attempts(self) -> None:
-        """Marks attempts whose process ended before the answer came as possibly billed; batches stay open."""
+        """Records the answers in the reserve, and marks other attempts without an answer as possibly billed.
+
+        Attempts in batches stay open. Nothing may be in flight.
+        """
+        is_open = "SELECT 1 FROM attempts WHERE state = 'sent' AND id = ?"
+        for kept in self.reserve.read():
+            if self.read(is_open, kept["attempt"]):
+                usage = kept["answer"]["usage"]
+                answer = Answer(**kept["answer"] | {"usage": None if usage is None else Usage(**usage)})
+                self._insert_answer(kept["attempt"], answer, kept["cost"], kept["tokens"], kept["basis"])
         for (attempt,) in self.read("SELECT id FROM attempts WHERE state = 'sent' AND batch IS NULL"):
             self.mark_possibly_billed(attempt, error="lost on the way", http_status=None)
+        self.reserve.clear()
 
     def _finish(
         self,
@@ -330,8 +353,8 @@ class Store:
         return self.read("SELECT key, error, cost FROM attempts WHERE state = ? ORDER BY id", state)
 
     def verify(self) -> None:
-        """Raises ValueError where the file is damaged or does not add up to the ledger."""
-        self.database.verify()
+        """Raises ValueError where the file is damaged, was edited, or does not add up to the ledger."""
+        schema.check(self.database)
         if (ledger := self.read_ledger()) != self.ledger:
             raise ValueError(f"{self.database.path}: ledger is {self.ledger}; expected {ledger}, the file's totals")
 

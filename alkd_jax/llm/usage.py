@@ -28,6 +28,8 @@ class UsageReport:
         possible: pico-dollars that may have been billed in this collection; None where the price is unknown.
         seconds: wall time.
         stopped: reason for an early end; None where all questions were processed.
+        store_failed: whether it stopped because the store cannot be written any more.
+        signal: number of the signal that ended the collection; None where none did.
         warnings: what a reader of the results should know.
     """
 
@@ -46,6 +48,8 @@ class UsageReport:
     possible: int | None = 0
     seconds: float = 0.0
     stopped: str | None = None
+    store_failed: bool = False
+    signal: int | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     @property

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-import time
+import typing
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import paper_settings
 from alkd_jax.checks import check_one_of
-from alkd_jax.io import read_json, write_json
+from alkd_jax.errors import shown
+from alkd_jax.io import read_object, write_json
 from alkd_jax.llm import prompts
 from alkd_jax.llm.client import Client
 from alkd_jax.llm.endpoint import Endpoint
@@ -21,7 +22,8 @@ from alkd_jax.llm.rate_limits import Limits
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import OnlineTeacher
 from alkd_jax.llm.teachers.replay import load_rankings
-from alkd_jax.llm.usage import UsageReport
+
+from . import llm_account
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +152,24 @@ def parse_decimal(name: str, text: str) -> Decimal:
 
 
 def open_store(run: pathlib.Path, *, readonly: bool = False) -> Store:
-    """Opens the store of a run's answers, `llm/answers.sqlite`; unless it is only read, it is created if needed."""
+    """Opens the store of a run's answers, `llm/answers.sqlite`; unless it is only read, it is created if needed.
+
+    Raises:
+        FileNotFoundError: the store is to be read only and does not exist.
+        ValueError: the store is damaged, in use, or has lost answers that were paid.
+    """
+    path = run / "llm" / llm_account.STORE
+    if not path.exists() or path.stat().st_size == 0:
+        llm_account.check_store(run, None)
     if not readonly:
-        (run / "llm").mkdir(exist_ok=True)
-    return Store.open(run / "llm" / "answers.sqlite", readonly=readonly)
+        path.parent.mkdir(exist_ok=True)
+    store = Store.open(path, readonly=readonly)
+    try:
+        llm_account.check_store(run, store.ledger)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def prompt_template(settings: LLMSettings, dataset: alkd.Dataset) -> prompts.Template:
@@ -161,7 +177,12 @@ def prompt_template(settings: LLMSettings, dataset: alkd.Dataset) -> prompts.Tem
     name = settings.template or paper_settings.settings_of(dataset.name).prompt_template
     check_one_of("--template", name, prompts.TEMPLATES)
     template, hints = prompts.TEMPLATES[name], settings.run / "llm" / "hints.json"
-    return template.with_hints(read_json(hints)["hints"]) if hints.exists() else template
+    if not hints.exists():
+        return template
+    texts = read_object(hints).get("hints")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{hints}: hints is {shown(texts)}; expected a list of texts, or no such file")
+    return template.with_hints(texts)
 
 
 def sessions_to_rank(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Sessions, np.ndarray]:
@@ -204,7 +225,16 @@ def load_settings(run: pathlib.Path) -> LLMSettings:
     path = run / "llm" / "asking.json"
     if not path.exists():
         raise ValueError(f"{run}: no model was asked yet; {usage_hint(run)}")
-    return dataclasses.replace(LLMSettings(**read_json(path)), run=run)
+    values, types = read_object(path) | {"run": run}, typing.get_type_hints(LLMSettings)
+    for name, value in values.items():
+        if name not in types or not isinstance(value, types[name]):
+            expected = types.get(name, f"one of {', '.join(types)} as the name")
+            raise ValueError(
+                f"{path}: {shown(name)} is {shown(value)}; expected {getattr(expected, '__name__', expected)}"
+            )
+    if "model" not in values:
+        raise ValueError(f"{path}: model is missing; expected the settings of a model")
+    return LLMSettings(**values)
 
 
 def usage_hint(run: pathlib.Path) -> str:
@@ -213,14 +243,6 @@ def usage_hint(run: pathlib.Path) -> str:
         f"run `python -m experiments.query_llm estimate --run {run} --model NAME`, "
         f"then `… run --run {run} --model NAME --budget-usd 1.00`"
     )
-
-
-def save_usage(run: pathlib.Path, usage: UsageReport, store: Store) -> None:
-    """Appends the usage of one call to `llm/account.json` of the run, with the totals of the store."""
-    path = run / "llm" / "account.json"
-    calls = read_json(path)["calls"] if path.exists() else []
-    call = usage.as_json() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write_json(path, {"calls": [*calls, call], "store": dataclasses.asdict(store.ledger)})
 
 
 def cost_so_far(ledger: Ledger) -> str:
@@ -241,5 +263,5 @@ def stored_rankings(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Rank
         rankings, report = teacher.rank(*sessions_to_rank(run, dataset))
         ledger = store.ledger
     cost = "price unknown" if settings.price is None else cost_so_far(ledger)
-    seconds = sum(call["seconds"] for call in read_json(run / "llm" / "account.json")["calls"])
+    seconds = sum(call["seconds"] for call in llm_account.read_account(run)["calls"])
     return rankings, report | {"cost": cost, "seconds": seconds}
