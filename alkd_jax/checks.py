@@ -6,10 +6,12 @@ Checks run on the host, before anything is traced, and load neither JAX nor any 
 import math
 import operator
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+
+_MAX_PADDED, _MAX_PADDING = 2**26, 64
 
 LARGEST_RANK = 2**31 - 1
 """The largest int32, the type of ranks."""
@@ -153,6 +155,24 @@ def check_finite(name: str, array: Any) -> None:
     if not all(math.isfinite(float(extreme)) for extreme in (np.min(array), np.max(array))):
         array = np.asarray(array)
         check_where(np.isfinite(array), name, array, "a finite number")
+
+
+def check_padding(lengths: Sequence[int], names: Sequence[str]) -> None:
+    """Refuses lists that would take far more memory padded to the longest one than their items need.
+
+    Args:
+        lengths: number of items of each list.
+        names: how an error names each list, such as its file and line.
+
+    Raises:
+        ValueError: the padded lists would hold more than 2^26 numbers, and 64 times as many as there are items.
+    """
+    longest = max(lengths, default=0)
+    if longest * len(lengths) > max(_MAX_PADDED, _MAX_PADDING * sum(lengths)):
+        raise ValueError(
+            f"{names[list(lengths).index(longest)]}: number of items is {longest} in one of {len(lengths)} lists, "
+            f"which have {sum(lengths)} in all; expected lists of similar lengths, since all are padded to the longest"
+        )
 
 
 def check_where(good: Any, name: str, array: Any, expected: str) -> None:

@@ -13,6 +13,7 @@ from alkd_jax.checks import (
     check_count,
     check_finite,
     check_one_of,
+    check_padding,
     check_ranks,
     check_span,
     check_where,
@@ -114,3 +115,15 @@ def test_numbers_on_a_device_are_looked_at_unless_they_are_traced():
     with pytest.raises(ValueError, match=r"table\[1, 0\] is nan"):
         check_finite("table", jnp.array([[1.0, 2.0], [jnp.nan, 3.0]], jnp.bfloat16))
     jax.eval_shape(lambda table: check_finite("table", table) or check_span("ids", table, 1, 3), jnp.ones(2))
+
+
+def test_one_list_far_longer_than_the_others_is_named():
+    """Padded, the lists would take 1.2 GB; the same number of items in lists of one length takes 0.4 MB."""
+    names = [f"file:{line}" for line in range(1, 3_002)]
+    check_padding([34] * 3_001, names)
+    check_padding([100_000] * 2, names)
+    check_padding([], [])
+    with pytest.raises(
+        ValueError, match="file:3001: number of items is 100000 in one of 3001 lists, which have 103000"
+    ):
+        check_padding([1] * 3_000 + [100_000], names)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from alkd_jax.checks import check_span
+from alkd_jax.checks import check_count, check_span
 from alkd_jax.errors import reading, shown
 from alkd_jax.serving import manifest, numpy_encoders
 
@@ -181,7 +181,7 @@ class Recommender:
             Best first, ties to the lower item number.
 
         Raises:
-            ValueError: no id is known, the session is not a sequence of strings, k is no integer of at least 1, or
+            ValueError: no id is known, the session is not a sequence of strings, k is no whole number of at least 1, or
                 the scores are not finite.
         """
         known = self.lookup(session)
@@ -199,15 +199,15 @@ class Recommender:
             k: list length, at least 1.
 
         Raises:
-            ValueError: there is no item, one is no integer in ``1..num_items``, k is no integer of at least 1, or the
-                scores are not finite.
+            ValueError: there is no item, one is no integer in ``1..num_items``, k is no whole number of at least 1, or
+                the scores are not finite.
         """
         for item in items:
             if not _is_integer(item) or not 1 <= item <= self.num_items:
                 raise ValueError(f"an item is {shown(item)}; expected integers in 1..{self.num_items}")
         if not len(items):
             raise ValueError(f"number of items is 0; expected at least one, in 1..{self.num_items}")
-        _check_list_length(k)
+        check_count(1, k=k)
         seen = np.asarray([items], np.int32)
         best, ids = self._top_k(seen[:, -self.length :], min(k, self.num_items), seen)
         if best[0, 0] == np.inf or (ids[0, 0] < 0 and len(set(items)) < self.num_items):
@@ -232,10 +232,10 @@ class Recommender:
             ``(scores, ids)``, best first, ties to the lower item number; −inf and −1 where fewer than k items remain.
 
         Raises:
-            ValueError: k is no integer of at least 1, items have more than L columns, or an item is not in the
+            ValueError: k is no whole number of at least 1, items have more than L columns, or an item is not in the
                 catalogue.
         """
-        _check_list_length(k)
+        check_count(1, k=k)
         if items.shape[1] > self.length:
             raise ValueError(f"number of columns of items is {items.shape[1]}; expected at most {self.length}")
         check_span("items", items, 0, self.num_items)
@@ -261,11 +261,6 @@ class Recommender:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _check_list_length(k: int) -> None:
-    if not _is_integer(k) or k < 1:
-        raise ValueError(f"k is {shown(k)}; expected an integer of at least 1")
 
 
 def _top_k_positions(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:

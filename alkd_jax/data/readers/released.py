@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from alkd_jax import paper_settings
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_at_least, check_padding
 from alkd_jax.data.pandas_frames import Frame, read_frame
 from alkd_jax.data.pickles import existing_file
 from alkd_jax.data.sessions import build_dataset, pack, unpack
@@ -208,6 +208,8 @@ def load_released_rankings(
         "lists_kept": len(selected),
         "entries_kept": sum(len(lists[n]) for n in selected),
     }
+    if not repair:
+        check_padding([len(items) for items in recorded], [f"{path}, line {n + 1}" for n in range(len(recorded))])
     width = length if repair else max(map(len, recorded))
     return _pack_rankings([session_id[n] for n in selected], [lists[n] for n in selected], width), report
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from alkd_jax.checks import check_padding
 from alkd_jax.io import write_text
 from alkd_jax.llm import exchange
 from alkd_jax.llm.teachers.protocol import lists_to_rankings
@@ -151,7 +152,8 @@ def load_rankings(path: str | os.PathLike[str], *, num_items: int, distinct: boo
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is damaged, cut off or breaks a rule; the error names file and line.
+        ValueError: a line is damaged, cut off or breaks a rule, or one list is far longer than the others; the error
+            names file and line.
     """
     line_of: dict[int, int] = {}
     lists: list[list[int]] = []
@@ -164,6 +166,7 @@ def load_rankings(path: str | os.PathLike[str], *, num_items: int, distinct: boo
             raise ValueError(f"{path}:{line}: {error}")
         line_of[record["session_id"]] = line
         lists.append(record["items"])
+    check_padding([len(listed) for listed in lists], [f"{path}:{line}" for line in line_of.values()])
     items = np.full((len(lists), max(map(len, lists), default=0)), PAD, np.int32)
     for row, listed in enumerate(lists):
         items[row, : len(listed)] = listed
