@@ -19,7 +19,7 @@ import alkd_jax as alkd
 from alkd_jax.data.audit import audit
 from alkd_jax.data.readers import registry
 from alkd_jax.data.sessions import pack
-from alkd_jax.io import write_json, write_text
+from alkd_jax.io import to_json, write_texts
 
 from .pipeline.console import cli_errors, print_line
 from .reporting.pages import render_page
@@ -71,8 +71,8 @@ def run(data: str, out: pathlib.Path) -> dict[str, Any]:
         result = audit(pack(rows), [len(split) for split in splits], dataset.titles, dataset.item_ids)
     topics = findings(result)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "audit.json", result)
-    _write_page(out / "audit.html", dataset, result, topics)
+    page = _make_page(dataset, result, topics)
+    write_texts({out / "audit.json": to_json(result), out / "audit.html": page})
     for heading, lines in topics.items():
         for line in lines:
             if line.severity == "warning":
@@ -259,12 +259,12 @@ def _flatten(name: str, value: object) -> list[tuple[str, str]]:
     return [(name, str(value))]
 
 
-def _write_page(path: pathlib.Path, dataset: alkd.Dataset, result: dict[str, Any], topics: dict[str, Any]) -> None:
+def _make_page(dataset: alkd.Dataset, result: dict[str, Any], topics: dict[str, Any]) -> str:
     report = dict(dataset.report)
     about = "{sessions:,} sessions of {interactions:,} interactions over {items:,} items.".format(**result["counts"])
     hidden = ("bad_rows", "lengths")
     provenance = [line for key, value in report.items() if key not in hidden for line in _flatten(key, value)]
-    page = render_page(
+    return render_page(
         "audit.html.jinja",
         title=f"Audit of {dataset.name}",
         about=about,
@@ -275,7 +275,6 @@ def _write_page(path: pathlib.Path, dataset: alkd.Dataset, result: dict[str, Any
         samples=report.get("bad_rows", {}).get("samples", []),
         fingerprint=dataset.fingerprint,
     )
-    write_text(path, page)
 
 
 def main() -> None:

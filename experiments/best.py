@@ -24,7 +24,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.evaluation import metrics
-from alkd_jax.io import write_json, write_text
+from alkd_jax.io import to_json, write_texts
 from alkd_jax.training import checkpoints
 
 from .export import write_student
@@ -217,9 +217,8 @@ def main() -> None:
         if args.ship is not None and args.ship.exists():
             raise ValueError(f"{args.ship} exists; expected a new folder")
         numbers = train_and_collect(args)
-        write_json(args.out / "best.json", numbers)
         text = as_markdown(numbers)
-        write_text(args.out / "best.md", text + "\n")
+        write_texts({args.out / "best.json": to_json(numbers), args.out / "best.md": text + "\n"})
         print_lines(text)
         print_line(f"{args.out}/best.json, best.md")
         if args.ship is not None:

@@ -19,7 +19,7 @@ import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.io import write_json, write_text
+from alkd_jax.io import to_json, write_texts
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.registry import path_safe
@@ -213,11 +213,11 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
 def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:
     """Writes `leaderboard.md`, `leaderboard.json`, and the file of the option `--json`."""
     folder = args.out / numbers["dataset"]
-    write_text(folder / "leaderboard.md", to_markdown(numbers) + "\n")
-    write_json(folder / "leaderboard.json", numbers)
+    texts = {folder / "leaderboard.md": to_markdown(numbers) + "\n", folder / "leaderboard.json": to_json(numbers)}
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.json, numbers)
+        texts[args.json] = to_json(numbers)
+    write_texts(texts)
 
 
 def main() -> None:

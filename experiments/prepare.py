@@ -18,7 +18,7 @@ from rich.table import Table
 
 from alkd_jax.data.prepared import Prepared, prepare, save_prepared
 from alkd_jax.data.readers import registry
-from alkd_jax.data.readers.recbole import write_recbole
+from alkd_jax.data.readers.recbole import check_recbole, write_recbole
 from alkd_jax.data.sessionize import SessionRules
 from alkd_jax.errors import printable
 
@@ -113,6 +113,8 @@ def run(args: Preparation) -> dict[str, Any]:
         )
         arguments = {key: str(value) if isinstance(value, pathlib.Path) else value for key, value in vars(args).items()}
         prepared = dataclasses.replace(prepared, options={**prepared.options, "asked": arguments})
+        if args.recbole is not None:
+            check_recbole(args.out.name, prepared)
         manifest = save_prepared(args.out, prepared)
         if args.recbole is not None:
             write_recbole(args.recbole, args.out.name, prepared)

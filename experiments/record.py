@@ -18,7 +18,7 @@ from typing import Any
 import tabulate
 import tyro
 
-from alkd_jax.io import read_json, replacing, write_text
+from alkd_jax.io import read_json, replacing, write_text, write_texts
 
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import CONTROLS
@@ -190,8 +190,7 @@ def main() -> None:
         args = tyro.cli(Record, description=__doc__)
         results_of = {run.name: condensed_results(run) for run in args.runs}
         args.out.mkdir(parents=True, exist_ok=True)
-        for name, results in results_of.items():
-            write_text(args.out / f"{name}.json", as_text(results))
+        write_texts({args.out / f"{name}.json": as_text(results) for name, results in results_of.items()})
         for figure in args.figures:
             store_figure(figure, args.out / "figures")
         write_text(args.out / "README.md", page(args.out))

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from alkd_jax.io import finite_or_none, read_json, replacing, sha256_of, write_json, write_text
+from alkd_jax.io import finite_or_none, read_json, replacing, sha256_of, write_json, write_text, write_texts
 
 
 def test_an_error_leaves_the_former_file_and_no_remains(tmp_path):
@@ -45,3 +45,15 @@ def test_a_number_that_json_does_not_have_is_named_and_not_written(tmp_path, wro
     assert not list(tmp_path.iterdir())
     write_json(tmp_path / "m.json", finite_or_none(value))
     assert read_json(tmp_path / "m.json") == {"methods": {"Student": {"values": [0.5, None]}}, "pair": [None, 1]}
+
+
+def test_files_written_together_are_all_there_or_as_before(tmp_path):
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    write_texts({first: "1", second: "2"})
+    with pytest.raises(UnicodeEncodeError):
+        write_texts({first: "new", second: "\ud83d"})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder"):
+        write_texts({first: "new", tmp_path / "folder": "new"})
+    assert (first.read_text(), second.read_text()) == ("1", "2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt", "folder"]

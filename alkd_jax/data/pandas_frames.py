@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from alkd_jax.data.pickles import DECODE_ERRORS, Global, existing_file, expect_call, expect_sizes, read_pickle
+from alkd_jax.errors import printable, shown
 
 _PANDAS_NAMES = frozenset(
     {
@@ -58,7 +59,7 @@ def read_frame(path: str | os.PathLike[str]) -> Frame:
     try:
         return _frame(root)
     except DECODE_ERRORS as error:
-        raise ValueError(f"{path}: not a pandas frame of Python objects: {error}") from error
+        raise ValueError(f"{path}: not a pandas frame of Python objects: {printable(error)}") from error
 
 
 def _frame(root: Any) -> Frame:
@@ -92,7 +93,9 @@ def _objects(node: Any, *, ndim: int) -> list[Any]:
     if expect_call(kind, "numpy.dtype").arguments[0] not in ("O", "O8") or type(values) is not list:
         raise ValueError("it has an array of numbers; expected Python objects")
     if len(expect_sizes(shape)) != ndim or math.prod(shape) != len(values):
-        raise ValueError(f"it has {len(values)} objects in shape {shape}; expected {ndim} dimensions of that size")
+        raise ValueError(
+            f"it has {len(values)} objects in shape {shown(shape)}; expected {ndim} dimensions of that size"
+        )
     width = shape[-1]
     return values if ndim == 1 else [values[row * width : (row + 1) * width] for row in range(shape[0])]
 
@@ -112,6 +115,6 @@ def _row_index(node: Any, num_rows: int) -> Int64[np.ndarray, " N"]:
         raise ValueError("its index has another type; expected little-endian 64-bit integers")
     if shape != (num_rows,) or len(buffer) != 8 * num_rows:
         raise ValueError(
-            f"its index has {len(buffer)} bytes in shape {shape}; expected 8 bytes for each of {num_rows} rows"
+            f"its index has {len(buffer)} bytes in shape {shown(shape)}; expected 8 bytes for each of {num_rows} rows"
         )
     return np.frombuffer(bytes(buffer), dtype="<i8").astype(np.int64)

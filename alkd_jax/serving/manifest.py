@@ -184,8 +184,21 @@ def max_items_bytes(num_items: int) -> int:
 
 
 def items_json(item_ids: tuple[str, ...], titles: tuple[str, ...]) -> bytes:
-    """Returns the content of `items.json`, without the entries of the padding."""
-    return json.dumps({"item_ids": item_ids[1:], "titles": titles[1:]}, ensure_ascii=False, indent=0).encode()
+    """Returns the content of `items.json`, without the entries of the padding.
+
+    Raises:
+        ValueError: :func:`read_items` would refuse the content.
+    """
+    text = json.dumps({"item_ids": item_ids[1:], "titles": titles[1:]}, ensure_ascii=False, indent=0)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        found = shown(text[max(0, error.start - 20) : error.end])
+        raise ValueError(f"an item id or a title has half a character, as in {found}; expected Unicode text") from error
+    if len(content) > max_items_bytes(len(item_ids) - 1):
+        most = max_items_bytes(len(item_ids) - 1)
+        raise ValueError(f"item ids and titles have {len(content):,} bytes; expected at most {most:,}")
+    return content
 
 
 def read_items(folder: pathlib.Path, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ run again only where their inputs differ.
 """
 
 import dataclasses
+import io
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import tabulate
 import tyro
 from matplotlib.figure import Figure
 
-from alkd_jax.io import replacing, write_json, write_text
+from alkd_jax.io import to_json, write_texts
 from alkd_jax.locks import lock_folder
 
 from ..pipeline.console import cli_errors, print_line
@@ -138,7 +139,7 @@ def write_figure(
     *,
     metrics: Sequence[str] = ("ndcg@10", "recall@10"),
 ) -> None:
-    """Writes NAME.json, NAME.md and NAME.svg.
+    """Writes NAME.json, NAME.md and NAME.svg, all of them or none.
 
     Args:
         out: folder.
@@ -147,7 +148,6 @@ def write_figure(
         sweep: the axis and the methods.
         metrics: one panel for each.
     """
-    write_json(out / f"{name}.json", {point: dict(run) for point, run in results.items()})
     columns = [(method, metric) for method in sweep.plotted for metric in metrics]
     rows = [
         [point, *(format_cell(run["methods"][method][metric]) for method, metric in columns)]
@@ -155,9 +155,15 @@ def write_figure(
     ]
     headings = [sweep.x_label, *(f"{method} {metric}" for method, metric in columns)]
     table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
-    write_text(out / f"{name}.md", table + "\n")
-    with replacing(out / f"{name}.svg") as partial:
-        plot_results(results, sweep, metrics).savefig(partial, format="svg", metadata={"Date": None})
+    plot = io.StringIO()
+    plot_results(results, sweep, metrics).savefig(plot, format="svg", metadata={"Date": None})
+    write_texts(
+        {
+            out / f"{name}.json": to_json({point: dict(run) for point, run in results.items()}),
+            out / f"{name}.md": table + "\n",
+            out / f"{name}.svg": plot.getvalue(),
+        }
+    )
     print_line(f"{out}/{name}.svg, .md, .json")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alkd_jax.data.readers import registry
-from alkd_jax.io import read_json, write_json, write_text
+from alkd_jax.io import read_json, to_json, write_texts
 from alkd_jax.paper_settings import backbone_settings_of
 
 from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
@@ -51,7 +51,6 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
     """
     quality = teacher_quality.measure_quality(run)
     headings, differences = comparisons.difference_rows(results["tests"], list(results["methods"]))
-    write_json(run.folder.path / "teacher_quality.json", quality)
     page = render_page(
         "report.html.jinja",
         title=f"ALKDRec on {results['dataset']}: {results['backbone']}",
@@ -79,7 +78,8 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         stages=[(name, record["seconds"]) for name, record in run.folder.finished_stages.items()],
         versions=versions(),
     )
-    write_text(run.folder.path / "report.html", page)
+    folder = run.folder.path
+    write_texts({folder / "report.html": page, folder / "teacher_quality.json": to_json(quality)})
 
 
 def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "recall@10") -> str:

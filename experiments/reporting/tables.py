@@ -11,7 +11,7 @@ import tabulate
 import tyro
 
 from alkd_jax.data.readers import registry
-from alkd_jax.io import read_json, write_json, write_text
+from alkd_jax.io import read_json, to_json, write_texts
 from alkd_jax.registry import path_safe
 
 from .. import tune
@@ -150,25 +150,34 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
     for settings in all_settings:
         tune_methods(settings, args.trials)
         runs.append(run_pipeline(settings))
+    return write_table(args.out, name, runs)
+
+
+def write_table(out: pathlib.Path, name: str, runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Writes NAME.md, NAME.csv, NAME.tex and NAME.json, all of them or none; see :func:`make_table`."""
     published = published_results(name)
 
     def rows(escape: Callable[[str], str]) -> list[list[str]]:
         return [row for run in runs for row in result_rows(run, published, escape)]
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_json(args.out / f"{name}.json", runs)
     markdown = tabulate.tabulate(rows(cells.markdown), HEADINGS, tablefmt="github", disable_numparse=True)
+    latex = tabulate.tabulate(rows(cells.plain), HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
     tuned = [
         cells.markdown(f"{run['dataset']} {backbone_title(run['backbone'])} {line}")
         for run in runs
         for line in tuning_lines(run)
     ]
-    write_text(args.out / f"{name}.md", "\n".join([markdown, "", NOTE, "", *(f"- {line}" for line in tuned)]) + "\n")
-    latex = tabulate.tabulate(rows(cells.plain), HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
-    write_text(args.out / f"{name}.tex", latex + "\n")
     lines = io.StringIO(newline="")
     csv.writer(lines).writerows([HEADINGS, *rows(cells.spreadsheet)])
-    write_text(args.out / f"{name}.csv", lines.getvalue())
+    out.mkdir(parents=True, exist_ok=True)
+    write_texts(
+        {
+            out / f"{name}.json": to_json(runs),
+            out / f"{name}.md": "\n".join([markdown, "", NOTE, "", *(f"- {line}" for line in tuned)]) + "\n",
+            out / f"{name}.tex": latex + "\n",
+            out / f"{name}.csv": lines.getvalue(),
+        }
+    )
     return [list(HEADINGS), *rows(cells.plain)]
 
 

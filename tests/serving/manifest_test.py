@@ -250,3 +250,16 @@ def test_numbers_of_another_type_in_memory_are_refused():
     arrays["input_embedding"] = safetensors.numpy.load(safetensors.numpy.save(arrays))["input_embedding"][:-1]
     with pytest.raises(ValueError, match=r"input_embedding is float32 \(20, 4\); expected float32 \(21, 4\)"):
         Recommender("fpmc", {}, arrays, *2 * [("", *map(str, range(1, 21)))], 5)
+
+
+@pytest.mark.parametrize(("ids", "titles"), [(("", "\ud83d"), ("", "t")), (("", "i"), ("", "t\udc00"))])
+def test_half_a_character_is_not_shipped(ids, titles):
+    with pytest.raises(ValueError, match=r"half a character, as in .*; expected Unicode text"):
+        manifest.items_json(ids, titles)
+
+
+def test_a_catalogue_that_no_reader_would_take_is_not_shipped():
+    longest = manifest.max_items_bytes(1)
+    with pytest.raises(ValueError, match=f"expected at most {longest:,}"):
+        manifest.items_json(("", "i"), ("", "x" * longest))
+    assert len(manifest.items_json(("", "i"), ("", "x" * (longest - 100)))) <= longest

@@ -126,10 +126,14 @@ def save_rankings(path: str | os.PathLike[str], rankings: Rankings, *, distinct:
         distinct: False allows an item twice in a list, as in recorded answers that are not repaired yet.
 
     Raises:
-        ValueError: a session or an item is repeated, or an id is out of range; :func:`load_rankings` would refuse it.
+        ValueError: the shapes do not agree, a session or an item is repeated, or an id is out of range, which
+            :func:`load_rankings` would refuse.
     """
     session_id, items, mask = (np.asarray(leaf) for leaf in (rankings.session_id, rankings.items, rankings.mask))
     _check_distinct("rankings", session_id)
+    if mask.dtype != bool or items.shape != mask.shape or items.ndim != 2 or session_id.shape != items.shape[:1]:
+        shapes = f"session_id {session_id.shape}, items {items.shape}, mask {mask.dtype} {mask.shape}"
+        raise ValueError(f"rankings have {shapes}; expected (M,), (M, K) and bool (M, K)")
     lines = []
     for session, row, row_mask in zip(session_id.tolist(), items, mask, strict=True):
         record = {"session_id": session, "items": row[row_mask].tolist()}

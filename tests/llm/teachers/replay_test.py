@@ -97,6 +97,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         ([4, -5], [[1], [2]], "rankings, session -5: session_id is -5; expected an integer from 0 to 2147483647"),
         ([4, 5], [[1, 2], [7, 7]], "rankings, session 5: item 7 is twice in a list; expected it once"),
         ([4, 5], [[1, 2], [7, 0]], "rankings, session 5: item is 0; expected an integer from 1 to 2147483647"),
+        (
+            [4],
+            [[1], [2]],
+            r"rankings have session_id \(1,\), items \(2, 1\), .*; expected \(M,\), \(M, K\) and bool .*",
+        ),
     ],
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, session_id, items, message):
