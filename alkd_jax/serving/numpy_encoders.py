@@ -131,7 +131,9 @@ def encode(
     used = np.flatnonzero((items > 0).any(0))
     # AttMix normalizes over the padding too, and splits all L columns into heads.
     columns = length if backbone == "attmix" else used[-1] + 1 if len(used) else 1
-    items = np.pad(items[:, :columns], ((0, 0), (0, max(0, columns - items.shape[1]))))
+    items = items[:, :columns]
+    if columns > items.shape[1]:
+        items = np.pad(items, ((0, 0), (0, columns - items.shape[1])))
     return _ENCODERS[backbone](options, arrays, items, items > 0, length)
 
 

@@ -23,7 +23,7 @@ from alkd_jax.serving import manifest, numpy_encoders
 _FORMER_NAMES = {"meeting_kernel": "interaction_kernel"}
 """Former name of a parameter in shipped folders → its name today."""
 _HEADER_BYTES = 2**20
-_PROBE_LENGTH = 100
+_PROBE_LENGTH, _BLOCK_ITEMS = 100, 64
 
 
 class Recommendation(NamedTuple):
@@ -245,7 +245,7 @@ class Recommender:
 
     def _top_k(self, items: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores = self._scores(items)
-        np.put_along_axis(scores, exclude, -np.inf, axis=1)
+        scores[np.arange(len(scores))[:, None], exclude] = -np.inf
         scores[:, 0] = -np.inf
         best = np.full((len(items), k), -np.inf, np.float32)
         ids = np.full((len(items), k), -1, np.int32)
@@ -267,9 +267,12 @@ def _top_k_positions(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarra
     """Returns the positions of the k largest scores above −inf, ties to the lower position; a NaN counts as −inf."""
     if np.isnan(scores.max()):
         scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
-    if k < len(scores):
+    # The k-th largest of the blocks' maxima is at most the k-th largest score, and is found faster.
+    starts = np.arange(0, len(scores), _BLOCK_ITEMS)
+    values = np.maximum.reduceat(scores, starts) if k < len(starts) else scores
+    if k < len(values):
         # All scores equal to the k-th largest are candidates; a partition alone would choose among them arbitrarily.
-        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        least = np.partition(values, len(values) - k)[len(values) - k]
         candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
     else:
         candidates = np.flatnonzero(scores > -np.inf)

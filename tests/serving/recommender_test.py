@@ -58,6 +58,15 @@ def test_ties_go_to_the_lower_item_and_the_session_is_left_out(seed, k, num):
     assert [each.item_id for each in found] == names(expected(student, items.tolist(), k)[0])
 
 
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 12))
+def test_a_list_from_many_blocks_of_items_is_what_the_definition_says(seed, k):
+    student = fpmc(num_items=700, seed=seed, integers=True)
+    item = seed % 700 + 1
+    found = student.recommend([f"id-{item}"], k=k)
+    assert [each.item_id for each in found] == names(expected(student, [item], k)[0])
+
+
 def test_items_older_than_what_is_read_are_left_out_too():
     student = fpmc()
     recent = [2, 3, 4, 5]
