@@ -116,8 +116,12 @@ def test_confidence_is_the_weight_of_a_list():
     lists = Rankings(np.array([9, 7], np.int32), np.array([[2], [2]], np.int32), np.ones((2, 1), bool))
     actual = dense(rules.list_rules(lists, sessions, 4, weights=(1,), confidence=np.array([0.5, 2.0])))
     assert (actual[3, 2], actual[1, 2]) == (0.5, 2.0)
-    for wrong in ([1.0], [1.0, -1.0], [1.0, np.nan]):
-        with pytest.raises(ValueError, match="expected one for each of 2 lists"):
+    for wrong, message in (
+        ([1.0], "expected one for each of 2 lists"),
+        ([1.0, -1.0], r"confidence\[1\] is -1; expected at least 0"),
+        ([1.0, np.nan], r"confidence\[1\] is nan; expected a finite number"),
+    ):
+        with pytest.raises(ValueError, match=message):
             rules.list_rules(lists, sessions, 4, weights=(1,), confidence=np.array(wrong))
 
 
