@@ -3,6 +3,7 @@
     python -m experiments.prepare --source hetrec2011:PATH --out data/ml
     python -m experiments.prepare --source amazon2018:REVIEWS:META --out data/games
     python -m experiments.prepare --source table:plays.csv --columns user=who,item=track --boundary gap --out data/own
+    python -m experiments.prepare --source csv --path "any: name [1].txt" --separator ";" --out data/own
 
 The defaults are the recipe that reproduces the authors' released data: one session per user and UTC day, 5 to 19
 interactions, repeats dropped, blocks of 60, 20 and 20 percent. `--split block-exchanged` also exchanges validation and
@@ -31,12 +32,17 @@ class Preparation:
 
     Attributes:
         source: raw data: hetrec2011:PATH, amazon2014|2018|2023:REVIEWS[:META], movielens:PATH, lastfm1k:PATH,
-            table:FILE[:TITLES], recbole:FOLDER, gru4rec:FILE[:TEST], srgnn:TRAIN:TEST, or a reader of your own as
-            package.module:attribute[:ARGUMENT ...].
+            table:FILE[:TITLES] (or csv:, tsv:, jsonl:, parquet: whatever the file's suffix), recbole:FOLDER,
+            gru4rec:FILE[:TEST], srgnn:TRAIN:TEST, or a reader of your own as package.module:attribute[:ARGUMENT ...].
+        path: a file or folder of the source, which then has only the other arguments, as in --source csv --path FILE;
+            may be given several times. A path given so may contain colons.
         out: folder to write.
         columns: names of a table's columns, such as user=listener,item=track,time=at,session=visit,title=name.
         encoding: encoding of a table.
-        quoted: whether a double quote in a table begins a quoted field.
+        separator: separator of a table; by default a comma, or a tab for tsv.
+        quote: the character that quotes a field of a table; "" if there is none.
+        time_format: form of the times of tables and of RecBole's and GRU4Rec's files: s, ms, us or ns since 1970, or a
+            format such as %Y%m%d; by default ISO 8601, or the unit that follows from the size of a number.
         unescape: whether HTML entities such as &amp; in Amazon's titles are decoded.
         strict: stop at the first bad row and report its file and line.
         boundary: what ends a session: day, gap or given; the default is given if the source has sessions, else day.
@@ -58,9 +64,12 @@ class Preparation:
 
     source: str
     out: pathlib.Path
+    path: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     columns: str = ""
     encoding: str = "utf-8"
-    quoted: bool = True
+    separator: str | None = None
+    quote: str = '"'
+    time_format: str | None = None
     unescape: bool = False
     strict: bool = False
     boundary: str | None = None
@@ -88,19 +97,20 @@ def run(args: Preparation) -> dict[str, Any]:
     """
     rule_options = {field.name: getattr(args, field.name) for field in dataclasses.fields(SessionRules)}
     rules = SessionRules(**rule_options | {"boundary": args.boundary or "day"})
-    columns = _parse_columns(args.columns)
-    with status(f"reading {args.source}"):
+    with status(f"reading {' '.join((args.source, *args.path))}"):
         log = registry.read_interactions(
             args.source,
+            paths=args.path,
             strict=args.strict,
-            columns=columns,
+            columns=_parse_columns(args.columns),
+            separator=args.separator,
+            quote=args.quote,
             encoding=args.encoding,
-            quoted=args.quoted,
+            time_format=args.time_format,
             unescape=args.unescape,
         )
-    if args.boundary is None and log.session is not None:
-        rules = dataclasses.replace(rules, boundary="given")
-    split = args.split or ("given" if log.split is not None else "block")
+    rules = dataclasses.replace(rules, boundary=args.boundary or log.default_boundary)
+    split = args.split or log.default_split
     with status(f"making sessions from {len(log):,} interactions"):
         prepared = prepare(
             log,

@@ -8,14 +8,15 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from alkd_jax.data.text.bad_rows import BadRows
+from alkd_jax.data.times import LATEST_TIME, NANOSECONDS, TimeParser
 
 if TYPE_CHECKING:
     import polars as pl
 
-_MIN_MILLISECONDS, _MIN_MICROSECONDS, _MIN_NANOSECONDS = 1e11, 1e14, 1e17
-EARLIEST_TIME = 788_918_400_000
-"""1995-01-01 in milliseconds: no public recommendation dataset with calendar times is older."""
-_LATEST_TIME = 4_102_444_800_000  # 2100-01-01
+_NUM_SAMPLES = 5
+
+MISSING_IDS = ("", "nan", "NaN", "null", "NULL", "None", "NA", "N/A", "<NA>", "\\N")
+"""What stands in files for a user, an item or a session that is not known, since exporting programs write it so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Interactions:
         titles: item identifier → title, in the order of the file of titles; None where the source has no titles.
         split: ``[E]`` 0 training, 1 validation, 2 test; None where the source is not split.
         report: counts of the rows read and dropped; plain JSON values.
+        nanosecond: ``[E]`` nanoseconds of each time after its millisecond; None where all are 0.
     """
 
     name: str
@@ -45,10 +47,21 @@ class Interactions:
     titles: Mapping[str, str] | None
     report: Mapping[str, Any]
     split: Int32[np.ndarray, " E"] | None = None
+    nanosecond: Int32[np.ndarray, " E"] | None = None
 
     def __len__(self) -> int:
         """Returns the number of interactions E."""
         return len(self.item)
+
+    @property
+    def default_boundary(self) -> str:
+        """What ends a session unless one says otherwise: "given" where the source has sessions, else "day"."""
+        return "day" if self.session is None else "given"
+
+    @property
+    def default_split(self) -> str:
+        """The split unless one says otherwise: "given" where the source is split, else "block"."""
+        return "block" if self.split is None else "given"
 
 
 class _IdEncoder:
@@ -83,6 +96,7 @@ def build_interactions(
     *,
     titles: Mapping[str, str] | None = None,
     earliest: int | None = None,
+    time_format: str | None = None,
     report: Mapping[str, Any] | None = None,
 ) -> Interactions:
     """Numbers users and items and parses times, frame by frame.
@@ -90,66 +104,73 @@ def build_interactions(
     Args:
         name: name of the dataset in reports.
         frames: pairs of a file name and a polars frame with string columns ``item``, ``user`` or ``session`` or both,
-            ``time`` (numbers since 1970 or ISO 8601; the row number where the column is missing) and ``line``;
-            optionally ``title`` and ``split`` ("0", "1" or "2").
-        bad_rows: counts the rows without a user, an item or a readable time.
+            ``time`` (as :class:`TimeParser` reads it; the row number where the column is missing) and ``line``, in
+            ascending order; optionally ``title`` and ``split`` ("0", "1" or "2").
+        bad_rows: counts the rows without a user, an item or a readable time. An id that is one of
+            :data:`MISSING_IDS` is missing.
         titles: item identifier → title, if the titles come from another file.
         earliest: smallest time accepted, in milliseconds since 1970; None where times may be relative.
+        time_format: as in :class:`TimeParser`.
         report: further counts for the report.
 
     Returns:
-        All good rows. The unit of each time follows from its size: seconds below 10¹¹, milliseconds below 10¹⁴,
-        microseconds below 10¹⁷, else nanoseconds.
+        All good rows.
 
     Raises:
-        ValueError: no row is left.
+        ValueError: no row is left, or the times are dates written as numbers.
+        RuntimeError: the reader dropped a row without counting it.
     """
-    import polars as pl
-
     users, items, sessions = _IdEncoder(), _IdEncoder(), _IdEncoder()
     parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "session", "split")}
-    units: dict[str, int] = {}
+    parser = TimeParser(time_format)
     row_titles: dict[str, str] = {}
-    num_rows, num_bad_before = 0, bad_rows.counts.total()
+    num_frame_rows, num_used = 0, 0
+    before = bad_rows.account
     for file, frame in frames:
         frame = _with_user_column(frame)
-        frame = frame.with_columns(_parse_times(frame, units, num_rows))
-        num_rows += len(frame)
+        frame = frame.with_columns(_parse_times(file, frame, parser, num_frame_rows))
+        num_frame_rows += len(frame)
         frame = _drop_bad_rows(file, frame, bad_rows, earliest)
+        num_used += _num_lines(frame["line"].to_numpy())
         num_known = len(items.ids)
         item = items.encode(frame["item"])
         parts["user"].append(users.encode(frame["user"]))
         parts["item"].append(item)
-        parts["time"].append(frame["time"].to_numpy())
+        parts["time"].append(frame["nanoseconds"].to_numpy())
         if "session" in frame.columns:
             parts["session"].append(sessions.encode(frame["session"]))
         if "split" in frame.columns:
-            parts["split"].append(frame["split"].cast(pl.Int32).to_numpy())
+            parts["split"].append(frame["split"].to_numpy().astype(np.int32))
         if "title" in frame.columns:
             item_numbers, first = np.unique(item, return_index=True)
             first = first[item_numbers >= num_known]
             row_titles.update(zip(frame["item"].gather(first), frame["title"].fill_null("").gather(first), strict=True))
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
+    parser.check(name)
     if not len(arrays.get("item", ())):
         raise ValueError(f"{name}: no readable interaction; the first bad rows are {bad_rows.samples[:2]}")
-    counts = {
-        "rows_read": len(arrays["item"]) + bad_rows.counts.total() - num_bad_before,
-        "bad_rows": bad_rows.report,
-        "time_units": units,
-    }
-    counts |= _count_read(arrays, users.ids, items.ids)
+    milliseconds, nanosecond = np.divmod(arrays["time"], NANOSECONDS)
+    arrays["time"] = milliseconds
+    counts = {**bad_rows.check(name, before, num_used), "bad_rows": bad_rows.report}
+    counts |= {"time_units": dict(parser.units)} | _count_read(arrays, users.ids, items.ids)
     return Interactions(
         name=name,
         user=arrays["user"],
         item=arrays["item"],
-        time=arrays["time"],
+        time=milliseconds,
         session=arrays.get("session"),
         user_ids=tuple(users.ids),
         item_ids=tuple(items.ids),
         titles=titles if titles is not None else row_titles or None,
         report={"source": name, **counts, **(report or {})},
         split=arrays.get("split"),
+        nanosecond=nanosecond.astype(np.int32) if nanosecond.any() else None,
     )
+
+
+def _num_lines(line: Int64[np.ndarray, " R"]) -> int:
+    """Returns the number of rows of a file in a frame: a row that lists several items has as many rows of the frame."""
+    return int(np.sum(line[1:] != line[:-1])) + bool(len(line))
 
 
 def _count_read(arrays: Mapping[str, np.ndarray], users: list[str], items: list[str]) -> dict[str, Any]:
@@ -175,63 +196,30 @@ def _drop_bad_rows(file: str, frame: "pl.DataFrame", bad_rows: BadRows, earliest
 
     good = pl.lit(True)
     keys = [key for key in ("user", "item", "session") if key in frame.columns]
-    earliest_time = 0 if earliest is None else earliest
-    reasons = [(f"no {key}", pl.col(key).is_null() | (pl.col(key) == "")) for key in keys]
+    in_range = pl.col("nanoseconds").is_between((earliest or 0) * NANOSECONDS, LATEST_TIME * NANOSECONDS)
+    reasons = [(f"no {key}", pl.col(key).is_null() | pl.col(key).is_in(MISSING_IDS)) for key in keys]
     reasons += [
-        ("no readable time", pl.col("time").is_null()),
-        ("time out of range", ~pl.col("time").is_between(earliest_time, _LATEST_TIME).fill_null(True)),
+        ("no readable time", pl.col("nanoseconds").is_null()),
+        ("a date, not a number since 1970", pl.col("is_date")),
+        ("time out of range", ~in_range.fill_null(True)),
     ]
     for reason, bad in reasons:
-        if (matches := frame.filter(good & bad)).height:
-            texts = matches.drop("line").rows() if matches.height < 10_000 else [()] * matches.height
-            bad_rows.add(file, reason, zip(matches["line"], texts, strict=True))
+        matches = frame.filter(good & bad)
+        samples = matches.head(_NUM_SAMPLES)
+        texts = samples.drop("line", "nanoseconds", "is_date").rows()
+        bad_rows.add(file, reason, zip(samples["line"], texts, strict=True), total=len(matches))
         good = good & ~bad
     return frame.filter(good)
 
 
-def _parse_times(frame: "pl.DataFrame", units: dict[str, int], rows: int) -> "pl.Series":
-    """Returns milliseconds since 1970, null where a time cannot be read, and counts the units in ``units``."""
+def _parse_times(file: str, frame: "pl.DataFrame", parser: TimeParser, num_rows: int) -> "list[pl.Series]":
+    """Returns the columns ``nanoseconds`` since 1970 and ``is_date``."""
     import polars as pl
 
     if "time" not in frame.columns:
-        return pl.Series("time", np.arange(rows, rows + len(frame), dtype=np.int64))
-    text = frame["time"]
-    if text.dtype.is_temporal():
-        units["ISO 8601"] = units.get("ISO 8601", 0) + len(frame)
-        return text.cast(pl.Datetime("ms")).cast(pl.Int64).alias("time")
-    number = text.str.strip_chars().cast(pl.Float64, strict=False) if text.dtype == pl.String else text.cast(pl.Float64)
-    value = number.to_numpy()
-    size = np.abs(np.nan_to_num(value, nan=-1, posinf=-1, neginf=-1))
-    scale = np.ones(len(value))
-    known = np.isfinite(value) & (size < 1e20)
-    lower = 0.0
-    for unit, upper, factor in (
-        ("seconds", _MIN_MILLISECONDS, 1e3),
-        ("milliseconds", _MIN_MICROSECONDS, 1.0),
-        ("microseconds", _MIN_NANOSECONDS, 1e-3),
-        ("nanoseconds", 1e20, 1e-6),
-    ):
-        in_unit = known & (size >= lower) & (size < upper)
-        scale[in_unit], lower = factor, upper
-        if in_unit.any():
-            units[unit] = units.get(unit, 0) + int(in_unit.sum())
-    milliseconds = np.round(np.where(known, value, 0) * scale).astype(np.int64)
-    columns = pl.DataFrame({"time": milliseconds, "known": known})
-    result = columns.select(pl.when("known").then("time").alias("time")).to_series()
-    if known.all() or text.dtype != pl.String:
-        return result
-    calendar = _parse_iso8601(text)
-    units["ISO 8601"] = units.get("ISO 8601", 0) + len(calendar) - calendar.null_count()
-    return pl.select(pl.coalesce(result, calendar)).to_series().alias("time")
-
-
-def _parse_iso8601(text: "pl.Series") -> "pl.Series":
-    """Parses ISO 8601 dates and times to milliseconds since 1970; a time without a zone is in UTC."""
-    import polars as pl
-
-    normalized = text.str.strip_chars().str.replace(r"(\d)[Tt ](\d)", "${1} ${2}").str.replace(r"\s?([Zz]|UTC)$", "")
-    normalized = normalized.str.replace(r"^(\d{4}-\d{2}-\d{2})$", "${1} 00:00:00")
-    normalized = normalized.str.replace(r"^([^.+]* \d\d:\d\d)$", "${1}:00")
-    zoned = normalized.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", strict=False, time_unit="ms", time_zone="UTC")
-    local = normalized.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="ms")
-    return pl.select(pl.coalesce(zoned.cast(pl.Int64), local.cast(pl.Int64))).to_series()
+        milliseconds = np.arange(num_rows, num_rows + len(frame), dtype=np.int64)
+        return [pl.Series("nanoseconds", milliseconds * NANOSECONDS), pl.Series("is_date", np.zeros(len(frame), bool))]
+    try:
+        return parser.parse(frame["time"]).get_columns()
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

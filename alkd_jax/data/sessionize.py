@@ -7,7 +7,6 @@ interactions.
 import dataclasses
 import hashlib
 import itertools
-import zoneinfo
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt64
 
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.interactions import Interactions
+from alkd_jax.errors import shown
 
 _DAY = 86_400_000
 _MINUTE = 60_000
@@ -71,10 +71,7 @@ class SessionRules:
             raise ValueError(f"min_length, max_length are {self.min_length}, {self.max_length}; expected 1 ≤ min ≤ max")
         if not self.gap_minutes > 0:
             raise ValueError(f"gap_minutes is {self.gap_minutes}; expected more than 0")
-        try:
-            zoneinfo.ZoneInfo(self.time_zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"time_zone is {self.time_zone!r}; expected a name such as Europe/Madrid") from error
+        local_day(np.zeros(1, np.int64), self.time_zone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +218,7 @@ def _sessionize_rows(
     user, item, time = log.user[rows], log.item[rows], log.time[rows]
     starts_session = np.ones(len(rows), bool)
     starts_session[1:] = (user[1:] != user[:-1]) | _session_ends(log, rows, time, rules)
-    counts["tied"] += int(np.sum(_tied_rows(user, time)))
+    counts["tied"] += int(np.sum(_tied_rows([user, *_time_keys(log, rows)])))
     session = np.cumsum(starts_session) - 1
     if rules.count_duplicates:
         allowed = _select_by_length(session, rules, counts)
@@ -240,7 +237,7 @@ def _sessionize_rows(
         counts["mixed_split"] += int(
             np.sum(np.minimum.reduceat(split_of_row, first) != np.maximum.reduceat(split_of_row, first))
         )
-    order = np.lexsort((time[keep][first], rank[user[keep][first]]))
+    order = np.lexsort([*_time_keys(log, rows[keep][first]), rank[user[keep][first]]])
     reordered = np.repeat(first[order], length[order]) + _concatenated_ranges(length[order])
     keep = keep[reordered]
     return length[order], user[keep][_exclusive_cumsum(length[order])], item[keep], time[keep], split[order]
@@ -252,10 +249,15 @@ def _sort_rows(
     """Sorts rows by user, by session of the file if ``boundary`` is "given", by time, and by tie key."""
     # In lexsort the last key is the primary one. The sort is stable, so that ties in file order need no key.
     keys: list[np.ndarray] = [] if rules.ties == "file" else [_tie_keys_of_rows(log, rows, tie_keys, rules)]
-    keys.append(log.time[rows])
+    keys += _time_keys(log, rows)
     if rules.boundary == "given" and log.session is not None:
         keys.append(log.session[rows])
     return rows[np.lexsort([*keys, rank[log.user[rows]]])]
+
+
+def _time_keys(log: Interactions, rows: Int64[np.ndarray, " R"]) -> list[np.ndarray]:
+    """Returns the sort keys of times, the finer one first."""
+    return [key[rows] for key in (log.nanosecond, log.time) if key is not None]
 
 
 def _session_ends(
@@ -278,19 +280,28 @@ def local_day(time: Int64[np.ndarray, " R"], time_zone: str) -> Int64[np.ndarray
 
     Returns:
         ``[R]`` days since 1970-01-01 in local time.
+
+    Raises:
+        ValueError: the time zone is unknown, or its days depend on the machine, such as "localtime".
     """
     if time_zone == "UTC":
         return time // _DAY
     import polars as pl
 
-    local = pl.Series(time).cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(time_zone)
+    try:
+        if not time_zone:
+            raise ValueError("polars takes an empty name for UTC")
+        # Polars has a table of time zones of its own, so that the days are the same on every machine.
+        local = pl.Series(time).cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(time_zone)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise ValueError(f"time_zone is {shown(time_zone)}; expected a name such as Europe/Madrid") from error
     return local.dt.date().to_physical().to_numpy().astype(np.int64)
 
 
-def _tied_rows(user: Int32[np.ndarray, " R"], time: Int64[np.ndarray, " R"]) -> Bool[np.ndarray, " R"]:
+def _tied_rows(keys: list[np.ndarray]) -> Bool[np.ndarray, " R"]:
     """Returns which rows share user and time with the row before or after."""
-    same = (np.diff(user) == 0) & (np.diff(time) == 0)
-    tied = np.zeros(len(user), bool)
+    same = np.logical_and.reduce([np.diff(key) == 0 for key in keys])
+    tied = np.zeros(len(keys[0]), bool)
     tied[1:] |= same
     tied[:-1] |= same
     return tied

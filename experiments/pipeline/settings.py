@@ -5,6 +5,7 @@ import pathlib
 
 from alkd_jax import models, paper_settings, sharding
 from alkd_jax.checks import check_at_least, check_between, check_one_of
+from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
 from alkd_jax.ops.precision import PRECISIONS
 
@@ -17,7 +18,8 @@ class Settings:
     """One run of the pipeline.
 
     Attributes:
-        data: source of the sessions: synthetic, synthetic:SEED, released:PATH:NAME or prepared:PATH.
+        data: source of the sessions: synthetic, synthetic:SEED, released:PATH:NAME, prepared:PATH, or every source of
+            experiments.prepare, whose raw data are prepared in memory by the recipe of the released data.
         backbone: architecture of teacher and students: fpmc, stamp, attmix, or package.module:attribute, a class of
             your own, see docs/own_parts.md.
         out: the run's folder.
@@ -37,7 +39,7 @@ class Settings:
         teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles, "openai" calls
             a language model over HTTP, "conventional" takes the recommender's own lists (TR), "neighbor" takes
             co-occurrence lists, and package.module:attribute is a teacher of your own; by default replay for released
-            data and with rankings, simulated for synthetic data; prepared data have no default.
+            data and with rankings, simulated for synthetic data; prepared and raw data have no default.
         rankings: file of recorded lists that replay reads instead of the authors' file.
         candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
             a language model with the recorded one.
@@ -102,10 +104,13 @@ class Settings:
         """
         if self.teacher is not None:
             return self.teacher
-        kind = "released" if self.rankings is not None else registry.parse_source(self.data).kind
-        if kind == "prepared":
+        source = registry.parse_source(self.data)
+        kind = "released" if self.rankings is not None else source.kind
+        if kind == "prepared" or (kind != "released" and source.reader.result is Interactions):
             choices = "; ".join(f"{name}, {teacher.lists}" for name, teacher in TEACHERS.items())
-            raise ValueError(f"--data prepared:PATH needs --teacher, since no lists were recorded for it: {choices}")
+            raise ValueError(
+                f"--data {source.reader.form} needs --teacher, since no lists were recorded for it: {choices}"
+            )
         return "replay" if kind == "released" else "simulated"
 
     def check(self) -> None:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
+from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
-from alkd_jax.data.text.json_lines import read_json_lines, read_objects
+from alkd_jax.data.text.json_lines import HALF_CHARACTER, is_unicode, read_json_lines, read_objects
 from alkd_jax.data.text.source_files import TextFile
+from alkd_jax.data.times import EARLIEST_TIME
 
 _REVIEW_KEYS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     2014: {"user": ("reviewerID",), "item": ("asin",), "time": ("unixReviewTime",)},
@@ -96,18 +97,20 @@ def _ratings_header(file: TextFile, lines: Sequence[str]) -> list[str]:
 def _read_titles(file: TextFile, year: int, unescape: bool, bad_rows: BadRows) -> tuple[dict[str, str], dict[str, Any]]:
     """Returns the titles in the order of the file; the first non-empty title of each identifier is taken."""
     titles: dict[str, str] = {}
-    num_repeated, key = 0, _ITEM_KEY[year]
-    without_id: list[tuple[int, object]] = []
+    num_repeated, key, before = 0, _ITEM_KEY[year], bad_rows.account
     for line, row in read_objects(file, bad_rows):
         item, title = row.get(key), row.get("title")
+        title = title if isinstance(title, str) else ""
         if not isinstance(item, str) or not item:
-            without_id.append((line, f"no {key}"))
+            bad_rows.add(str(file), f"no {key}", [(line, title)])
+            continue
+        if not is_unicode(item + title):
+            bad_rows.add(str(file), HALF_CHARACTER, [(line, item + title)])
             continue
         num_repeated += item in titles
-        title = title if isinstance(title, str) else ""
         if not titles.get(item):
             titles[item] = html.unescape(title) if unescape else title
-    bad_rows.add(str(file), f"no {key}", without_id)
+    bad_rows.check(str(file), before, len(titles) + num_repeated)
     num_untitled = sum(not title for title in titles.values())
     return titles, {
         "titles_file": file.path.name,

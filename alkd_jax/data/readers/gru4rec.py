@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alkd_jax.data.interactions import Interactions, build_interactions
+from alkd_jax.data.interactions import MISSING_IDS, Interactions, build_interactions
 from alkd_jax.data.prepared import Prepared
 from alkd_jax.data.text import tab_separated
 from alkd_jax.data.text.bad_rows import BadRows
@@ -19,7 +19,11 @@ _COLUMNS = {"session": ("SessionId",), "item": ("ItemId",), "time": ("Time",)}
 
 
 def load_gru4rec(
-    train: str | os.PathLike[str], test: str | os.PathLike[str] | None = None, *, strict: bool = False
+    train: str | os.PathLike[str],
+    test: str | os.PathLike[str] | None = None,
+    *,
+    time_format: str | None = None,
+    strict: bool = False,
 ) -> Interactions:
     """Reads sessions with their ids.
 
@@ -27,6 +31,7 @@ def load_gru4rec(
         train: file of all interactions or of the training interactions. The columns may stand in any order; others are
             ignored.
         test: file of the test interactions; None if there is one file only.
+        time_format: form of the times, as in :class:`alkd_jax.data.times.TimeParser`.
         strict: whether the first bad row raises an error.
 
     Returns:
@@ -49,10 +54,11 @@ def load_gru4rec(
                 continue
             for frame in read_delimited(TextFile(pathlib.Path(path)), bad_rows, _COLUMNS):
                 # The two files may use the same number for different sessions.
-                distinct = frame.with_columns(session=pl.lit(f"{number}:") + pl.col("session"), split=pl.lit(number))
-                yield str(path), frame if test is None else distinct
+                known = ~pl.col("session").is_in(MISSING_IDS)
+                session = pl.when(known).then(pl.lit(f"{number}:") + pl.col("session"))
+                yield str(path), frame if test is None else frame.with_columns(session=session, split=pl.lit(number))
 
-    return build_interactions(pathlib.Path(train).name, frames(), bad_rows)
+    return build_interactions(pathlib.Path(train).name, frames(), bad_rows, time_format=time_format)
 
 
 def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared) -> None:

@@ -2,10 +2,12 @@
 
 import os
 
-from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
+from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text import source_files, text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
+from alkd_jax.data.times import EARLIEST_TIME
+from alkd_jax.data.titles import collect_titles
 
 _RATINGS_FILE = "user_ratedmovies-timestamps.dat"
 _MISSING_TITLE = "\\N"
@@ -31,16 +33,17 @@ def load_hetrec(path: str | os.PathLike[str], *, strict: bool = False) -> Intera
     Reference:
         Cantador, Brusilovsky, Kuflik: HetRec 2011.
     """
+    import polars as pl
+
     bad_rows = BadRows(strict)
     ratings, movies = source_files.find_file(path, _RATINGS_FILE), source_files.find_file(path, "movies.dat")
     encoding = text_files.detect_encoding(movies)
-    titles: dict[str, str] = {}
-    for frame in read_delimited(movies, bad_rows, {"item": ("id",), "title": ("title",)}, encoding=encoding):
-        for item, title in zip(frame["item"], frame["title"], strict=True):
-            titles.setdefault(item, "" if title == _MISSING_TITLE else title)
+    frames = read_delimited(movies, bad_rows, {"item": ("id",), "title": ("title",)}, encoding=encoding)
+    title = pl.when(pl.col("title") != _MISSING_TITLE).then("title").alias("title")
+    titles, counts = collect_titles(str(movies), (frame.with_columns(title) for frame in frames), bad_rows)
     columns = {"user": ("userID",), "item": ("movieID",), "time": ("timestamp",)}
-    frames = ((str(ratings), frame) for frame in read_delimited(ratings, bad_rows, columns))
-    report = {"titles_file": movies.path.name, "titles_encoding": encoding, "titles_read": len(titles)}
+    rated = ((str(ratings), frame) for frame in read_delimited(ratings, bad_rows, columns))
+    report = {"titles_file": movies.path.name, "titles_encoding": encoding, **counts}
     return build_interactions(
-        "HetRec 2011 MovieLens-2k", frames, bad_rows, titles=titles, earliest=EARLIEST_TIME, report=report
+        "HetRec 2011 MovieLens-2k", rated, bad_rows, titles=titles, earliest=EARLIEST_TIME, report=report
     )

@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
+from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text import source_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
+from alkd_jax.data.times import EARLIEST_TIME
 
 _PLAYS_FILE = "userid-timestamp-artid-artname-traid-traname.tsv"
 _COLUMNS = ("user", "time", "artist_id", "artist", "track_id", "track")

@@ -2,10 +2,12 @@
 
 import os
 
-from alkd_jax.data.interactions import EARLIEST_TIME, Interactions, build_interactions
+from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text import source_files, text_files
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
+from alkd_jax.data.times import EARLIEST_TIME
+from alkd_jax.data.titles import collect_titles
 
 
 def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Interactions:
@@ -30,24 +32,25 @@ def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Int
     is_dat = (ratings.member or ratings.path.name).removesuffix(".gz").endswith(".dat")
     movies = source_files.find_file(path, "movies.dat" if is_dat else "movies.csv")
     encoding = text_files.detect_encoding(movies)
-    titles: dict[str, str] = {}
-    for frame in read_delimited(
+    quote = "" if is_dat else '"'
+    movie_frames = read_delimited(
         movies,
         bad_rows,
         {"item": ("movieId",), "title": ("title",)},
         separator="::" if is_dat else ",",
         header=("movieId", "title", "genres") if is_dat else None,
-        quoted=not is_dat,
+        quote=quote,
         encoding=encoding,
-    ):
-        titles.update(zip(frame["item"], frame["title"], strict=True))
+    )
+    titles, counts = collect_titles(str(movies), movie_frames, bad_rows)
     frames = read_delimited(
         ratings,
         bad_rows,
         {"user": ("userId",), "item": ("movieId",), "time": ("timestamp",)},
         separator="::" if is_dat else ",",
         header=("userId", "movieId", "rating", "timestamp") if is_dat else None,
+        quote=quote,
     )
-    report = {"titles_encoding": encoding, "titles_read": len(titles)}
+    report = counts | {"titles_encoding": encoding}
     file_frames = ((str(ratings), frame) for frame in frames)
     return build_interactions("MovieLens", file_frames, bad_rows, titles=titles, earliest=EARLIEST_TIME, report=report)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from alkd_jax.checks import check_one_of
-from alkd_jax.data.interactions import Interactions, build_interactions
+from alkd_jax.data.interactions import MISSING_IDS, Interactions, build_interactions
 from alkd_jax.data.prepared import Prepared
 from alkd_jax.data.text import tab_separated
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.source_files import TextFile
 from alkd_jax.data.text.tab_separated import quoted
+from alkd_jax.data.titles import collect_titles
 
 _PARTS = ("train", "valid", "test")
 _TYPES = ("token", "float", "token_seq", "float_seq")
@@ -29,7 +30,7 @@ _COLUMNS = {
 _TITLE_COLUMNS = ("title", "movie_title", "item_name", "name", "track_name")
 
 
-def load_recbole(path: str | os.PathLike[str], *, strict: bool = False) -> Interactions:
+def load_recbole(path: str | os.PathLike[str], *, time_format: str | None = None, strict: bool = False) -> Interactions:
     """Reads atomic files: one ``.inter``, or ``.train.inter``, ``.valid.inter`` and ``.test.inter``.
 
     Rows are interactions, or sessions given as ``item_id_list`` with the next ``item_id``. In the second case only the
@@ -37,6 +38,7 @@ def load_recbole(path: str | os.PathLike[str], *, strict: bool = False) -> Inter
 
     Args:
         path: folder of the dataset, or the path of its files without their suffixes (``folder/name``).
+        time_format: form of the times, as in :class:`alkd_jax.data.times.TimeParser`.
         strict: whether the first bad row raises an error.
 
     Returns:
@@ -53,9 +55,8 @@ def load_recbole(path: str | os.PathLike[str], *, strict: bool = False) -> Inter
     if not files:
         raise FileNotFoundError(f"{all_rows}: no such file; expected it or {parts[0].name}")
     frames = (pair for file, number in files for pair in _inter_frames(file, number, bad_rows))
-    return build_interactions(
-        prefix.name, frames, bad_rows, titles=_read_titles(_with_suffix(prefix, "item"), bad_rows)
-    )
+    titles = _read_titles(_with_suffix(prefix, "item"), bad_rows)
+    return build_interactions(prefix.name, frames, bad_rows, titles=titles, time_format=time_format)
 
 
 def _prefix(path: pathlib.Path) -> pathlib.Path:
@@ -74,34 +75,61 @@ def _inter_frames(file: pathlib.Path, number: int | None, bad_rows: BadRows) -> 
     import polars as pl
 
     columns = {key: _typed_names(names) for key, names in _COLUMNS.items()}
-    for frame in read_delimited(
-        TextFile(file), bad_rows, columns, optional=("user", "time", "session", "list"), quoted=True
-    ):
+    frames = read_delimited(TextFile(file), bad_rows, columns, optional=("user", "time", "session", "list"), quote='"')
+    for frame in _sessions(file, frames, bad_rows):
         if not {"user", "session"} & set(frame.columns):
             raise ValueError(f"{file}, line 1: no user_id and no session_id column; expected one of them")
-        frame = _expand_lists(frame) if "list" in frame.columns else frame
         yield str(file), frame if number is None else frame.with_columns(split=pl.lit(str(number)))
 
 
-def _expand_lists(frame: Any) -> Any:
-    """Returns one row per item, in order, from the longest list of each session."""
+def _sessions(file: pathlib.Path, frames: Iterator[Any], bad_rows: BadRows) -> Iterator[Any]:
+    """Yields frames as they are, or, where rows are lists, one frame of all rows of the file, one item a row."""
+    import polars as pl
+
+    rows = []
+    for frame in frames:
+        if "list" in frame.columns:
+            # The rows of a session may lie in several blocks.
+            rows.append(frame)
+        else:
+            yield frame
+    if rows:
+        yield _expand_lists(file, pl.concat(rows), bad_rows)
+
+
+def _expand_lists(file: pathlib.Path, frame: Any, bad_rows: BadRows) -> Any:
+    """Returns one row per item, in order, from the longest list of each session; the others are its beginnings."""
     import polars as pl
 
     key = "session" if "session" in frame.columns else "user"
-    items = pl.col("list").str.split(" ").list.concat(pl.col("item"))
-    frame = frame.with_columns(item=items, size=items.list.len()).sort("size", descending=True, maintain_order=True)
-    frame = frame.unique(key, keep="first", maintain_order=True).sort("line")
-    return frame.select("line", pl.col(key).alias("session"), "item").explode("item")
+    inputs = pl.when(pl.col("list") != "").then(pl.col("list").str.split(" ")).otherwise(pl.lit([], pl.List(pl.String)))
+    text = pl.concat_str("list", "item", separator=" ")
+    frame = frame.select("line", pl.col(key).alias("session"), text=text, items=inputs.list.concat("item"))
+    frame = frame.with_columns(size=pl.col("items").list.len())
+    has_gap = pl.col("items").list.eval(pl.element().is_in(MISSING_IDS)).list.any()
+    frame = _count_bad(file, "no item", frame, has_gap, bad_rows)
+    longest = frame.sort("size", descending=True, maintain_order=True).unique("session", keep="first")
+    frame = frame.join(longest.select("session", longest="items"), on="session", maintain_order="left")
+    is_prefix = pl.col("longest").list.head("size") == pl.col("items")
+    frame = _count_bad(file, "not the beginning of its session's longest list", frame, ~is_prefix, bad_rows)
+    is_longest = pl.col("items") == pl.col("longest")
+    whole = frame.filter(is_longest).unique("session", keep="first", maintain_order=True)
+    bad_rows.prefixes[str(file)] += len(frame) - len(whole)
+    return whole.select("line", "session", item="items").explode("item")
+
+
+def _count_bad(file: pathlib.Path, reason: str, frame: Any, bad: Any, bad_rows: BadRows) -> Any:
+    matches = frame.filter(bad)
+    bad_rows.add(str(file), reason, matches.select("line", "text").iter_rows())
+    return frame.filter(~bad)
 
 
 def _read_titles(file: pathlib.Path, bad_rows: BadRows) -> dict[str, str] | None:
     if not file.is_file():
         return None
-    titles: dict[str, str] = {}
     columns = {"item": _typed_names(("item_id",)), "title": _typed_names(_TITLE_COLUMNS)}
-    for frame in read_delimited(TextFile(file), bad_rows, columns, optional=("title",), quoted=True):
-        names = frame["title"] if "title" in frame.columns else [""] * len(frame)
-        titles.update(zip(frame["item"], names, strict=True))
+    frames = read_delimited(TextFile(file), bad_rows, columns, optional=("title",), quote='"')
+    titles, _ = collect_titles(str(file), frames, bad_rows)
     return titles if any(titles.values()) else None
 
 

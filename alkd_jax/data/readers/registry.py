@@ -1,18 +1,20 @@
 """Sources of data by name: parses a source string and calls its reader.
 
 A source string is the name of a reader and its arguments, separated by colons: ``released:PATH:NAME`` gives a dataset,
-``movielens:PATH`` gives interactions. A reader of the user's own is named ``package.module:attribute``.
+``movielens:PATH`` gives interactions. Arguments with colons are given as a JSON list: ``csv:["a:b.csv"]``. A reader of
+the user's own is named ``package.module:attribute``.
 """
 
 import dataclasses
 import functools
 import inspect
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.prepared import load_prepared
+from alkd_jax.data.prepared import load_prepared, prepare
 from alkd_jax.data.readers.amazon import load_amazon
 from alkd_jax.data.readers.gru4rec import load_gru4rec
 from alkd_jax.data.readers.hetrec import load_hetrec
@@ -22,7 +24,9 @@ from alkd_jax.data.readers.recbole import load_recbole
 from alkd_jax.data.readers.released import load_released
 from alkd_jax.data.readers.srgnn import load_srgnn
 from alkd_jax.data.readers.tables import load_table
+from alkd_jax.data.sessionize import SessionRules
 from alkd_jax.data.synthetic import synthetic
+from alkd_jax.errors import shown
 from alkd_jax.registry import Registry, is_outside
 from alkd_jax.types import Dataset
 
@@ -47,13 +51,26 @@ class Reader:
 
     def parse(self, text: str) -> tuple[str, ...] | None:
         """Returns the arguments in a source string without its name, or None if they do not match ``load``."""
+        listed = _listed(text)
         if self.pattern is not None:
-            match = re.fullmatch(self.pattern, text, re.DOTALL)
-            return None if match is None else tuple(group for group in match.groups() if group)
-        arguments = tuple(text.split(":")) if text else ()
+            match = re.fullmatch(self.pattern, text if listed is None else ":".join(listed), re.DOTALL)
+            if match is None or listed is None:
+                return None if match is None else tuple(group for group in match.groups() if group)
+        arguments = listed if listed is not None else tuple(text.split(":")) if text else ()
         parameters = [p for p in inspect.signature(self.load).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
         required = sum(parameter.default is parameter.empty for parameter in parameters)
         return arguments if required <= len(arguments) <= len(parameters) and all(arguments) else None
+
+
+def _listed(text: str) -> tuple[str, ...] | None:
+    """Returns arguments given as a JSON list of strings, or None if the text is no such list."""
+    try:
+        arguments = json.loads(text) if text.startswith("[") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
+        return None
+    return tuple(arguments)
 
 
 def _load_synthetic(seed: str = "0") -> Dataset:
@@ -73,6 +90,10 @@ READERS = Registry[Reader](
         "movielens": Reader(load_movielens, "movielens:PATH"),
         "lastfm1k": Reader(load_lastfm, "lastfm1k:PATH"),
         "table": Reader(load_table, "table:FILE[:TITLES]"),
+        "csv": Reader(functools.partial(load_table, kind="csv"), "csv:FILE[:TITLES]"),
+        "tsv": Reader(functools.partial(load_table, kind="tsv"), "tsv:FILE[:TITLES]"),
+        "jsonl": Reader(functools.partial(load_table, kind="jsonl"), "jsonl:FILE[:TITLES]"),
+        "parquet": Reader(functools.partial(load_table, kind="parquet"), "parquet:FILE[:TITLES]"),
         "recbole": Reader(load_recbole, "recbole:FOLDER"),
         "gru4rec": Reader(load_gru4rec, "gru4rec:FILE[:TEST]"),
         "srgnn": Reader(load_srgnn, "srgnn:TRAIN:TEST"),
@@ -110,7 +131,7 @@ class Source:
         return self.arguments[1] if self.kind == "released" else self.kind.rpartition(":")[2]
 
     def read(self, result: type[_Result], **options: Any) -> _Result:
-        """Calls the reader.
+        """Calls the reader. A dataset is made from interactions by the recipe of the released data.
 
         Args:
             result: type of the data.
@@ -122,17 +143,22 @@ class Source:
         """
         accepted = inspect.signature(self.reader.load).parameters
         data = self.reader.load(*self.arguments, **{key: value for key, value in options.items() if key in accepted})
+        if result is Dataset and isinstance(data, Interactions):
+            data = prepare(data, SessionRules(boundary=data.default_boundary), split=data.default_split).dataset()
         if not isinstance(data, result):
             raise ValueError(f"source is {self.text!r} and gives {type(data).__name__}; expected {result.__name__}")
         return data
 
 
-def parse_source(text: str, result: type[Dataset] | type[Interactions] = Dataset) -> Source:
+def parse_source(
+    text: str, result: type[Dataset] | type[Interactions] = Dataset, *, paths: Sequence[str] = ()
+) -> Source:
     """Parses a source string.
 
     Args:
-        text: name of a reader and its arguments, separated by colons.
-        result: type of the data that the source must give.
+        text: name of a reader and its arguments, separated by colons or as a JSON list.
+        result: type of the data that the source must give. A dataset can be made from interactions.
+        paths: the first arguments, which may contain any character; the string then has the others.
 
     Returns:
         The source; no file is opened, but the module of a reader ``package.module:attribute`` is imported.
@@ -151,20 +177,23 @@ def parse_source(text: str, result: type[Dataset] | type[Interactions] = Dataset
             reader = READERS.find(kind)
         except ValueError as error:
             reason = f" ({error})"
-    arguments = None if reader is None or reader.result not in (result, None) else reader.parse(rest)
+    if paths:
+        rest = json.dumps([*paths, *(rest.split(":") if rest else ())])
+        text = f"{kind}:{rest}"
+    results = (result, None) if result is Interactions else (Dataset, Interactions, None)
+    arguments = None if reader is None or reader.result not in results else reader.parse(rest)
     if reader is None or arguments is None:
-        forms = [known.form for known in READERS.values() if known.result is result]
-        raise ValueError(
-            f"source is {text!r}; expected one of {', '.join(forms)} or package.module:attribute[:ARGUMENT ...]{reason}"
-        )
+        forms = [known.form for known in READERS.values() if known.result in results]
+        expected = f"{', '.join(forms)} or package.module:attribute[:ARGUMENT ...]{reason}"
+        raise ValueError(f"source is {shown(text, width=300)}; expected one of {expected}")
     return Source(kind, arguments, text, reader)
 
 
 def read(text: str) -> Dataset:
-    """Reads a dataset.
+    """Reads a dataset. Raw data are prepared in memory by the recipe of the released data.
 
     Args:
-        text: source string, such as ``synthetic:0``, ``released:PATH:ML`` or ``prepared:PATH``.
+        text: source string, such as ``synthetic:0``, ``released:PATH:ML``, ``prepared:PATH`` or ``movielens:PATH``.
 
     Returns:
         The dataset.
@@ -179,20 +208,26 @@ def read(text: str) -> Dataset:
 def read_interactions(
     text: str,
     *,
+    paths: Sequence[str] = (),
     strict: bool = False,
     columns: Mapping[str, str] | None = None,
+    separator: str | None = None,
+    quote: str = '"',
     encoding: str = "utf-8",
-    quoted: bool = True,
+    time_format: str | None = None,
     unescape: bool = False,
 ) -> Interactions:
     """Reads the interactions of raw data.
 
     Args:
         text: source string, such as ``movielens:PATH`` or ``amazon2018:REVIEWS:META``.
+        paths: the first arguments, which may contain any character; the string then has the others.
         strict: whether the first bad row raises an error.
         columns: purpose of a column → its name, for tables.
+        separator: separator of a table; None for that of its kind.
+        quote: the character that quotes a field of a table; empty if there is none.
         encoding: encoding of a table.
-        quoted: whether a double quote in a table begins a quoted field.
+        time_format: form of the times of tables and of RecBole's and GRU4Rec's files.
         unescape: whether HTML entities in Amazon's titles are decoded.
 
     Returns:
@@ -200,8 +235,21 @@ def read_interactions(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the string does not have the form of a source, or a file is damaged.
+        ValueError: the string does not have the form of a source, the reader has no separator or form of times, or a
+            file is damaged.
     """
-    return parse_source(text, Interactions).read(
-        Interactions, strict=strict, columns=columns, encoding=encoding, quoted=quoted, unescape=unescape
+    source = parse_source(text, Interactions, paths=paths)
+    accepted = inspect.signature(source.reader.load).parameters
+    for name, value in (("separator", separator), ("time_format", time_format)):
+        if value is not None and name not in accepted:
+            raise ValueError(f"{name} is {shown(value)}, but {source.kind} has a fixed one; expected no such option")
+    return source.read(
+        Interactions,
+        strict=strict,
+        columns=columns,
+        separator=separator,
+        quote=quote,
+        encoding=encoding,
+        time_format=time_format,
+        unescape=unescape,
     )

@@ -39,7 +39,9 @@ def load_srgnn(train: str | os.PathLike[str], test: str | os.PathLike[str], *, s
     bad_rows = BadRows(strict)
 
     def frame(path: str | os.PathLike[str], number: str) -> tuple[str, Any]:
-        sessions = _drop_prefixes(*_read(pathlib.Path(path), bad_rows))
+        rows, lists = _read(pathlib.Path(path), bad_rows)
+        sessions = _drop_prefixes(rows, lists)
+        bad_rows.prefixes[str(path)] += len(rows) - len(sessions)
         length = [len(items) for _, items in sessions]
         names = np.repeat([f"{number}:{line}" for line, _ in sessions], length)
         return str(path), pl.DataFrame(
@@ -67,8 +69,9 @@ def _read(path: pathlib.Path, bad_rows: BadRows) -> tuple[list[int], list[list[i
     bad: list[tuple[int, Any]] = []
     for row, (prefix, target) in enumerate(zip(*content, strict=True), 1):
         items = [*prefix, target] if isinstance(prefix, list) and prefix else []
-        is_good = items and all(type(item) is int and item > 0 for item in items)
+        is_good = items and all(type(item) is int and 0 < item < 1 << 63 for item in items)
         (good if is_good else bad).append((row, items or prefix))
+    bad_rows.found[str(path)] += len(content[0])
     bad_rows.add(str(path), "not a list of item numbers from 1", bad)
     return [row for row, _ in good], [items for _, items in good]
 

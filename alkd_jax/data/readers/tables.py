@@ -1,19 +1,22 @@
 """User-provided tables: csv, tsv, JSON lines and Parquet with named columns."""
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from alkd_jax.checks import check_one_of
 from alkd_jax.data.interactions import Interactions, build_interactions
+from alkd_jax.data.readers import parquet
 from alkd_jax.data.text.bad_rows import BadRows
-from alkd_jax.data.text.delimited import read_delimited
+from alkd_jax.data.text.delimited import check_format, read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines
 from alkd_jax.data.text.source_files import TextFile
+from alkd_jax.data.titles import collect_titles
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_BATCH_ROWS = 1 << 20
+_KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "user_id", "userId", "userID", "UserId", "visitorid"),
@@ -25,16 +28,32 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
 """Purpose of a column → the names that it may have unless the user names it."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How a table is written: "csv", "tsv", "jsonl" or "parquet", and the characters and encoding of text."""
+
+    kind: str
+    separator: str | None
+    quote: str
+    encoding: str
+
+
 def load_table(
     path: str | os.PathLike[str],
     titles: str | os.PathLike[str] | None = None,
     *,
     columns: Mapping[str, str] | None = None,
-    quoted: bool = True,
+    kind: str | None = None,
+    separator: str | None = None,
+    quote: str = '"',
     encoding: str = "utf-8",
+    time_format: str | None = None,
     strict: bool = False,
 ) -> Interactions:
     """Reads interactions, one per row, and titles from a second table or from a column of the first.
+
+    An id that is empty, or is what other programs write for a missing value (see
+    :data:`alkd_jax.data.interactions.MISSING_IDS`), is missing, and its row is bad.
 
     Args:
         path: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` or ``.json`` (one object per line), each plain or with
@@ -42,8 +61,12 @@ def load_table(
         titles: table in one of these formats with an item and a title column; None if there is none.
         columns: user, item, time, session or title → name of that column; :data:`COLUMN_NAMES` where it is not given.
             An item column and a user or session column are required; without a time column the row number is the time.
-        quoted: whether a double quote in csv and tsv begins a quoted field; otherwise it is an ordinary character.
-        encoding: encoding of csv and tsv.
+        kind: "csv", "tsv", "jsonl" or "parquet", whatever the suffix of ``path``; None to go by the suffix.
+        separator: separator of csv and tsv; None for a comma or a tab.
+        quote: the character that begins and ends a quoted field of csv and tsv; empty if there is none.
+        encoding: encoding of csv, tsv and JSON lines.
+        time_format: s, ms, us or ns for numbers since 1970, or a format such as ``%Y%m%d``; None for ISO 8601 and for
+            numbers whose unit follows from their size.
         strict: whether the first bad row raises an error.
 
     Returns:
@@ -57,94 +80,71 @@ def load_table(
     for key in columns or {}:
         if key not in COLUMN_NAMES:
             raise ValueError(f"columns contain {key!r}; expected some of {', '.join(COLUMN_NAMES)}")
+    if kind is not None:
+        check_one_of("kind", kind, {*_KINDS.values()})
+    separator = "\t" if separator == "\\t" else separator
     named = {key: (columns or {}).get(key) for key in COLUMN_NAMES}
     accepted = {key: (name,) if name else COLUMN_NAMES[key] for key, name in named.items()}
     optional = [key for key in COLUMN_NAMES if key != "item" and not named[key]]
-    titles_by_item, file = None, pathlib.Path(path)
+    file = pathlib.Path(path)
+    form = _Form(kind or _kind_of(file, separator), separator, quote, encoding)
+    titles_by_item: dict[str, str] | None = None
+    report: dict[str, int] = {}
     if titles is not None:
-        titles_by_item = _read_titles(pathlib.Path(titles), bad_rows, accepted, quoted, encoding)
-    frames = ((str(file), frame) for frame in _frames(file, bad_rows, accepted, optional, quoted, encoding))
-    return build_interactions(file.name, frames, bad_rows, titles=titles_by_item)
+        titles_file = pathlib.Path(titles)
+        titles_form = dataclasses.replace(form, kind=_kind_of(titles_file, separator, default=kind))
+        frames = _frames(titles_file, bad_rows, {key: accepted[key] for key in ("item", "title")}, [], titles_form)
+        titles_by_item, report = collect_titles(str(titles_file), frames, bad_rows)
+    frames = _require_user(file, _frames(file, bad_rows, accepted, optional, form), accepted["user"])
+    return build_interactions(
+        file.name,
+        ((str(file), frame) for frame in frames),
+        bad_rows,
+        titles=titles_by_item,
+        time_format=time_format,
+        report=report,
+    )
+
+
+def _kind_of(path: pathlib.Path, separator: str | None, *, default: str | None = None) -> str:
+    """Returns the kind of a table by the suffix of its file."""
+    suffixes = [part.lower() for part in path.suffixes]
+    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+    kind = _KINDS.get(suffix, default or ("csv" if separator is not None else None))
+    if kind is None:
+        raise ValueError(
+            f"{path}: the suffix is {suffix or 'missing'!r}; expected .csv, .tsv, .jsonl or .parquet, or the kind of "
+            "the file (--source csv --path FILE)"
+        )
+    return kind
 
 
 def _frames(
     path: pathlib.Path,
     bad_rows: BadRows,
     columns: Mapping[str, tuple[str, ...]],
-    optional: list[str],
-    quoted: bool,
-    encoding: str,
+    optional: Sequence[str],
+    form: _Form,
 ) -> Iterator[Any]:
-    import polars as pl
+    if form.kind == "parquet":
+        return parquet.read_parquet(path, bad_rows, columns, optional)
+    if form.kind == "jsonl":
+        return read_json_lines(TextFile(path), bad_rows, columns, optional=optional, encoding=form.encoding)
+    separator = _SEPARATORS[form.kind] if form.separator is None else form.separator
+    check_format(separator, form.quote)
+    return read_delimited(
+        TextFile(path),
+        bad_rows,
+        columns,
+        optional=optional,
+        separator=separator,
+        quote=form.quote,
+        encoding=form.encoding,
+    )
 
-    suffix = _suffix(path)
-    if suffix in _SEPARATORS:
-        frames = read_delimited(
-            TextFile(path),
-            bad_rows,
-            columns,
-            optional=optional,
-            separator=_SEPARATORS[suffix],
-            quoted=quoted,
-            encoding=encoding,
-        )
-    elif suffix in _JSON_SUFFIXES:
-        frames = _drop_absent_keys(read_json_lines(TextFile(path), bad_rows, columns), optional)
-    else:
-        frames = _read_parquet(path, columns, optional)
+
+def _require_user(path: pathlib.Path, frames: Iterator[Any], names: Sequence[str]) -> Iterator[Any]:
     for frame in frames:
-        if not {"user", "session"} & set(frame.columns) and "title" not in columns.keys() - set(optional):
-            raise ValueError(f"{path}: no user and no session column; expected {' or '.join(columns.get('user', ()))}")
-        texts = [name for name in frame.columns if name not in ("line", "time")]
-        yield frame.with_columns(pl.col(texts).cast(pl.String))
-
-
-def _suffix(path: pathlib.Path) -> str:
-    suffixes = [part.lower() for part in path.suffixes]
-    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
-    if suffix not in (*_SEPARATORS, *_JSON_SUFFIXES, ".parquet"):
-        raise ValueError(f"{path}: the suffix is {suffix or 'missing'!r}; expected .csv, .tsv, .jsonl or .parquet")
-    return suffix
-
-
-def _drop_absent_keys(frames: Iterator[Any], optional: list[str]) -> Iterator[Any]:
-    """Drops the optional keys that do not occur in the first frame of JSON lines."""
-    absent: list[str] | None = None
-    for frame in frames:
-        if absent is None:
-            absent = [key for key in optional if key in frame.columns and frame[key].null_count() == len(frame)]
-        yield frame.drop(absent)
-
-
-def _read_parquet(path: pathlib.Path, columns: Mapping[str, tuple[str, ...]], optional: list[str]) -> Iterator[Any]:
-    import polars as pl
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        table = pl.scan_parquet(path)
-        available = table.collect_schema().names()
-        column_of = {key: next((name for name in names if name in available), None) for key, names in columns.items()}
-        for key, name in column_of.items():
-            if name is None and key not in optional:
-                raise ValueError(
-                    f"{path}: columns are {', '.join(available)[:200]!r}; expected {' or '.join(columns[key])}"
-                )
-        selected = table.select(pl.col(name).alias(key) for key, name in column_of.items() if name)
-        first = 1
-        for batch in selected.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
-            yield batch.with_columns(line=pl.int_range(first, first + len(batch), dtype=pl.Int64))
-            first += len(batch)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-
-
-def _read_titles(
-    path: pathlib.Path, bad_rows: BadRows, columns: Mapping[str, tuple[str, ...]], quoted: bool, encoding: str
-) -> dict[str, str]:
-    titles: dict[str, str] = {}
-    for frame in _frames(path, bad_rows, {key: columns[key] for key in ("item", "title")}, [], quoted, encoding):
-        for item, title in zip(frame["item"], frame["title"].fill_null(""), strict=True):
-            if item is not None and not titles.get(item):
-                titles[item] = title
-    return titles
+        if not {"user", "session"} & set(frame.columns):
+            raise ValueError(f"{path}: no user and no session column; expected {' or '.join(names)}")
+        yield frame

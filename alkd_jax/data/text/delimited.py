@@ -1,19 +1,19 @@
-"""Reads columns of delimited text by name, block by block, with or without the double quotes of csv."""
+"""Reads columns of delimited text by name, block by block, with or without the quotes of csv."""
 
 import codecs
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
+from alkd_jax.data.text.quoted_rows import NOT_CLOSED, TEXT_AFTER_QUOTE, Row, split_rows
 from alkd_jax.data.text.source_files import TextFile
+from alkd_jax.errors import shown
 
 if TYPE_CHECKING:
     import polars as pl
 
-_REPLACEMENT_CHARACTER = "\ufffd"
+_NUM_SAMPLES = 5
 
 
 def read_delimited(
@@ -24,19 +24,20 @@ def read_delimited(
     optional: Sequence[str] = (),
     separator: str = "\t",
     header: Sequence[str] | None = None,
-    quoted: bool = False,
+    quote: str = "",
     encoding: str = "utf-8",
 ) -> Iterator[Any]:
-    """Reads some columns as text.
+    """Reads some columns as text. A line without any character is no row.
 
     Args:
         file: what to read.
-        bad_rows: counts the rows with too few or too many fields, or with bytes that are invalid in the encoding.
+        bad_rows: counts the rows, and those with too few or too many fields, with a quote that is not closed, or with
+            bytes that are invalid in the encoding.
         columns: purpose of a column → the names it may have. The columns may stand in any order, among others.
         optional: keys of ``columns`` that may be missing.
         separator: separator between fields.
         header: names of the columns; None where the first line of the file holds them.
-        quoted: whether a double quote begins a quoted field, as in csv; otherwise it is an ordinary character.
+        quote: the character that quotes a field at whose start it stands; empty if there is none.
         encoding: encoding of the file.
 
     Yields:
@@ -45,83 +46,80 @@ def read_delimited(
     Raises:
         ValueError: a column is missing or occurs twice, or the file is damaged.
     """
-    names = list(header) if header is not None else None
-    for first, block in text_files.read_blocks(file, encoding=encoding):
+    names = None if header is None else list(header)
+    position = {} if names is None else _column_positions(f"{file}", names, columns, optional)
+    pending, pending_line = b"", 0
+    for first, block, is_end in _with_end(text_files.read_blocks(file, encoding=encoding)):
         if names is None:
-            line, _, block = block.partition(b"\n")
-            names, first = _parse_header(line.decode(), separator, quoted), first + 1
-        position = _column_positions(file, names, columns, optional)
-        frame = None if quoted and b'"' in block else _parse_fast(block, first, len(names), position, separator)
-        if frame is None:
-            rows = _drop_bad_rows(_parse_by_row(file, block, first, separator, quoted), len(names), bad_rows, str(file))
-            frame = _select_columns(rows, position)
+            num_blank = len(block) - len(block.lstrip(b"\r\n"))
+            first += block.count(b"\n", 0, num_blank)
+            line, _, block = block[num_blank:].partition(b"\n")
+            if not line:
+                continue
+            names = _parse_header(f"{file}, line {first}", line.decode(), separator, quote)
+            position = _column_positions(f"{file}, line {first}", names, columns, optional, separator)
+            first += 1
+        if pending:
+            block, first, pending = pending + block, pending_line, b""
+        frame = _parse_fast(block, first, len(names), position, separator, quote)
+        if frame is not None:
+            bad_rows.found[str(file)] += block.count(b"\n")
+        elif quote and quote.encode() in block:
+            rows, pending_line, end = split_rows(block.decode(), first, separator, quote, len(names), is_end=is_end)
+            pending = block.decode()[end:].encode()
+            frame = _good_rows(rows, len(names), position, bad_rows, str(file))
+        else:
+            frame = _parse_lines(block, first, len(names), position, separator, bad_rows, str(file))
         yield frame
     if names is None:
         raise ValueError(f"{file} is empty; expected a line of column names")
 
 
-def _parse_header(line: str, separator: str, quoted: bool) -> list[str]:
+def check_format(separator: str, quote: str) -> None:
+    """Refuses a separator and a quote that cannot be told apart or are no characters of a line.
+
+    Args:
+        separator: separator between fields.
+        quote: the character that quotes a field; empty if there is none.
+
+    Raises:
+        ValueError: the separator is empty, either one holds a line end, the quote has more than one character or is in
+            the separator.
+    """
+    if not separator or {"\n", "\r", text_files.UNDECODABLE} & {*separator}:
+        raise ValueError(f"separator is {shown(separator)}; expected a character such as ',' or ';'")
+    if len(quote) > 1 or quote in ("\n", "\r", text_files.UNDECODABLE) or (quote and quote in separator):
+        raise ValueError(f"quote is {shown(quote)}; expected one character other than the separator, or none")
+
+
+def _with_end(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, bool]]:
+    """Yields each block with whether it is the last one."""
+    previous = next(blocks, None)
+    for block in blocks:
+        if previous is not None:
+            yield *previous, False
+        previous = block
+    if previous is not None:
+        yield *previous, True
+
+
+def _parse_header(place: str, line: str, separator: str, quote: str) -> list[str]:
     line = line.removesuffix("\r")
-    names = next(csv.reader([line], delimiter=separator), []) if quoted else line.split(separator)
+    names: list[str] | None = line.split(separator)
+    if quote and quote in line:
+        rows, _, _ = split_rows(line + "\n", 1, separator, quote, None, is_end=True)
+        names = rows[0].fields
+    if names is None:
+        raise ValueError(f"{place}: column names are {shown(line)}; expected every quote to be closed")
     return [name.strip() for name in names]
 
 
-def _parse_fast(
-    block: bytes, first: int, num_columns: int, position: Mapping[str, int], separator: str
-) -> "pl.DataFrame | None":
-    """Parses a block with polars; returns None if a row may lack a field, which has to be checked row by row."""
-    import polars as pl
-
-    if len(separator) != 1 or not block or _REPLACEMENT_CHARACTER.encode() in block:
-        return None
-    # Polars drops U+FEFF at the start of a block, where it belongs to a field.
-    if block.startswith(codecs.BOM_UTF8):
-        return None
-    # Polars drops a carriage return at the end of every field, which is correct at the end of a row only.
-    if block.count(b"\r") != block.count(b"\r\n"):
-        return None
-    names = [str(number) for number in range(num_columns)]
-    try:
-        rows = pl.read_csv(
-            block,
-            has_header=False,
-            separator=separator,
-            quote_char=None,
-            infer_schema=False,
-            schema=dict.fromkeys(names, pl.String),
-            columns=sorted({*position.values(), num_columns - 1}),
-        )
-    except pl.exceptions.PolarsError:
-        return None
-    # The last field of a truncated or empty row is null.
-    if rows[names[-1]].null_count() or len(rows) != block.count(b"\n"):
-        return None
-    line = pl.int_range(first, first + len(rows), dtype=pl.Int64).alias("line")
-    return rows.select(line, *(pl.col(names[column]).fill_null("").alias(key) for key, column in position.items()))
-
-
-def _parse_by_row(file: TextFile, block: bytes, first: int, separator: str, quoted: bool) -> "pl.DataFrame":
-    """Returns the line number, text and list of fields of every row, whatever their number."""
-    import polars as pl
-
-    if quoted and b'"' in block:
-        try:
-            return _parse_quoted(block, first, separator)
-        except csv.Error as error:
-            raise ValueError(f"{file}, lines from {first}: a quote is not closed: {error}") from error
-    lines = pl.read_lines(block).select(text=pl.first().str.strip_suffix("\r"))
-    numbered = lines.with_columns(line=pl.int_range(first, first + len(lines), dtype=pl.Int64))
-    return numbered.with_columns(fields=pl.col("text").str.split(separator))
-
-
-def _select_columns(rows: "pl.DataFrame", position: Mapping[str, int]) -> "pl.DataFrame":
-    import polars as pl
-
-    return rows.select("line", *(pl.col("fields").list.get(column).alias(key) for key, column in position.items()))
-
-
 def _column_positions(
-    file: TextFile, names: Sequence[str], columns: Mapping[str, Sequence[str]], optional: Sequence[str]
+    place: str,
+    names: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    optional: Sequence[str],
+    separator: str = "",
 ) -> dict[str, int]:
     position = {}
     for key, accepted in columns.items():
@@ -129,37 +127,134 @@ def _column_positions(
         if not matches and key in optional:
             continue
         if not matches:
-            raise ValueError(
-                f"{file}, line 1: columns are {', '.join(names)[:200]!r}; expected {' or '.join(accepted)}"
-            )
+            found, hint = shown(", ".join(names), width=200), _hint(names, separator)
+            raise ValueError(f"{place}: columns are {found}; expected {' or '.join(accepted)}{hint}")
         if list(names).count(matches[0]) > 1:
-            raise ValueError(f"{file}, line 1: column {matches[0]!r} occurs twice; expected distinct names")
+            raise ValueError(f"{place}: column {shown(matches[0])} occurs twice; expected distinct names")
         position[key] = list(names).index(matches[0])
     return position
 
 
-def _drop_bad_rows(frame: "pl.DataFrame", num_columns: int, bad_rows: BadRows, file: str) -> "pl.DataFrame":
+def _hint(names: Sequence[str], separator: str) -> str:
+    """Returns what may be wrong where a column is missing."""
+    line = separator.join(names)
+    if "\0" in line:
+        return "; the file looks like UTF-16: name its encoding (--encoding utf-16)"
+    counts = {other: line.count(other) for other in ",;\t|" if other != separator}
+    likely = max(counts, key=lambda other: counts[other])
+    if len(names) == 1 and counts[likely]:
+        return f"; if {likely!r} separates the columns, say so (--separator {likely!r})"
+    return ""
+
+
+def _parse_fast(
+    block: bytes, first: int, num_columns: int, position: Mapping[str, int], separator: str, quote: str = ""
+) -> "pl.DataFrame | None":
+    """Parses a block with polars; returns None if a row may be damaged, which has to be checked row by row."""
     import polars as pl
 
-    frame = frame.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
-    fields = pl.col("fields").list.len()
-    undecodable = pl.col("text").str.contains(_REPLACEMENT_CHARACTER, literal=True)
+    if len(separator.encode()) != 1 or not block or text_files.UNDECODABLE.encode() in block:
+        return None
+    # Polars drops U+FEFF at the start of a block, where it belongs to a field.
+    if block.startswith(codecs.BOM_UTF8):
+        return None
+    # Polars drops a carriage return at the end of every field, which is correct at the end of a row only.
+    if block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    is_quoted = bool(quote) and quote.encode() in block
+    names = [str(number) for number in range(num_columns)]
+    try:
+        if is_quoted and not _has_well_formed_lines(block, num_columns, separator, quote):
+            return None
+        rows = pl.read_csv(
+            block,
+            has_header=False,
+            separator=separator,
+            quote_char=quote if is_quoted else None,
+            infer_schema=False,
+            schema=dict.fromkeys(names, pl.String),
+            columns=sorted({*position.values(), num_columns - 1}),
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    # The last field of a truncated or empty row is null.
+    if (not is_quoted and rows[names[-1]].null_count()) or len(rows) != block.count(b"\n"):
+        return None
+    line = pl.int_range(first, first + len(rows), dtype=pl.Int64).alias("line")
+    return rows.select(line, *(pl.col(names[column]).fill_null("").alias(key) for key, column in position.items()))
+
+
+def _has_well_formed_lines(block: bytes, num_columns: int, separator: str, quote: str) -> bool:
+    """Whether each line is a row of its own and has quotes around whole fields only."""
+    import polars as pl
+
+    if len(quote.encode()) != 1:
+        return False
+    mark, end = f"\\x{ord(quote):02x}", f"\\x{ord(separator):02x}"
+    field = f"(?:{mark}(?:[^{mark}]|{mark}{mark})*{mark}|[^{mark}{end}]*)"
+    pattern = f"^{field}(?:{end}{field}){{{num_columns - 1}}}\r?$"
+    return bool(pl.read_lines(block).to_series().str.contains(pattern).all())
+
+
+def _parse_lines(
+    block: bytes,
+    first: int,
+    num_columns: int,
+    position: Mapping[str, int],
+    separator: str,
+    bad_rows: BadRows,
+    file: str,
+) -> "pl.DataFrame":
+    """Parses a block whose lines are rows, whatever the number of their fields."""
+    import polars as pl
+
+    lines = pl.read_lines(block).select(text=pl.first().fill_null("").str.strip_suffix("\r"))
+    rows = lines.with_columns(line=pl.int_range(first, first + len(lines), dtype=pl.Int64)).filter(pl.col("text") != "")
+    bad_rows.found[file] += len(rows)
+    # The fields are counted before they are split, since a damaged line may have millions.
+    num_fields = pl.col("text").str.count_matches(separator, literal=True) + 1
+    rows = _drop_bad_rows(rows.with_columns(num_fields=num_fields), num_columns, bad_rows, file)
+    fields = rows.select("line", fields=pl.col("text").str.split(separator))
+    return fields.select("line", *(pl.col("fields").list.get(column).alias(key) for key, column in position.items()))
+
+
+def _good_rows(
+    rows: Sequence[Row], num_columns: int, position: Mapping[str, int], bad_rows: BadRows, file: str
+) -> "pl.DataFrame":
+    """Counts the rows that the scan of quotes could not read, and returns the wanted columns of the others."""
+    import polars as pl
+
+    bad_rows.found[file] += len(rows)
+    for reason in (NOT_CLOSED, TEXT_AFTER_QUOTE):
+        bad_rows.add(file, reason, ((row.line, row.text) for row in rows if row.reason == reason))
+    read = [row for row in rows if row.fields is not None]
+    frame = pl.DataFrame(
+        {
+            "line": [row.line for row in read],
+            "text": [row.text for row in read],
+            "num_fields": [len(row.fields or ()) for row in read],
+            **{
+                key: [(row.fields or ())[at] if at < len(row.fields or ()) else "" for row in read]
+                for key, at in position.items()
+            },
+        },
+        schema={"line": pl.Int64, "text": pl.String, "num_fields": pl.Int64} | dict.fromkeys(position, pl.String),
+    )
+    return _drop_bad_rows(frame, num_columns, bad_rows, file).select("line", *position)
+
+
+def _drop_bad_rows(rows: "pl.DataFrame", num_columns: int, bad_rows: BadRows, file: str) -> "pl.DataFrame":
+    """Counts rows with another number of fields or undecodable bytes, and returns the others."""
+    import polars as pl
+
+    num_fields = pl.col("num_fields")
+    undecodable = pl.col("text").str.contains(text_files.UNDECODABLE, literal=True)
     for reason, bad in (
-        ("too few fields", fields < num_columns),
-        ("too many fields", fields > num_columns),
-        ("not in the file's encoding", (fields == num_columns) & undecodable),
+        ("too few fields", num_fields < num_columns),
+        ("too many fields", num_fields > num_columns),
+        ("not in the file's encoding", (num_fields == num_columns) & undecodable),
     ):
-        bad_rows.add(file, reason, frame.filter(bad).select("line", "text").iter_rows())
-    return frame.filter((fields == num_columns) & ~undecodable)
-
-
-def _parse_quoted(block: bytes, first: int, separator: str) -> "pl.DataFrame":
-    """Parses the rows of a block that has quotes. A quoted field must not continue in the next block."""
-    import polars as pl
-
-    reader = csv.reader(io.StringIO(block.decode(), newline=""), delimiter=separator)
-    rows, line = [], first
-    for fields in reader:
-        rows.append((line, separator.join(fields), fields))
-        line = first + reader.line_num
-    return pl.DataFrame(rows, schema={"line": pl.Int64, "text": pl.String, "fields": pl.List(pl.String)}, orient="row")
+        matches = rows.filter(bad)
+        samples = matches.head(_NUM_SAMPLES).select("line", "text").iter_rows()
+        bad_rows.add(file, reason, samples, total=len(matches))
+    return rows.filter((num_fields == num_columns) & ~undecodable)

@@ -1,15 +1,30 @@
 """Text files read in blocks of complete lines and decoded to UTF-8.
 
-The files come from outside and are not trusted: damage, other encodings and overlong lines are errors or replacements.
+The files come from outside and are not trusted: damage and overlong lines are errors, and bytes that are invalid in the
+encoding are marked. A line ends in a line feed, with or without a carriage return before it; where the file has no line
+feed, a carriage return alone ends a line.
 """
 
 import codecs
 from collections.abc import Iterator
 
 from alkd_jax.data.text.source_files import DECODE_ERRORS, TextFile
+from alkd_jax.errors import reading, shown
 
-_BLOCK_BYTES = 1 << 24
-_MAX_LINE_BYTES = 1 << 26
+UNDECODABLE = "\ufdd0"
+"""Stands for bytes that are invalid in the encoding; Unicode reserves it for such use within a program."""
+
+_BLOCK_BYTES = 1 << 23
+_HEAD_BYTES = 1 << 20
+_MAX_LINE_BYTES = 1 << 23
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_MARK_ERRORS = "alkd_jax.undecodable"
+codecs.register_error(_MARK_ERRORS, lambda error: (UNDECODABLE, getattr(error, "end", 0)))
 
 
 def read_blocks(file: TextFile, *, encoding: str = "utf-8", size: int = _BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
@@ -17,59 +32,98 @@ def read_blocks(file: TextFile, *, encoding: str = "utf-8", size: int = _BLOCK_B
 
     Args:
         file: what to read.
-        encoding: encoding of the file; bytes that are invalid in it become U+FFFD.
+        encoding: encoding of the file; bytes that are invalid in it become :data:`UNDECODABLE`.
         size: approximate number of bytes in a block.
 
     Yields:
-        The line number of the block's first line, from 1, and the lines in UTF-8; the last one ends in a newline.
+        The line number of the block's first line, from 1, and the lines in UTF-8; each ends in a newline.
 
     Raises:
-        ValueError: the file is damaged, is not text, or has a line of more than 64 MiB.
+        ValueError: the encoding is unknown, or the file is damaged, is not text, or has a line of more than 8 MiB.
     """
-    line, pending, bytes_read = 1, b"", 0
-    try:
-        with file.open() as stream:
-            while chunk := stream.read(size):
-                if bytes_read == 0:
-                    chunk = _strip_byte_order_mark(chunk, file)
-                bytes_read += len(chunk)
-                complete, newline, remainder = chunk.rpartition(b"\n")
-                if not newline:
-                    pending += chunk
-                    if len(pending) > _MAX_LINE_BYTES:
-                        raise ValueError(
-                            f"{file}, line {line}: longer than {_MAX_LINE_BYTES} bytes; expected a text file"
-                        )
-                    continue
-                block, pending = pending + complete + newline, remainder
-                yield line, _to_utf8(block, encoding)
-                line += block.count(b"\n")
-    except DECODE_ERRORS as error:
-        raise ValueError(f"{file}: damaged or cut short after {bytes_read:,} bytes: {error}") from error
+    line, pending = 1, b""
+    for chunk in _with_line_feeds(_decoded_chunks(file, encoding, size)):
+        complete, newline, remainder = chunk.rpartition(b"\n")
+        if newline:
+            block, pending = pending + complete + newline, remainder
+            yield line, block
+            line += block.count(b"\n")
+        else:
+            pending += chunk
+        if len(pending) > _MAX_LINE_BYTES:
+            raise ValueError(f"{file}, line {line}: longer than {_MAX_LINE_BYTES:,} bytes; expected a text file")
     if pending:
-        yield line, _to_utf8(pending + b"\n", encoding)
+        yield line, pending + b"\n"
+
+
+def _chunks(file: TextFile, size: int) -> Iterator[bytes]:
+    bytes_read = 0
+    with reading(file):
+        try:
+            with file.open() as stream:
+                while chunk := stream.read(size):
+                    yield chunk
+                    bytes_read += len(chunk)
+        except DECODE_ERRORS as error:
+            raise ValueError(f"{file}: damaged or cut short after {bytes_read:,} bytes: {error}") from error
+
+
+def _decoded_chunks(file: TextFile, encoding: str, size: int) -> Iterator[bytes]:
+    """Yields a file's chunks in UTF-8 without a byte order mark."""
+    decoder = _make_decoder(encoding)
+    extends_ascii = bytes(range(128)).decode(encoding, "replace") == "".join(map(chr, range(128)))
+    is_first = True
+    for chunk in _chunks(file, size):
+        if is_first and extends_ascii:
+            chunk = _strip_byte_order_mark(chunk, file)
+        if extends_ascii and chunk.isascii() and not decoder.getstate()[0]:
+            yield chunk
+        else:
+            text = decoder.decode(chunk)
+            yield (text.removeprefix("\ufeff") if is_first else text).encode()
+        is_first = False
+    yield decoder.decode(b"", final=True).encode()
+
+
+def _make_decoder(encoding: str) -> codecs.IncrementalDecoder:
+    try:
+        # Some codecs fail only when they decode, and some do not give text.
+        "user,item\n".encode(encoding).decode(encoding, _MARK_ERRORS).encode()
+        return codecs.getincrementaldecoder(encoding)(_MARK_ERRORS)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"encoding is {shown(encoding)}; expected a name that Python knows, such as utf-8, utf-16 or iso-8859-1"
+        ) from error
 
 
 def _strip_byte_order_mark(chunk: bytes, file: TextFile) -> bytes:
-    if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"{file} is in UTF-16; expected UTF-8 or a one-byte encoding")
+    for mark, name in _BYTE_ORDER_MARKS.items():
+        if chunk.startswith(mark):
+            raise ValueError(f"{file} is in {name}; expected UTF-8, or the name of its encoding (--encoding {name})")
     return chunk.removeprefix(codecs.BOM_UTF8)
 
 
-def _to_utf8(block: bytes, encoding: str) -> bytes:
-    return block if block.isascii() else block.decode(encoding, "replace").encode()
+def _with_line_feeds(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Makes a line feed of every carriage return if there is no line feed in the first MiB of a file."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if b"\n" in head or len(head) > _HEAD_BYTES:
+            break
+    # A carriage return at the end may belong to a line feed that follows.
+    has_no_line_feed = b"\n" not in head and b"\r" in head[:-1]
+    yield head.replace(b"\r", b"\n") if has_no_line_feed else head
+    for chunk in chunks:
+        yield chunk.replace(b"\r", b"\n") if has_no_line_feed else chunk
 
 
 def detect_encoding(file: TextFile) -> str:
     """Returns "utf-8" if the entire file is valid UTF-8, else "iso-8859-1", in which every byte is a character."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with file.open() as stream:
-        try:
-            while chunk := stream.read(_BLOCK_BYTES):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "iso-8859-1"
-        except DECODE_ERRORS as error:
-            raise ValueError(f"{file}: damaged or cut short: {error}") from error
+    try:
+        for chunk in _chunks(file, _BLOCK_BYTES):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "iso-8859-1"
     return "utf-8"

@@ -55,7 +55,7 @@ def test_csv_counts_lines_over_quoted_line_ends(tmp_path):
     log = alkd.data.load_table(path)
     assert read_rows(log) == [("a", "two\nlines", 1), ('b "q"', "y", 2)]
     assert log.report["bad_rows"]["samples"] == [f"{path}, line 4: too few fields: 'a,x'"]
-    literal = alkd.data.load_table(path, quoted=False)
+    literal = alkd.data.load_table(path, quote="")
     assert literal.user_ids == ('"b ""q"""',)
 
 
@@ -228,5 +228,6 @@ def test_the_quick_and_the_sure_way_read_the_same(tmp_path, monkeypatch, separat
     assert delimited._parse_fast(b"a\r,b\n", 1, 2, {"one": 0}, ",") is None
     monkeypatch.setattr(delimited, "_parse_fast", lambda *args: None)
     assert quick == read()
-    assert delimited._parse_by_row(TextFile(path), b"a\r,b\n", 1, ",", False)["fields"].to_list() == [["a\r", "b"]]
+    lines = delimited._parse_lines(b"a\r,b\n", 1, 2, {"one": 0}, ",", BadRows(), "f")
+    assert lines.rows() == [(1, "a\r")]
     assert quick[0] == [(line, row[1], row[0]) for line, row in enumerate(rows, 2)]
