@@ -56,7 +56,8 @@ class BadRows:
             if self.strict:
                 raise ValueError(message)
             self.samples.append(message)
-        self.counts[reason] += num_rows if total is None else total
+        if total or num_rows:
+            self.counts[reason] += num_rows if total is None else total
 
     @property
     def account(self) -> Account:
@@ -90,5 +91,4 @@ class BadRows:
     @property
     def report(self) -> dict[str, Any]:
         """Counts and samples as plain JSON values."""
-        reasons = {reason: count for reason, count in self.counts.items() if count}
-        return {"total": self.counts.total(), "reasons": reasons, "samples": list(self.samples)}
+        return {"total": self.counts.total(), "reasons": dict(self.counts), "samples": list(self.samples)}

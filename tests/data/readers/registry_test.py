@@ -1,5 +1,8 @@
 """Source strings: what they are parsed to, and which are refused."""
 
+import json
+
+import polars as pl
 import pytest
 
 import alkd_jax as alkd
@@ -45,7 +48,18 @@ def test_datasets_are_parsed(text, kind, arguments, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "synthetic:x", "released:a", "released::ML", "prepared:", "movielens:a", "own.nothing:f:a"]
+    "text",
+    [
+        "",
+        "a",
+        "synthetic:x",
+        'synthetic:["x"]',
+        "released:a",
+        "released::ML",
+        "prepared:",
+        "csv:a:b:c",
+        "own.nothing:f:a",
+    ],
 )
 def test_other_strings_are_refused(text):
     with pytest.raises(ValueError, match=r"expected one of synthetic\[:SEED\], released:PATH:ML") as error:
@@ -93,3 +107,62 @@ def test_an_own_reader_that_does_not_fit_is_refused(own_readers, rest, message):
 def test_data_of_another_type_are_refused(own_readers):
     with pytest.raises(ValueError, match="gives Dataset; expected Interactions"):
         registry.read_interactions(f"{own_readers}:load_dataset:30")
+
+
+HOSTILE_NAMES = [
+    "a:b.csv",
+    "*.csv",
+    "a?.csv",
+    "[x].csv",
+    "[/y].csv",
+    '["a"].csv',
+    "a b.csv",
+    "%20.csv",
+    "~.csv",
+    "k=1.csv",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_any_path_names_the_file_of_that_name(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    for other, item in (("ab.csv", "wrong"), ("x.csv", "wrong"), ("a.csv", "wrong"), (name, "right")):
+        frame = pl.DataFrame({"user": ["u"], "item": [item], "time": [1]})
+        getattr(frame, f"write_{kind}")(tmp_path / other)
+    log = registry.read_interactions(kind, paths=[name])
+    assert log.item_ids == ("right",)
+    assert registry.parse_source(kind, Interactions, paths=[name]).arguments == (name,)
+    assert registry.parse_source(f"{kind}:{json.dumps([name])}", Interactions).arguments == (name,)
+    if ":" not in name:
+        assert registry.parse_source(f"{kind}:{name}", Interactions).arguments == (name,)
+
+
+def test_paths_come_before_the_other_arguments():
+    assert registry.parse_source("released:ML", paths=["a:b"]).arguments == ("a:b", "ML")
+    assert registry.parse_source("released", paths=["a:b", "ML"]).name == "ML"
+    assert registry.parse_source("prepared", paths=["[x]"]).path == "[x]"
+    assert registry.parse_source("gru4rec", Interactions, paths=["a", "b:c"]).arguments == ("a", "b:c")
+    for text, paths in (("synthetic", ["a"]), ("prepared", ["a", "b"]), ("csv", ["a", "b", "c"]), ("nothing", ["a"])):
+        with pytest.raises(ValueError, match="expected one of"):
+            registry.parse_source(text, paths=paths)
+
+
+def test_raw_data_are_a_dataset_by_the_recipe_of_the_released_data(tmp_path):
+    rows = [
+        f"u{user},i{(user * 5 + place) % 30},{86_400 * (user % 4) + place}" for user in range(30) for place in range(6)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["user,item,time", *rows]))
+    prepared = alkd.data.prepare(alkd.data.load_table(tmp_path / "a.csv"))
+    assert registry.read(f"csv:{tmp_path}/a.csv").fingerprint == prepared.dataset().fingerprint
+    header, sessions = "SessionId\tItemId\tTime", [f"{n // 6}\t{n % 7}\t{n}" for n in range(120)]
+    for name in ("train", "test"):
+        (tmp_path / name).write_text("\n".join([header, *sessions]))
+    dataset = registry.read(f"gru4rec:{tmp_path}/train:{tmp_path}/test")
+    assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [16, 4, 20]
+
+
+def test_options_that_a_reader_does_not_have_are_refused():
+    for option in ({"separator": ";"}, {"time_format": "s"}):
+        with pytest.raises(ValueError, match="hetrec2011 has a fixed one"):
+            registry.read_interactions("hetrec2011:a", **option)
