@@ -73,7 +73,7 @@ def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared)
 
     Raises:
         ValueError: an item id would not come back from the files: it has a tab, a line end, half a surrogate pair or
-            U+FFFD, begins with a double quote, is a word for a missing value, or belongs to two items.
+            U+FDD0, begins with a double quote, is a word for a missing value, or belongs to two items.
     """
     tab_separated.check_file_name(name)
     tab_separated.check_ids(prepared.item_ids[1:])

@@ -148,7 +148,7 @@ def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared,
     Raises:
         ValueError: ``rows`` is unknown, the folder has files of the other kind of rows, or an item id or a title would
             not come back from the files: an id has a tab, a line end or, in rows of sessions, a blank, is a word for a
-            missing value, or belongs to two items; or a text has half a surrogate pair or U+FFFD.
+            missing value, or belongs to two items; or a text has half a surrogate pair or U+FDD0.
     """
     check_recbole(name, prepared, rows=rows)
     folder = pathlib.Path(folder) / name
@@ -157,7 +157,8 @@ def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared,
         if (folder / file).exists():
             raise ValueError(f"{folder / file} has rows of another kind than {rows!r}; expected a folder without it")
     catalogue = zip(prepared.item_ids[1:], prepared.titles[1:], strict=True)
-    titled = ((quoted(item), quoted(title)) for item, title in catalogue)
+    # Quotes around the id show that the lines of a title are no rows.
+    titled = ((quoted(item, always="\n" in title), quoted(title)) for item, title in catalogue)
     tables: dict[str, Iterable[tuple[object, ...]]] = {}
     tables[f"{name}.item"] = itertools.chain([("item_id:token", "title:token_seq")], titled)
     if rows == "sessions":

@@ -5,7 +5,6 @@ line ends, and quotes that are doubled. Damaged files have quotes that open and 
 field over several lines is therefore believed only if those lines are no rows themselves.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_QUOTED_CHARACTERS = 1 << 20
@@ -64,7 +63,7 @@ def split_rows(
             if (
                 reason
                 or len(fields) != (num_columns or len(fields))
-                or _holds_rows(text[start:row_end], separator, fields)
+                or _holds_rows(text[start:row_end], separator, quote, len(fields))
             ):
                 row_end = None
         if row_end is None:
@@ -110,14 +109,17 @@ def _closing_quote(text: str, start: int, quote: str) -> int:
     return position
 
 
-def _holds_rows(text: str, separator: str, fields: Sequence[str]) -> bool:
+def _holds_rows(text: str, separator: str, quote: str, num_columns: int) -> bool:
     """Whether lines that would be one row if the quotes in them are believed are rows of their own.
 
-    The first and the last line of a true quoted field lack fields of the row, unless it is the row's first or last.
-    The separators of a sentence are followed by a space.
+    The first and the last line of a true quoted field lack fields of the row, unless it is the row's first or last. The
+    separators of a sentence are followed by a space. A row whose first field is quoted is followed by such rows.
     """
     lines = text.split("\n")
-    first, *inner, last = (_is_row(line, separator, len(fields)) for line in lines)
+    starts_quoted = text.startswith(quote) and 0 < _closing_quote(text, 1, quote) < len(lines[0])
+    first, *inner, last = (
+        _is_row(line, separator, num_columns) and (not starts_quoted or line.startswith(quote)) for line in lines
+    )
     return 2 * sum(inner) >= len(inner) if inner else first and last
 
 

@@ -7,6 +7,7 @@ as missing values.
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from alkd_jax.data.text.text_files import UNDECODABLE
 from alkd_jax.errors import shown, writing
 from alkd_jax.io import replacing_all
 
@@ -50,10 +51,10 @@ def check_encodable(name: str, text: str) -> None:
         text: any text.
 
     Raises:
-        ValueError: the text has half a surrogate pair, or U+FFFD, which readers take for damage.
+        ValueError: the text has half a surrogate pair, or U+FDD0, which readers take for damage.
     """
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" or character == "\ufffd" for character in text):
-        raise ValueError(f"{name} is {shown(text)}; expected text without half a surrogate pair and without U+FFFD")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" or character == UNDECODABLE for character in text):
+        raise ValueError(f"{name} is {shown(text)}; expected text without half a surrogate pair and without U+FDD0")
 
 
 def check_file_name(name: str) -> None:
@@ -67,9 +68,11 @@ def check_file_name(name: str) -> None:
     check_encodable("name", name)
 
 
-def quoted(field: str) -> str:
-    """Returns a field as csv writes it: between double quotes where it has one, a tab or a line end."""
-    return '"' + field.replace('"', '""') + '"' if not {'"', "\t", "\r", "\n"}.isdisjoint(field) else field
+def quoted(field: str, *, always: bool = False) -> str:
+    """Returns a field as csv writes it: between double quotes where it has one, a tab or a line end, or always."""
+    if not always and {'"', "\t", "\r", "\n"}.isdisjoint(field):
+        return field
+    return '"' + field.replace('"', '""') + '"'
 
 
 def write_tables(folder: pathlib.Path, tables: Mapping[str, Iterable[Sequence[object]]]) -> None:
