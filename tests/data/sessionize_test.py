@@ -189,6 +189,9 @@ def test_wrong_rules_are_refused():
         ({"boundary": "week"}, "boundary is 'week'"),
         ({"time_zone": "Mars/Base"}, "time_zone is 'Mars/Base'"),
         ({"time_zone": "../../etc/passwd"}, "time_zone"),
+        ({"time_zone": "localtime"}, "time_zone is 'localtime'"),
+        ({"time_zone": "posix/Europe/Madrid"}, "time_zone is 'posix/Europe/Madrid'"),
+        ({"time_zone": ""}, "time_zone is ''"),
         ({"min_length": 6, "max_length": 5}, "min ≤ max"),
         ({"gap_minutes": 0}, "gap_minutes"),
     ):

@@ -1,0 +1,174 @@
+"""Damaged files: every row is used or counted, and mutated bytes give rows, counts or one line, never a traceback."""
+
+import csv
+import functools
+import io
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import alkd_jax as alkd
+from alkd_jax.data.interactions import MISSING_IDS
+from alkd_jax.errors import explain
+
+ROWS = [(f"u{n % 5}", f"i{n % 9}", str(1_400_000_000 + n)) for n in range(60)]
+HEADER = ("user", "item", "time")
+
+
+def separated(header, rows, separator=",", quoting=csv.QUOTE_MINIMAL):
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\n", quoting=quoting).writerows([header, *rows])
+    return text.getvalue().encode()
+
+
+def json_lines(keys):
+    return "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in ROWS).encode()
+
+
+def parquet():
+    buffer = io.BytesIO()
+    pl.DataFrame(ROWS, schema=HEADER, orient="row").write_parquet(buffer)
+    return buffer.getvalue()
+
+
+REVIEW = ("reviewerID", "asin", "unixReviewTime")
+FILES = {
+    "a.csv": (alkd.data.load_table, separated(HEADER, ROWS)),
+    "quoted.csv": (alkd.data.load_table, separated(HEADER, ROWS, quoting=csv.QUOTE_ALL)),
+    "a.tsv": (alkd.data.load_table, separated(HEADER, ROWS, "\t")),
+    "a.jsonl": (alkd.data.load_table, json_lines(HEADER)),
+    "a.parquet": (alkd.data.load_table, parquet()),
+    "g.tsv": (alkd.data.load_gru4rec, separated(("SessionId", "ItemId", "Time"), ROWS, "\t")),
+    "r.inter": (
+        lambda path, strict=False: alkd.data.load_recbole(path.with_suffix(""), strict=strict),
+        separated(("user_id:token", "item_id:token", "timestamp:float"), ROWS, "\t"),
+    ),
+    "reviews.json": (functools.partial(alkd.data.load_amazon, year=2018), json_lines(REVIEW)),
+}
+
+
+def read(folder, name, content, **options):
+    (folder / name).write_bytes(content)
+    return FILES[name][0](folder / name, **options)
+
+
+def pairs(log):
+    return [(log.user_ids[user], log.item_ids[item]) for user, item in zip(log.user, log.item, strict=True)]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_sound_file_is_read_whole(tmp_path, name):
+    """The rows are those that Python's csv, json and polars wrote, not those of a reader of this package."""
+    log = read(tmp_path, name, FILES[name][1])
+    assert pairs(log) == [row[:2] for row in ROWS]
+    assert (log.report["rows_read"], log.report["rows_used"], log.report["bad_rows"]["total"]) == (60, 60, 0)
+
+
+@pytest.mark.parametrize("missing", MISSING_IDS)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+def test_a_missing_id_is_a_bad_row(tmp_path, name, missing):
+    rows = [("u", missing, "1"), (missing, "i", "2"), ("u", "i", "3")]
+    frame = pl.DataFrame(rows, schema=HEADER, orient="row")
+    if name.endswith("parquet"):
+        frame.write_parquet(tmp_path / name)
+    elif name.endswith("jsonl"):
+        frame.write_ndjson(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(separated(HEADER, rows, "\t" if name == "a.tsv" else ","))
+    log = alkd.data.load_table(tmp_path / name)
+    assert (pairs(log), log.report["rows_read"]) == ([("u", "i")], 3)
+    assert log.report["bad_rows"]["reasons"] == {"no item": 1, "no user": 1}
+
+
+@pytest.mark.parametrize("values", [[1.0, float("nan"), 3.0], [1, None, 3]])
+def test_numbers_of_parquet_are_ids_and_nan_is_none(tmp_path, values):
+    pl.DataFrame({"user": values, "item": values, "time": [1, 2, 3]}).write_parquet(tmp_path / "a.parquet")
+    log = alkd.data.load_table(tmp_path / "a.parquet")
+    assert (log.user_ids, log.item_ids) == (("1", "3"), ("1", "3"))
+    assert log.report["bad_rows"]["reasons"] == {"no user": 1}
+
+
+@pytest.mark.parametrize(
+    "values", [[["a"]], [{"a": 1}], pl.Series([1], dtype=pl.Time), pl.Series([1], dtype=pl.Duration)]
+)
+def test_columns_of_parquet_that_are_no_ids_are_named(tmp_path, values):
+    pl.DataFrame({"user": ["u"], "item": values, "time": [1]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet: the type of the item column is .*; expected numbers or text"):
+        alkd.data.load_table(tmp_path / "a.parquet")
+
+
+def test_bytes_of_parquet_that_are_no_text_are_bad_rows(tmp_path):
+    frame = pl.DataFrame({"user": [b"u", b"\xff", b"v"], "item": ["i", "i", "i"], "time": [1, 2, 3]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    log = alkd.data.load_table(tmp_path / "a.parquet")
+    assert log.user_ids == ("u", "v")
+    assert log.report["bad_rows"]["reasons"] == {"not in the file's encoding": 1}
+
+
+def test_recbole_lists_that_are_no_beginnings_are_bad_rows(tmp_path):
+    lists = ["1\ta b\tc", "1\ta\tb", "1\tx\ty", "2\td\te", "2\t\td", "3\ta  b\tc", "3\ta\t"]
+    header = "session_id:token\titem_id_list:token_seq\titem_id:token"
+    (tmp_path / "p.inter").write_text("\n".join([header, *lists]))
+    report = alkd.data.load_recbole(tmp_path / "p").report
+    assert (report["rows_read"], report["rows_used"], report["rows_of_prefixes"]) == (7, 2, 2)
+    wrong = "not the beginning of its session's longest list"
+    assert report["bad_rows"]["reasons"] == {"no item": 2, wrong: 1}
+
+
+def mutate(rng, content):
+    """Changes, drops, repeats or inserts a few bytes, with those that formats give a meaning more often."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        place, byte = (
+            int(rng.integers(len(content) + 1)),
+            int(rng.choice([*b"\"'\n\r\t,;\\{}[]\0\xff\xef", rng.integers(256)])),
+        )
+        match rng.integers(4):
+            case 0:
+                content[place : place + 1] = bytes([byte])
+            case 1:
+                content[place:place] = bytes([byte])
+            case 2:
+                del content[place : place + int(rng.integers(1, 40))]
+            case _:
+                content[place:place] = content[place : place + int(rng.integers(1, 200))]
+    return bytes(content)
+
+
+def outcome(folder, name, content):
+    """The report of what was read, and the line that tells a user why nothing was."""
+    try:
+        return read(folder, name, content).report, None
+    except Exception as error:
+        return None, explain(error)
+
+
+def fuzz(folder, name, seed, cases):
+    rng = np.random.default_rng(seed)
+    for _ in range(cases):
+        content = mutate(rng, FILES[name][1])
+        report, line = outcome(folder, name, content)
+        if report is None:
+            assert line is not None, content
+            assert line.isprintable(), content
+            continue
+        assert report["rows_read"] == report["rows_used"] + report["bad_rows"]["total"], content
+        assert report["interactions_read"] == report["rows_used"], content
+        # A field of several lines is one row, so that the lines of a file bound its rows.
+        if not name.endswith("parquet"):
+            lines = [line for line in content.replace(b"\r\n", b"\n").split(b"\n") if line.strip()]
+            assert report["rows_read"] >= len(lines) - 1 - content.count(b'"') - content.count(b"\r"), content
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_mutated_files_give_rows_counts_or_one_line(tmp_path, name):
+    fuzz(tmp_path, name, 0, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("name", FILES)
+def test_many_mutated_files_give_rows_counts_or_one_line(tmp_path, name, seed):
+    fuzz(tmp_path, name, seed, 2_000)
