@@ -76,6 +76,19 @@ def check_between(low: float | int, high: float | int, **numbers: float | int) -
             raise ValueError(f"{name} is {number}; expected from {low} to {high}")
 
 
+def check_rates(**rates: object) -> None:
+    """Refuses a rate, such as a learning rate, that is negative or not finite in float32; schedules pass.
+
+    Args:
+        **rates: name → number, or a function of the step.
+
+    Raises:
+        ValueError: a number is out of range or is NaN.
+    """
+    largest = float(np.finfo(np.float32).max)
+    check_between(0, largest, **{name: rate for name, rate in rates.items() if isinstance(rate, float | int)})
+
+
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
     """Refuses a choice that is not known.
 
@@ -173,6 +186,36 @@ def check_padding(lengths: Sequence[int], names: Sequence[str]) -> None:
             f"{names[list(lengths).index(longest)]}: number of items is {longest} in one of {len(lengths)} lists, "
             f"which have {sum(lengths)} in all; expected lists of similar lengths, since all are padded to the longest"
         )
+
+
+def check_sessions(name: str, sessions: Any, num_items: int) -> None:
+    """Refuses sessions whose arrays do not belong together, or hold what is no item: an index would be clamped.
+
+    Args:
+        name: of the sessions.
+        sessions: :class:`alkd_jax.types.Sessions`.
+        num_items: V, the number of items.
+
+    Raises:
+        ValueError: there are no sessions, shapes or types do not fit, an id is out of range, or the mask is True at
+            padding.
+    """
+    shape = np.shape(sessions.items)
+    if len(shape) != 2:
+        raise ValueError(f"{name} items have shape {shape}; expected (sessions, length)")
+    if shape[0] == 0:
+        raise ValueError(f"{name} is empty; expected at least one session")
+    for field, expected in (("mask", shape), ("target", shape[:1]), ("session_id", shape[:1])):
+        if np.shape(getattr(sessions, field)) != expected:
+            found = np.shape(getattr(sessions, field))
+            raise ValueError(f"{name} {field} has shape {found}; expected {expected}, as items have {shape}")
+    if np.dtype(sessions.mask.dtype) != bool:
+        raise ValueError(f"{name} mask is of type {sessions.mask.dtype}; expected bool")
+    check_span(f"{name} items", sessions.items, 0, num_items)
+    check_span(f"{name} targets", sessions.target, 1, num_items)
+    if bool((sessions.mask & (sessions.items == 0)).any()):
+        row = int((sessions.mask & (sessions.items == 0)).any(1).argmax())
+        raise ValueError(f"{name} session {row} has padding, item 0, where its mask is True; expected an item")
 
 
 def check_where(good: Any, name: str, array: Any, expected: str) -> None:

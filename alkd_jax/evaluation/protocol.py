@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alkd_jax import scoring, sharding
-from alkd_jax.checks import check_count, check_one_of, check_span
+from alkd_jax.checks import check_count, check_one_of, check_sessions
 from alkd_jax.evaluation import metrics
 from alkd_jax.models import Encoder, Params, check_finite_params, check_params, encode, released_form
 from alkd_jax.types import PAD, Sessions
@@ -73,7 +73,7 @@ def evaluate(
     check_count(1, batch_size=batch_size)
     check_one_of("protocol", protocol, ("clean", "released"))
     check_params(model, params)
-    _check_sessions(model, sessions)
+    check_sessions("sessions", sessions, model.num_items)
     padding_is_item = protocol == "released"
     model = released_form(model) if padding_is_item else model
     layout = sharding.layout_of(params, model.num_items + 1, mesh)
@@ -140,13 +140,6 @@ def hash_order_ndcg(lists: Int[np.ndarray, "N K"], target: Int[np.ndarray, " N"]
         if item in order:
             total += 1.0 / np.log2(order.index(item) + 2.0)
     return float(total / len(target))
-
-
-def _check_sessions(model: Encoder, sessions: Sessions) -> None:
-    if len(sessions) == 0:
-        raise ValueError("number of sessions is 0; expected at least 1")
-    check_span("items", sessions.items, 0, model.num_items)
-    check_span("targets", sessions.target, 1, model.num_items)
 
 
 def _batches(sessions: Sessions, batch_size: int) -> list[tuple[tuple[np.ndarray, ...], int]]:

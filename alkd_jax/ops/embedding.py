@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from alkd_jax.checks import check_rates
 from alkd_jax.sharding import DATA, MODEL, batch_axis, shard_map_unchecked
 from alkd_jax.types import PAD
 
@@ -314,6 +315,7 @@ class RowGradients:
 
 
 def _step_size(learning_rate: LearningRate, count: Array) -> Any:
+    check_rates(learning_rate=learning_rate)
     return learning_rate(count) if callable(learning_rate) else learning_rate
 
 

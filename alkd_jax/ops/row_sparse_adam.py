@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from alkd_jax.checks import check_rates
 from alkd_jax.ops import platforms
 from alkd_jax.ops.embedding import unsorted_unique_ids
 
@@ -69,6 +70,10 @@ class Adam:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a negative number, or one that is not finite."""
+        check_rates(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
     def as_optax(self) -> optax.GradientTransformation:
         """Returns the optax optimizer with these hyperparameters."""

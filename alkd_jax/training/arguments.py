@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from alkd_jax.checks import check_one_of, check_span
+from alkd_jax.checks import check_one_of, check_sessions, check_span
 from alkd_jax.models import Encoder
 from alkd_jax.objectives import InBatchBPR, Loss, Objective, as_loss
 from alkd_jax.training.examples import (
@@ -46,7 +46,7 @@ def select_examples(
     return examples, source
 
 
-def check_sessions(model: Encoder, train: Sessions, validation: Sessions) -> None:
+def check_splits(model: Encoder, train: Sessions, validation: Sessions) -> None:
     """Refuses what training would fail on, or would silently train with wrong results.
 
     Args:
@@ -55,13 +55,10 @@ def check_sessions(model: Encoder, train: Sessions, validation: Sessions) -> Non
         validation: the validation sessions.
 
     Raises:
-        ValueError: a split is empty, an id is out of range, or a session has no item.
+        ValueError: as of :func:`alkd_jax.checks.check_sessions`; or a session has no item.
     """
     for name, split in (("train", train), ("validation", validation)):
-        if len(split) == 0:
-            raise ValueError(f"{name} is empty; expected at least one session")
-        check_span(f"{name} items", split.items, 0, model.num_items)
-        check_span(f"{name} targets", split.target, 1, model.num_items)
+        check_sessions(name, split, model.num_items)
         if not np.asarray(split.mask).any(1).all():
             row = int(np.argmin(np.asarray(split.mask).any(1)))
             raise ValueError(f"{name} session {row} is empty; expected at least one item in every session")
@@ -80,6 +77,12 @@ def check_examples(model: Encoder, source: Sessions | Sequences, examples: AnyEx
     """
     if examples.weight.shape[-1] == 0 or not np.asarray(examples.weight).any(-1).all():
         raise ValueError("examples are empty; expected at least one example of positive weight")
+    names = "session", "position" if isinstance(examples, Positions) else "target", "weight"
+    shapes = {name: np.shape(getattr(examples, name)) for name in names}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"examples have arrays of shapes {shapes}; expected equal ones")
+    if not bool((np.isfinite(examples.weight) & (np.asarray(examples.weight) >= 0)).all()):
+        raise ValueError("examples have a weight that is negative or not finite; expected weights of at least 0")
     check_span("example sessions", examples.session, 0, len(source) - 1)
     if isinstance(examples, Positions):
         check_span("example positions", examples.position, 0, len(source.items) - 1)

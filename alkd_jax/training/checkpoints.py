@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.errors import reading, writing
 from alkd_jax.locks import lock_folder, unlock_folder
 from alkd_jax.models import Encoder, Params, init_params
@@ -298,7 +298,7 @@ def open_checkpoints(
     """
     import orbax.checkpoint as ocp
 
-    check_at_least(1, every=folder.every, keep=folder.keep)
+    check_count(1, every=folder.every, keep=folder.keep)
     path = folder.path.absolute()
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.ops.permutation import permuted_index
 from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
@@ -130,7 +130,7 @@ def cloze_examples(train: Sequences, *, length: int = 10) -> Positions:
 
 
 def _positions(train: Sequences, length: int, *, bidirectional: bool) -> Positions:
-    check_at_least(1, length=length)
+    check_count(1, length=length)
     offsets = np.asarray(train.offsets)
     lengths = np.diff(offsets)
     session = np.repeat(np.arange(len(train), dtype=np.int32), lengths)

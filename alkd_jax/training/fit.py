@@ -18,7 +18,7 @@ from alkd_jax.models import Encoder, Params
 from alkd_jax.ops import platforms
 from alkd_jax.ops.precision import parameter_dtype
 from alkd_jax.ops.row_sparse_adam import Adam
-from alkd_jax.training.arguments import check_sessions, select_examples, select_loss
+from alkd_jax.training.arguments import check_splits, select_examples, select_loss
 from alkd_jax.training.arrays import TrainingData, device_put
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
@@ -111,7 +111,7 @@ def fit(
         (2, 101, 10)
     """
     schedule = Schedule(batch_size, max_steps, steps_per_validation, patience, recall_at, validation_batch, precision)
-    check_sessions(model, train, validation)
+    check_splits(model, train, validation)
     examples, source = select_examples(model, train, targets, sequences, examples)
     keys, length = seed_keys(key, seeds), train.items.shape[1]
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Float
 
 from alkd_jax import scoring, sharding
-from alkd_jax.checks import check_at_least, check_one_of
+from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.evaluation import metrics
 from alkd_jax.models import Params
 from alkd_jax.ops import precision
@@ -89,7 +89,7 @@ class Schedule:
     """The sizes of a training run, as in :func:`alkd_jax.training.fit`.
 
     Raises:
-        ValueError: a size is below 1, or the precision is unknown.
+        ValueError: a size is no whole number of at least 1, or the precision is unknown.
     """
 
     batch_size: int
@@ -103,7 +103,7 @@ class Schedule:
     def __post_init__(self) -> None:
         sizes = dataclasses.asdict(self)
         check_one_of("precision", sizes.pop("precision"), precision.PRECISIONS)
-        check_at_least(1, **sizes)
+        check_count(1, **sizes)
 
     def interval(self, stepper: Stepper, examples: AnyExamples, *, has_seed_axis: bool = False) -> Interval:
         """Returns the static arguments of the programs that train on some examples."""

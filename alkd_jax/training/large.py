@@ -12,13 +12,13 @@ import numpy as np
 import optax
 
 from alkd_jax import sharding
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_count
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.ops import embedding, platforms
 from alkd_jax.ops.embedding import RowOptimizer
 from alkd_jax.ops.precision import parameter_dtype
 from alkd_jax.ops.row_sparse_adam import Adam
-from alkd_jax.training.arguments import check_sessions, select_examples, select_row_loss
+from alkd_jax.training.arguments import check_splits, select_examples, select_row_loss
 from alkd_jax.training.arrays import TrainingData, device_put
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
@@ -111,8 +111,8 @@ def fit_large(
         FloatingPointError: the training loss is not finite.
     """
     schedule = Schedule(batch_size, max_steps, steps_per_validation, patience, recall_at, validation_batch, precision)
-    check_at_least(1, validation_sessions=validation_sessions)
-    check_sessions(model, train, validation)
+    check_count(1, validation_sessions=validation_sessions)
+    check_splits(model, train, validation)
     examples, source = select_examples(model, train, targets, sequences, examples)
     length = train.items.shape[1]
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=length))

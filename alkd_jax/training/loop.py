@@ -249,10 +249,9 @@ class TrainingLoop:
         for seed in np.flatnonzero(active):
             bad_steps = np.flatnonzero(~metrics.is_finite[seed])
             if len(bad_steps) or not np.isfinite(metrics.loss[seed]):
-                first = int(bad_steps[0]) + 1 if len(bad_steps) else self.interval.steps
-                raise FloatingPointError(
-                    f"the loss of seed {self.first_seed + seed} is not finite at step {step + first}"
-                )
+                steps = f"in the steps {step + 1}..{step + self.interval.steps}"
+                when = f"at step {step + int(bad_steps[0]) + 1}" if len(bad_steps) else steps
+                raise FloatingPointError(f"the loss of seed {self.first_seed + seed} is not finite {when}")
 
     def _on_mesh(self) -> Any:
         return sharding.use_mesh(self.interval.mesh)

@@ -7,7 +7,7 @@ table in and out.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +17,26 @@ import numpy as np
 from alkd_jax.training.interval import Interval
 
 
-def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
-    """Returns the numbers of the seeds, given these or how many there are."""
-    return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+def seed_numbers(seeds: Any) -> list[int]:
+    """Returns the numbers of the seeds, given these or how many there are.
+
+    Raises:
+        ValueError: there are no seeds, or a number occurs twice or is none that a key can be made with.
+    """
+    numbers = list(range(seeds)) if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) else seeds
+    numbers = list(numbers) if isinstance(numbers, Iterable) else []
+    if not numbers or not all(map(_is_seed, numbers)) or len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"seeds is {seeds!r}; expected a positive number, or different whole numbers from 0 to 2**32 - 1"
+        )
+    return [int(number) for number in numbers]
 
 
-def seed_keys(key: jax.Array, seeds: int | Sequence[int]) -> jax.Array:
+def _is_seed(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= int(number) < 2**32
+
+
+def seed_keys(key: jax.Array, seeds: Any) -> jax.Array:
     """Returns one key for each seed, which depends only on the seed's number.
 
     Args:
@@ -30,12 +44,9 @@ def seed_keys(key: jax.Array, seeds: int | Sequence[int]) -> jax.Array:
         seeds: the number of seeds, or their numbers.
 
     Raises:
-        ValueError: there are no seeds, or a number occurs twice.
+        ValueError: as of :func:`seed_numbers`.
     """
-    numbers = seed_numbers(seeds)
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"seeds is {seeds}; expected a positive number or a list of different numbers")
-    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(numbers, jnp.uint32))
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(seed_numbers(seeds), jnp.uint32))
 
 
 def split_seeds(interval: Interval, stacked: Any) -> list[Any]:

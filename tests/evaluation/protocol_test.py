@@ -124,7 +124,7 @@ def test_bad_input_is_refused(setting):
         evaluation.evaluate(model, params, sessions, protocol="paper")
     with pytest.raises(ValueError, match="batch_size is 0"):
         evaluation.evaluate(model, params, sessions, batch_size=0)
-    with pytest.raises(ValueError, match="number of sessions is 0"):
+    with pytest.raises(ValueError, match="sessions is empty"):
         evaluation.evaluate(model, params, jax.tree.map(lambda a: a[:0], sessions))
     with pytest.raises(ValueError, match=r"targets span .*; expected 1\.\.50"):
         evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 50))

@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_raises_with_its_step():
             model,
             TRAIN,
             VALIDATION,
-            row_optimizer=embedding.sgd(np.inf),
+            row_optimizer=embedding.sgd(1e38),
             max_steps=4,
             batch_size=32,
         )
