@@ -180,11 +180,13 @@ def _explain_full_disk(error: BaseException) -> str | None:
         return None
     file = getattr(error, "filename", None)
     path = pathlib.Path(os.fsdecode(file)) if isinstance(file, str | bytes | os.PathLike) else None
-    folder = pathlib.Path() if path is None else path.parent
+    # What was begun, and its folder, may have been removed meanwhile.
+    folders = () if path is None else path.absolute().parents
+    folder = next((folder for folder in folders if folder.is_dir()), pathlib.Path())
     where = "" if path is None else f"{printable(path)}: "
     size = getattr(error, "bytes_needed", 0)
-    needed = f", more than {size:,} bytes needed" if size else ""
-    free = f", {shutil.disk_usage(folder).free:,} bytes free" if folder.is_dir() else ""
+    needed = f", at least {size:,} bytes needed" if size else ""
+    free = f", {shutil.disk_usage(folder).free:,} bytes free"
     return f"{where}{_NO_SPACE[number]}{needed}{free}; make room and run the same command again, which continues"
 
 

@@ -15,7 +15,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from alkd_jax.errors import shown, writing
+import numpy as np
+
+from alkd_jax.errors import reading, shown, writing
 
 _digests: dict[tuple[int, int, int, int], str] = {}
 """Device, number, size and time of change of a file → its SHA-256."""
@@ -201,12 +203,43 @@ def move_into(folder: pathlib.Path, source: pathlib.Path, names: Sequence[str]) 
 
 
 def remove_folder(folder: pathlib.Path) -> None:
-    """Removes a folder, which is there with all its files or not at all; what a kill leaves of it has a hidden name."""
+    """Removes a folder, which is there with all its files or not at all; what a kill leaves has a hidden name."""
     hidden = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     if folder.exists():
         folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def is_leftover(path: pathlib.Path) -> bool:
+    """Whether a path has the name of what a killed process leaves unfinished."""
+    return path.name.startswith(".") and path.suffix in (".partial", ".removed")
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what killed processes left unfinished in and below a folder in which no other process works."""
+    for path in [path for path in folder.rglob(".*") if is_leftover(path)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def save_arrays(path: pathlib.Path, **arrays: Any) -> None:
+    """Writes arrays by name to an npz file, which appears whole or not at all."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+@contextlib.contextmanager
+def open_arrays(path: pathlib.Path) -> Iterator[Any]:
+    """Opens an npz file, whose arrays are read by name within the block.
+
+    Raises:
+        ValueError: the file is damaged, or lacks an array that is read.
+    """
+    with reading(path, expected="an undamaged npz file with this array"), np.load(path, allow_pickle=False) as archive:
+        yield archive
 
 
 def _flush(path: pathlib.Path) -> None:

@@ -115,10 +115,12 @@ def _release(key: tuple[int, pathlib.Path]) -> None:
     """Deletes the record of this process in a folder, and then gives up the lock."""
     with _guard:
         held, lock = _held.pop(key), key[1] / LOCK
-        with contextlib.suppress(OSError):
-            if _text_of(lock) == held.record:
-                lock.unlink()
-        os.close(held.descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                if _text_of(lock) == held.record:
+                    lock.unlink()
+        finally:
+            os.close(held.descriptor)
 
 
 def _flock(descriptor: int, folder: pathlib.Path) -> bool:

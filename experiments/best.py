@@ -4,7 +4,9 @@
 
 The variants are the rows of a table. Rows with a part changed are compared on the validation sessions, on which the
 recipe was chosen; the recipe, its widths and the rows with lists are also reported on the test sessions. A row that is
-stored in the folder is not trained again. `--ship FOLDER` exports the recipe's best student for `experiments.serve`.
+stored in the folder is not trained again; one of other options is replaced only with `--overwrite`.
+
+`--ship FOLDER` exports the recipe's best student for `experiments.serve`.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.evaluation import metrics
-from alkd_jax.io import to_json, write_texts
+from alkd_jax.io import open_arrays, save_arrays, to_json, write_texts
 from alkd_jax.training import checkpoints
 
 from .export import write_student
@@ -32,6 +34,7 @@ from .pipeline import best_lists, best_rows, best_sessions
 from .pipeline.best_rows import Row
 from .pipeline.console import cli_errors, print_line, print_lines, training_bar
 from .pipeline.run_folder import RunFolder
+from .pipeline.stage_records import checked_output
 from .reporting import comparisons
 from .reporting.cells import markdown
 from .reporting.results import COLUMNS, format_cell, metrics_over_seeds
@@ -55,6 +58,7 @@ class Best:
         ship: new folder to which the recipe's student is exported, of the best seed on the validation sessions.
         dtype: type of the exported weights: float32, or float16 for half the size.
         seed: seed of all random numbers.
+        overwrite: replace stored rows that were made with other options or are damaged.
     """
 
     data: str
@@ -66,6 +70,7 @@ class Best:
     ship: pathlib.Path | None = None
     dtype: str = "float32"
     seed: int = 0
+    overwrite: bool = False
 
 
 def make_rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
@@ -100,9 +105,14 @@ def make_rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: R
 
 def open_folder(args: Best, dataset: alkd.Dataset) -> RunFolder:
     """Makes the folder, or opens an existing one of the same dataset and seed."""
-    folder = RunFolder(args.out, announce=print_line)
+    folder = RunFolder(args.out, print_line, overwrite=args.overwrite)
     folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "seed": args.seed, "what": "best student"})
     return folder
+
+
+def row_inputs(args: Best, row: Row) -> dict[str, Any]:
+    """Returns what a stored row depends on."""
+    return {"row": row.identity, "seeds": args.seeds, "test": row.test}
 
 
 def train_row(args: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) -> None:
@@ -119,11 +129,10 @@ def train_row(args: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) ->
             for name, split in splits.items()
         }
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // args.seeds
-        np.savez(folder / f"{row.slug}.npz", allow_pickle=False, parameters=num_parameters, **ranks)
+        save_arrays(folder / f"{row.slug}.npz", parameters=num_parameters, **ranks)
         checkpoints.save_params(folder / f"{row.slug}.params", fitted.params)
 
-    inputs = {"row": row.identity, "seeds": args.seeds, "test": row.test}
-    folder.run_stage(row.slug, inputs, [f"{row.slug}.npz", f"{row.slug}.params"], write_outputs)
+    folder.run_stage(row.slug, row_inputs(args, row), [f"{row.slug}.npz", f"{row.slug}.params"], write_outputs)
 
 
 def train_and_collect(args: Best) -> dict[str, Any]:
@@ -140,6 +149,7 @@ def train_and_collect(args: Best) -> dict[str, Any]:
         recipe = dataclasses.replace(recipe, max_steps=args.max_steps)
     folder = open_folder(args, dataset)
     rows = make_rows(args.rows, args.data, dataset, recipe)
+    folder.refuse_replacing({row.slug: row_inputs(args, row) for row in rows})
     for row in rows:
         train_row(args, dataset, folder, row)
     return collect_rows(args, dataset, folder, rows, recipe)
@@ -152,7 +162,7 @@ def collect_rows(
     results: dict[str, dict[str, Any]] = {}
     test_ranks: dict[str, np.ndarray] = {}
     for row in rows:
-        with np.load(folder.path / f"{row.slug}.npz") as stored:
+        with open_arrays(checked_output(folder.path, f"{row.slug}.npz")) as stored:
             results[row.name] = {"parameters": int(stored["parameters"])}
             for split in ("validation", "test"):
                 if split in stored:
@@ -173,10 +183,10 @@ def export_student(args: Best, out: pathlib.Path) -> None:
     dataset = registry.read(args.data)
     recipe = item_rules.recipe_of(args.preset, dataset.name)
     model = item_rules.create_student(recipe, num_items=dataset.num_items)
-    with np.load(args.out / "recipe.npz") as stored:
+    with open_arrays(checked_output(args.out, "recipe.npz")) as stored:
         ndcg = [metrics.from_ranks(ranks)["ndcg@10"] for ranks in stored["validation"]]
     seed = int(np.argmax(ndcg))
-    params = checkpoints.restore_params(args.out / "recipe.params", model, seeds=args.seeds)
+    params = checkpoints.restore_params(checked_output(args.out, "recipe.params"), model, seeds=args.seeds)
     summary = f"{NAME}, seed {seed} (validation ndcg@10 {ndcg[seed]:.4f})"
     write_student(out, summary, model, jax.tree.map(lambda leaf: leaf[seed], params), dataset, dtype=args.dtype)
 

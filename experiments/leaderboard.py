@@ -19,7 +19,7 @@ import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.io import to_json, write_texts
+from alkd_jax.io import open_arrays, to_json, write_texts
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.registry import path_safe
@@ -32,6 +32,7 @@ from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.settings import Settings
+from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run, rank_training_free
 from .reporting import comparisons
 from .reporting.cells import markdown
@@ -60,6 +61,7 @@ class Leaderboard:
         teacher: teacher that ranks the selected sessions, see `pipeline.settings`; by default the one that belongs to
             the data; prepared data have none.
         rankings: file of recorded rankings for the replay teacher.
+        overwrite: replace finished results that were made with other options or are damaged.
     """
 
     data: str
@@ -73,6 +75,7 @@ class Leaderboard:
     answer_tokens: int = 150
     teacher: str | None = None
     rankings: pathlib.Path | None = None
+    overwrite: bool = False
 
 
 def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]:
@@ -91,6 +94,7 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
             max_steps=args.max_steps or Settings.max_steps,
             teacher=args.teacher,
             rankings=args.rankings,
+            overwrite=args.overwrite,
         )
         for backbone in args.backbones
     ]
@@ -113,7 +117,7 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     pipeline_settings(args, args.out)
     dataset = registry.read(args.data)
     folder = args.out / dataset.name
-    best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps)
+    best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps, overwrite=args.overwrite)
     train_and_collect(best_args)
     best_folder = open_folder(best_args, dataset)
     rank_training_free(dataset, best_folder)
@@ -126,7 +130,7 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
         if run.dataset.fingerprint != dataset.fingerprint:
             raise ValueError(f"dataset of {run.folder.path} is {run.dataset.name}; expected the same data as --data")
     methods, ranks = best_student_row(best_args, dataset)
-    with np.load(best_folder.path / "training_free_ranks.npz") as archive:
+    with open_arrays(checked_output(best_folder.path, "training_free_ranks.npz")) as archive:
         training_free_ranks = {name: archive[name][None] for name in archive}
     methods |= {name: metrics_over_seeds(method_ranks) for name, method_ranks in training_free_ranks.items()}
     ranks |= training_free_ranks
@@ -145,17 +149,18 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
 def best_student_row(best_args: Best, dataset: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the results and the ranks of the best student, by its name."""
     recipe = item_rules.recipe_of(best_args.preset, dataset.name)
-    with np.load(best_args.out / "recipe.npz") as archive:
+    with open_arrays(checked_output(best_args.out, "recipe.npz")) as archive:
         ranks = archive["test"]
     model = item_rules.create_student(recipe, num_items=dataset.num_items)
-    params = first_seed(checkpoints.restore_params(best_args.out / "recipe.params", model, seeds=best_args.seeds))
+    stored_at = checked_output(best_args.out, "recipe.params")
+    params = first_seed(checkpoints.restore_params(stored_at, model, seeds=best_args.seeds))
     row = metrics_over_seeds(ranks) | model_costs(dataset.test, model, params) | {"llm_usd": 0.0}
     return {NAME: row}, {NAME: ranks}
 
 
 def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the results and the ranks of a run's models, by method and backbone."""
-    with np.load(run.folder.path / "ranks.npz") as archive:
+    with open_arrays(checked_output(run.folder.path, "ranks.npz")) as archive:
         ranks = dict(archive)
     method_names = run.settings.method_names
     method_folders = trained_methods(method_names)

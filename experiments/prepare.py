@@ -17,7 +17,8 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from alkd_jax.data.prepared import Prepared, prepare, save_prepared
+from alkd_jax.data.prepared import Prepared, prepare
+from alkd_jax.data.prepared_folder import save_prepared
 from alkd_jax.data.readers import registry
 from alkd_jax.data.readers.recbole import check_recbole, write_recbole
 from alkd_jax.data.sessionize import SessionRules

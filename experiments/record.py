@@ -22,7 +22,8 @@ from alkd_jax.io import read_json, replacing, write_text, write_texts
 
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import CONTROLS
-from .pipeline.run_folder import STAGES_FILE, refuse_earlier_version
+from .pipeline.run_folder import refuse_earlier_version
+from .pipeline.stage_records import checked_output, read_records
 from .reporting import comparisons, report, tables
 from .reporting.cells import markdown
 from .reporting.results import format_cell, mean_and_std, tuning_lines
@@ -60,8 +61,8 @@ def condensed_results(run: pathlib.Path) -> dict[str, Any]:
     refuse_earlier_version(run)
     if not (run / "metrics.json").exists():
         raise ValueError(f"{run} has no metrics.json; expected the folder of a finished run")
-    results = read_json(run / "metrics.json")
-    stages = read_json(run / STAGES_FILE)
+    results = read_json(checked_output(run, "metrics.json"))
+    stages = read_records(run)
     return results | {
         "methods": {
             name: {metric: [round(value, 6) for value in column["values"]] for metric, column in columns.items()}

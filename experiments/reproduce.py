@@ -3,7 +3,8 @@
     python -m experiments.reproduce --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/ml-fpmc
 
 The command trains teacher and student, selects sessions, replays the recorded LLM rankings, distills, and evaluates on
-the test split. A run that was interrupted continues after its last finished stage.
+the test split. A run that was interrupted continues after its last finished stage. Options that would replace the
+results of finished stages are listed and refused without `--overwrite`.
 
 With `--teacher openai` a language model ranks the selected sessions. With `--model NAME --budget-usd 1.00` the command
 calls it directly. Without these options the run stops before the paid stage; `experiments.query_llm` then estimates the
@@ -13,8 +14,6 @@ cost and calls the model, and repeating this command continues the run.
 from typing import Any
 
 import tyro
-
-from alkd_jax.io import write_json
 
 from . import query_llm
 from .pipeline import llm_settings
@@ -42,7 +41,7 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
         query_llm.ask(llm_args)
     run.stages_from_rankings()
     run_results = results.collect_results(run)
-    write_json(run.folder.path / "metrics.json", run_results)
+    results.store_results(run, run_results)
     report.write_report(run, run_results)
     console.print(results.results_table(run_results))
     print_line(f"{settings.out}/metrics.json, {settings.out}/report.html")

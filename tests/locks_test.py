@@ -88,7 +88,7 @@ def test_a_process_that_ends_leaves_no_record(tmp_path):
 def test_beside_a_lock_of_the_kernel_only_a_living_process_elsewhere_counts(tmp_path, record, in_use):
     write_record(tmp_path, **record)
     if in_use:
-        with pytest.raises(ValueError, match=r"process \d+ on node7 since 2026.* sign of life was \d+ s ago"):
+        with pytest.raises(ValueError, match=r"process \d+ on node7 since 2026.* sign of life \d+ s ago"):
             lock_folder(tmp_path)
         assert json.loads((tmp_path / LOCK).read_text())["host"] == "node7"
     else:

@@ -1,6 +1,7 @@
 """Datasets: readers of public formats, session making, splits and the synthetic dataset, all on the host."""
 
-from alkd_jax.data.prepared import load_prepared, prepare, read_prepared, save_prepared
+from alkd_jax.data.prepared import prepare
+from alkd_jax.data.prepared_folder import load_prepared, read_prepared, save_prepared
 from alkd_jax.data.readers.amazon import load_amazon
 from alkd_jax.data.readers.gru4rec import load_gru4rec, write_gru4rec
 from alkd_jax.data.readers.hetrec import load_hetrec

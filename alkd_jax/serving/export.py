@@ -5,15 +5,15 @@ its weights and its catalogue; `student.stablehlo` and `student.onnx` are two co
 lists as `alkd_jax.serving.recommender`, which needs neither JAX nor ONNX.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import platform
 import shutil
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,7 +24,9 @@ from jaxtyping import Array, Int
 
 from alkd_jax import scoring
 from alkd_jax.checks import check_at_least, check_between, check_one_of
-from alkd_jax.errors import shown
+from alkd_jax.errors import shown, writing
+from alkd_jax.io import move_into
+from alkd_jax.locks import locked
 from alkd_jax.models import BACKBONES, Encoder, Params
 from alkd_jax.serving import manifest, numpy_encoders, onnx_graph
 from alkd_jax.serving.programs import TopK, load_onnx, load_program
@@ -102,18 +104,37 @@ def save(
         files={name: manifest.file_entry(data) for name, data in sorted(files.items())},
         left_out=left_out,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with new_folder(path) as partial:
         for name, data in [*files.items(), (manifest.CONFIG, manifest.config_json(config))]:
-            (temporary / name).write_bytes(data)
-        check_written_folder(temporary, model, weights, np.asarray(ds.train.items[:_NUM_CHECKED_SESSIONS], np.int32))
-        temporary.chmod(0o755)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            with writing(path / name, size=len(data)):
+                (partial / name).write_bytes(data)
+        check_written_folder(partial, model, weights, np.asarray(ds.train.items[:_NUM_CHECKED_SESSIONS], np.int32))
     for name, reason in left_out.items():
         warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder that appears at the path when the block ends without an error.
+
+    One process at a time makes it; what a killed process left is removed.
+
+    Raises:
+        ValueError: the path exists, or another process makes this folder.
+    """
+    work = path.with_name(f".{path.name}.partial")
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work):
+        try:
+            if path.exists():
+                raise ValueError(f"{path} exists; expected a new folder")
+            partial = work / path.name
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            move_into(path.parent, work, [path.name])
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def backbone_options(model: Encoder) -> tuple[str, dict[str, Any]]:

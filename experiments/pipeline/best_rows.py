@@ -27,7 +27,7 @@ class Row:
     Attributes:
         name: the row's name in tables.
         train: function ``train(key, dataset, seeds=…, progress=…)``, which returns backbone and trained student.
-        identity: everything that decides the result, plain JSON values; a stored row with another one is replaced.
+        identity: everything that decides the result, plain JSON values.
         test: whether the row is also reported on the test sessions.
         compared: whether the row is tested for significance against the recipe.
         dataset: the dataset whose sessions evaluate the row; None for the one that trains it.

@@ -24,6 +24,7 @@ from alkd_jax.llm.teachers import OnlineTeacher
 from alkd_jax.llm.teachers.replay import load_rankings
 
 from . import llm_account
+from .stage_records import checked_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +192,7 @@ def sessions_to_rank(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Ses
     Returns:
         The training sessions whose candidates are to be ranked, each once, and the ``[M, C]`` candidates.
     """
-    candidates = load_rankings(run / "candidates.jsonl", num_items=dataset.num_items)
+    candidates = load_rankings(checked_output(run, "candidates.jsonl"), num_items=dataset.num_items)
     sessions = dataset.train.take(dataset.train.rows_of(candidates.session_id))
     return sessions, np.asarray(candidates.items)
 

@@ -10,13 +10,15 @@ from alkd_jax import baselines
 from alkd_jax.io import read_json
 from alkd_jax.llm.teachers import replay
 
+from .stage_records import checked_output
+
 if TYPE_CHECKING:
     from .run import RunContext
 
 
 def llm_rankings(run: "RunContext", *, selection: str = "ALKDRec") -> alkd.Rankings:
     """Returns the LLM's lists for the sessions of a selection, a share of them corrected, the run's `correction`."""
-    session_id = np.asarray(read_json(run.folder.path / "selection.json")[selection], np.int32)
+    session_id = np.asarray(read_json(checked_output(run.folder.path, "selection.json"))[selection], np.int32)
     rankings = replay.lookup_rankings(run.rankings(), session_id)[0]
     return correct_rankings(rankings, run.dataset.train, run.settings.correction, seed=run.settings.seed)
 

@@ -12,15 +12,21 @@ import alkd_jax as alkd
 from alkd_jax import evaluation, objectives, paper_settings, samplers, scoring, sharding
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import TeacherModel
-from alkd_jax.io import read_json, write_json
+from alkd_jax.errors import reading, shown
+from alkd_jax.io import open_arrays, read_json, read_object, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.models import Encoder, Params
 from alkd_jax.training import checkpoints
 
+from . import stage_records
 from .console import print_line
 from .methods import needed_selections, role_of, trained_methods
 from .run_folder import RunFolder, refuse_earlier_version
 from .settings import Settings
+from .stage_inputs import stage_inputs
+from .stage_records import checked_output
+
+CONFIG_FILE, TUNING_FILE = "config.json", "tuning.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +52,41 @@ class RunContext:
             readonly: only read, while another process may be working in the folder; no stage may run then.
 
         Raises:
-            ValueError: a setting is invalid, the folder holds another run, or another process works in it.
+            ValueError: a setting is invalid, the folder holds another run or results that the settings would replace,
+                or another process works in it.
         """
+        run = cls._open(settings, readonly=readonly)
+        if not readonly:
+            run.folder.refuse_replacing(run.stage_inputs)
+            run._write_settings()
+        return run
+
+    @classmethod
+    def _open(cls, settings: Settings, *, readonly: bool) -> Self:
         settings.check()
         dataset = registry.read(settings.data)
-        folder = RunFolder(settings.out, announce=print_line)
+        folder = RunFolder(settings.out, print_line, overwrite=settings.overwrite)
         identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
         folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
-        if readonly:
-            return cls(settings, dataset, folder)
-        options = dataclasses.asdict(settings)
-        # The devices that compute a run do not belong to its identity.
-        del options["mesh"]
+        run = cls(settings, dataset, folder)
+        if not readonly:
+            if (folder.path / CONFIG_FILE).exists() and any("inputs" not in r for r in folder.finished_stages.values()):
+                former = dataclasses.replace(run, settings=stored_settings(folder.path))
+                stage_records.add_inputs(folder.path, former.stage_inputs)
+        return run
+
+    def _write_settings(self) -> None:
+        """Writes `config.json` and `data.json`, which say how the run was made and on which data."""
+        options = dataclasses.asdict(self.settings)
+        # The devices that compute a run do not belong to its identity, nor does a permission.
+        del options["mesh"], options["overwrite"]
         config = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in options.items()}
-        write_json(folder.path / "config.json", config)
+        write_json(self.folder.path / CONFIG_FILE, config)
+        dataset = self.dataset
         counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
         data = {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.num_items, "split": counts}
-        write_json(folder.path / "data.json", data | {"report": dict(dataset.report)})
-        return cls(settings, dataset, folder)
+        write_json(self.folder.path / "data.json", data | {"report": dict(dataset.report)})
 
     @classmethod
     def reopen(cls, path: pathlib.Path, *, readonly: bool = False) -> Self:
@@ -77,20 +99,7 @@ class RunContext:
         Raises:
             ValueError: the folder holds no run or one of an earlier version, or another process works in it.
         """
-        config = path / "config.json"
-        if not config.exists():
-            raise ValueError(
-                f"{path} has no config.json; expected a folder made by experiments.reproduce or experiments.quickstart"
-            )
-        refuse_earlier_version(path)
-        try:
-            stored = read_json(config) | {"out": path}
-            settings = Settings(**(stored | ({"ratios": tuple(stored["ratios"])} if "ratios" in stored else {})))
-        except TypeError as error:
-            raise ValueError(f"{config} holds settings of another version: {error}; choose another folder") from error
-        rankings = settings.rankings
-        settings = dataclasses.replace(settings, rankings=None if rankings is None else pathlib.Path(rankings))
-        return cls.open(settings, readonly=readonly)
+        return cls._open(stored_settings(path), readonly=readonly)
 
     @property
     def mesh(self) -> jax.sharding.Mesh | None:
@@ -142,10 +151,24 @@ class RunContext:
         """Returns the conventional teacher of the first seed."""
         return TeacherModel(self.model("teacher"), first_seed(self.params("teacher")))
 
+    @property
+    def stage_inputs(self) -> dict[str, dict[str, Any]]:
+        """Stage → the options that it depends on, see :func:`stage_inputs.stage_inputs`."""
+        tuned = {method: self.tuned_options(method) for method in self.settings.method_names}
+        return stage_inputs(self.settings, self.dataset.name, tuned)
+
     def tuning_results(self) -> dict[str, Any]:
         """Returns method → the options that `experiments.tune` tried and chose; empty where nothing was tuned."""
-        file = self.folder.path / "tuning.json"
-        return read_json(file) if file.exists() else {}
+        file = self.folder.path / TUNING_FILE
+        if not file.exists():
+            return {}
+        results = read_object(file)
+        for method, tuning in results.items():
+            match tuning:
+                case {"chosen": {}, "trials": [{"recall@10": float()}, *_]} | {"chosen": {}, "from": str()}:
+                    continue
+            raise ValueError(f"{file}: {shown(method)} is {shown(tuning)}; expected what experiments.tune wrote")
+        return results
 
     def tuned_options(self, method: str) -> dict[str, Any]:
         """Returns the options that `experiments.tune` chose for a method; empty where the method keeps its defaults."""
@@ -157,7 +180,8 @@ class RunContext:
 
     def params(self, name: str) -> Params:
         """Loads the parameters, with a leading seed axis, stored under a path of :func:`trained_methods`."""
-        return checkpoints.restore_params(self.folder.path / name, self.model_for(name), seeds=self.settings.seeds)
+        stored_at = checked_output(self.folder.path, name)
+        return checkpoints.restore_params(stored_at, self.model_for(name), seeds=self.settings.seeds)
 
     def model_for(self, name: str) -> Encoder:
         """Returns the backbone of the parameters stored under a path of :func:`trained_methods`."""
@@ -166,12 +190,12 @@ class RunContext:
 
     def load_array(self, file: str, name: str) -> np.ndarray:
         """Loads one array of an npz file in the run's folder."""
-        with np.load(self.folder.path / file) as archive:
+        with open_arrays(checked_output(self.folder.path, file)) as archive:
             return archive[name]
 
     def selected_sessions(self) -> alkd.Sessions:
         """Returns the training sessions that the LLM ranks: those of every selection that a method needs, each once."""
-        selections = read_json(self.folder.path / "selection.json")
+        selections = read_json(checked_output(self.folder.path, "selection.json"))
         names = needed_selections(self.settings.method_names)
         session_id = np.unique(np.concatenate([np.asarray(selections[name], np.int32) for name in names]))
         return self.dataset.train.take(np.isin(self.dataset.train.session_id, session_id))
@@ -196,8 +220,37 @@ class RunContext:
 
     def rankings(self) -> alkd.Rankings:
         """Loads the lists of the LLM, or of the teacher that replaces it."""
-        path = self.folder.path / "rankings.jsonl"
+        path = checked_output(self.folder.path, "rankings.jsonl")
         return replay.load_rankings(path, num_items=self.dataset.num_items, distinct=not self.released)
+
+
+def stored_settings(path: pathlib.Path) -> Settings:
+    """Reads the settings of an existing run.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        ValueError: the folder holds no run or one of an earlier version, or the settings are damaged.
+    """
+    config = path / CONFIG_FILE
+    if not config.exists():
+        raise ValueError(
+            f"{path} has no {CONFIG_FILE}; expected a folder made by experiments.reproduce or experiments.quickstart"
+        )
+    refuse_earlier_version(path)
+    stored = read_object(config)
+    unknown = stored.keys() - {field.name for field in dataclasses.fields(Settings)}
+    if unknown or not {"data", "backbone"} <= stored.keys():
+        names = ", ".join(map(shown, sorted(unknown))) or "no data or backbone"
+        raise ValueError(f"{config} holds settings of another version: {names}; choose another folder")
+    with reading(config, expected=f"the settings of a run; repeat the command that made {path}, which writes them"):
+        rankings = stored.get("rankings")
+        ratios = {"ratios": tuple(stored["ratios"])} if "ratios" in stored else {}
+        paths = {"out": path, "rankings": None if rankings is None else pathlib.Path(rankings)}
+        settings = Settings(**(stored | ratios | paths))
+        settings.check()
+    return settings
 
 
 def first_seed(params: Params) -> Params:

@@ -6,18 +6,20 @@ One process at a time works in a folder; other processes may read it.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alkd_jax.io import read_json, write_json
+from alkd_jax.errors import shown
+from alkd_jax.io import is_leftover, move_into, read_object, remove_leftovers, write_json
 from alkd_jax.locks import LOCK, lock_folder, unlock_folder
 
+from . import stage_records
+from .stage_records import Records
+
 IDENTITY_FILE = "run.json"
-STAGES_FILE = "stages.json"
 EARLIER_STAGES_FILE = "hops.json"
 """Versions up to 0.1.0 recorded a run's stages in this file."""
 
@@ -29,10 +31,12 @@ class RunFolder:
     Attributes:
         path: the folder.
         announce: takes a line for every stage that runs or whose outputs are reused.
+        overwrite: whether results of finished stages may be replaced by those of other options, and damaged ones.
     """
 
     path: pathlib.Path
     announce: Callable[[str], None]
+    overwrite: bool = False
 
     def open(
         self, identity: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None, readonly: bool = False
@@ -69,28 +73,58 @@ class RunFolder:
             if is_new:
                 unlock_folder(self.path)
             raise
+        if is_new:
+            remove_leftovers(self.path)
 
     def _check_identity(self, identity: Mapping[str, Any], defaults: Mapping[str, Any] | None) -> None:
         """Raises ValueError unless the folder holds the run with this identity."""
         identity_file = self.path / IDENTITY_FILE
         if not identity_file.exists():
             raise ValueError(f"{self.path} has no {IDENTITY_FILE}; expected the folder of a run")
-        stored = {**(defaults or {}), **read_json(identity_file)}
+        try:
+            stored = {**(defaults or {}), **read_object(identity_file)}
+        except ValueError as error:
+            raise ValueError(f"{error}; put back a copy of it, or choose another folder") from error
         if stored != dict(identity):
             names = sorted(k for k in stored.keys() | identity.keys() if stored.get(k) != identity.get(k))
-            differences = "; ".join(f"{name} is {stored.get(name)!r}, not {identity.get(name)!r}" for name in names)
+            differences = "; ".join(
+                f"{shown(name)[1:-1]} is {shown(stored.get(name))}, not {identity.get(name)!r}" for name in names
+            )
             raise ValueError(f"{self.path} holds another run ({differences}); choose another folder")
 
     def _refuse_foreign_files(self) -> None:
         """Raises ValueError where the folder holds files although no run was started in it."""
-        if any(path.name != LOCK for path in self.path.iterdir()):
+        if any(path.name != LOCK and not is_leftover(path) for path in self.path.iterdir()):
             raise ValueError(f"{self.path} holds files that belong to no run; choose another folder")
 
     @property
-    def finished_stages(self) -> dict[str, dict[str, Any]]:
-        """The record of each finished stage, by name: "digest" of its inputs, "outputs", "seconds"."""
-        record_file = self.path / STAGES_FILE
-        return read_json(record_file) if record_file.exists() else {}
+    def finished_stages(self) -> Records:
+        """The record of each finished stage, by name, see :data:`stage_records.Records`."""
+        return stage_records.read_records(self.path)
+
+    def refuse_replacing(self, planned: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuses options that would replace results of finished stages, unless the folder may be overwritten.
+
+        Args:
+            planned: stage → the inputs that it is to run on.
+
+        Raises:
+            ValueError: such options; the error lists stage, option, old and new value.
+        """
+        if self.overwrite:
+            return
+        if changes := stage_records.replaced_options(self.path, planned):
+            raise ValueError(
+                f"{self.path} holds finished results of other options, which would be replaced: {'; '.join(changes)}; "
+                "expected the same options, --overwrite, or another folder"
+            )
+
+    def stage_digest(self, inputs: Mapping[str, Any], after: Sequence[str] = ()) -> str:
+        """Returns the digest of what a stage depends on, see :meth:`run_stage`."""
+        finished = self.finished_stages
+        earlier_digests = {earlier: finished[earlier]["digest"] for earlier in after}
+        content = json.dumps({"inputs": dict(inputs), "after": earlier_digests}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def run_stage(
         self,
@@ -101,7 +135,7 @@ class RunFolder:
         *,
         after: Sequence[str] = (),
     ) -> None:
-        """Runs one stage unless it has run on the same inputs and its outputs exist.
+        """Runs one stage unless it has run on the same inputs and its outputs are there, as it wrote them.
 
         Args:
             name: of the stage.
@@ -110,14 +144,13 @@ class RunFolder:
             write_outputs: takes a temporary folder and writes the outputs into it; they are moved into the run's folder
                 when all are written.
             after: stages whose outputs this stage reads; it runs again when they have run on other inputs.
+
+        Raises:
+            ValueError: an output was damaged or edited, or other options would replace it, and the folder may not be
+                overwritten.
         """
-        finished = self.finished_stages
-        earlier_digests = {earlier: finished[earlier]["digest"] for earlier in after}
-        content = json.dumps({"inputs": dict(inputs), "after": earlier_digests}, sort_keys=True)
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        record = finished.get(name)
-        if record and record["digest"] == digest and all((self.path / output).exists() for output in outputs):
-            self.announce(f"{name}: reused from an earlier run, which took {record['seconds']:.1f} s")
+        digest = self.stage_digest(inputs, after)
+        if self._reuse(name, inputs, outputs, digest, is_first=not after):
             return
         start = time.perf_counter()
         partial = self.path / f".{name}.partial"
@@ -125,30 +158,44 @@ class RunFolder:
         partial.mkdir()
         try:
             write_outputs(partial)
-            self._move_outputs(name, partial, outputs)
+            sha256 = stage_records.digests_of(partial, list(outputs))
+            # Without a record the stage just runs again after a crash between here and the end.
+            stage_records.write_record(self.path, name, None)
+            move_into(self.path, partial, outputs)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        seconds = time.perf_counter() - start
-        record = {"digest": digest, "outputs": list(outputs), "seconds": round(seconds, 3)}
-        others = {other: stage for other, stage in self.finished_stages.items() if other != name}
-        write_json(self.path / STAGES_FILE, others | {name: record})
+        seconds = round(time.perf_counter() - start, 3)
+        record = {"digest": digest, "inputs": dict(inputs), "outputs": list(outputs), "sha256": sha256}
+        stage_records.write_record(self.path, name, record | {"seconds": seconds})
         self.announce(f"{name}: {seconds:.1f} s")
 
-    def _move_outputs(self, name: str, partial: pathlib.Path, outputs: Sequence[str]) -> None:
-        """Replaces the stage's former outputs.
-
-        The stage's record is deleted before, so that after a crash in between the stage just runs again.
-        """
-        finished = self.finished_stages
-        if name in finished:
-            del finished[name]
-            write_json(self.path / STAGES_FILE, finished)
-        for output in outputs:
-            final = self.path / output
-            final.parent.mkdir(parents=True, exist_ok=True)
-            if final.is_dir():
-                shutil.rmtree(final)
-            os.replace(partial / output, final)
+    def _reuse(
+        self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str], digest: str, *, is_first: bool
+    ) -> bool:
+        """Whether a stage need not run; see :meth:`run_stage`."""
+        record = self.finished_stages.get(name)
+        if record is None or not all((self.path / output).exists() for output in {*outputs, *record["outputs"]}):
+            return False
+        if record["digest"] != digest:
+            self.refuse_replacing({name: inputs})
+            if is_first and "inputs" not in record and not self.overwrite:
+                raise ValueError(
+                    f"{self.path} holds the finished stage {name} of other options, which an earlier version did not "
+                    "record; expected the same options, --overwrite, or another folder"
+                )
+            return False
+        if (line := stage_records.damage(self.path, name, record)) is not None:
+            if not self.overwrite:
+                raise ValueError(line)
+            self.announce(f"{line}; the stage runs again")
+            return False
+        line = f"{name}: reused from an earlier run, which took {record['seconds']:.1f} s"
+        if "sha256" not in record:
+            record |= {"inputs": dict(inputs), "sha256": stage_records.digests_of(self.path, record["outputs"])}
+            stage_records.write_record(self.path, name, record)
+            line += "; an earlier version recorded no digests of its files, which are recorded as they are now"
+        self.announce(line)
+        return True
 
 
 def refuse_earlier_version(path: pathlib.Path) -> None:

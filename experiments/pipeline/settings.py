@@ -55,6 +55,9 @@ class Settings:
             second; by default one device. A run may continue on another mesh.
         precision: of the products in training: float32, or tf32 or bfloat16, which accelerators compute faster. All
             ranks are computed in float32.
+        overwrite: replace finished results in the folder, where they were made with other options or are damaged;
+            without it such a command is refused, and lists them. More methods never replace results, and more seeds do,
+            since one program trains the students of all seeds.
     """
 
     data: str
@@ -82,6 +85,7 @@ class Settings:
     seed: int = 0
     mesh: str | None = None
     precision: str = "float32"
+    overwrite: bool = False
 
     @property
     def method_names(self) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import baselines, evaluation, maxmin, selection, training
-from alkd_jax.io import remove_folder, sha256_of, write_json
+from alkd_jax.io import open_arrays, remove_folder, save_arrays, write_json
 from alkd_jax.llm.teachers import replay
-from alkd_jax.registry import path_safe, source_digest
+from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
 
 from . import interrupts, llm_settings, method_lists, methods, session_selection, teachers
@@ -26,6 +26,7 @@ from .console import training_bar
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .run import RunContext, first_seed
 from .run_folder import RunFolder
+from .stage_records import checked_output
 
 TRAINING_FREE: Mapping[str, baselines.Scorer] = {
     "Popularity": baselines.popularity,
@@ -50,33 +51,30 @@ class Run(RunContext):
 
     def train_stage(self, role: str) -> None:
         """Trains the conventional "teacher" or the "student", all seeds in one call."""
-        settings, patience = self.settings, 20 if role == "teacher" else 10
+        settings, inputs = self.settings, self.stage_inputs[role]
+        digest = self.folder.stage_digest(inputs)
 
         def write_outputs(folder: pathlib.Path) -> None:
             model = self.model(role)
             title = f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)"
-            with self.monitored_training(role, title) as fit_options:
+            with self.monitored_training(role, title, digest) as fit_options:
                 fitted = training.fit(
                     self.key(0 if role == "teacher" else 1),
                     model,
                     self.split("train"),
                     self.split("validation"),
                     loss=self.objective(model),
-                    patience=patience,
+                    patience=inputs["patience"],
                     **self.fit_options,
                     **fit_options,
                 )
             save_fit_result(folder, role, fitted)
 
-        inputs: dict[str, Any] = {"dim": self.model(role).dim, "seeds": settings.seeds, "max_steps": settings.max_steps}
-        if self.base_loss != "bpr":
-            inputs["loss"] = self.base_loss
-        inputs |= sources_of(settings.backbone)
-        self.folder.run_stage(role, inputs | {"patience": patience}, [role, f"{role}.history.npz"], write_outputs)
+        self.folder.run_stage(role, inputs, [role, f"{role}.history.npz"], write_outputs)
         self.remove_checkpoints(role)
 
     @contextlib.contextmanager
-    def monitored_training(self, name: str, title: str) -> Iterator[dict[str, Any]]:
+    def monitored_training(self, name: str, title: str, digest: str) -> Iterator[dict[str, Any]]:
         """Shows progress, logs learning curves and saves checkpoints while something trains.
 
         Ctrl-C and SIGTERM wait for the next validation, after which a checkpoint is saved.
@@ -84,6 +82,7 @@ class Run(RunContext):
         Args:
             name: folder below `training` for curves and checkpoints.
             title: names in the progress bar what is being trained.
+            digest: of what the stage depends on; with other options it does not continue from these checkpoints.
 
         Yields:
             The options "progress" and "checkpoints" of :func:`alkd_jax.training.fit`.
@@ -96,7 +95,8 @@ class Run(RunContext):
                 log(now)
 
             with interrupts.postponed() as is_interrupted:
-                state = checkpoints.TrainingFolder(training_folder / "state", interrupted=is_interrupted)
+                path = training_folder / f"state-{digest[:16]}"
+                state = checkpoints.TrainingFolder(path, interrupted=is_interrupted)
                 yield {"progress": report_progress, "checkpoints": state}
 
     def remove_checkpoints(self, name: str) -> None:
@@ -105,7 +105,8 @@ class Run(RunContext):
         Args:
             name: as of `monitored_training`.
         """
-        remove_folder(self.folder.path / "training" / name / "state")
+        for state in (self.folder.path / "training" / name).glob("state*"):
+            remove_folder(state)
 
     def difficulty_stage(self) -> None:
         """Computes the difficulty of every training session with the first seed's teacher (released mode: student)."""
@@ -115,9 +116,11 @@ class Run(RunContext):
             model, params = self.model(role), first_seed(self.params(role))
             train = self.split("train")
             difficulty = selection.session_difficulty(model, params, train.items, train.mask, mesh=self.mesh)
-            np.savez(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
+            save_arrays(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
 
-        self.folder.run_stage("difficulty", {}, ["difficulty.npz"], write_outputs, after=[role])
+        self.folder.run_stage(
+            "difficulty", self.stage_inputs["difficulty"], ["difficulty.npz"], write_outputs, after=[role]
+        )
 
     def policy_stage(self) -> None:
         """Solves the max-min game over the training sessions (released mode: by the paper's closed form)."""
@@ -135,7 +138,7 @@ class Run(RunContext):
                 num_similar=num_similar,
                 log_gains=True,
             )
-            np.savez(
+            save_arrays(
                 folder / "policy.npz",
                 log_policy=solution.log_policy,
                 value=solution.value,
@@ -146,11 +149,7 @@ class Run(RunContext):
             )
 
         self.folder.run_stage(
-            "policy",
-            {"solver": "closed form" if self.released else "exact", "ratios": list(self.settings.ratios)},
-            ["policy.npz"],
-            write_outputs,
-            after=["difficulty"],
+            "policy", self.stage_inputs["policy"], ["policy.npz"], write_outputs, after=["difficulty"]
         )
 
     def selection_stage(self) -> None:
@@ -158,9 +157,8 @@ class Run(RunContext):
 
         The authors have none by a selection from outside, which is always made by the run.
         """
-        settings = self.settings
-        is_released = settings.selection == "released"
-        outside = outside_names(needed_selections(settings.method_names))
+        is_released = self.settings.selection == "released"
+        outside = outside_names(needed_selections(self.settings.method_names))
         own_names = outside if is_released else (*session_selection.SELECTIONS, *outside)
 
         def write_outputs(folder: pathlib.Path) -> None:
@@ -170,8 +168,7 @@ class Run(RunContext):
                 selections |= session_selection.own_selections(self, answerable, own_names)
             write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
 
-        inputs = {"selection": settings.selection, "budget": settings.resolved_budget} | sources_of(*outside)
-        after = ["policy"] if own_names else []
+        inputs, after = self.stage_inputs["selection"], ["policy"] if own_names else []
         self.folder.run_stage("selection", inputs, ["selection.json"], write_outputs, after=after)
 
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
@@ -192,15 +189,12 @@ class Run(RunContext):
                 candidates = alkd.Rankings.from_top_k(sessions.session_id, items)
             replay.save_rankings(folder / "candidates.jsonl", candidates)
 
-        selections = list(needed_selections(self.settings.method_names))
-        inputs = {"candidates": self.settings.candidates, "selections": selections}
-        after = ["teacher", "selection"]
+        inputs, after = self.stage_inputs["candidates"], ["teacher", "selection"]
         self.folder.run_stage("candidates", inputs, ["candidates.jsonl"], write_outputs, after=after)
 
     def rankings_stage(self) -> None:
         """Stores the teacher's ranking of each selected session's candidates; sends nothing to a server."""
-        settings = self.settings
-        inputs: dict[str, Any] = {"teacher": settings.resolved_teacher, "accuracy": settings.accuracy}
+        settings, inputs = self.settings, self.stage_inputs["rankings"]
         llm_answers = None
         if settings.resolved_teacher == "openai":
             llm_answers = llm_settings.stored_rankings(settings.out, self.dataset)
@@ -210,9 +204,6 @@ class Run(RunContext):
                     f"{llm_settings.usage_hint(settings.out)}, or continue with --accept-missing"
                 )
             inputs["lists"] = hashlib.sha256(llm_answers[0].items.tobytes()).hexdigest()
-        if settings.rankings is not None:
-            inputs["file"] = sha256_of(settings.rankings)
-        inputs |= sources_of(settings.resolved_teacher)
 
         def write_outputs(folder: pathlib.Path) -> None:
             teacher = teachers.TEACHERS.find(settings.resolved_teacher)
@@ -232,14 +223,14 @@ class Run(RunContext):
             for method in names:
                 if (lists := methods.lists_for(self, method)) is not None:
                     arrays |= {f"{method}/{name}": np.asarray(array) for name, array in vars(lists).items()}
-            np.savez(folder / "lists.npz", allow_pickle=False, **arrays)
+            save_arrays(folder / "lists.npz", **arrays)
 
-        inputs = {"methods": list(names), "correction": self.settings.correction}
-        self.folder.run_stage("lists", inputs, ["lists.npz"], write_outputs, after=["teacher", "selection", "rankings"])
+        inputs, after = self.stage_inputs["lists"], ["teacher", "selection", "rankings"]
+        self.folder.run_stage("lists", inputs, ["lists.npz"], write_outputs, after=after)
 
     def load_lists(self, method: str) -> alkd.Rankings | None:
         """Loads the lists that a method learns from; None where the method needs no lists."""
-        with np.load(self.folder.path / "lists.npz") as archive:
+        with open_arrays(checked_output(self.folder.path, "lists.npz")) as archive:
             if f"{method}/items" not in archive:
                 return None
             return alkd.Rankings(*(archive[f"{method}/{name}"] for name in ("session_id", "items", "mask")))
@@ -247,21 +238,21 @@ class Run(RunContext):
     def distillation_stage(self, method: str) -> None:
         """Trains the students of a method, all seeds in one call."""
         settings, lists, name = self.settings, self.load_lists(method), path_safe(method)
+        # This stage depends on the method's own lists and not on the stage "lists", which runs again for a new method.
+        lists_digest = "" if lists is None else method_lists.digest_of(lists)
+        inputs = self.stage_inputs[stage_of(method)] | {"lists": lists_digest}
+        # A method that trains a model of the teacher's width itself, DSL, has no other teacher.
+        after = ["student"] if role_of(method) == "teacher" else ["student", "teacher"]
+        digest = self.folder.stage_digest(inputs, after)
 
         def write_outputs(folder: pathlib.Path) -> None:
             title = f"{method} ({settings.backbone}, {settings.seeds} seeds)"
-            with self.monitored_training(f"distilled/{name}", title) as fit_options:
+            with self.monitored_training(f"distilled/{name}", title, digest) as fit_options:
                 fitted = methods.train_students(self, method, lists, **fit_options)
             (folder / "distilled").mkdir()
             save_fit_result(folder / "distilled", name, fitted)
 
-        # This stage depends on the method's own lists and not on the stage "lists", which runs again for a new method.
-        lists_digest = "" if lists is None else method_lists.digest_of(lists)
-        inputs = {"max_steps": settings.max_steps, "lists": lists_digest} | self.tuned_options(method)
-        # A method that trains a model of the teacher's width itself, DSL, has no other teacher.
-        after = ["student"] if role_of(method) == "teacher" else ["student", "teacher"]
         outputs = [f"distilled/{name}", f"distilled/{name}.history.npz"]
-        inputs |= sources_of(method)
         self.folder.run_stage(stage_of(method), inputs, outputs, write_outputs, after=after)
         self.remove_checkpoints(f"distilled/{name}")
 
@@ -282,15 +273,14 @@ class Run(RunContext):
                     for name in per_seed[0].metrics
                     if "released" in name
                 }
-            with np.load(self.folder.path / "training_free_ranks.npz") as archive:
+            with open_arrays(checked_output(self.folder.path, "training_free_ranks.npz")) as archive:
                 ranks |= {method: archive[method][None] for method in archive}
-            np.savez(folder / "ranks.npz", allow_pickle=False, **ranks)
+            save_arrays(folder / "ranks.npz", **ranks)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        names = self.settings.method_names
         outputs = ["ranks.npz", "released_ndcg.json"]
-        after = ["training_free", "teacher", "student", *map(stage_of, names)]
-        self.folder.run_stage("ranks", {"methods": list(names)}, outputs, write_outputs, after=after)
+        after = ["training_free", "teacher", "student", *map(stage_of, self.settings.method_names)]
+        self.folder.run_stage("ranks", self.stage_inputs["ranks"], outputs, write_outputs, after=after)
 
     def stages_to_candidates(self) -> None:
         """Runs the unfinished stages up to the candidates, that is, all that come before an LLM is called."""
@@ -317,16 +307,10 @@ def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
     def write_outputs(folder: pathlib.Path) -> None:
         counts = baselines.count(dataset.train_sequences, dataset.num_items)
         ranks = {name: baselines.rank_targets(method, counts, dataset.test) for name, method in TRAINING_FREE.items()}
-        np.savez(folder / "training_free_ranks.npz", allow_pickle=False, **ranks)
+        save_arrays(folder / "training_free_ranks.npz", **ranks)
 
     outputs = ["training_free_ranks.npz"]
     run_folder.run_stage("training_free", {"methods": list(TRAINING_FREE)}, outputs, write_outputs)
-
-
-def sources_of(*names: str) -> dict[str, Any]:
-    """Returns the inputs of a stage that runs again when the file of a part from outside changes; none for others."""
-    sources = {name: source_digest(name) for name in outside_names(names)}
-    return {"sources": sources} if sources else {}
 
 
 def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:
@@ -334,9 +318,8 @@ def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult)
     checkpoints.save_params(folder / name, fitted.params)
     history = dataclasses.asdict(fitted.history)
     best = {"best_step": fitted.best_step, "best_metric": fitted.best_metric}
-    np.savez(
+    save_arrays(
         folder / f"{name}.history.npz",
-        allow_pickle=False,
         **history,
         **best,
         sessions_per_second=fitted.sessions_per_second,

@@ -8,6 +8,7 @@ import numpy as np
 from alkd_jax.io import read_json
 
 from ..pipeline.methods import needed_selections, trained_methods
+from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 
 NUM_SESSIONS = 10
@@ -37,7 +38,7 @@ def example_sessions(run: Run) -> list[ExampleSession]:
     row_of_ranking = {int(session): row for row, session in enumerate(np.asarray(rankings.session_id))}
     selections = needed_selections(run.settings.method_names)
     selection = "ALKDRec" if "ALKDRec" in selections else selections[0]
-    selected = read_json(run.folder.path / "selection.json")[selection]
+    selected = read_json(checked_output(run.folder.path, "selection.json"))[selection]
     session_id = [session for session in selected if session in row_of_ranking][:NUM_SESSIONS]
     rows = run.dataset.train.rows_of(np.array(session_id, np.int32))
     sessions = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], run.dataset.train)

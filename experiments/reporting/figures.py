@@ -16,9 +16,11 @@ import tyro
 from matplotlib.figure import Figure
 
 from alkd_jax.io import to_json, write_texts
-from alkd_jax.locks import lock_folder
+from alkd_jax.locks import LOCK, locked
 
+from ..pipeline import stage_records
 from ..pipeline.console import cli_errors, print_line
+from ..pipeline.run import RunContext
 from ..pipeline.settings import Settings
 from ..reproduce import run_pipeline
 from .report import METHOD_COLORS
@@ -97,8 +99,11 @@ def make_figure(name: str, base: Settings, *, start: pathlib.Path | None = None)
         start: as in :func:`run_sweep`.
     """
     sweep = SWEEPS[name]
-    results = run_sweep(dataclasses.replace(base, **sweep.fixed), sweep.points, start=start)
-    write_figure(base.out, name, results, sweep)
+    base.check()
+    base.out.mkdir(parents=True, exist_ok=True)
+    with locked(base.out):
+        results = run_sweep(dataclasses.replace(base, **sweep.fixed), sweep.points, start=start)
+        write_figure(base.out, name, results, sweep)
 
 
 def run_sweep(
@@ -117,18 +122,24 @@ def run_sweep(
     results: dict[str, dict[str, Any]] = {}
     first = start
     for name, changes in points.items():
-        out = base.out / name
-        if first is not None and not out.exists():
-            # The copied records of the stages show which stages the changed setting does not touch.
-            partial = base.out / f".{name}.partial"
-            base.out.mkdir(parents=True, exist_ok=True)
-            lock_folder(base.out)
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(first, partial)
-            partial.rename(out)
-        results[name] = run_pipeline(dataclasses.replace(base, out=out, **changes))
-        first = first or out
+        settings = dataclasses.replace(base, out=base.out / name, **changes)
+        if first is not None and not settings.out.exists():
+            copy_run(first, settings)
+        results[name] = run_pipeline(settings)
+        first = first or settings.out
     return results
+
+
+def copy_run(first: pathlib.Path, settings: Settings) -> None:
+    """Copies a run's folder to that of other settings, without the records of the stages that these change."""
+    partial = settings.out.with_name(f".{settings.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(first, partial, ignore=shutil.ignore_patterns(LOCK, ".*.partial", ".*.removed"))
+    run = RunContext.reopen(first, readonly=True)
+    stage_records.add_inputs(partial, run.stage_inputs)
+    stage_records.forget_changed(partial, dataclasses.replace(run, settings=settings).stage_inputs)
+    partial.rename(settings.out)
 
 
 def write_figure(

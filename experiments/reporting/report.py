@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alkd_jax.data.readers import registry
-from alkd_jax.io import read_json, to_json, write_texts
+from alkd_jax.io import open_arrays, read_json, to_json, write_texts
 from alkd_jax.paper_settings import backbone_settings_of
 
 from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
+from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import TRAINING_FREE, Run
 from . import comparisons, example_sessions, teacher_quality
 from .pages import render_page
@@ -120,7 +121,7 @@ def plot_curves(run: Run) -> str:
         if name not in trained:
             continue
         axes = panels[int(trained[name].startswith("distilled"))]
-        with np.load(run.folder.path / f"{trained[name]}.history.npz") as history:
+        with open_arrays(checked_output(run.folder.path, f"{trained[name]}.history.npz")) as history:
             for seed, curve in enumerate(history["recall"]):
                 label = name if seed == 0 else None
                 axes.plot(history["step"], curve, color=METHOD_COLORS[name], lw=1, alpha=0.8, label=label)
@@ -142,7 +143,7 @@ def plot_selected_sessions(run: Run) -> str:
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(0, 1, 51).tolist()
-    selections = read_json(run.folder.path / "selection.json")
+    selections = read_json(checked_output(run.folder.path, "selection.json"))
     for method in sorted(set(PLOTTED_METHODS) & selections.keys(), reverse=True):
         ranks = relative_rank[run.dataset.train.rows_of(np.asarray(selections[method], np.int32))]
         axes.hist(ranks, bins, alpha=0.6, color=METHOD_COLORS[method], label=f"{method}: {len(ranks)} selected")
@@ -159,7 +160,7 @@ def selection_caption(run: Run) -> str:
     support = int(run.load_array("policy.npz", "support_size"))
     share = support / len(run.dataset.train)
     kind = "closed-form" if run.released else "exact max-min"
-    report = read_json(run.folder.path / "rankings.report.json")
+    report = read_json(checked_output(run.folder.path, "rankings.report.json"))
     caption = (
         f"The {kind} policy has its support on the {support:,} hardest of {len(run.dataset.train):,} sessions "
         f"({share:.1%}) and gives the easiest of these the highest probability. "

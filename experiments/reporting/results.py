@@ -1,5 +1,7 @@
 """The results of a run, computed from its stored ranks: `metrics.json` and the printed tables."""
 
+import hashlib
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +13,9 @@ from rich.table import Table
 from alkd_jax.checks import check_ranks
 from alkd_jax.errors import printable
 from alkd_jax.evaluation import metrics
-from alkd_jax.io import check_finite_values, read_json, write_json
+from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 
+from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
 
@@ -28,12 +31,12 @@ def collect_results(run: Run) -> dict[str, Any]:
         "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have no seeds;
         "tuned" holds validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
     """
-    path = run.folder.path / "ranks.npz"
-    with np.load(path) as archive:
+    path = checked_output(run.folder.path, "ranks.npz")
+    with open_arrays(path) as archive:
         ranks = dict(archive)
     for name, per_seed in ranks.items():
         check_ranks(f"{path}: ranks of {name}", per_seed)
-    released_ndcg = read_json(run.folder.path / "released_ndcg.json")
+    released_ndcg = read_json(checked_output(run.folder.path, "released_ndcg.json"))
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():
         released = {metric: mean_and_std(values) for metric, values in released_ndcg.get(name, {}).items()}
@@ -97,7 +100,17 @@ def significance_tests(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[s
 
     inputs = {"metrics": comparisons.METRICS, "sign_patterns": comparisons.SIGN_PATTERNS}
     run.folder.run_stage("tests", inputs, ["tests.json"], write_outputs, after=["ranks"])
-    return read_json(run.folder.path / "tests.json")
+    return read_json(checked_output(run.folder.path, "tests.json"))
+
+
+def store_results(run: Run, results: Mapping[str, Any]) -> None:
+    """Writes `metrics.json`, by a stage that runs again for other results."""
+    content = hashlib.sha256(json.dumps(results).encode()).hexdigest()
+
+    def write_outputs(folder: pathlib.Path) -> None:
+        write_json(folder / "metrics.json", results)
+
+    run.folder.run_stage("metrics", {"content": content}, ["metrics.json"], write_outputs, after=["ranks", "tests"])
 
 
 def metrics_over_seeds(ranks: np.ndarray) -> dict[str, dict[str, Any]]:

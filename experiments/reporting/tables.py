@@ -12,6 +12,7 @@ import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.io import read_json, to_json, write_texts
+from alkd_jax.locks import locked
 from alkd_jax.registry import path_safe
 
 from .. import tune
@@ -73,6 +74,7 @@ class TableArgs:
             prepared data do not have.
         rankings: file of recorded lists that replay reads, for a single dataset.
         precision: of the products in training: float32, tf32 or bfloat16.
+        overwrite: replace finished results that were made with other options or are damaged.
     """
 
     data: tuple[str, ...]
@@ -89,6 +91,7 @@ class TableArgs:
     teacher: str | None = None
     rankings: pathlib.Path | None = None
     precision: str = "float32"
+    overwrite: bool = False
 
     def run_folder(self, data: str, backbone: str) -> pathlib.Path:
         """Returns the folder of one run."""
@@ -115,6 +118,7 @@ class TableArgs:
             teacher=self.teacher,
             rankings=self.rankings,
             precision=self.precision,
+            overwrite=self.overwrite,
         )
 
 
@@ -146,11 +150,13 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
     all_settings = args.all_settings(methods)
     for settings in all_settings:
         settings.check()
-    runs = []
-    for settings in all_settings:
-        tune_methods(settings, args.trials)
-        runs.append(run_pipeline(settings))
-    return write_table(args.out, name, runs)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out):
+        runs = []
+        for settings in all_settings:
+            tune_methods(settings, args.trials)
+            runs.append(run_pipeline(settings))
+        return write_table(args.out, name, runs)
 
 
 def write_table(out: pathlib.Path, name: str, runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from alkd_jax.io import read_json
 
 from ..pipeline.llm_settings import sessions_to_rank
+from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from ..pipeline.teachers import TEACHERS
 
@@ -31,7 +32,7 @@ def measure_quality(run: Run, *, k: int = 25) -> dict[str, Any]:
     Reference:
         Du et al., ALKDRec, AAAI 2025, Module 3.
     """
-    report = read_json(run.folder.path / "rankings.report.json")
+    report = read_json(checked_output(run.folder.path, "rankings.report.json"))
     lists = run.rankings()
     sessions, candidates = sessions_to_rank(run.folder.path, run.dataset)
     rows = sessions.rows_of(lists.session_id)

@@ -1,6 +1,7 @@
 """The experiments as a user runs them: files, reuse, resumption, and errors of one line."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -76,7 +77,7 @@ def test_a_game_that_cannot_be_won_is_refused(finished, tmp_path):
     with pytest.raises(
         ValueError, match=r"\(1, 3, 6\), for which the value of the game is -0\.5 and its policy selects 1 of 40"
     ):
-        reproduce.run_pipeline(settings(tmp_path / "lost", ratios=(1, 3, 6)))
+        reproduce.run_pipeline(settings(tmp_path / "lost", ratios=(1, 3, 6), overwrite=True))
 
 
 def test_every_ratio_of_the_figure_is_a_game_that_can_be_won():
@@ -142,11 +143,32 @@ def test_a_second_run_trains_nothing_and_gives_the_same_numbers(finished, monkey
     assert reproduce.run_pipeline(settings(out)) == numbers
 
 
-def test_another_budget_selects_and_distills_again_but_does_not_train_again(finished, tmp_path):
+def test_options_that_would_replace_results_are_listed_and_change_nothing(finished):
+    out, _ = finished
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file() and file.name != ".lock"}
+    for changes, listed in [
+        ({"budget": 30}, "selection (budget 40 → 30)"),
+        (
+            {"ratios": (1, 4, 5), "accuracy": 0.5},
+            "policy (ratios [1, 5, 4] → [1, 4, 5]); rankings (accuracy 0.9 → 0.5)",
+        ),
+        ({"correction": 0.1}, "lists (correction 0.0 → 0.1)"),
+        ({"teacher": "neighbor"}, "rankings (teacher 'simulated' → 'neighbor')"),
+        ({"student_dim": 4}, "student (dim 10 → 4)"),
+        ({"seeds": 3}, "teacher (seeds 2 → 3); student (seeds 2 → 3)"),
+        ({"max_steps": 30}, "distill-Random (max_steps 20 → 30); distill-ALKDRec (max_steps 20 → 30)"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(f"{listed}; expected the same options, --overwrite")):
+            reproduce.run_pipeline(settings(out, **changes))
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_another_budget_selects_and_distills_again_with_overwrite_but_does_not_train_again(finished, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
     before = json.loads((out / "stages.json").read_text())
-    reproduce.run_pipeline(settings(out, budget=30))
+    reproduce.run_pipeline(settings(out, budget=30, overwrite=True))
+    assert "overwrite" not in json.loads((out / "config.json").read_text())
     after = json.loads((out / "stages.json").read_text())
     changed = {stage for stage in before if before[stage] != after[stage]}
     assert changed >= {"selection", "rankings", "distill-Random", "distill-ALKDRec", "ranks"}

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.prepared import load_prepared, prepare
+from alkd_jax.data.prepared import prepare
+from alkd_jax.data.prepared_folder import load_prepared
 from alkd_jax.data.readers.amazon import load_amazon
 from alkd_jax.data.readers.gru4rec import load_gru4rec
 from alkd_jax.data.readers.hetrec import load_hetrec

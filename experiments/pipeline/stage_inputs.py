@@ -1,0 +1,57 @@
+"""The options that each stage of a run depends on; a finished stage runs again only when one of them has changed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alkd_jax import paper_settings
+from alkd_jax.io import digest_of
+from alkd_jax.registry import source_digest
+
+from .methods import needed_selections, outside_names, stage_of
+from .settings import Settings
+
+PATIENCE = {"teacher": 20, "student": 10}
+"""Role → number of validations without improvement after which its training stops."""
+
+
+def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns stage → its options, plain JSON values.
+
+    Args:
+        settings: of the run.
+        dataset: its name, which decides the loss.
+        tuned: method → the options that `experiments.tune` chose.
+    """
+    selections = needed_selections(settings.method_names)
+    training: dict[str, Any] = {"seeds": settings.seeds, "max_steps": settings.max_steps}
+    if (loss := paper_settings.settings_of(dataset).loss(settings.backbone)) != "bpr":
+        training["loss"] = loss
+    training |= _sources_of(settings.backbone)
+    dims = {"teacher": settings.teacher_dim, "student": settings.student_dim}
+    rankings: dict[str, Any] = {"teacher": settings.resolved_teacher, "accuracy": settings.accuracy}
+    if settings.rankings is not None:
+        rankings["file"] = digest_of(settings.rankings)
+    return {
+        **{role: training | {"dim": dim, "patience": PATIENCE[role]} for role, dim in dims.items()},
+        "difficulty": {},
+        "policy": {
+            "solver": "closed form" if settings.mode == "released" else "exact",
+            "ratios": list(settings.ratios),
+        },
+        "selection": {"selection": settings.selection, "budget": settings.resolved_budget}
+        | _sources_of(*outside_names(selections)),
+        "candidates": {"candidates": settings.candidates, "selections": list(selections)},
+        "rankings": rankings | _sources_of(settings.resolved_teacher),
+        "lists": {"methods": list(settings.method_names), "correction": settings.correction},
+        **{
+            stage_of(method): {"max_steps": settings.max_steps} | dict(tuned.get(method, {})) | _sources_of(method)
+            for method in settings.method_names
+        },
+        "ranks": {"methods": list(settings.method_names)},
+    }
+
+
+def _sources_of(*names: str) -> dict[str, Any]:
+    """Returns the inputs of a stage that runs again when the file of a part from outside changes; none for others."""
+    sources = {name: source_digest(name) for name in outside_names(names)}
+    return {"sources": sources} if sources else {}

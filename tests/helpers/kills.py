@@ -1,0 +1,42 @@
+"""A process that is killed between two changes of its files, without a process."""
+
+import builtins
+import contextlib
+import io
+import os
+
+import pytest
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing that runs afterwards changes a file."""
+
+
+@contextlib.contextmanager
+def killed_at(step):
+    """From the ``step``-th change of a file on, counted from 1, every change raises :class:`Killed` instead."""
+    changes = 0
+
+    def counted(function, is_change):
+        def call(*args, **options):
+            nonlocal changes
+            changes += is_change(*args, **options)
+            if changes >= step and is_change(*args, **options):
+                raise Killed
+            return function(*args, **options)
+
+        return call
+
+    def opens_to_write(file, mode="r", *args, **options):
+        return isinstance(mode, str) and bool(set(mode) & set("wax+")) and not isinstance(file, int)
+
+    def opens_flags(path, flags, *args, **options):
+        return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "rename", "mkdir", "unlink", "remove", "rmdir", "link", "utime"):
+            patch.setattr(os, name, counted(getattr(os, name), lambda *args, **options: True))
+        patch.setattr(os, "open", counted(os.open, opens_flags))
+        for module in (io, builtins):
+            patch.setattr(module, "open", counted(module.open, opens_to_write))
+        yield
