@@ -247,7 +247,7 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
     replayed, online = tmp_path / "replay", tmp_path / "online"
     assert reproduce(replayed).returncode == 0
     stopped = reproduce(online, "--teacher openai")
-    assert "no model was asked yet" in stopped.stdout
+    assert "no model was asked yet" in stopped.stderr
 
     run = Run.reopen(online, readonly=True)
     raw, _ = alkd.data.load_released_rankings(release, "ML", repair=False, dataset=run.dataset)
