@@ -34,14 +34,15 @@ def read_objects(file: TextFile, bad_rows: BadRows, *, encoding: str = "utf-8") 
     Yields:
         The line number, from 1, and the object.
     """
+    name = str(file)
     for first, block in text_files.read_blocks(file, encoding=encoding):
         for number, line in enumerate(block.split(b"\n")[:-1], first):
-            if not line.strip():
+            if not line or line.isspace():
                 continue
-            bad_rows.found[str(file)] += 1
+            bad_rows.found[name] += 1
             row, reason = _parse_object(line)
             if row is None:
-                bad_rows.add(str(file), reason, [(number, line[:200].decode("utf-8", "replace"))])
+                bad_rows.add(name, reason, [(number, line[:200].decode("utf-8", "replace"))])
             else:
                 yield number, row
 
@@ -142,7 +143,10 @@ def _drop_absent(
 
 def _first_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Returns the first value that is a text or a number, as text; lists, objects, truth values and NaN are missing."""
-    return next((text for name in names if (text := _as_text(row.get(name))) is not None), None)
+    for name in names:
+        if (text := _as_text(row.get(name))) is not None:
+            return text
+    return None
 
 
 def _as_text(value: object) -> str | None:
