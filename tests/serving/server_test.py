@@ -48,6 +48,8 @@ def test_a_host_of_this_machine_is_listened_to(host):
     (listening,) = listen(host, 0)
     with contextlib.closing(listening):
         assert listening.getsockname()[0] == ("0.0.0.0" if host == "0.0.0.0" else "127.0.0.1")
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
