@@ -10,6 +10,7 @@ import dis
 import errno
 import os
 import pathlib
+import reprlib
 import shutil
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,18 @@ def printable(text: object, *, width: int = 500) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+class _Short(reprlib.Repr):
+    """The literals of the first few elements, however deep, wide or shared a value is, and of integers of any size."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 3, 12, 12, 6
+        self.maxstring = self.maxother = self.maxlong = width
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if value.bit_length() < 1000 else f"<an integer of {value.bit_length():,} bits>"
+
+
 def shown(value: object, *, width: int = 100) -> str:
     r"""Returns a value out of a file, or from another process, as it stands in an error: a literal, cut.
 
@@ -85,7 +98,8 @@ def shown(value: object, *, width: int = 100) -> str:
     """
     if isinstance(value, str | bytes) and len(value) > width:
         return f"{value[:width]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
-    return printable(repr(value), width=width + 2)
+    text = _Short(width).repr(value) if type(value) in (list, tuple, dict, int) else repr(value)
+    return printable(text, width=width + 2)
 
 
 @contextlib.contextmanager

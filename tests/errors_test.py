@@ -42,6 +42,13 @@ def test_long_values_and_lines_are_cut():
     assert shown("x" * 10**6).endswith("'… (1,000,000 characters)")
     assert len(shown("x" * 10**6)) < 150
     assert len(shown(10**1000)) < 150
+    assert shown(10**5000) == "<an integer of 16,610 bits>"
+    assert shown([1, ("a", 2.5), {"b": None}]) == "[1, ('a', 2.5), {'b': None}]"
+    shared = nested = []
+    for _ in range(100_000):
+        shared, nested = [shared] * 9, [nested]
+    assert len(shown(shared)) < 150
+    assert len(shown(nested)) < 150
     assert len(printable("\n" * 10**6, width=50)) < 150
 
 
