@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from alkd_jax.data.pickles import DECODE_ERRORS, Global, existing_file, expect_call, expect_sizes, read_pickle
+from alkd_jax.data.pickles import (
+    DECODE_ERRORS,
+    Global,
+    check_not_shared,
+    existing_file,
+    expect_call,
+    expect_sizes,
+    read_pickle,
+)
 from alkd_jax.errors import printable, shown
 
 _PANDAS_NAMES = frozenset(
@@ -55,25 +63,36 @@ def read_frame(path: str | os.PathLike[str]) -> Frame:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is not such a frame, or refers to other names.
     """
-    root = read_pickle(existing_file(path).read_bytes(), allowed_names=_PANDAS_NAMES, source=str(path))
+    data = existing_file(path).read_bytes()
+    root = read_pickle(data, allowed_names=_PANDAS_NAMES, source=str(path))
     try:
-        return _frame(root)
+        frame = _frame(root, len(data))
     except DECODE_ERRORS as error:
-        raise ValueError(f"{path}: not a pandas frame of Python objects: {printable(error)}") from error
+        raise ValueError(f"{path}: not a pandas frame of Python objects: {printable(error, width=300)}") from error
+    for values in frame.columns.values():
+        check_not_shared(values, len(data), source=str(path))
+    return frame
 
 
-def _frame(root: Any) -> Frame:
+def _frame(root: Any, size: int) -> Frame:
     manager = expect_call(root, "pandas.core.frame.DataFrame").state["_mgr"]
     blocks, (column_axis, row_axis) = expect_call(manager, "pandas.core.internals.managers.BlockManager").arguments
     names = _objects(_index(column_axis, "pandas.core.indexes.base.Index")["data"], ndim=1)
     if not names or len(blocks) > len(names) or not all(type(name) is str for name in names):
         raise ValueError("its columns are not named by strings; expected one string per column")
     columns: dict[str, list[Any]] = {}
+    cells = 0
     for pandas_block in blocks:
         values, placement, _ = expect_call(pandas_block, "pandas._libs.internals._unpickle_block").arguments
         start, stop, step = expect_sizes(expect_call(placement, "builtins.slice").arguments)
-        columns.update(zip(names[start:stop:step], _objects(values, ndim=2), strict=True))
-    if columns.keys() != set(names):
+        for name, column in zip(names[start:stop:step], _objects(values, ndim=2), strict=True):
+            if name in columns:
+                raise ValueError(f"it has column {shown(name)} twice; expected distinct columns")
+            columns[name] = column
+            cells += len(column)
+        if cells > size:
+            raise ValueError(f"its columns have {cells} cells in {size} bytes; expected an array for each block")
+    if len(columns) != len(names):
         raise ValueError(f"it has values for {len(columns)} of {len(names)} columns; expected all")
     return Frame(columns, _row_index(row_axis, len(columns[names[0]])))
 
@@ -96,6 +115,8 @@ def _objects(node: Any, *, ndim: int) -> list[Any]:
         raise ValueError(
             f"it has {len(values)} objects in shape {shown(shape)}; expected {ndim} dimensions of that size"
         )
+    if not values:
+        raise ValueError("it has no rows or no columns; expected at least one")
     width = shape[-1]
     return values if ndim == 1 else [values[row * width : (row + 1) * width] for row in range(shape[0])]
 

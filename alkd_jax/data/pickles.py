@@ -2,7 +2,8 @@
 
 A pickle is a program for a small stack machine, and Python's own reader imports and calls whatever the program names.
 This module interprets the opcodes that the standard library decodes and only records names and calls. A name must be on
-an allow-list. Nothing is imported, called or assigned, so that a hostile file cannot run code.
+an allow-list. Nothing is imported, called or assigned, so that a hostile file cannot run code. The values it makes may
+take a certain multiple of the file's size in memory, so that a small file cannot fill the memory either.
 """
 
 import dataclasses
@@ -11,11 +12,17 @@ import pathlib
 import pickletools
 import struct
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from alkd_jax.errors import printable, shown
 
 PERSISTENT_ID = "persistent id"
 DECODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, OverflowError, struct.error)
+_BYTES_PER_BYTE = 24  # a list of one number, the largest of plain data, is 4 bytes in a file and 96 in memory
+_SPARE_BYTES = 1 << 24
+_MAX_OPEN_MARKS = 1000
+_MAX_KEY = 1 << 60  # the hash of a smaller integer is the integer, so that keys do not collide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Global:
     name: str
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Call:
     """A call in a pickle; it is never executed.
 
@@ -54,7 +61,8 @@ def read_pickle(data: bytes, *, allowed_names: frozenset[str], source: str) -> A
         Lists, tuples, dicts, strings, bytes and numbers, with :class:`Global` and :class:`Call` in place of objects.
 
     Raises:
-        ValueError: the pickle is damaged, refers to another global, or needs an opcode that plain data do not.
+        ValueError: the pickle is damaged, refers to another global, needs an opcode that plain data do not, or makes
+            much more of its bytes than plain data do.
     """
     try:
         with warnings.catch_warnings():
@@ -62,25 +70,27 @@ def read_pickle(data: bytes, *, allowed_names: frozenset[str], source: str) -> A
             warnings.simplefilter("ignore", DeprecationWarning)
             return _interpret(data, allowed_names)
     except DECODE_ERRORS as error:
-        raise ValueError(f"{source}: not a readable pickle: {' '.join(str(error).split())}") from error
+        reason = "it takes a value that it did not make" if isinstance(error, LookupError) else error
+        raise ValueError(f"{source}: not a readable pickle: {printable(reason, width=300)}") from error
 
 
 def _interpret(data: bytes, allowed_names: frozenset[str]) -> Any:
     stack: list[Any] = []
     outer_stacks: list[list[Any]] = []
-    memo: dict[int, Any] = {}
+    memo = _Memo()
+    made_bytes = -_SPARE_BYTES
     argument: Any
     for opcode, argument, position in pickletools.genops(data):
         operation = opcode.name
         if operation in _LITERALS:
             stack.append(argument)
-        elif operation == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
         elif operation in _MEMO_PUT:
-            memo[argument] = stack[-1]
+            made_bytes += memo.put(argument, stack[-1])
         elif operation in _MEMO_GET:
-            stack.append(memo[argument])
+            stack.append(memo.get(argument))
         elif operation == "MARK":
+            if len(outer_stacks) == _MAX_OPEN_MARKS:
+                raise ValueError(f"it is nested deeper than {_MAX_OPEN_MARKS} at byte {position}; expected plain data")
             outer_stacks.append(stack)
             stack = []
         elif operation in _MARK_OPERATIONS:
@@ -103,13 +113,41 @@ def _interpret(data: bytes, allowed_names: frozenset[str]) -> Any:
             return stack[0]
         elif operation not in ("PROTO", "FRAME"):
             raise ValueError(f"opcode is {operation} at byte {position}; expected one of plain data")
+        made_bytes += _MADE_BYTES.get(operation, 0)
+        if made_bytes > _BYTES_PER_BYTE * (position or 0):
+            raise ValueError(
+                f"its first {position} bytes make {made_bytes + _SPARE_BYTES} bytes of lists and objects; "
+                f"expected at most {_BYTES_PER_BYTE} for each"
+            )
     raise ValueError("it has no STOP opcode")
+
+
+class _Memo:
+    """Values that a pickle refers to again. Writers number them from 0, so that a list holds them all but odd ones."""
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+        self._others: dict[int, Any] = {}
+
+    def put(self, index: int | None, value: Any) -> int:
+        """Keeps a value under an index, None for the next one, and returns the bytes of memory that it takes."""
+        if index is None or index == len(self._values):
+            self._values.append(value)
+            return 8
+        if 0 <= index < len(self._values):
+            self._values[index] = value
+            return 0
+        self._others[index] = value
+        return 128
+
+    def get(self, index: int) -> Any:
+        return self._values[index] if 0 <= index < len(self._values) else self._others[index]
 
 
 def _global(name: str, allowed_names: frozenset[str]) -> Global:
     name = name.replace("numpy._core.", "numpy.core.")  # the names of NumPy 2 and NumPy 1
     if name not in allowed_names:
-        raise ValueError(f"it refers to {name!r}; expected a name on the allow-list")
+        raise ValueError(f"it refers to {shown(name)}; expected {' or '.join(sorted(allowed_names)) or 'no name'}")
     return Global(name)
 
 
@@ -122,9 +160,11 @@ def _append(stack: list[Any], values: list[Any]) -> None:
 def _store(stack: list[Any], values: list[Any]) -> None:
     entries = stack[-1].entries if type(stack[-1]) is Call else stack[-1]
     keys = values[::2]
-    if type(entries) is not dict or len(values) % 2 or not all(type(key) in (str, int) for key in keys):
+    is_key = (type(key) is str or (type(key) is int and abs(key) < _MAX_KEY) for key in keys)
+    if type(entries) is not dict or len(values) % 2 or not all(is_key):
         raise ValueError(
-            "it stores items in another object or under other keys; expected a dict with strings or integers as keys"
+            "it stores items in another object or under other keys; "
+            "expected a dict with strings or short integers as keys"
         )
     entries.update(zip(keys, values[1::2], strict=True))
 
@@ -158,7 +198,7 @@ _LITERALS = frozenset(
     "BININT BININT1 BININT2 INT LONG LONG1 BINFLOAT FLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 UNICODE "
     "SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
-_MEMO_PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_MEMO_PUT = frozenset({"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"})
 _MEMO_GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _MARK_OPERATIONS: Mapping[str, Callable[[list[Any], list[Any]], None]] = {
     "APPENDS": _append,
@@ -185,6 +225,12 @@ _STACK_OPERATIONS: Mapping[str, Callable[[list[Any]], None]] = {
     "BINPERSID": lambda stack: stack.append(Call(Global(PERSISTENT_ID), (stack.pop(),))),
 }
 
+_MADE_BYTES: Mapping[str, int] = {
+    **dict.fromkeys(("EMPTY_LIST", "LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_DICT", "DICT"), 64),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "BINPERSID", "SETITEM", "SETITEMS"), 168),
+}
+"""Opcode → the bytes of memory of what it makes, beside the numbers and strings in it."""
+
 
 def expect_call(node: Any, function: str) -> Call:
     """Returns a node if it is a call of this function.
@@ -207,6 +253,22 @@ def expect_sizes(values: Any) -> tuple[int, ...]:
     if type(values) is not tuple or not all(type(value) is int and value >= 0 for value in values):
         raise ValueError("it has sizes that are not integers; expected integers from 0")
     return values
+
+
+def check_not_shared(lists: Iterable[Any], size: int, *, source: str) -> None:
+    """Checks that a pickle does not let one list stand for many rows, which would take much more memory than the file.
+
+    Args:
+        lists: the rows; values that are no lists count as nothing.
+        size: number of bytes of the pickle.
+        source: name of the file in error messages.
+
+    Raises:
+        ValueError: the rows have more values than the file has bytes.
+    """
+    total = sum(len(row) for row in lists if type(row) is list)
+    if total > size:
+        raise ValueError(f"{source}: {total} values in {size} bytes; expected each row to have a list of its own")
 
 
 def existing_file(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import pickle
+import pickletools
+import re
+import string
 import zipfile
 
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from alkd_jax.data import pandas_frames, pickles, torch_archives
 from alkd_jax.data.pickles import Global
+from tests.helpers.memory import peak_below
 from tests.helpers.pickle_writer import (
     archive,
     call,
@@ -33,7 +37,7 @@ PLAIN = st.recursive(
     lambda nested: (
         st.lists(nested, max_size=4)
         | st.lists(nested, max_size=4).map(tuple)
-        | st.dictionaries(st.text(max_size=3) | st.integers(), nested, max_size=4)
+        | st.dictionaries(st.text(max_size=3) | st.integers(-(2**59), 2**59), nested, max_size=4)
     ),
     max_leaves=12,
 )
@@ -121,8 +125,8 @@ SLICE = Global("builtins.slice")
         (b"K\x01.more", "stops at byte 2 of 7"),
         (b"(K\x01.", "stops"),
         (b"K\x01\x86.", "a tuple of 2 from 1"),
-        (b"h\x07.", "7"),
-        (b"t.", "pop"),
+        (b"h\x07.", "a value that it did not make"),
+        (b"t.", "a value that it did not make"),
         (b"", "not a readable pickle"),
     ],
 )
@@ -133,6 +137,56 @@ def test_allowed_names_cannot_be_put_to_another_use(data, message):
 
 def test_a_huge_memo_index_costs_nothing():
     assert replay(b"]r\xff\xff\xff\x7f.") == []
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [b"]", b"}", b"]\x94", b"(", b"(l", b"\x85", b"h\x00)R", b"h\x00)\x81", b"Q", b"r\xff\xff\x00\x00]", b"}K\x01Ns"],
+    ids=repr,
+)
+def test_memory_is_bounded_by_the_files_size(repeated, monkeypatch):
+    monkeypatch.setattr(pickles, "_SPARE_BYTES", 1 << 16)
+    data = b"\x80\x04" + dump(SLICE) + b"q\x00" + repeated * (400_000 // len(repeated)) + b"."
+    with pytest.raises(ValueError, match="not a readable pickle"), peak_below(40 * len(data)):
+        replay(data, frozenset({"builtins.slice"}))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_short_lists_are_plain_data_however_many(protocol, monkeypatch):
+    monkeypatch.setattr(pickles, "_SPARE_BYTES", 1 << 16)
+    rows = (
+        [[300 + row % 7] for row in range(5000)] + [[row, "ab"] for row in range(5000)] + [(row,) for row in range(50)]
+    )
+    data = pickle.dumps(rows, protocol)
+    assert replay(data) == rows
+    assert replay(pickletools.optimize(data)) == rows
+
+
+def test_integers_that_collide_as_keys_are_refused():
+    keys = b"".join(dump(number * (2**61 - 1)) + b"N" for number in range(1, 5))
+    with pytest.raises(ValueError, match="short integers as keys"):
+        replay(b"}(" + keys + b"u.")
+
+
+@pytest.mark.parametrize(
+    ("node", "repeated"),
+    [
+        (frame("a", [(object_array([["x"] * 300] * 300, 1, 300), 0, 1)], range_index(300)), ["x"] * 300),
+        (
+            frame(
+                string.ascii_letters, [(object_array([1] * 999, 1, 999), n, n + 1) for n in range(52)], range_index(999)
+            ),
+            [1] * 999,
+        ),
+    ],
+    ids=["rows", "columns"],
+)
+def test_one_list_that_stands_for_many_is_refused(write, node, repeated):
+    whole = dumps(node)
+    first, *others = whole.split(dump(repeated))
+    assert pandas_frames.read_frame(write(whole)).columns
+    with pytest.raises(ValueError, match=r"file: .* in \d+ bytes; expected"):
+        pandas_frames.read_frame(write(first + dump(repeated) + b"q\x01" + b"h\x01".join(others)))
 
 
 def test_columns_and_index_of_a_frame_come_back(write):
@@ -171,6 +225,8 @@ ONE_COLUMN = [(object_array([1, 2], 1, 2), 0, 1)]
         (frame("ab", ONE_COLUMN, range_index(2)), "1 of 2 columns"),
         (frame("a", ONE_COLUMN * 2, range_index(2)), "named by strings"),
         (frame([["a"]], ONE_COLUMN, range_index(2)), "named by strings"),
+        (frame("aa", [ONE_COLUMN[0], (ONE_COLUMN[0][0], 1, 2)], range_index(2)), "column 'a' twice"),
+        (frame("a", [(object_array([], 10**12, 0), 0, 1)], range_index(0)), "no rows or no columns"),
         (frame("a", ONE_COLUMN, range_index(3)), "3 labels for 2 rows"),
         (frame("a", ONE_COLUMN, range_index(10**15)), "labels for 2 rows"),
         (frame("a", ONE_COLUMN, integer_index([1, 2, 3])), "24 bytes"),
@@ -231,6 +287,12 @@ def test_an_archive_of_no_tensors_is_empty(write):
     assert torch_archives.read_torch_archive(write(archive({}, []))) == {}
 
 
+def overlapping(data):
+    """The archive with the last entry's bytes being those of the entry before."""
+    *_, before, last = (match.start() for match in re.finditer(b"PK\x01\x02", data))
+    return data[: last + 42] + data[before + 42 : before + 46] + data[last + 46 :]
+
+
 def one(*arguments, **options):
     return {"w": tensor(*arguments, **options)}
 
@@ -248,6 +310,8 @@ def one(*arguments, **options):
         (archive(one("1", 6, 0, (2, 3), (3, 1)), [range(6)]), "data/1"),
         (archive(one("0", 6, 0, (6,), (1,), storage="torch.DoubleStorage"), [range(6)]), r"torch\.DoubleStorage"),
         (archive({"w": 1}, []), "has a int"),
+        (overlapping(archive(one("0", 6, 0, (6,), (1,)), [range(6), range(6)])), "'student/data/0' and .* overlap"),
+        (archive(one("0", 6, 0, (6,), (1,)), [range(6)]).replace(b"byteorder", b"./data/0/"), "no member byteorder"),
         (archive({}, [], byteorder=b"big"), "big"),
         (archive({}, [], byteorder=None), "byteorder"),
         (archive({}, [], compression=zipfile.ZIP_DEFLATED), "compressed"),

@@ -29,7 +29,7 @@ def load_movielens(path: str | os.PathLike[str], *, strict: bool = False) -> Int
     """
     bad_rows = BadRows(strict)
     ratings = source_files.find_file(path, "ratings.csv", "ratings.dat")
-    is_dat = (ratings.member or ratings.path.name).removesuffix(".gz").endswith(".dat")
+    is_dat = ratings.plain_name.endswith(".dat")
     movies = source_files.find_file(path, "movies.dat" if is_dat else "movies.csv")
     encoding = text_files.detect_encoding(movies)
     quote = "" if is_dat else '"'

@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from alkd_jax import models
 from alkd_jax.data.torch_archives import read_torch_archive
+from alkd_jax.errors import printable
 
 Arrays: TypeAlias = Mapping[str, Float32[np.ndarray, "..."]]
 
@@ -66,14 +67,14 @@ def reference_arrays(arrays: Arrays) -> tuple[str, dict[str, Float32[np.ndarray,
     Raises:
         ValueError: the names are not those of a released backbone, a shape does not match, or a number is not finite.
     """
+    is_fpmc = arrays.keys() == _FPMC
+    if not is_fpmc and arrays.keys() - _STAMP_UNUSED != _STAMP:
+        names = printable(", ".join(sorted(arrays)) or "none")
+        raise ValueError(f"it has arrays {names}; expected those of a released FPMC or STAMP")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has numbers that are not finite; expected finite numbers")
-    if arrays.keys() == _FPMC:
-        return "fpmc", _fpmc(arrays)
-    if arrays.keys() - _STAMP_UNUSED == _STAMP:
-        return "stamp", _stamp(arrays)
-    raise ValueError(f"it has arrays {', '.join(sorted(arrays)) or 'none'}; expected those of a released FPMC or STAMP")
+    return ("fpmc", _fpmc(arrays)) if is_fpmc else ("stamp", _stamp(arrays))
 
 
 def _fpmc(arrays: Arrays) -> dict[str, Float32[np.ndarray, "..."]]:

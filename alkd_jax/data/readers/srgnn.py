@@ -9,6 +9,7 @@ import numpy as np
 from alkd_jax.data import pickles
 from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.text.bad_rows import BadRows
+from alkd_jax.errors import shown
 
 _NO_NAMES: frozenset[str] = frozenset()
 
@@ -58,19 +59,23 @@ def load_srgnn(train: str | os.PathLike[str], test: str | os.PathLike[str], *, s
 
 def _read(path: pathlib.Path, bad_rows: BadRows) -> tuple[list[int], list[list[int]]]:
     """Returns row numbers, from 1, and the items of each row, the target last."""
-    content = pickles.read_pickle(pickles.existing_file(path).read_bytes(), allowed_names=_NO_NAMES, source=str(path))
+    data = pickles.existing_file(path).read_bytes()
+    content = pickles.read_pickle(data, allowed_names=_NO_NAMES, source=str(path))
     if not (
         isinstance(content, tuple | list) and len(content) == 2 and all(isinstance(part, list) for part in content)
     ):
         raise ValueError(f"{path}: not a pair of lists; expected prefixes and targets")
     if len(content[0]) != len(content[1]):
         raise ValueError(f"{path}: {len(content[0])} prefixes and {len(content[1])} targets; expected equal numbers")
+    pickles.check_not_shared(content[0], len(data), source=str(path))
     good: list[tuple[int, list[int]]] = []
-    bad: list[tuple[int, Any]] = []
+    bad: list[tuple[int, str]] = []
     for row, (prefix, target) in enumerate(zip(*content, strict=True), 1):
         items = [*prefix, target] if isinstance(prefix, list) and prefix else []
-        is_good = items and all(type(item) is int and 0 < item < 1 << 63 for item in items)
-        (good if is_good else bad).append((row, items or prefix))
+        if items and all(type(item) is int and 0 < item < 1 << 63 for item in items):
+            good.append((row, items))
+        else:
+            bad.append((row, shown(prefix)))
     bad_rows.found[str(path)] += len(content[0])
     bad_rows.add(str(path), "not a list of item numbers from 1", bad)
     return [row for row, _ in good], [items for _, items in good]

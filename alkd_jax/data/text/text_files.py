@@ -8,8 +8,8 @@ feed, a carriage return alone ends a line.
 import codecs
 from collections.abc import Iterator
 
-from alkd_jax.data.text.source_files import DECODE_ERRORS, TextFile
-from alkd_jax.errors import reading, shown
+from alkd_jax.data.text.source_files import TextFile
+from alkd_jax.errors import shown
 
 UNDECODABLE = "\ufdd0"
 """Stands for bytes that are invalid in the encoding; Unicode reserves it for such use within a program."""
@@ -57,15 +57,9 @@ def read_blocks(file: TextFile, *, encoding: str = "utf-8", size: int = _BLOCK_B
 
 
 def _chunks(file: TextFile, size: int) -> Iterator[bytes]:
-    bytes_read = 0
-    with reading(file):
-        try:
-            with file.open() as stream:
-                while chunk := stream.read(size):
-                    yield chunk
-                    bytes_read += len(chunk)
-        except DECODE_ERRORS as error:
-            raise ValueError(f"{file}: damaged or cut short after {bytes_read:,} bytes: {error}") from error
+    with file.open() as stream:
+        while chunk := stream.read(size):
+            yield chunk
 
 
 def _decoded_chunks(file: TextFile, encoding: str, size: int) -> Iterator[bytes]:
