@@ -75,7 +75,7 @@ def list_members(path: pathlib.Path) -> list[Member]:
 
 
 @contextlib.contextmanager
-def open_member(path: pathlib.Path, name: str) -> Iterator[IO[bytes]]:
+def open_member(path: pathlib.Path, name: str) -> Iterator[io.BufferedIOBase]:
     """Opens a regular file in an archive.
 
     Args:
@@ -87,7 +87,7 @@ def open_member(path: pathlib.Path, name: str) -> Iterator[IO[bytes]]:
     """
     if is_zip(path):
         with zipfile.ZipFile(path) as archive:
-            with _open_zip_member(archive, archive.getinfo(name), path) as stream:
+            with _open_zip_member(archive, archive.getinfo(name)) as stream:
                 yield stream
         return
     with _open_tar(path) as (archive, members):
@@ -95,7 +95,7 @@ def open_member(path: pathlib.Path, name: str) -> Iterator[IO[bytes]]:
             if member.name == name and (content := archive.extractfile(member)) is not None:
                 # The limit is one of headers.
                 cast(_Headers, archive.fileobj).limit = None
-                yield content
+                yield cast(io.BufferedIOBase, content)
                 return
     raise ValueError(f"{path} has no file {shown(name)}; expected one")
 
@@ -167,14 +167,14 @@ def _check_count(count: int, path: pathlib.Path) -> None:
 def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Member:
     if not stat.S_ISLNK(entry.external_attr >> 16):
         return Member(entry.filename)
-    with _open_zip_member(archive, entry, pathlib.Path(str(archive.filename))) as stream:
+    with _open_zip_member(archive, entry) as stream:
         target = stream.read(_MAX_TARGET_BYTES).decode("utf-8", "replace")
     return Member(entry.filename, normalized(posixpath.join(posixpath.dirname(entry.filename), target)))
 
 
 @contextlib.contextmanager
-def _open_zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: pathlib.Path) -> Iterator[IO[bytes]]:
-    name = f"{path}: {shown(entry.filename)}"
+def _open_zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[io.BufferedIOBase]:
+    name = f"{archive.filename}: {shown(entry.filename)}"
     if entry.flag_bits & _ENCRYPTED or entry.compress_type == 99:
         raise ValueError(f"{name} is encrypted; expected a file without a password; unpack the archive first")
     if entry.compress_type not in _METHODS:
@@ -184,9 +184,9 @@ def _open_zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: pat
         )
     if entry.compress_type == zipfile.ZIP_LZMA and (size := _dictionary_bytes(archive, entry)) > _MAX_DICTIONARY:
         raise ValueError(f"{name} needs {size} bytes to be decompressed; expected at most {_MAX_DICTIONARY}")
-    with archive.open(entry) as stream:
+    with cast(zipfile.ZipExtFile, archive.open(entry)) as stream:
         if entry.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-            cast(zipfile.ZipExtFile, stream).MIN_READ_SIZE = _SMALL_READ
+            stream.MIN_READ_SIZE = _SMALL_READ
             yield io.BufferedReader(_SmallReads(stream))
         else:
             yield stream
@@ -203,7 +203,7 @@ def _dictionary_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
 class _SmallReads(io.RawIOBase):
     """Reads a member of a zip archive in small parts, because its decoder expands all of a part at once."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
@@ -215,7 +215,7 @@ class _SmallReads(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._stream.seek(offset, whence)
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override]
         """Fills a buffer in part; 0 at the end."""
         data = self._stream.read(min(len(buffer), _SMALL_READ))
         buffer[: len(data)] = data
@@ -225,7 +225,7 @@ class _SmallReads(io.RawIOBase):
 class _Headers(io.RawIOBase):
     """A tar archive whose headers must be of a usual size, each and together."""
 
-    def __init__(self, stream: IO[bytes], path: pathlib.Path) -> None:
+    def __init__(self, stream: io.BufferedIOBase, path: pathlib.Path) -> None:
         self._stream, self._path, self.last = stream, path, b""
         self.limit: int | None = _MAX_HEADER_BYTES
         self._left = _MAX_MEMBERS * 4 * tarfile.BLOCKSIZE

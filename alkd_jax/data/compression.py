@@ -9,7 +9,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Callable, Mapping
-from typing import IO, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from alkd_jax.errors import printable
 
@@ -40,7 +40,7 @@ _Decoder: TypeAlias = bz2.BZ2Decompressor | lzma.LZMADecompressor
 class _Streams(io.RawIOBase):
     """The content of one or more streams; the standard library would ignore a damaged one after the first."""
 
-    def __init__(self, compressed: IO[bytes], decoder: Callable[[], _Decoder], name: object) -> None:
+    def __init__(self, compressed: io.BufferedIOBase, decoder: Callable[[], _Decoder], name: object) -> None:
         self._compressed, self._new_decoder, self._decoder = compressed, decoder, decoder()
         self._name, self._position = name, 0
 
@@ -59,7 +59,7 @@ class _Streams(io.RawIOBase):
             pass
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override]
         """Fills a buffer in part; 0 at the end."""
         while True:
             chunk = b""
@@ -78,7 +78,7 @@ class _Streams(io.RawIOBase):
                 return len(data)
 
 
-def decompressed(stream: IO[bytes], name: object) -> IO[bytes]:
+def decompressed(stream: io.BufferedIOBase, name: object) -> io.BufferedIOBase:
     """Returns the content of a file: decompressed if its first bytes say that it is compressed, and else as it is.
 
     Args:
@@ -90,7 +90,7 @@ def decompressed(stream: IO[bytes], name: object) -> IO[bytes]:
     """
     head = cast(io.BufferedReader, stream).peek(_HEAD_BYTES)[:_HEAD_BYTES]
     if head.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+        return gzip.GzipFile(fileobj=stream)
     if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
         return io.BufferedReader(_Streams(stream, bz2.BZ2Decompressor, name))
     if head.startswith(b"\xfd7zXZ\x00"):

@@ -4,17 +4,23 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import http.client
 import os
 import pathlib
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
+from alkd_jax.errors import printable, shown, writing
 from alkd_jax.io import sha256_of, write_text
+from alkd_jax.locks import locked
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30.0
+_NUMBER = re.compile("[0-9]{1,18}")
+_FIRST_BYTES = {".zip": b"PK", ".gz": b"\x1f\x8b"}
 _GROUPLENS = "https://files.grouplens.org/datasets"
 _AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _AMAZON_TERMS = "The publishers state no license; research use, cite the paper, do not redistribute the texts."
@@ -102,7 +108,8 @@ def download(
         File name → SHA-256.
 
     Raises:
-        ValueError: the name is unknown, or a checksum is wrong.
+        ValueError: the name is unknown, a checksum is wrong, what came is not a file of its kind, or another process
+            downloads into the folder. A file that is there already is never replaced.
         ConnectionError: there is no network, or the server does not answer or sends another part of the file. The bytes
             received so far stay on the disk.
     """
@@ -111,66 +118,118 @@ def download(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
-    for file, address in datasets[name].files.items():
-        if not (folder / file).exists():
-            partial = folder / f"{file}.part"
-            _fetch(address, partial, functools.partial(progress, file))
-            try:
-                _verify(partial, datasets[name].checksums.get(file), folder / f"{file}.sha256")
-            except ValueError:
-                partial.unlink()
-                raise
-            os.replace(partial, folder / file)
-        digests[file] = _verify(folder / file, datasets[name].checksums.get(file), folder / f"{file}.sha256")
+    with locked(folder):
+        for file, address in datasets[name].files.items():
+            published, record = datasets[name].checksums.get(file), folder / f"{file}.sha256"
+            if not (folder / file).exists():
+                partial = folder / f"{file}.part"
+                _fetch(address, partial, functools.partial(progress, file))
+                try:
+                    _check_kind(partial, file)
+                    _verify(partial, published, record)
+                except ValueError:
+                    partial.unlink()
+                    raise
+                finally:
+                    partial.with_name(f"{partial.name}.version").unlink(missing_ok=True)
+                os.replace(partial, folder / file)
+            digests[file] = _verify(folder / file, published, record)
     return digests
 
 
 def _fetch(address: str, partial: pathlib.Path, progress: Callable[[int, int | None], None]) -> None:
     received = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={received}-"} if received else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        with error:
-            total_bytes = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if error.code == 416 and total_bytes == str(received):
-                return
-            if error.code == 416:
-                partial.unlink()
-            raise ConnectionError(
-                f"{address}: the server answers {error.code} {error.reason}; expected the file"
-            ) from error
-    except OSError as error:
-        raise ConnectionError(
-            f"{address}: no answer ({getattr(error, 'reason', error)}); is there a network? Otherwise fetch the file "
-            f"on another machine and put it at {partial.with_suffix('')}"
-        ) from error
-    with response, partial.open("ab" if response.status == 206 else "wb") as file:
+    version = partial.with_name(f"{partial.name}.version")
+    with _request(address, partial, received, version) as response:
+        if response is None:
+            return
         done, total = _parse_extent(response, received, address)
-        try:
-            while chunk := response.read(_CHUNK_BYTES):
+        if response.status == 200:
+            write_text(version, response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+        with writing(partial), partial.open("ab" if response.status == 206 else "wb") as file:
+            while chunk := _read(response, address, done):
                 file.write(chunk)
                 done += len(chunk)
                 progress(done, total)
-        except OSError as error:
-            raise ConnectionError(
-                f"{address}: the transfer broke off after {done:,} bytes; the same command resumes it"
-            ) from error
+    if total is not None and done > total:
+        partial.unlink()
+        raise ConnectionError(f"{address}: the server sends {done:,} bytes; expected {total:,}")
     if total is not None and done < total:
         raise ConnectionError(
             f"{address}: the transfer broke off after {done:,} of {total:,} bytes; the same command resumes it"
         )
 
 
+@contextlib.contextmanager
+def _request(address: str, partial: pathlib.Path, received: int, version: pathlib.Path) -> Iterator[Any]:
+    """Yields the server's answer; None where the partial file is the entire file already."""
+    headers = {"Accept-Encoding": "identity"}
+    if received:
+        headers["Range"] = f"bytes={received}-"
+        # Another version of the file comes from its start.
+        if version.exists() and (tag := version.read_text(encoding="utf-8")) and not tag.startswith("W/"):
+            headers["If-Range"] = tag
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        with error:
+            total_bytes = error.headers.get("Content-Range", "").rpartition("/")[2]
+            is_complete = error.code == 416 and total_bytes == str(received)
+            if error.code == 416 and not is_complete:
+                partial.unlink()
+            if not is_complete:
+                reason = printable(error.reason, width=100)
+                raise ConnectionError(
+                    f"{address}: the server answers {error.code} {reason}; expected the file"
+                ) from error
+        yield None
+        return
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = printable(getattr(error, "reason", error), width=200)
+        raise ConnectionError(
+            f"{address}: no answer ({reason}); is there a network? Otherwise fetch the file "
+            f"on another machine and put it at {partial.with_suffix('')}"
+        ) from error
+    with response:
+        if address.startswith("https:") and not response.url.startswith("https:"):
+            raise ConnectionError(f"{address}: the server leads to {shown(response.url)}; expected an address of https")
+        yield response
+
+
+def _read(response: Any, address: str, done: int) -> bytes:
+    try:
+        return cast(bytes, response.read(_CHUNK_BYTES))
+    except (OSError, http.client.HTTPException) as error:
+        raise ConnectionError(
+            f"{address}: the transfer broke off after {done:,} bytes; the same command resumes it"
+        ) from error
+
+
 def _parse_extent(response: Any, received: int, address: str) -> tuple[int, int | None]:
-    """Returns the number of bytes that are on the disk already, and the total or None."""
+    """Returns the number of bytes that are on the disk already, and the total or None if it comes in chunks."""
     length = response.headers.get("Content-Length", "")
+    num_bytes = int(length) if _NUMBER.fullmatch(length) else None
+    if num_bytes is None and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
+        raise ConnectionError(f"{address}: the length is {shown(length)}; expected a number, to see whether all came")
     if response.status == 200:
-        return 0, int(length) if length.isdigit() else None
+        return 0, num_bytes
     byte_range, _, total_bytes = response.headers.get("Content-Range", "").partition("/")
-    if not byte_range.startswith(f"bytes {received}-"):
-        raise ConnectionError(f"{address}: the server sends {byte_range!r}; expected bytes from {received}")
-    return received, int(total_bytes) if total_bytes.isdigit() else None
+    if response.status != 206 or not byte_range.startswith(f"bytes {received}-"):
+        raise ConnectionError(
+            f"{address}: the server answers {response.status} with {shown(byte_range)}; expected bytes from {received}"
+        )
+    if _NUMBER.fullmatch(total_bytes):
+        return received, int(total_bytes)
+    return received, None if num_bytes is None else received + num_bytes
+
+
+def _check_kind(partial: pathlib.Path, name: str) -> None:
+    """Checks the first bytes of a compressed file: some servers answer with a page that says what went wrong."""
+    with partial.open("rb") as file:
+        head = file.read(40)
+    start = next((start for ending, start in _FIRST_BYTES.items() if name.endswith(ending)), b"")
+    if not head.startswith(start):
+        raise ValueError(f"{partial.with_name(name)}: the server sends {shown(head)}; expected a file of its kind")
 
 
 def _verify(path: pathlib.Path, published: str | None, record: pathlib.Path) -> str:
@@ -182,9 +241,15 @@ def _verify(path: pathlib.Path, published: str | None, record: pathlib.Path) -> 
             computed = hashlib.file_digest(file, algorithm).hexdigest()
         if computed != expected:
             raise ValueError(f"{path}: {algorithm} is {computed}; expected {expected}; download the file again")
-    with contextlib.suppress(FileNotFoundError):
-        expected = record.read_text().split()[0]
-        if expected != digest:
-            raise ValueError(f"{path}: sha256 is {digest}; expected {expected} as in the first download")
-    write_text(record, f"{digest}  {path.name.removesuffix('.part')}\n")
+    if record.exists():
+        text = record.read_bytes()[:64].decode("latin-1")
+        if not re.fullmatch("[0-9a-f]{64}", text):
+            raise ValueError(f"{record}: {shown(text)}; expected a SHA-256; delete this file if you trust {path.name}")
+        if text != digest:
+            raise ValueError(
+                f"{path}: sha256 is {digest}; expected {text} as in the first download; delete {record.name} to accept "
+                "another version"
+            )
+    else:
+        write_text(record, f"{digest}  {path.name.removesuffix('.part')}\n")
     return digest

@@ -5,10 +5,10 @@ The files come from outside and are not trusted: a folder or an archive gives it
 
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import IO
 
 from alkd_jax.data import archives
 from alkd_jax.data.compression import ENDINGS, decompressed
@@ -40,7 +40,7 @@ class TextFile:
         return name.removesuffix(next((ending for ending in ENDINGS if name.endswith(ending)), ""))
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[io.BufferedIOBase]:
         """Opens the file for reading; compressed content is decompressed while it is read.
 
         Raises:

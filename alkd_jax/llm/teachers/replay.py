@@ -1,5 +1,6 @@
 """Teachers whose lists are known beforehand, and files of rankings with one JSON object per line."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from alkd_jax.checks import check_padding
+from alkd_jax.errors import printable, shown
 from alkd_jax.io import write_text
 from alkd_jax.llm import exchange
 from alkd_jax.llm.teachers.protocol import lists_to_rankings
@@ -50,15 +52,16 @@ class ReplayTeacher:
             ValueError: a line is damaged, was edited, or is for another catalogue; the error names file and line.
         """
         recorded = load_rankings(path, num_items=num_items)
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                record = json.loads(line)
-                check = record.pop("check", None)
-                if check is not None and check != exchange.checksum(record):
-                    raise ValueError(f"{path}:{number}: edited after the export; expected the line as it was exported")
-                exported_for = record.get("catalogue", catalogue)
-                if catalogue is not None and exported_for != catalogue:
-                    raise ValueError(f"{path}:{number}: catalogue is {exported_for!r:.20}; expected {catalogue!r:.20}")
+        for number, record in _read_lines(pathlib.Path(path)):
+            check = record.pop("check", None)
+            if check is not None and check != exchange.checksum(record):
+                raise ValueError(f"{path}:{number}: edited after the export; expected the line as it was exported")
+            exported_for = record.get("catalogue", catalogue)
+            if catalogue is not None and exported_for != catalogue:
+                raise ValueError(
+                    f"{path}:{number}: catalogue is {shown(exported_for, width=20)}; "
+                    f"expected {shown(catalogue, width=20)}"
+                )
         return cls(recorded, missing)
 
     def rank(self, sessions: Sessions, candidates: Int[np.ndarray, "M C"]) -> tuple[Rankings, dict[str, Any]]:
@@ -182,12 +185,20 @@ def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     with open(path, "rb") as file:
         for line, text in enumerate(file, start=1):
             try:
-                yield line, json.loads(text.decode("utf-8"))
+                yield line, json.loads(text.decode("utf-8"), object_pairs_hook=_distinct_keys)
             # The parser raises other errors than JSONDecodeError for thousands of digits or brackets.
             except (ValueError, RecursionError) as error:
                 if not text.endswith(b"\n"):
                     raise ValueError(f"{path}:{line}: the last line is cut off; expected a JSON object") from error
-                raise ValueError(f"{path}:{line}: not JSON ({error}); expected a JSON object") from error
+                reason = printable(error, width=150)
+                raise ValueError(f"{path}:{line}: not JSON ({reason}); expected a JSON object") from error
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object of a JSON text, which must not have two values of one name."""
+    if len(record := dict(pairs)) < len(pairs):
+        raise ValueError("an object has two values of one name")
+    return record
 
 
 def _find_error(record: Any, num_items: int, distinct: bool) -> str | None:
@@ -199,14 +210,15 @@ def _find_error(record: Any, num_items: int, distinct: bool) -> str | None:
             return f"no {name}; expected an object with session_id and items"
     session_id, items = record["session_id"], record["items"]
     if type(session_id) is not int or not 0 <= session_id <= _MAX_ID:
-        return f"session_id is {session_id!r:.40}; expected an integer from 0 to {_MAX_ID}"
+        return f"session_id is {shown(session_id, width=40)}; expected an integer from 0 to {_MAX_ID}"
     if not isinstance(items, list):
-        return f"items is {items!r:.40}; expected a list"
+        return f"items is {shown(items, width=40)}; expected a list"
     for item in items:
         if type(item) is not int or not PAD < item <= num_items:
-            return f"item is {item!r:.40}; expected an integer from 1 to {num_items}"
+            return f"item is {shown(item, width=40)}; expected an integer from 1 to {num_items}"
     if distinct and len(set(items)) < len(items):
-        return f"item {next(item for item in items if items.count(item) > 1)} is twice in a list; expected it once"
+        counts = collections.Counter(items)
+        return f"item {next(item for item in items if counts[item] > 1)} is twice in a list; expected it once"
     return None
 
 

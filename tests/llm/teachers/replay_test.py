@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alkd_jax.llm.teachers.replay import load_rankings, lookup_rankings, save_rankings
+from alkd_jax.llm.teachers.replay import ReplayTeacher, load_rankings, lookup_rankings, save_rankings
 from alkd_jax.types import Rankings
 
 
@@ -130,6 +131,7 @@ GOOD = '{"session_id": 1, "items": [3, 2]}'
         ("\xff\xfe\n", r"not JSON \("),
         ("[" * 200_000 + "\n", r"not JSON \("),
         ('{"session_id": ' + "1" * 5000 + ', "items": []}\n', r"not JSON \("),
+        ('{"session_id": 2, "items": [3], "items": [4]}\n', r"not JSON \(an object has two values of one name\)"),
         ('{"session_id": 2, "items": [3', "the last line is cut off; expected a JSON object$"),
         ("[2, [3]]\n", "a JSON list; expected an object with session_id and items$"),
         ('{"items": [3]}\n', "no session_id; expected an object with session_id and items$"),
@@ -156,6 +158,39 @@ def test_damage_is_named_with_file_and_line(tmp_path, line, message):
         load_rankings(path, num_items=9)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_recorded_lists_with_other_white_space_become_a_teacher(tmp_path):
+    path = tmp_path / "rankings.jsonl"
+    path.write_bytes(b'{"session_id": 6,\r "items": [4]}\r\n{"items": [], "session_id": 7}\n')
+    assert as_lists(ReplayTeacher.from_file(path, num_items=4).recorded) == {6: [4], 7: []}
+
+
+def fuzz(path, cases, seed):
+    """Reads damaged recorded lists: the number of lists is that of the lines, or the file is refused in one line."""
+    rng, whole = (
+        random.Random(seed),
+        "".join(json.dumps({"session_id": n, "items": [n, 30 - n]}) + "\n" for n in range(9)),
+    )
+    for _ in range(cases):
+        data = bytearray(whole.encode())
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(len(data))
+            data[place : place + rng.randrange(3)] = rng.choice([b"", b"\n", b"\r", b"}", b'"', b"\0", b"\xff", b"1e9"])
+        path.write_bytes(data)
+        try:
+            assert len(ReplayTeacher.from_file(path, num_items=30).recorded) == bytes(data).count(b"{")
+        except ValueError as error:
+            assert str(error).isprintable()  # noqa: PT017
+
+
+def test_damaged_recorded_lists_are_read_whole_or_refused(tmp_path):
+    fuzz(tmp_path / "rankings.jsonl", 100, 0)
+
+
+@pytest.mark.slow
+def test_many_damaged_recorded_lists_are_read_whole_or_refused(tmp_path):
+    fuzz(tmp_path / "rankings.jsonl", 30_000, 1)
 
 
 def test_every_way_to_cut_a_file_short_is_seen_or_loses_whole_lines_only(tmp_path):
