@@ -23,6 +23,7 @@ from alkd_jax.llm import exchange
 from alkd_jax.llm.batch import Batches
 from alkd_jax.llm.ledger import Budget, Ledger
 from alkd_jax.llm.pricing import Estimate, Price, dollars
+from alkd_jax.llm.salvage import salvage as salvage_store
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
@@ -227,6 +228,29 @@ def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
     print_line(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
 
 
+def salvage(run: pathlib.Path) -> None:
+    """Makes a new store of the undamaged answers of a damaged one, which is kept as `llm/answers.damaged.sqlite`.
+
+    What was paid for the lost answers still counts against the budget.
+
+    Args:
+        run: the run's folder.
+    """
+    path = run / "llm" / llm_account.STORE
+    kept, partial = path.with_name("answers.damaged.sqlite"), path.with_name("answers.salvaged.sqlite")
+    if kept.exists():
+        raise ValueError(f"{kept} exists; expected the name to be free for {path}")
+    requests, spent = llm_account.recorded_totals(run)
+    partial.unlink(missing_ok=True)
+    with salvage_store(path, partial, spent=spent, requests=requests) as store:
+        answers, lost = len(store.answer_records()), dollars(store.ledger.possible)
+    for suffix in ("", "-wal"):
+        if (source := path.with_name(path.name + suffix)).exists():
+            os.replace(source, f"{kept}{suffix}")
+    os.replace(partial, path)
+    print_line(f"{path}: {answers} answers kept, {lost} counted as possibly billed; the damaged file is {kept}")
+
+
 def is_terminal() -> bool:
     """Returns whether a person at a terminal can press a key."""
     return os.isatty(0) and os.isatty(1)
@@ -235,7 +259,7 @@ def is_terminal() -> bool:
 def main() -> None:
     """Entry point."""
     commands: dict[str, Callable[..., Any]] = {"estimate": estimate, "pilot": pilot, "run": run, "status": status}
-    commands["export"] = export
+    commands |= {"export": export, "salvage": salvage}
     with cli_errors():
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 

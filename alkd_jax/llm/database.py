@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from alkd_jax.errors import printable
+from alkd_jax.llm.wal import has_lost_transactions
 
 _T = TypeVar("_T")
 ADVICE = (
@@ -66,6 +67,9 @@ class Database:
                 _create(self.path, f"BEGIN IMMEDIATE; {tables} {header} COMMIT;")
             if not readonly:
                 self._lock = _lock_file(self.path)
+                log = self.path.with_name(f"{self.path.name}-wal")
+                if log.exists() and has_lost_transactions(log.read_bytes()):
+                    raise StoreError(f"{log}: damaged, so that transactions would be lost; {ADVICE}")
             self.version = _check_file(self.path, application, version)
             uri = _readonly_uri(self.path) if readonly else f"{self.path.resolve().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)

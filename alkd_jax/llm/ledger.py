@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from decimal import Decimal
 
 from alkd_jax.checks import check_at_least
 from alkd_jax.llm.pricing import PICO, Price
+
+_MAX_USD = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Budget:
     def __post_init__(self) -> None:
         if self.usd is not None and (not isinstance(self.usd, Decimal) or not self.usd.is_finite() or self.usd < 0):
             raise ValueError(f"budget usd is {self.usd!r}; expected a Decimal of at least 0")
+        if self.usd is not None and self.usd > _MAX_USD:
+            raise ValueError(f"budget usd is {self.usd:g}; expected at most {_MAX_USD:,}")
         for name, cap in (("tokens", self.tokens), ("requests", self.requests)):
             if cap is not None:
                 check_at_least(0, **{f"budget {name}": cap})
@@ -73,6 +78,19 @@ class Ledger:
     tokens: int = 0
     requests: int = 0
     open: int = 0
+
+    @classmethod
+    def add_up(cls, rows: Iterable[tuple[str, int, int, int, int]]) -> "Ledger":
+        """Adds up a ledger from one row per state of attempts: state, attempts, cost, reserved cost, tokens."""
+        ledger = cls()
+        for state, count, cost, reserved, tokens in rows:
+            ledger.confirmed += cost if state == "settled" else 0
+            ledger.possible += cost if state == "possible" else 0
+            ledger.reserved += reserved if state == "sent" else 0
+            ledger.open += count if state == "sent" else 0
+            ledger.tokens += tokens
+            ledger.requests += 0 if state in ("released", "imported") else count
+        return ledger
 
     @property
     def committed(self) -> int:

@@ -18,6 +18,7 @@ from alkd_jax.io import sha256_of
 PICO = 10**12
 """Pico-dollars in a dollar."""
 _MAX_TOKENS = 10**9
+_MAX_PRICE = 10**6
 TOKENS_PER_BYTE = 0.40
 """Expected tokens per byte of a request while no answer has been measured; titles gave 0.32 to 0.395."""
 OUTPUT_TOKENS = 90
@@ -79,6 +80,10 @@ class Price:
         for name, value in {**prices, "batch_factor": self.batch_factor, **self.tier_factors}.items():
             if not isinstance(value, Decimal) or not value.is_finite() or value < 0:
                 raise ValueError(f"price {name} is {value!r}; expected a Decimal of at least 0")
+            if value > _MAX_PRICE:
+                raise ValueError(
+                    f"price {name} is {value:g}; expected at most {_MAX_PRICE:,} dollars per million tokens"
+                )
         for name, value in prices.items():
             if value * 10**6 % 1:
                 raise ValueError(f"price {name} is {value}; expected at most six decimals of a dollar")

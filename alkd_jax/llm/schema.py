@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from alkd_jax.errors import printable, shown
@@ -81,20 +81,20 @@ _RULES = (
 
 
 @functools.cache
-def _columns() -> dict[str, tuple[str, ...]]:
+def columns() -> Mapping[str, tuple[str, ...]]:
     """Returns table → its columns, the first of which identifies a row; without the table of the digests."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(TABLES)
-    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    names.remove("digests")
-    columns = {name: tuple(row[1] for row in connection.execute(f"PRAGMA table_info({name})")) for name in names}
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    tables.remove("digests")
+    found = {table: tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})")) for table in tables}
     connection.close()
-    return columns
+    return found
 
 
 def _digest_of(table: str, prefix: str = "") -> str:
     """Returns the SQL expression for the digest of a table's row."""
-    return f"row_digest('{table}', {', '.join(prefix + column for column in _columns()[table])})"
+    return f"row_digest('{table}', {', '.join(prefix + column for column in columns()[table])})"
 
 
 def row_digest(*values: Any) -> bytes:
@@ -112,8 +112,8 @@ def add_functions(connection: sqlite3.Connection) -> None:
 
 def keep_digests(connection: sqlite3.Connection) -> None:
     """Makes every row that a connection writes get its digest; other connections do not."""
-    for table, columns in _columns().items():
-        new = f"INSERT OR REPLACE INTO digests VALUES ('{table}', NEW.{columns[0]}, {_digest_of(table, 'NEW.')});"
+    for table, names in columns().items():
+        new = f"INSERT OR REPLACE INTO digests VALUES ('{table}', NEW.{names[0]}, {_digest_of(table, 'NEW.')});"
         for event in ("INSERT", "UPDATE"):
             name = f"digest_{table}_{event.lower()}"
             connection.execute(f"CREATE TEMP TRIGGER {name} AFTER {event} ON main.{table} BEGIN {new} END")
@@ -123,8 +123,8 @@ def upgrade(connection: sqlite3.Connection) -> None:
     """Brings a checked store of version 1 to this version, within a transaction."""
     for statement in _statements(_ADDED):
         connection.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
-    for table, columns in _columns().items():
-        connection.execute(f"INSERT INTO digests SELECT '{table}', {columns[0]}, {_digest_of(table)} FROM {table}")
+    for table, names in columns().items():
+        connection.execute(f"INSERT INTO digests SELECT '{table}', {names[0]}, {_digest_of(table)} FROM {table}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -174,7 +174,7 @@ def broken_rule(connection: sqlite3.Connection) -> str | None:
     """
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     for table, column, rule, expected in _RULES:
-        query = f"SELECT {_columns()[table][0]}, {column} FROM {table} WHERE NOT COALESCE({rule}, 0) LIMIT 1"
+        query = f"SELECT {columns()[table][0]}, {column} FROM {table} WHERE NOT COALESCE({rule}, 0) LIMIT 1"
         row = connection.execute(query).fetchone() if table in names else None
         if row is not None:
             return f"table {table}, row {shown(row[0])}: {column} is {shown(row[1])}; expected {expected}"
@@ -183,7 +183,7 @@ def broken_rule(connection: sqlite3.Connection) -> str | None:
 
 def _edited_rows(connection: sqlite3.Connection) -> Iterator[str]:
     """Yields the first row of each table that is not as it was written, or is missing, by the digests."""
-    for table, (row, *_) in _columns().items():
+    for table, (row, *_) in columns().items():
         changed = (
             f"SELECT t.{row}, d.digest IS NULL FROM {table} t "
             f"LEFT JOIN digests d ON d.name = '{table}' AND d.row = t.{row} "
@@ -195,8 +195,8 @@ def _edited_rows(connection: sqlite3.Connection) -> Iterator[str]:
         deleted = f"SELECT row FROM digests WHERE name = '{table}' AND row NOT IN (SELECT {row} FROM {table}) LIMIT 1"
         for (key,) in connection.execute(deleted):
             yield f"table {table}, row {shown(key)}: was deleted by hand; expected the row as it was written"
-    names = ", ".join(f"'{table}'" for table in _columns())
-    for name, key in connection.execute(f"SELECT name, row FROM digests WHERE name NOT IN ({names}) LIMIT 1"):
+    tables = ", ".join(f"'{table}'" for table in columns())
+    for name, key in connection.execute(f"SELECT name, row FROM digests WHERE name NOT IN ({tables}) LIMIT 1"):
         yield f"table digests, row {shown(key)}: name is {shown(name)}; expected a table"
 
 

@@ -23,8 +23,6 @@ from alkd_jax.llm.parsing import PARSER_VERSION, ParsedAnswer
 from alkd_jax.llm.pricing import Calibration, Usage
 from alkd_jax.llm.reserve import Reserve
 
-_TOTALS = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
-
 
 class Store:
     """Requests, attempts and answers of one run; `Store.open` opens it, `close` or the end of `with` closes it.
@@ -52,9 +50,8 @@ class Store:
             StoreError: another process owns the file, or it is damaged, was edited, is of another application or
                 version, or not writable.
         """
-        database = Database(
-            path, schema.TABLES, application=schema.APPLICATION, version=schema.VERSION, readonly=readonly
-        )
+        application, version = schema.APPLICATION, schema.VERSION
+        database = Database(path, schema.TABLES, application=application, version=version, readonly=readonly)
         store = cls(database)
         try:
             database.use(schema.add_functions)
@@ -63,6 +60,7 @@ class Store:
                 if database.version < schema.VERSION:
                     with database.transaction() as connection:
                         schema.upgrade(connection)
+                    database.version = schema.VERSION
                 database.use(schema.keep_digests)
                 store.mark_lost_attempts()
             store.ledger = store.read_ledger()
@@ -126,7 +124,7 @@ class Store:
         entries = list(entries)
         for _, cost, tokens in entries:
             if not (0 <= cost <= schema.MAX_AMOUNT and 0 <= tokens <= schema.MAX_AMOUNT):
-                raise ValueError(
+                raise StoreError(
                     f"a request can cost {cost} pico-dollars and {tokens} tokens; expected at most {schema.MAX_AMOUNT}"
                 )
         attempts: list[int] = []
@@ -174,23 +172,15 @@ class Store:
 
     def _insert_answer(self, attempt: int, answer: Answer, cost: int, tokens: int, basis: str) -> None:
         """Records an answer in the file."""
+        sent = (answer.finish_reason, answer.refusal, answer.content)
+        usage = None if answer.usage is None else json.dumps(dataclasses.asdict(answer.usage))
+        server = (answer.model, answer.fingerprint, answer.tier, answer.provider_id)
+        raw = None if answer.raw is None else zlib.compress(answer.raw)
         with self.transaction() as connection:
             key = self._finish(connection, attempt, "settled", cost, tokens, basis)
             connection.execute(
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, NULL, NULL)",
-                (
-                    attempt,
-                    key,
-                    answer.finish_reason,
-                    answer.refusal,
-                    answer.content,
-                    None if answer.usage is None else json.dumps(dataclasses.asdict(answer.usage)),
-                    answer.model,
-                    answer.fingerprint,
-                    answer.tier,
-                    answer.provider_id,
-                    None if answer.raw is None else zlib.compress(answer.raw),
-                ),
+                (attempt, key, *sent, usage, *server, raw),
             )
 
     def mark_possibly_billed(self, attempt: int, *, error: str, http_status: int | None) -> None:
@@ -322,7 +312,8 @@ class Store:
 
     def read_ledger(self) -> Ledger:
         """Adds up the ledger from the file; it equals `ledger` at any time."""
-        return _add_up(self.read(_TOTALS))
+        totals = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
+        return Ledger.add_up(self.read(totals))
 
     def calibration(self, endpoint: str, model: str, kind: str = "rank") -> Calibration:
         """Measures tokens on the stored answers.
@@ -357,16 +348,3 @@ class Store:
         schema.check(self.database)
         if (ledger := self.read_ledger()) != self.ledger:
             raise ValueError(f"{self.database.path}: ledger is {self.ledger}; expected {ledger}, the file's totals")
-
-
-def _add_up(rows: list[Any]) -> Ledger:
-    """Adds up a ledger from one row per state: state, attempts, cost, reserved cost, tokens."""
-    ledger = Ledger()
-    for state, count, cost, reserved, tokens in rows:
-        ledger.confirmed += cost if state == "settled" else 0
-        ledger.possible += cost if state == "possible" else 0
-        ledger.reserved += reserved if state == "sent" else 0
-        ledger.open += count if state == "sent" else 0
-        ledger.tokens += tokens
-        ledger.requests += 0 if state in ("released", "imported") else count
-    return ledger

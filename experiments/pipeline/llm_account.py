@@ -74,21 +74,25 @@ def check_store(run: pathlib.Path, ledger: Ledger | None) -> None:
     Raises:
         ValueError: the store holds less than the account says.
     """
-    path, recorded = run / "llm" / STORE, _never_falling(read_account(run)["store"])
-    found = _never_falling({} if ledger is None else dataclasses.asdict(ledger))
-    if all(found[name] >= recorded[name] for name in recorded):
+    path, (requests, spent) = run / "llm" / STORE, recorded_totals(run)
+    found = (0, 0) if ledger is None else _totals(dataclasses.asdict(ledger))
+    if found[0] >= requests and found[1] >= spent:
         return
-    state = f"holds {found['requests']} requests" if ledger else "is empty" if path.exists() else "is missing"
+    state = f"holds {found[0]} requests" if ledger else "is empty" if path.exists() else "is missing"
     raise ValueError(
-        f"{path} {state}; expected the {recorded['requests']} requests and {dollars(recorded['confirmed'])} that "
-        f"{ACCOUNT} beside it says were paid: restore {STORE} from a backup, or move both files away to begin anew "
-        "and pay again"
+        f"{path} {state}; expected the {requests} requests and {dollars(spent)} that {ACCOUNT} beside it says were "
+        f"paid: restore {STORE} from a backup, or move both files away to begin anew and pay again"
     )
 
 
-def _never_falling(totals: Mapping[str, int]) -> dict[str, int]:
-    """Returns those totals of a store that never fall: of requests that are not in flight any more."""
-    confirmed, possible, requests, is_open = (
-        totals.get(name, 0) for name in ("confirmed", "possible", "requests", "open")
+def recorded_totals(run: pathlib.Path) -> tuple[int, int]:
+    """Returns the requests and the pico-dollars that a run's account says were paid or possibly billed."""
+    return _totals(read_account(run)["store"])
+
+
+def _totals(ledger: Mapping[str, int]) -> tuple[int, int]:
+    """Returns requests and pico-dollars without those in flight, which therefore never fall."""
+    requests, in_flight, confirmed, possible = (
+        ledger.get(name, 0) for name in ("requests", "open", "confirmed", "possible")
     )
-    return {"confirmed": confirmed, "possible": possible, "requests": requests - is_open}
+    return requests - in_flight, confirmed + possible

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -124,6 +126,25 @@ def test_the_pipeline_reads_the_store_and_opens_no_connection(folder, command):
     exported = llm_settings.stored_rankings(folder, run.dataset)[0]
     np.testing.assert_array_equal(run.rankings().items, exported.items)
     assert len(run.rankings()) == 20
+
+
+def test_sigterm_ends_the_command_with_what_has_arrived(folder, command):
+    def behave(call):
+        if call.number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return faultless(call)
+
+    with FaultServer(behave) as server:
+        options = f"run --base-url {server.url} --model any --budget-usd 1 --pilot 0 --in-flight 2"
+        code, output = command(options)
+        assert code == 143
+        assert "stopped: interrupted" in output
+        assert output.endswith("ended by SIGTERM; run the same command again to continue")
+        arrived = len(server.calls)
+        assert 4 <= arrived < 20
+        code, output = command(options)
+        assert (code, len(server.calls)) == (0, 20)
+        assert f"20 ok; {arrived} from the store" in output
 
 
 def test_too_small_a_budget_is_said_after_the_pilot_and_kept(folder, command):
