@@ -14,7 +14,7 @@ from alkd_jax.data.prepared import Prepared
 from alkd_jax.data.text import tab_separated
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
-from alkd_jax.data.text.source_files import TextFile
+from alkd_jax.data.text.source_files import TextFile, file_below
 from alkd_jax.data.text.tab_separated import quoted
 from alkd_jax.data.titles import collect_titles
 
@@ -75,7 +75,13 @@ def _inter_frames(file: pathlib.Path, number: int | None, bad_rows: BadRows) -> 
     import polars as pl
 
     columns = {key: _typed_names(names) for key, names in _COLUMNS.items()}
-    frames = read_delimited(TextFile(file), bad_rows, columns, optional=("user", "time", "session", "list"), quote='"')
+    frames = read_delimited(
+        TextFile(file_below(file.parent, file.name)),
+        bad_rows,
+        columns,
+        optional=("user", "time", "session", "list"),
+        quote='"',
+    )
     for frame in _sessions(file, frames, bad_rows):
         if not {"user", "session"} & set(frame.columns):
             raise ValueError(f"{file}, line 1: no user_id and no session_id column; expected one of them")
@@ -128,7 +134,9 @@ def _read_titles(file: pathlib.Path, bad_rows: BadRows) -> dict[str, str] | None
     if not file.is_file():
         return None
     columns = {"item": _typed_names(("item_id",)), "title": _typed_names(_TITLE_COLUMNS)}
-    frames = read_delimited(TextFile(file), bad_rows, columns, optional=("title",), quote='"')
+    frames = read_delimited(
+        TextFile(file_below(file.parent, file.name)), bad_rows, columns, optional=("title",), quote='"'
+    )
     titles, _ = collect_titles(str(file), frames, bad_rows)
     return titles if any(titles.values()) else None
 

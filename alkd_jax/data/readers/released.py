@@ -20,8 +20,9 @@ from jaxtyping import Int32, Int64
 from alkd_jax import paper_settings
 from alkd_jax.checks import check_at_least, check_padding
 from alkd_jax.data.pandas_frames import Frame, read_frame
-from alkd_jax.data.pickles import existing_file
 from alkd_jax.data.sessions import build_dataset, pack, unpack
+from alkd_jax.data.text.source_files import file_below
+from alkd_jax.errors import printable, shown
 from alkd_jax.types import PAD, Dataset, Rankings
 
 _SELECTION_FILES: Mapping[str, str] = {
@@ -64,13 +65,13 @@ def load_released(directory: str | os.PathLike[str], name: str, *, max_length: i
         8475
     """
     folder = _folder(directory, name)
-    item_ids, titles = _read_titles(folder / f"{name}_title.csv")
-    frame = read_frame(folder / f"{name}.pkl")
-    sessions, counts = _number_items(frame, item_ids, folder / f"{name}.pkl")
+    item_ids, titles = _read_titles(file_below(folder, f"{name}_title.csv"))
+    sessions_file = file_below(folder, f"{name}.pkl")
+    sessions, counts = _number_items(read_frame(sessions_file), item_ids, sessions_file)
     try:
         dataset = build_dataset(name, pack(sessions), titles, item_ids, max_length=max_length, report=counts)
     except ValueError as error:
-        raise ValueError(f"{folder / f'{name}.pkl'}: {error}") from error
+        raise ValueError(f"{sessions_file}: {error}") from error
     agrees = all(dataset.report[key] == count for key, count in paper_settings.SETTINGS[name].release_counts.items())
     return dataclasses.replace(dataset, report={**dataset.report, "counts_agree_with_paper": agrees})
 
@@ -87,24 +88,25 @@ def _folder(directory: str | os.PathLike[str], name: str) -> pathlib.Path:
 def _read_titles(path: pathlib.Path) -> tuple[list[str], list[str]]:
     """Returns the identifiers and titles of the items, each with an empty first entry for the padding."""
     try:
-        text = existing_file(path).read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a UTF-8 csv file: {error}") from error
+        raise ValueError(f"{path}: not a UTF-8 csv file: {printable(error, width=150)}") from error
     if not rows or rows[0][1] != ["itemID", "title"]:
-        raise ValueError(f"{path}, line 1: {rows[0][1] if rows else 'nothing'}; expected itemID,title")
+        raise ValueError(f"{path}, line 1: {shown(rows[0][1]) if rows else 'nothing'}; expected itemID,title")
     if not text.endswith("\n"):
         raise ValueError(f"{path}, line {reader.line_num}: no newline at the end; the file is truncated")
     lines_by_id: dict[str, int] = {}
     for line, row in rows[1:]:
         if len(row) != 2 or not row[0]:
             raise ValueError(f"{path}, line {line}: {len(row)} fields; expected an item id and a title")
-        if row[0] in lines_by_id:
+        if any("\n" in field or "\r" in field for field in row):
+            raise ValueError(f"{path}, up to line {line}: a quote is open over several lines; expected a row a line")
+        if (first := lines_by_id.setdefault(row[0], line)) != line:
             raise ValueError(
-                f"{path}, line {line}: item {row[0]!r} is on line {lines_by_id[row[0]]} too; expected distinct items"
+                f"{path}, line {line}: item {shown(row[0])} is on line {first} too; expected distinct items"
             )
-        lines_by_id[row[0]] = line
     return ["", *lines_by_id], ["", *(row[1] for _, row in rows[1:])]
 
 
@@ -183,7 +185,7 @@ def load_released_rankings(
     """
     check_at_least(1, length=length)
     dataset = dataset or load_released(directory, name)
-    path = _folder(directory, name) / f"{name}_LLM_Database.data"
+    path = file_below(_folder(directory, name), f"{name}_LLM_Database.data")
     session_id, recorded, positions = _read_rankings(path, len(dataset.train))
     sequences = unpack(dataset.train_sequences)
     complete = [sequences[row] for row in session_id]
@@ -229,10 +231,12 @@ def _read_rankings(path: pathlib.Path, num_train: int) -> tuple[list[int], list[
 def _match_lines(
     path: pathlib.Path, pattern: re.Pattern[bytes], expected: str
 ) -> Iterator[tuple[int, re.Match[bytes]]]:
-    *lines, rest = existing_file(path).read_bytes().split(b"\n")
+    *lines, rest = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if (match := pattern.fullmatch(line)) is None:
-            raise ValueError(f"{path}, line {number}: {line[:40].decode('ascii', 'replace')!r}; expected {expected}")
+            raise ValueError(
+                f"{path}, line {number}: {shown(line[:40].decode('ascii', 'replace'))}; expected {expected}"
+            )
         yield number, match
     if rest or not lines:
         raise ValueError(f"{path}, line {len(lines) + 1}: no newline at the end; the file is empty or truncated")
@@ -301,7 +305,7 @@ def load_released_selection(
     """
     if method not in _SELECTION_FILES:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(_SELECTION_FILES)}")
-    path = _folder(directory, name) / f"{name}_{_SELECTION_FILES[method]}.base"
+    path = file_below(_folder(directory, name), f"{name}_{_SELECTION_FILES[method]}.base")
     num_train = len((dataset or load_released(directory, name)).train)
     rows = [
         _training_row(match[1], num_train, path, line)

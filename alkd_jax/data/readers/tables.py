@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alkd_jax.checks import check_one_of
+from alkd_jax.data.compression import ENDINGS
 from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.readers import parquet
 from alkd_jax.data.text.bad_rows import BadRows
@@ -109,7 +110,7 @@ def load_table(
 def _kind_of(path: pathlib.Path, separator: str | None, *, default: str | None = None) -> str:
     """Returns the kind of a table by the suffix of its file."""
     suffixes = [part.lower() for part in path.suffixes]
-    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in ENDINGS else (suffixes or [""])[-1]
     kind = _KINDS.get(suffix, default or ("csv" if separator is not None else None))
     if kind is None:
         raise ValueError(

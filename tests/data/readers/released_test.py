@@ -1,5 +1,7 @@
 """The authors' release: what it holds, what is repaired, and damaged copies of it."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -254,3 +256,54 @@ def test_every_selected_session_has_a_recorded_list(release, released_dataset, n
     ]
     assert tuple(map(len, chosen)) == sizes
     assert set(np.concatenate(chosen).tolist()) <= set(recorded.tolist())
+
+
+def test_links_out_of_the_release_are_refused(toy):
+    rankings = toy / "ML" / "ML_LLM_Database.data"
+    rankings.rename(toy / "elsewhere")
+    rankings.symlink_to(toy / "elsewhere")
+    with pytest.raises(ValueError, match=r"ML_LLM_Database\.data leads to .*elsewhere; expected a regular file"):
+        data.load_released_rankings(toy, "ML")
+    (toy / "named").symlink_to(toy)
+    assert len(data.load_released(toy / "named", "ML").train) == 3
+
+
+def test_a_quote_over_several_titles_is_refused(toy):
+    path = toy / "ML" / "ML_title.csv"
+    path.write_text(TITLES.replace("i5,same", 'i5,"same').replace("i8,same", 'i8,same"'), encoding="utf-8", newline="")
+    with pytest.raises(ValueError, match=r"ML_title\.csv, up to line 10: a quote is open over several lines"):
+        data.load_released(toy, "ML")
+
+
+def fuzz(toy, cases, seed):
+    """Changes a few bytes of the release's text files; what is read has every line, or is refused in one line."""
+    rng = random.Random(seed)
+    names = ["ML_title.csv", "ML_LLM_Database.data", "ML_ALKERec.base"]
+    whole = {name: (toy / "ML" / name).read_bytes() for name in names}
+    for _ in range(cases):
+        name = rng.choice(names)
+        content = bytearray(whole[name])
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(len(content))
+            content[place : place + rng.randrange(3)] = rng.choice(
+                [b"", b"\n", b"\r", b'"', b"\xff", b"\0", b",", b"9"]
+            )
+        (toy / "ML" / name).write_bytes(content)
+        try:
+            rankings, report = data.load_released_rankings(toy, "ML")
+            assert report["lists_read"] == (toy / "ML" / names[1]).read_bytes().count(b"\n")
+            assert len(rankings) == report["lists_kept"]
+            chosen = data.load_released_selection(toy, "ML", "ALKDRec")
+            assert len(chosen) == (toy / "ML" / names[2]).read_bytes().count(b"\n")
+        except ValueError as error:
+            assert str(error).isprintable()  # noqa: PT017
+        (toy / "ML" / name).write_bytes(whole[name])
+
+
+def test_a_damaged_release_is_read_whole_or_refused(toy):
+    fuzz(toy, 40, 0)
+
+
+@pytest.mark.slow
+def test_many_damaged_releases_are_read_whole_or_refused(toy):
+    fuzz(toy, 3000, 1)
