@@ -184,9 +184,10 @@ def broken_rule(connection: sqlite3.Connection) -> str | None:
 def _edited_rows(connection: sqlite3.Connection) -> Iterator[str]:
     """Yields the first row of each table that is not as it was written, or is missing, by the digests."""
     for table, (row, *_) in columns().items():
+        # The plus sign leaves the key its type; a column would have it converted, and SQLite could not use the index.
         changed = (
             f"SELECT t.{row}, d.digest IS NULL FROM {table} t "
-            f"LEFT JOIN digests d ON d.name = '{table}' AND d.row = t.{row} "
+            f"LEFT JOIN digests d ON d.name = '{table}' AND d.row = +t.{row} "
             f"WHERE d.digest IS NOT {_digest_of(table, 't.')} LIMIT 1"
         )
         for key, is_new in connection.execute(changed):
