@@ -22,6 +22,7 @@ from alkd_jax.errors import reading, shown
 
 _MAX_MEMBERS = 10_000
 _MAX_HEADER_BYTES = 1 << 16
+_READ_BYTES = 1 << 16
 _MAX_LINKS = 8
 _MAX_DICTIONARY = 1 << 26
 _SMALL_READ = 1 << 6  # the most that a block of bzip2 makes of fewer bytes is 46 MB
@@ -241,6 +242,11 @@ class _Headers(io.RawIOBase):
         self.last = self._stream.read(size)
         return self.last
 
+    def drain(self) -> None:
+        """Reads to the end of the file, where gzip has the checksum of all of it."""
+        while self._stream.read(_READ_BYTES):
+            pass
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._stream.seek(offset, whence)
 
@@ -268,6 +274,7 @@ def _tar_members(archive: tarfile.TarFile, headers: _Headers, path: pathlib.Path
     # The library ends without a word at a header that is damaged.
     if headers.last.strip(b"\0"):
         raise ValueError(f"{path}: the header after {count} members is damaged; expected a tar archive's")
+    headers.drain()
 
 
 def _tar_member(member: tarfile.TarInfo) -> Member:

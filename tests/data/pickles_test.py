@@ -153,9 +153,9 @@ def test_memory_is_bounded_by_the_files_size(repeated, monkeypatch):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_short_lists_are_plain_data_however_many(protocol, monkeypatch):
-    monkeypatch.setattr(pickles, "_SPARE_BYTES", 1 << 16)
+    monkeypatch.setattr(pickles, "_SPARE_BYTES", 1 << 13)
     rows = (
-        [[300 + row % 7] for row in range(5000)] + [[row, "ab"] for row in range(5000)] + [(row,) for row in range(50)]
+        [[300 + row % 7] for row in range(1000)] + [[row, "ab"] for row in range(1000)] + [(row,) for row in range(50)]
     )
     data = pickle.dumps(rows, protocol)
     assert replay(data) == rows
