@@ -3,6 +3,7 @@
 Checks run on the host, before anything is traced, and load neither JAX nor any other library than NumPy.
 """
 
+import contextlib
 import math
 import operator
 import sys
@@ -120,7 +121,8 @@ def check_span(name: str, array: Any, least: int, most: int) -> None:
         return
     check_integers(name, array)
     # An array on a device is reduced there: a copy on the host may be large, and does not exist for several processes.
-    low, high = int(np.min(array)), int(np.max(array))
+    with _evaluated():
+        low, high = int(np.min(array)), int(np.max(array))
     if low < least or high > most:
         raise ValueError(f"{name} span {low}..{high}; expected {least}..{most}")
 
@@ -138,7 +140,8 @@ def check_ranks(name: str, ranks: Any, *, most: int = LARGEST_RANK) -> None:
     """
     check_integers(name, ranks)
     if is_concrete(ranks):
-        check_where((ranks >= 1) & (ranks <= most), name, ranks, f"at least 1 and at most {most}")
+        with _evaluated():
+            check_where((ranks >= 1) & (ranks <= most), name, ranks, f"at least 1 and at most {most}")
 
 
 def check_integers(name: str, array: Any) -> None:
@@ -165,7 +168,9 @@ def check_finite(name: str, array: Any) -> None:
     if not is_concrete(array) or np.size(array) == 0:
         return
     # Minimum and maximum are NaN if any number is, and need no memory of the array's size.
-    if not all(math.isfinite(float(extreme)) for extreme in (np.min(array), np.max(array))):
+    with _evaluated():
+        extremes = float(np.min(array)), float(np.max(array))
+    if not all(map(math.isfinite, extremes)):
         array = np.asarray(array)
         check_where(np.isfinite(array), name, array, "a finite number")
 
@@ -241,6 +246,12 @@ def is_concrete(array: object) -> bool:
     """Returns whether values can be looked at: False inside ``jit``, ``vmap`` and ``grad``."""
     jax = sys.modules.get("jax")
     return jax is None or not isinstance(array, jax.core.Tracer)
+
+
+def _evaluated() -> contextlib.AbstractContextManager[None]:
+    """Within it JAX computes with arrays at once, also while it traces a function that holds them as constants."""
+    jax = sys.modules.get("jax")
+    return contextlib.nullcontext() if jax is None else jax.ensure_compile_time_eval()
 
 
 def _is_whole(number: object) -> bool:

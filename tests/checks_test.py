@@ -127,3 +127,15 @@ def test_one_list_far_longer_than_the_others_is_named():
         ValueError, match="file:3001: number of items is 100000 in one of 3001 lists, which have 103000"
     ):
         check_padding([1] * 3_000 + [100_000], names)
+
+
+def test_constants_are_checked_while_a_function_is_traced():
+    ids = jnp.arange(5)
+
+    def f(x):
+        check_span("ids", ids, 0, 3)
+        return x
+
+    with pytest.raises(ValueError, match=r"ids span 0\.\.4; expected 0\.\.3"):
+        jax.jit(f)(jnp.ones(2))
+    jax.jit(lambda x: (check_finite("ids", ids / 2.0), check_ranks("ids", ids + 1), x)[2])(jnp.ones(2))

@@ -217,7 +217,7 @@ def test_what_is_not_the_model_is_refused(tmp_path):
         ("titles of ds is None; expected a tuple", (model, params, untitled), {}),
         ("half a character", (model, params, halved), {}),
         ("scores of a session of item 3 are not finite", (model, overflowing, DATASET), {}),
-        ("bytes of items.json is", (model, params, wordy), {}),
+        ("item ids and titles have", (model, params, wordy), {}),
         ("type of model is Own; expected one of fpmc", (Own(num_items=80, dim=6), params, DATASET), {}),
     ):
         with pytest.raises(ValueError, match=message):

@@ -7,6 +7,7 @@ from alkd_jax import training
 from alkd_jax.types import Rankings, Sessions
 from experiments import tune
 from experiments.pipeline import console, distill_methods, method_lists, methods
+from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.reporting import figures, tables
 
@@ -144,7 +145,7 @@ def test_a_sweep_reuses_the_stages_that_its_setting_does_not_change(tmp_path, mo
 
     def pipeline(settings):
         reused = (settings.out / "teacher").exists()
-        settings.out.mkdir(exist_ok=True)
+        RunContext.open(settings)
         (settings.out / "teacher").write_text("trained once")
         runs.append((settings.out.name, settings.budget, reused))
         return run_of("ML", "fpmc", "Student", "ALKDRec")
