@@ -27,8 +27,9 @@ import numpy as np
 import tyro
 
 import alkd_jax as alkd
-from benchmarks import peers_service, synthetic_sessions
-from benchmarks.harness import Bench, compare
+
+from . import peers_service, synthetic_sessions
+from .harness import Bench, compare
 
 K, QUANTILES = 10, (0.5, 0.9, 0.99)
 

@@ -200,13 +200,14 @@ if package != "experiments":
 """
 
 
-def test_experiments_import_their_own_modules_relatively():
-    for path in (ROOT / "experiments").rglob("*.py"):
+@pytest.mark.parametrize("package", ["experiments", "benchmarks"])
+def test_commands_import_their_own_modules_relatively(package):
+    for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module]
-            assert not [name for name in names if name.split(".")[0] == "experiments"], f"{path}:{node.lineno}"
+            assert not [name for name in names if name.split(".")[0] == package], f"{path}:{node.lineno}"
 
 
 @pytest.mark.parametrize("package", ["experiments", "shipped.commands"])
