@@ -125,9 +125,9 @@ def main(bench: Bench) -> None:
         folder = pathlib.Path(name) / "student"
         requests = write_student(folder, 200 if bench.smoke else 8_475)
         commands = {
-            "plain": ("benchmarks.peers_service", "onnx", str(folder)),
+            "plain": (f"{__package__}.peers_service", "onnx", str(folder)),
             "ours": ("experiments.serve", "--model", str(folder), "--port", "0"),
-            "constant": ("benchmarks.peers_service", "constant", str(folder)),
+            "constant": (f"{__package__}.peers_service", "constant", str(folder)),
         }
         if peers_service.ABSENT:
             del commands["plain"]
