@@ -15,9 +15,8 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt64
 
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.errors import shown
+from alkd_jax.data.times import local_day
 
-_DAY = 86_400_000
 _MINUTE = 60_000
 _INTERACTIONS_PER_GROUP = 1 << 22
 
@@ -269,33 +268,6 @@ def _session_ends(
     if rules.boundary == "given" and log.session is not None:
         return np.diff(log.session[rows]) != 0
     return np.diff(local_day(time, rules.time_zone)) != 0
-
-
-def local_day(time: Int64[np.ndarray, " R"], time_zone: str) -> Int64[np.ndarray, " R"]:
-    """Returns the calendar day in a time zone.
-
-    Args:
-        time: ``[R]`` milliseconds since 1970 in UTC.
-        time_zone: IANA time zone; daylight saving time is applied.
-
-    Returns:
-        ``[R]`` days since 1970-01-01 in local time.
-
-    Raises:
-        ValueError: the time zone is unknown, or its days depend on the machine, such as "localtime".
-    """
-    if time_zone == "UTC":
-        return time // _DAY
-    import polars as pl
-
-    try:
-        if not time_zone:
-            raise ValueError("polars takes an empty name for UTC")
-        # Polars has a table of time zones of its own, so that the days are the same on every machine.
-        local = pl.Series(time).cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(time_zone)
-    except (pl.exceptions.PolarsError, ValueError) as error:
-        raise ValueError(f"time_zone is {shown(time_zone)}; expected a name such as Europe/Madrid") from error
-    return local.dt.date().to_physical().to_numpy().astype(np.int64)
 
 
 def _tied_rows(keys: list[np.ndarray]) -> Bool[np.ndarray, " R"]:

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from alkd_jax.checks import check_count, check_one_of
-from alkd_jax.data.sessionize import local_day
 from alkd_jax.data.sessions import block_split
+from alkd_jax.data.times import local_day
 
 SPLITS = {
     "block": "blocks in the order of the sessions",

@@ -1,4 +1,4 @@
-"""Times of interactions, read from numbers of any unit, from text or from calendar columns, at the resolution given."""
+"""Times of interactions, read from numbers, text or calendar columns at the resolution given, and their local days."""
 
 import collections
 import dataclasses
@@ -16,6 +16,7 @@ EARLIEST_TIME = 788_918_400_000
 """1995-01-01 in milliseconds: no public recommendation dataset with calendar times is older."""
 LATEST_TIME = 4_102_444_800_000
 """2100-01-01 in milliseconds."""
+_DAY = 86_400_000
 NANOSECONDS = 1_000_000
 """In a millisecond."""
 
@@ -211,3 +212,30 @@ def _parse_iso8601(text: "pl.Series") -> "pl.Series":
     microseconds = pl.select(pl.coalesce(zoned.to_physical(), local.to_physical())).to_series()
     finer = normalized.str.extract(r"\.\d{6}(\d{1,3})").str.pad_end(3, "0").cast(pl.Int64).fill_null(0)
     return _to_nanoseconds(microseconds, 1000) + finer
+
+
+def local_day(time: Int64[np.ndarray, " R"], time_zone: str) -> Int64[np.ndarray, " R"]:
+    """Returns the calendar day in a time zone.
+
+    Args:
+        time: ``[R]`` milliseconds since 1970 in UTC.
+        time_zone: IANA time zone; daylight saving time is applied.
+
+    Returns:
+        ``[R]`` days since 1970-01-01 in local time.
+
+    Raises:
+        ValueError: the time zone is unknown, or its days depend on the machine, such as "localtime".
+    """
+    if time_zone == "UTC":
+        return time // _DAY
+    import polars as pl
+
+    try:
+        if not time_zone:
+            raise ValueError("polars takes an empty name for UTC")
+        # Polars has a table of time zones of its own, so that the days are the same on every machine.
+        local = pl.Series(time).cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(time_zone)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise ValueError(f"time_zone is {shown(time_zone)}; expected a name such as Europe/Madrid") from error
+    return local.dt.date().to_physical().to_numpy().astype(np.int64)

@@ -12,6 +12,7 @@ from alkd_jax.data.catalogue import number_items
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.sessionize import SessionRules, sessionize
 from alkd_jax.data.splits import SPLITS, split_rows
+from alkd_jax.data.times import local_day
 
 HOUR = 3_600_000
 module = importlib.import_module("alkd_jax.data.sessionize")  # the package exports the function by this name
@@ -120,13 +121,13 @@ def test_file_order_in_and_out_of_user_order_agree(monkeypatch):
 def test_the_day_ends_where_the_zone_says():
     # 2006-10-29, the night the clocks of Madrid went back: 21:30 UTC is 22:30 there, 23:30 is the next day
     times = np.array([1_162_157_400_000, 1_162_157_400_000 + 2 * HOUR])
-    np.testing.assert_array_equal(np.diff(module.local_day(times, "UTC")), [0])
-    np.testing.assert_array_equal(np.diff(module.local_day(times, "Europe/Madrid")), [1])
+    np.testing.assert_array_equal(np.diff(local_day(times, "UTC")), [0])
+    np.testing.assert_array_equal(np.diff(local_day(times, "Europe/Madrid")), [1])
     # in the summer the same clock times are an hour apart from UTC's
     for zone in ("Europe/Madrid", "America/Chicago", "Asia/Singapore"):
         many = np.arange(0, 500 * 24 * HOUR, 7 * HOUR)
         wanted = [(day_of(time, zone) - datetime.date(1970, 1, 1)).days for time in many]
-        np.testing.assert_array_equal(module.local_day(many, zone), wanted)
+        np.testing.assert_array_equal(local_day(many, zone), wanted)
 
 
 def tied_log(num_users=40, num_items=12, seed=3):
