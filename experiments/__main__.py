@@ -101,17 +101,16 @@ def benchmark_names() -> list[str]:
     return [name.removesuffix(".py") for name, source in sources.items() if '__name__ == "__main__"' in source]
 
 
-def run_module(module: str, title: str, arguments: list[str]) -> None:
-    """Runs a module as `python -m` does, under a title that its help and its errors show."""
-    sys.argv = [title, *arguments]
+def run_module(module: str, arguments: list[str]) -> None:
+    """Runs a module as `python -m` does."""
+    sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def run_command(call: str, name: str, arguments: list[str]) -> None:
+def run_command(name: str, arguments: list[str]) -> None:
     """Runs a command by its name.
 
     Args:
-        call: as in :func:`overview`.
         name: of the command.
         arguments: its arguments.
 
@@ -122,31 +121,31 @@ def run_command(call: str, name: str, arguments: list[str]) -> None:
     if name == "benchmark":
         benchmark = arguments[0] if arguments else ""
         check_one_of("benchmark", benchmark, benchmark_names())
-        run_module(f"{benchmarks_package()}.{benchmark}", f"{call} benchmark {benchmark}", arguments[1:])
+        run_module(f"{benchmarks_package()}.{benchmark}", arguments[1:])
     elif name == "completion":
         check_one_of("shell", arguments[0] if arguments else "", SHELLS)
-        print(completion(call, arguments[0]), end="")
+        print(completion(arguments[0]), end="")
     else:
         check_one_of("command", name, [*known, "benchmark", "completion"])
-        run_module(f"{__package__}.{ALIASES.get(name, name)}", f"{call} {name}", arguments)
+        run_module(f"{__package__}.{ALIASES.get(name, name)}", arguments)
 
 
-def completion(call: str, shell: str) -> str:
+def completion(shell: str) -> str:
     """Returns a script that completes command names, their options, and files; made from the commands' help."""
     names = [name for names in COMMANDS.values() for name in names]
-    cases = [f'            {name}) words="{" ".join(options_of(call, name))}" ;;' for name in names]
+    cases = [f'            {name}) words="{" ".join(options_of(name))}" ;;' for name in names]
     cases.append(f'            benchmark) words="{" ".join(benchmark_names())}" ;;')
     script = _COMPLETION.format(names=" ".join([*names, "benchmark", "completion"]), cases="\n".join(cases))
     return script if shell == "bash" else f"autoload -U +X bashcompinit && bashcompinit\n{script}"
 
 
-def options_of(call: str, name: str) -> list[str]:
+def options_of(name: str) -> list[str]:
     """Returns the options that the help of a command lists."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit), warnings.catch_warnings():
         # Python warns that another command has imported this one before.
         warnings.simplefilter("ignore", RuntimeWarning)
-        run_command(call, name, ["--help"])
+        run_command(name, ["--help"])
     return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown.getvalue())))
 
 
@@ -158,7 +157,7 @@ def main() -> None:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(overview(call))
         else:
-            run_command(call, arguments[0], arguments[1:])
+            run_command(arguments[0], arguments[1:])
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_an_unknown_name_is_one_line(alkd, arguments, message):
 def test_completion_knows_names_and_options(monkeypatch, tmp_path):
     monkeypatch.setattr(overview, "COMMANDS", {"Some": ("serve", "game")})
     file = tmp_path / "completion"
-    file.write_text(overview.completion("alkd", "bash"))
+    file.write_text(overview.completion("bash"))
 
     def complete(*words):
         line = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}"
