@@ -218,8 +218,9 @@ def check_sessions(name: str, sessions: Any, num_items: int) -> None:
         raise ValueError(f"{name} mask is of type {sessions.mask.dtype}; expected bool")
     check_span(f"{name} items", sessions.items, 0, num_items)
     check_span(f"{name} targets", sessions.target, 1, num_items)
-    if bool((sessions.mask & (sessions.items == 0)).any()):
-        row = int((sessions.mask & (sessions.items == 0)).any(1).argmax())
+    is_masked_padding = sessions.mask & (sessions.items == 0)
+    if bool(is_masked_padding.any()):
+        row = int(is_masked_padding.any(1).argmax())
         raise ValueError(f"{name} session {row} has padding, item 0, where its mask is True; expected an item")
 
 
