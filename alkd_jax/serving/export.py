@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from alkd_jax import scoring
-from alkd_jax.checks import check_at_least, check_between, check_one_of
+from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.errors import shown, writing
 from alkd_jax.io import move_into
 from alkd_jax.locks import locked
@@ -80,6 +80,7 @@ def save(
     backbone, options = backbone_options(model)
     weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
     check_catalogue(model, ds)
+    items = manifest.items_json(ds.item_ids, ds.titles)
     length, list_length = ds.train.items.shape[1], min(list_length, ds.num_items)
     arrays = {name: array.astype(np.float32) for name, array in weights.items()}
     Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
@@ -87,9 +88,7 @@ def save(
     import safetensors.numpy
 
     files[manifest.WEIGHTS] = safetensors.numpy.save(weights)
-    files[manifest.ITEMS] = manifest.items_json(ds.item_ids, ds.titles)
-    num_bytes = {f"bytes of {manifest.ITEMS}": len(files[manifest.ITEMS])}
-    check_between(0, manifest.max_items_bytes(ds.num_items), **num_bytes)
+    files[manifest.ITEMS] = items
     config = manifest.Config(
         backbone=backbone,
         options=options,
@@ -187,10 +186,6 @@ def check_catalogue(model: Encoder, ds: Dataset) -> None:
     for name, column in (("item_ids", ds.item_ids), ("titles", ds.titles)):
         if not isinstance(column, tuple) or not all(isinstance(entry, str) for entry in column):
             raise ValueError(f"{name} of ds is {shown(column)}; expected a tuple of strings")
-        try:
-            "".join(column).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} of ds has half a character ({error.reason}); expected Unicode text") from error
     if ds.num_items != model.num_items or len(ds.item_ids) != len(ds.titles) or len(ds.titles) != ds.num_items + 1:
         raise ValueError(f"number of items in ds is {ds.num_items}; expected {model.num_items}, as in the model")
     if "" in ds.item_ids[1:] or len(set(ds.item_ids)) != len(ds.item_ids):

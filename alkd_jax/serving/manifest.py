@@ -195,8 +195,7 @@ def items_json(item_ids: tuple[str, ...], titles: tuple[str, ...]) -> bytes:
     except UnicodeEncodeError as error:
         found = shown(text[max(0, error.start - 20) : error.end])
         raise ValueError(f"an item id or a title has half a character, as in {found}; expected Unicode text") from error
-    if len(content) > max_items_bytes(len(item_ids) - 1):
-        most = max_items_bytes(len(item_ids) - 1)
+    if len(content) > (most := max_items_bytes(len(item_ids) - 1)):
         raise ValueError(f"item ids and titles have {len(content):,} bytes; expected at most {most:,}")
     return content
 
