@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
 from alkd_jax.checks import check_span
+from alkd_jax.data.id_order import natural_order
 from alkd_jax.types import Sequences
 
 _SPLIT_NAMES = ("train", "validation", "test")
@@ -57,8 +58,8 @@ def audit(
     if sum(sizes) != len(length):
         raise ValueError(f"sizes are {list(sizes)}; expected three that sum to {len(length)}, the number of sessions")
     split = np.repeat(np.arange(3), sizes)
-    id_rank = np.empty(len(item_ids), np.int64)
-    id_rank[_natural_order(item_ids)] = np.arange(len(item_ids))
+    id_rank = np.zeros(len(item_ids), np.int64)
+    id_rank[1 + natural_order(item_ids[1:])] = np.arange(1, len(item_ids))
     within_session = np.ones(max(len(items) - 1, 0), bool)
     within_session[offsets[1:-1] - 1] = False
     return {
@@ -73,18 +74,6 @@ def audit(
         "popularity": _popularity(items, len(titles)),
         "titles": _titles(titles[1:]),
     }
-
-
-def _natural_order(ids: Sequence[str]) -> list[int]:
-    """Returns the order that sorts identifiers, numerically if all are numbers; the padding comes first."""
-    numeric = all(name.isascii() and name.isdigit() for name in ids[1:])
-
-    def key(number: int) -> tuple[bool, int, str, str]:
-        # Digits without leading zeros sort as numbers by length, then as text; Python makes no number of too many.
-        digits = ids[number].lstrip("0") if numeric else ""
-        return number > 0, len(digits), digits, ids[number]
-
-    return sorted(range(len(ids)), key=key)
 
 
 def _mean(values: np.ndarray | list[bool]) -> float | None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, UInt64
 
 from alkd_jax.checks import check_one_of
+from alkd_jax.data.id_order import natural_order
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.times import local_day
 
@@ -143,7 +144,7 @@ def _user_groups(
     num_users = len(log.user_ids)
     rank = np.arange(num_users, dtype=np.int32)
     if rules.users == "id":
-        rank[_argsort_ids(log.user_ids)] = np.arange(num_users, dtype=np.int32)
+        rank[natural_order(log.user_ids)] = np.arange(num_users, dtype=np.int32)
     per_user = np.zeros(num_users, np.int64)
     per_user[rank] = np.bincount(log.user, minlength=num_users)
     group = ((np.cumsum(per_user) - per_user) // _INTERACTIONS_PER_GROUP).astype(np.int32)
@@ -158,18 +159,11 @@ def _user_groups(
         yield np.flatnonzero(group_of_row == number), rank
 
 
-def _argsort_ids(ids: tuple[str, ...]) -> Int64[np.ndarray, " U"]:
-    """Returns the order that sorts identifiers, numerically if all are numbers."""
-    if all(name.isascii() and name.isdigit() and len(name) < 19 for name in ids):
-        return np.argsort(np.array([int(name) for name in ids], np.int64), kind="stable")
-    return np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
-
-
 def _make_tie_keys(log: Interactions, rules: SessionRules) -> Any:
     """Returns the sort keys of ties: per item for "id", per user and per item for "hash", per row for "random"."""
     if rules.ties == "id":
         rank = np.empty(len(log.item_ids), np.int64)
-        rank[_argsort_ids(log.item_ids)] = np.arange(len(log.item_ids))
+        rank[natural_order(log.item_ids)] = np.arange(len(log.item_ids))
         return rank
     if rules.ties == "hash":
         return _hash_ids(log.user_ids, rules.seed), _hash_ids(log.item_ids, rules.seed)

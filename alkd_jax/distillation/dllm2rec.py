@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,7 +19,7 @@ from alkd_jax.distillation.popularity_strata import item_counts
 from alkd_jax.distillation.robust import RobustLoss, RobustTerm, robust_popularity
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Loss, Objective
+from alkd_jax.objectives import BoundLoss, Loss
 from alkd_jax.ops.permutation import permuted_index
 from alkd_jax.training.arguments import select_loss
 from alkd_jax.training.examples import Examples, sequences_of
@@ -138,7 +138,7 @@ class SessionLists:
 
 
 @flax.struct.dataclass
-class ImportanceWeightedLists(Objective):
+class ImportanceWeightedLists(BoundLoss):
     """``L_rd = Σ_r mean_b w_br (l(b, c_br) + α l^D(b, c_br))``: the student's loss with every item of a list as target.
 
     The pairs of session and item are the rows of a batch with weights w, so that the student's loss takes the mean.
@@ -158,7 +158,6 @@ class ImportanceWeightedLists(Objective):
     consistency: Float[Array, ""] | float = 0.1
     robust: RobustTerm | None = None
     list_batch: int | None = flax.struct.field(pytree_node=False, default=None)
-    reads_catalogue: ClassVar[bool] = True
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the loss of a batch."""

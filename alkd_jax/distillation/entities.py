@@ -1,7 +1,5 @@
 """Entities of representation distillation: the sessions and items of a batch, with student's and teacher's vectors."""
 
-from typing import ClassVar
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.distillation.teacher import TeacherEmbeddings
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Objective
+from alkd_jax.objectives import BoundLoss
 from alkd_jax.ops.lookup import embedding_lookup
 from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.types import Batch
@@ -65,7 +63,7 @@ def concatenate(*entities: Entities) -> Entities:
 
 
 @flax.struct.dataclass
-class RepresentationLoss(Objective):
+class RepresentationLoss(BoundLoss):
     """Base class of the losses that compare the student's vectors with the teacher's.
 
     Attributes:
@@ -73,7 +71,6 @@ class RepresentationLoss(Objective):
     """
 
     teacher: TeacherEmbeddings
-    reads_catalogue: ClassVar[bool] = True
 
     def session_entities(self, params: Params, batch: Batch, key: jax.Array) -> Entities:
         """Encodes the sessions of a batch; the weights count each distinct session once. The key is for dropout."""

@@ -5,7 +5,7 @@ Their weights fall with the position, and are 0 where the student already ranks 
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,7 +19,7 @@ from alkd_jax.distillation.method import check_positive, check_weight, distillat
 from alkd_jax.distillation.teacher import TeacherModel, all_session_items, encode_teacher, teacher_lists
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Objective
+from alkd_jax.objectives import BoundLoss
 from alkd_jax.ops.lookup import embedding_lookup
 from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
@@ -138,7 +138,7 @@ def final_weights(
 
 
 @flax.struct.dataclass
-class TeacherList(Objective):
+class TeacherList(BoundLoss):
     """:func:`list_loss` of the teacher's lists.
 
     Attributes:
@@ -154,7 +154,6 @@ class TeacherList(Objective):
     mu: Float[Array, ""] | float = 0.1
     dynamic_from: Float[Array, ""] | float = 100.0
     num_sampled: int = flax.struct.field(pytree_node=False, default=100)
-    reads_catalogue: ClassVar[bool] = True
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the loss of a batch."""

@@ -1,7 +1,5 @@
 """The distributionally robust loss that DLLM2Rec adds to the student's own: the worst case over item distributions."""
 
-from typing import ClassVar
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from alkd_jax import scoring
 from alkd_jax.losses.reduction import weighted_mean
 from alkd_jax.models import Params
-from alkd_jax.objectives import Loss, Objective
+from alkd_jax.objectives import BoundLoss, Loss
 from alkd_jax.types import PAD, Batch
 
 
@@ -82,7 +80,7 @@ class RobustTerm:
 
 
 @flax.struct.dataclass
-class RobustLoss(Objective):
+class RobustLoss(BoundLoss):
     """``L_student + α mean_b l^D(b, y_b)``: the student's loss with the distributionally robust loss added.
 
     Attributes:
@@ -92,7 +90,6 @@ class RobustLoss(Objective):
 
     student: Loss
     robust: RobustTerm
-    reads_catalogue: ClassVar[bool] = True
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the loss of a batch."""

@@ -1,7 +1,7 @@
 """unKD, unbiased distillation: the student learns the teacher's order among items of similar popularity only."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.struct
 import jax
@@ -21,7 +21,7 @@ from alkd_jax.distillation.teacher import (
     teacher_lists,
 )
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import Objective
+from alkd_jax.objectives import BoundLoss
 from alkd_jax.ops.lookup import embedding_lookup
 from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.training.examples import sequences_of
@@ -196,7 +196,7 @@ def pair_loss(
 
 
 @flax.struct.dataclass
-class PopularityPairs(Objective):
+class PopularityPairs(BoundLoss):
     """:func:`pair_loss` over pairs of items of similar popularity, which are sampled anew at every step.
 
     Attributes:
@@ -210,7 +210,6 @@ class PopularityPairs(Objective):
     length: Int[Array, "N G"]
     pairs_per_group: tuple[int, ...] = flax.struct.field(pytree_node=False)
     mu: float = flax.struct.field(pytree_node=False, default=MU)
-    reads_catalogue: ClassVar[bool] = True
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the loss of a batch."""

@@ -1,9 +1,10 @@
-"""What a loss is: a callable pytree of parameters, batch and key; and the base class of those of this package."""
+"""What a loss is: a callable pytree of parameters, batch and key; and the base classes of those of this package."""
 
+import abc
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -76,10 +77,8 @@ def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Floa
 
 
 @flax.struct.dataclass
-class Objective:
-    """A loss bound to a backbone. Subclasses define :meth:`loss`, and :meth:`candidates` if they score further items.
-
-    One whose ``reads_catalogue`` is True may define ``__call__`` in their place.
+class BoundLoss(abc.ABC):
+    """A loss bound to a backbone, which may score all items; subclasses define :meth:`__call__`.
 
     Attributes:
         model: the backbone.
@@ -87,8 +86,25 @@ class Objective:
 
     model: Encoder = flax.struct.field(pytree_node=False)
 
-    reads_catalogue: ClassVar[bool] = False
-    """Whether the loss scores all items, so that it cannot be computed from the rows of a batch."""
+    @abc.abstractmethod
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Returns the mean loss of a batch; the key is for dropout and sampled negatives."""
+
+    def encode(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B *L D"]:
+        """Returns the vectors of a batch's sessions; the key is for dropout."""
+        return encode(self.model, params, batch, key)
+
+    def item_embeddings(self, params: Params) -> Float[Array, "V1 D"]:
+        """Returns the backbone's output table."""
+        return self.model.apply(params, method="item_embeddings")
+
+
+@flax.struct.dataclass
+class Objective(BoundLoss):
+    """A loss that scores few items, so that it can be computed from the rows of a batch, as ``fit_large`` does.
+
+    Subclasses define :meth:`loss`, and :meth:`candidates` if they score items beside those of the batch.
+    """
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch; the key is for dropout and sampled negatives."""
@@ -98,9 +114,9 @@ class Objective:
         """Returns the items that the loss scores beside the batch's targets: sampled ones, or lists; None without."""
         return None
 
+    @abc.abstractmethod
     def loss(self, params: Params, batch: Batch, candidates: Any, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch, given the result of :meth:`candidates`."""
-        raise NotImplementedError
 
     def on_rows(self, ids: Int[Array, " R"]) -> "Objective":
         """Returns the objective of a small backbone, whose items are some rows of the tables, the padding first.
@@ -115,11 +131,3 @@ class Objective:
         """Returns the arrays that have one row for each item, by name."""
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.metadata.get("per_item")}
-
-    def encode(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, "B *L D"]:
-        """Returns the vectors of a batch's sessions; the key is for dropout."""
-        return encode(self.model, params, batch, key)
-
-    def item_embeddings(self, params: Params) -> Float[Array, "V1 D"]:
-        """Returns the backbone's output table."""
-        return self.model.apply(params, method="item_embeddings")

@@ -1,6 +1,6 @@
 """Softmax losses over the whole catalogue or a list, with the target or a teacher's list as label."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.struct
 import jax
@@ -9,13 +9,13 @@ from jaxtyping import Array, Float, Int
 
 from alkd_jax import losses, scoring
 from alkd_jax.models import Params
-from alkd_jax.objectives.base import Objective
+from alkd_jax.objectives.base import BoundLoss, Objective
 from alkd_jax.ops.lookup import embedding_lookup
 from alkd_jax.types import Batch
 
 
 @flax.struct.dataclass
-class FullSoftmax(Objective):
+class FullSoftmax(BoundLoss):
     """Softmax cross-entropy over the whole catalogue, see :func:`alkd_jax.losses.full_softmax`.
 
     Attributes:
@@ -23,9 +23,8 @@ class FullSoftmax(Objective):
     """
 
     chunk_size: int | None = flax.struct.field(pytree_node=False, default=None)
-    reads_catalogue: ClassVar[bool] = True
 
-    def loss(self, params: Params, batch: Batch, candidates: None, key: jax.Array) -> Float[Array, ""]:
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
         return losses.full_softmax(vectors, table, batch.target, weight=batch.weight, chunk_size=self.chunk_size)
@@ -55,12 +54,14 @@ class ListwiseSoftmax(Objective):
 
 
 @flax.struct.dataclass
-class DistilledSoftmax(ListwiseSoftmax):
+class DistilledSoftmax(BoundLoss):
     """:class:`FullSoftmax` with a label that is a mixture of the target and a teacher's list.
 
     ``L = mean_b [log Z_b − (1 − λ) s_b,target − λ Σ_k g_bk s_bk / Σ_k g_bk]``, λ = 0 for a row whose gains are all 0.
 
     Attributes:
+        list_items: ``[E, K]`` a list for each example; a place with gain 0 or item 0 is ignored.
+        list_gain: ``[E, K]`` the gain of each place.
         share: λ in [0, 1].
         chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
 
@@ -68,13 +69,15 @@ class DistilledSoftmax(ListwiseSoftmax):
         Hinton et al., Distilling the knowledge in a neural network, 2015, with soft labels restricted to a list.
     """
 
+    list_items: Any
+    list_gain: Any
     share: Any
     chunk_size: int | None = flax.struct.field(pytree_node=False, default=None)
-    reads_catalogue: ClassVar[bool] = True
 
-    def loss(self, params: Params, batch: Batch, candidates: Int[Array, "B K"], key: jax.Array) -> Float[Array, ""]:
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        candidates = jnp.asarray(self.list_items)[batch.row]
         gain = jnp.where(candidates > 0, jnp.asarray(self.list_gain)[batch.row], 0.0)
         total = gain.sum(-1)
         list_scores = scoring.candidate_scores(vectors, embedding_lookup(table, candidates))
@@ -86,7 +89,7 @@ class DistilledSoftmax(ListwiseSoftmax):
 
 
 @flax.struct.dataclass
-class SelfNormalizedSoftmax(ListwiseSoftmax):
+class SelfNormalizedSoftmax(BoundLoss):
     """Full softmax with a teacher's list as label, and a penalty that draws log Z to a given value.
 
     ``L = mean_b [log Z_b − (1 − ε) Σ_k g_bk s_bk − ε mean_v s_bv + (a_b + stop(log Z_b − a_b) − log m_b)²]``
@@ -96,7 +99,9 @@ class SelfNormalizedSoftmax(ListwiseSoftmax):
     probability with sum m. The log-sum-exp of a session's items then mixes their probabilities in proportion to m.
 
     Attributes:
-        log_mass: ``[E]`` log m; the gains of each list sum to 1.
+        list_items: ``[E, K]`` a list for each example; a place with gain 0 or item 0 is ignored.
+        list_gain: ``[E, K]`` the gain of each place; the gains of a list sum to 1.
+        log_mass: ``[E]`` log m.
         smoothing: ε in [0, 1), the share of the label that is uniform over the catalogue.
         chunk_size: items scored at a time; None holds all ``[B, V]`` scores.
 
@@ -108,19 +113,21 @@ class SelfNormalizedSoftmax(ListwiseSoftmax):
         Rethinking the Inception architecture, CVPR 2016, label smoothing.
     """
 
+    list_items: Any
+    list_gain: Any
     log_mass: Any
     smoothing: float = flax.struct.field(pytree_node=False, default=0.0)
     chunk_size: int | None = flax.struct.field(pytree_node=False, default=None)
-    reads_catalogue: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Checks the options."""
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"smoothing is {self.smoothing}; expected at least 0 and below 1")
 
-    def loss(self, params: Params, batch: Batch, candidates: Int[Array, "B K"], key: jax.Array) -> Float[Array, ""]:
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        candidates = jnp.asarray(self.list_items)[batch.row]
         gain = jnp.where(candidates > 0, jnp.asarray(self.list_gain)[batch.row], 0.0)
         log_z = losses.log_partition(vectors, table, self.chunk_size)
         label_score = (gain * scoring.candidate_scores(vectors, embedding_lookup(table, candidates))).sum(-1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from alkd_jax.checks import check_one_of, check_sessions, check_span
 from alkd_jax.models import Encoder
-from alkd_jax.objectives import InBatchBPR, Loss, Objective, as_loss
+from alkd_jax.objectives import BoundLoss, InBatchBPR, Loss, Objective, as_loss
 from alkd_jax.training.examples import (
     AnyExamples,
     Positions,
@@ -104,12 +104,12 @@ def select_row_loss(loss: Callable[..., Any] | None, model: Encoder) -> Objectiv
         ValueError: the loss is no objective, or scores the whole catalogue, or does not fit the backbone.
     """
     loss = InBatchBPR(model) if loss is None else loss
-    if not isinstance(loss, Objective):
-        raise ValueError(f"loss is {loss}; expected an objective of alkd_jax.objectives, which fit_large binds to rows")
-    if loss.reads_catalogue:
+    if isinstance(loss, BoundLoss) and not isinstance(loss, Objective):
         raise ValueError(
             f"loss is {type(loss).__name__}, which scores the whole catalogue; expected an in-batch or a sampled loss"
         )
+    if not isinstance(loss, Objective):
+        raise ValueError(f"loss is {loss}; expected an objective of alkd_jax.objectives, which fit_large binds to rows")
     for name, array in loss.per_item().items():
         if len(array) != model.num_items + 1:
             raise ValueError(f"loss has {len(array)} rows in {name}; expected {model.num_items + 1}")

@@ -127,8 +127,8 @@ def train_on_sessions(
 
 def make_objective(
     key: jax.Array, model: Encoder, dataset: alkd.Dataset, loss: str, rankings: alkd.Rankings | None
-) -> objectives.Objective:
-    """Returns the objective of a loss.
+) -> objectives.BoundLoss:
+    """Returns a loss bound to a backbone.
 
     Args:
         key: a JAX key, for the ensemble's backbone.

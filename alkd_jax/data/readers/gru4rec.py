@@ -13,7 +13,6 @@ from alkd_jax.data.text import tab_separated
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.delimited import read_delimited
 from alkd_jax.data.text.source_files import TextFile
-from alkd_jax.errors import shown
 
 _COLUMNS = {"session": ("SessionId",), "item": ("ItemId",), "time": ("Time",)}
 
@@ -26,6 +25,9 @@ def load_gru4rec(
     strict: bool = False,
 ) -> Interactions:
     """Reads sessions with their ids.
+
+    A double quote at the start of a field quotes it as in csv, because GRU4Rec reads its files with pandas, and files
+    for it are written with pandas; elsewhere in a field a quote is an ordinary character.
 
     Args:
         train: file of all interactions or of the training interactions. The columns may stand in any order; others are
@@ -52,7 +54,7 @@ def load_gru4rec(
         for path, number in ((train, "0"), (test, "2")):
             if path is None:
                 continue
-            for frame in read_delimited(TextFile(pathlib.Path(path)), bad_rows, _COLUMNS):
+            for frame in read_delimited(TextFile(pathlib.Path(path)), bad_rows, _COLUMNS, quote='"'):
                 # The two files may use the same number for different sessions.
                 known = ~pl.col("session").is_in(MISSING_IDS)
                 session = pl.when(known).then(pl.lit(f"{number}:") + pl.col("session"))
@@ -73,23 +75,19 @@ def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared)
 
     Raises:
         ValueError: an item id would not come back from the files: it has a tab, a line end, half a surrogate pair or
-            U+FDD0, begins with a double quote, is a word for a missing value, or belongs to two items.
+            U+FDD0, is a word for a missing value, or belongs to two items.
     """
     tab_separated.check_file_name(name)
     tab_separated.check_ids(prepared.item_ids[1:])
-    for item in prepared.item_ids[1:]:
-        if item.startswith('"'):
-            raise ValueError(
-                f"item id is {shown(item)}; expected no double quote at its start, which begins a quotation"
-            )
     items, offsets = np.asarray(prepared.sequences.items), np.asarray(prepared.sequences.offsets)
     session = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     ends = offsets[np.cumsum([0, *prepared.sizes])]
+    ids = [tab_separated.quoted(item) for item in prepared.item_ids]
 
     def rows(part: slice) -> Iterator[tuple[object, ...]]:
         yield "SessionId", "ItemId", "Time"
         for number, item, time in zip(session[part], items[part], prepared.time[part], strict=True):
-            yield number, prepared.item_ids[item], f"{time / 1000:.3f}"
+            yield number, ids[item], f"{time / 1000:.3f}"
 
     parts = zip(("train", "valid", "test"), ends[:-1], ends[1:], strict=True)
     tables = {f"{name}_{part}.tsv": rows(slice(first, last)) for part, first, last in parts}

@@ -1,5 +1,6 @@
 """Tables, RecBole's, GRU4Rec's and SR-GNN's files: what is written is read back, what is hostile is refused."""
 
+import csv
 import json
 import pickle
 
@@ -167,6 +168,17 @@ def test_gru4rec_files_come_back(tmp_path, prepared):
     ours = sessions_of(again)
     assert sorted(ours[: sum(again.sizes[:2])]) == sorted(theirs[:train])
     assert ours[sum(again.sizes[:2]) :] == theirs[train + validation :]
+
+
+def test_gru4rec_files_have_the_quotes_of_pandas(tmp_path):
+    """The rows are what csv writes, as pandas does; quotes within a field that begins with none are its own."""
+    ids = ['"a"', "a\tb", "two\nlines", 'a "b"', '"open', "d"]
+    with (tmp_path / "w.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([("SessionId", "ItemId", "Time"), *((1, item, 5) for item in ids)])
+        file.write('2\t7" disc\t6\n3\t"never closed\t7\n4\td\t8\n')
+    log = alkd.data.load_gru4rec(tmp_path / "w.tsv")
+    assert log.item_ids == (*ids, '7" disc')
+    assert log.report["bad_rows"]["reasons"] == {"a quote opens and is not closed in its row": 1}
 
 
 def dump_srgnn(path, sessions):
