@@ -33,7 +33,8 @@ from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.settings import Settings
 from .pipeline.stage_records import checked_output
-from .pipeline.stages import Run, rank_training_free
+from .pipeline.stages import Run
+from .pipeline.training_free import rank_training_free
 from .reporting import comparisons
 from .reporting.cells import markdown
 from .reporting.results import format_cell, metrics_over_seeds

@@ -25,8 +25,8 @@ LAYERS = [
     {"sharding", "registry"},
     {"ops"},
     {"maxmin", "losses", "models", "scoring", "llm"},
-    {"data", "evaluation", "samplers", "selection", "serving", "baselines"},
-    {"objectives"},
+    {"data", "evaluation", "samplers", "selection", "serving"},
+    {"objectives", "baselines"},
     {"training"},
     {"distillation"},
 ]

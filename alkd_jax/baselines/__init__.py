@@ -4,11 +4,13 @@ from alkd_jax.baselines.counts import Counts, count, held_out_folds
 from alkd_jax.baselines.knn import item_knn, session_knn
 from alkd_jax.baselines.popularity import popularity
 from alkd_jax.baselines.queries import Scorer
-from alkd_jax.baselines.ranking import held_out_lists, mean_ranks, rank_targets, top_k, top_k_lists
+from alkd_jax.baselines.ranking import TIES, Places, held_out_lists, rank_targets, target_places, top_k, top_k_lists
 from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
 
 __all__ = [
+    "TIES",
     "Counts",
+    "Places",
     "Scorer",
     "co_occurrence",
     "count",
@@ -16,11 +18,11 @@ __all__ = [
     "held_out_lists",
     "item_knn",
     "markov",
-    "mean_ranks",
     "popularity",
     "rank_targets",
     "sequential_rules",
     "session_knn",
+    "target_places",
     "top_k",
     "top_k_lists",
 ]

@@ -1,28 +1,70 @@
 """Ranks of targets and top-k lists by a training-free recommender, on the host in float64."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from alkd_jax import scoring
 from alkd_jax.baselines.counts import Counts, held_out_folds
 from alkd_jax.baselines.queries import Scorer
-from alkd_jax.checks import check_count, check_finite, check_span
+from alkd_jax.checks import check_count, check_finite, check_one_of, check_span
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 # Scores are compared after rounding to this many decimals: sums of the same cosines in another order differ by 1e-16,
 # one occurrence in the tie-break by 1e-6 / (largest popularity).
 _DECIMALS = 12
 
+TIES = (*scoring.TIES, "published")
+"""Rules for items whose score equals the target's, see :meth:`Places.ranks`."""
 
-def mean_ranks(
-    score_function: Scorer, counts: Counts, sessions: Sessions, *, batch_size: int = 512
-) -> Float[np.ndarray, " N"]:
-    """Ranks each session's target among the items that are not in the session.
 
-    Ties are first broken by popularity, ``score(v) + 10⁻⁶ pop(v) / max pop``; items that are still equal share their
-    mean rank. The target itself is always ranked.
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The places of targets among the ranked items, from which every rule for ties computes a rank.
+
+    Attributes:
+        better: ``[N]`` int32, number of items with a higher score than the target.
+        equal: ``[N]`` int32, number of other items with the target's score; above 0 the target is tied.
+    """
+
+    better: Int[np.ndarray, " N"]
+    equal: Int[np.ndarray, " N"]
+
+    @property
+    def mean(self) -> Float[np.ndarray, " N"]:
+        """The mean rank of the target and the items that are equal to it, from 1: an integer or a half."""
+        return 1 + self.better + self.equal / 2
+
+    @property
+    def num_tied(self) -> int:
+        """The number of tied targets."""
+        return int(np.count_nonzero(self.equal))
+
+    def ranks(self, *, ties: str = "average") -> Int[np.ndarray, " N"]:
+        """Returns ranks from 1, int32.
+
+        Args:
+            ties: "average" is the mean rank with a half rounded up, the rule of :func:`alkd_jax.evaluate`; "optimistic"
+                and "pessimistic" place the target before and after all items that are equal to it; "published" is the
+                mean rank with a half rounded down, by which the published results of the training-free recommenders
+                were computed.
+
+        Raises:
+            ValueError: the rule is unknown.
+        """
+        check_one_of("ties", ties, TIES)
+        shared = {"average": (self.equal + 1) // 2, "published": self.equal // 2, "pessimistic": self.equal}
+        return (1 + self.better + shared.get(ties, 0)).astype(np.int32)
+
+
+def target_places(score_function: Scorer, counts: Counts, sessions: Sessions, *, batch_size: int = 512) -> Places:
+    """Counts, for each session, the items that are not in the session and have a higher score than its target.
+
+    Ties are first broken by popularity, ``score(v) + 10⁻⁶ pop(v) / max pop``, which is a part of every method's
+    definition; what is equal after that is a tie. The target itself is always ranked.
 
     Args:
         score_function: a method of this package, or a function with the same arguments and result.
@@ -30,31 +72,29 @@ def mean_ranks(
         sessions: N sessions.
         batch_size: sessions scored at a time, which bounds the memory to a few times ``batch_size · V`` numbers.
 
-    Returns:
-        Ranks from 1, integers or halves.
-
     Raises:
         ValueError: an id is outside ``1..V``, the batch size is below 1, or scores are not finite ``[B, V + 1]``.
     """
     target = np.asarray(sessions.target)
     check_span("targets", target, 1, counts.num_items)
-    ranks = np.empty(len(sessions))
+    better, equal = np.empty(len(sessions), np.int32), np.empty(len(sessions), np.int32)
     for rows, scores in _masked_scores(score_function, counts, sessions, target, batch_size):
         target_score = np.take_along_axis(scores, target[rows, None], axis=1)
-        ranks[rows] = 1 + (scores > target_score).sum(axis=1) + ((scores == target_score).sum(axis=1) - 1) / 2
-    return ranks
+        better[rows] = (scores > target_score).sum(axis=1)
+        equal[rows] = (scores == target_score).sum(axis=1) - 1
+    return Places(better, equal)
 
 
 def rank_targets(
-    score_function: Scorer, counts: Counts, sessions: Sessions, *, batch_size: int = 512
+    score_function: Scorer, counts: Counts, sessions: Sessions, *, ties: str = "average", batch_size: int = 512
 ) -> Int[np.ndarray, " N"]:
-    """Returns :func:`mean_ranks` as int32, a half rounded down; arguments and errors are the same.
+    """Ranks each session's target, from 1 and as int32, see :func:`target_places` and :meth:`Places.ranks`.
 
-    Counts tie often, so the rounding changes metrics: a target that shares positions 10 and 11 is a hit at 10. Rounded
-    up, with ``np.ceil(mean_ranks(...))``, popularity has recall@10 0.0093 instead of 0.0110 on the authors' ML test
-    sessions.
+    Counts tie often, so the rule for ties changes metrics: a target that shares positions 10 and 11 has rank 11 by
+    ``ties="average"`` and 10 by ``ties="published"``. With these, popularity has recall@10 0.0093 and 0.0110 on the
+    authors' ML test sessions.
     """
-    return np.floor(mean_ranks(score_function, counts, sessions, batch_size=batch_size)).astype(np.int32)
+    return target_places(score_function, counts, sessions, batch_size=batch_size).ranks(ties=ties)
 
 
 def top_k_lists(
@@ -62,8 +102,8 @@ def top_k_lists(
 ) -> Rankings:
     """Lists the k best items that are not in the session, so that a neighbor method can be a teacher.
 
-    The order is that of :func:`mean_ranks`, ties to the lower id. If the counts include a session, the method has seen
-    its target: for training sessions use :func:`held_out_lists`.
+    The order is that of :func:`target_places`, ties to the lower id. If the counts include a session, the method has
+    seen its target: for training sessions use :func:`held_out_lists`.
 
     Args:
         score_function: a method of this package, or a function with the same arguments and result.
@@ -76,7 +116,7 @@ def top_k_lists(
         ``[N, k]`` rankings, best first; 0 and mask False where fewer than k items remain.
 
     Raises:
-        ValueError: k is below 1, or as in :func:`mean_ranks`.
+        ValueError: k is below 1, or as in :func:`target_places`.
     """
     items, _ = top_k(score_function, counts, sessions, k, batch_size=batch_size)
     return Rankings.from_top_k(sessions.session_id, items)

@@ -9,6 +9,7 @@ from alkd_jax.registry import source_digest
 
 from .methods import needed_selections, outside_names, stage_of
 from .settings import Settings
+from .training_free import training_free_inputs
 
 PATIENCE = {"teacher": 20, "student": 10}
 """Role → number of validations without improvement after which its training stops."""
@@ -32,6 +33,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
     if settings.rankings is not None:
         rankings["file"] = digest_of(settings.rankings)
     return {
+        "training_free": training_free_inputs(),
         **{role: training | {"dim": dim, "patience": PATIENCE[role]} for role, dim in dims.items()},
         "difficulty": {},
         "policy": {

@@ -10,9 +10,10 @@ from alkd_jax.io import digest_of, read_object, write_json
 
 STAGES_FILE = "stages.json"
 
-FOLLOWING = frozenset({"methods", "selections", "lists", "sources", "content"})
-"""Inputs that change when a method is added, when answers have come, or when a stage before has run again. A stage runs
-again for them without being asked: what it wrote is made again from the results of other stages."""
+FOLLOWING = frozenset({"methods", "selections", "lists", "sources", "content", "ties"})
+"""Inputs that change when a method is added, when answers have come, when a stage before has run again, or when a
+version has another rule for ties. A stage runs again for them without being asked: what it wrote is made again from the
+results of other stages."""
 
 Records: TypeAlias = dict[str, dict[str, Any]]
 """Stage → "digest" of what it depends on, "inputs" (its options), "outputs", "sha256" of each output, "seconds"."""

@@ -8,15 +8,15 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import baselines, evaluation, maxmin, selection, training
-from alkd_jax.io import open_arrays, remove_folder, save_arrays, write_json
+from alkd_jax import evaluation, maxmin, selection, training
+from alkd_jax.io import open_arrays, read_json, remove_folder, save_arrays, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
@@ -25,20 +25,8 @@ from . import interrupts, llm_settings, method_lists, methods, session_selection
 from .console import training_bar
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .run import RunContext, first_seed
-from .run_folder import RunFolder
 from .stage_records import checked_output
-
-TRAINING_FREE: Mapping[str, baselines.Scorer] = {
-    "Popularity": baselines.popularity,
-    "Markov": baselines.markov,
-    "Co-occurrence": baselines.co_occurrence,
-    "Item-kNN": baselines.item_knn,
-    "Item-kNN (recency)": functools.partial(baselines.item_knn, recency=0.8),
-    "Session-kNN": baselines.session_knn,
-    "Sequential rules": baselines.sequential_rules,
-    "Sequential rules (both ways)": functools.partial(baselines.sequential_rules, backward=0.5),
-}
-"""Name → recommender that counts and trains no parameters."""
+from .training_free import rank_training_free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,13 +249,16 @@ class Run(RunContext):
 
         def write_outputs(folder: pathlib.Path) -> None:
             ranks: dict[str, np.ndarray] = {}
+            tied: dict[str, list[int]] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
             for method, stored_at in trained_methods(self.settings.method_names).items():
-                model = self.model(role_of(method))
-                per_seed = evaluation.evaluate_seeds(
-                    model, self.params(stored_at), self.dataset.test, protocol=self.settings.mode, mesh=self.mesh
-                )
+                model, params = self.model(role_of(method)), self.params(stored_at)
+                options = {"protocol": self.settings.mode, "mesh": self.mesh}
+                per_seed = evaluation.evaluate_seeds(model, params, self.dataset.test, **options)
                 ranks[method] = np.stack([result.ranks for result in per_seed])
+                # A target is tied where the rule for ties decides about its rank.
+                first = evaluation.evaluate_seeds(model, params, self.dataset.test, ties="optimistic", **options)
+                tied[method] = [int((a.ranks != b.ranks).sum()) for a, b in zip(per_seed, first, strict=True)]
                 released_ndcg[method] = {
                     name: [result.metrics[name] for result in per_seed]
                     for name in per_seed[0].metrics
@@ -275,10 +266,12 @@ class Run(RunContext):
                 }
             with open_arrays(checked_output(self.folder.path, "training_free_ranks.npz")) as archive:
                 ranks |= {method: archive[method][None] for method in archive}
+            tied |= read_json(checked_output(self.folder.path, "training_free_tied.json"))
             save_arrays(folder / "ranks.npz", **ranks)
+            write_json(folder / "tied.json", tied)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        outputs = ["ranks.npz", "released_ndcg.json"]
+        outputs = ["ranks.npz", "tied.json", "released_ndcg.json"]
         after = ["training_free", "teacher", "student", *map(stage_of, self.settings.method_names)]
         self.folder.run_stage("ranks", self.stage_inputs["ranks"], outputs, write_outputs, after=after)
 
@@ -299,18 +292,6 @@ class Run(RunContext):
         for method in self.settings.method_names:
             self.distillation_stage(method)
         self.ranks_stage()
-
-
-def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
-    """Runs the stage that ranks the test targets with the training-free recommenders."""
-
-    def write_outputs(folder: pathlib.Path) -> None:
-        counts = baselines.count(dataset.train_sequences, dataset.num_items)
-        ranks = {name: baselines.rank_targets(method, counts, dataset.test) for name, method in TRAINING_FREE.items()}
-        save_arrays(folder / "training_free_ranks.npz", **ranks)
-
-    outputs = ["training_free_ranks.npz"]
-    run_folder.run_stage("training_free", {"methods": list(TRAINING_FREE)}, outputs, write_outputs)
 
 
 def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:

@@ -17,7 +17,8 @@ from alkd_jax.paper_settings import backbone_settings_of
 
 from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
 from ..pipeline.stage_records import checked_output
-from ..pipeline.stages import TRAINING_FREE, Run
+from ..pipeline.stages import Run
+from ..pipeline.training_free import TRAINING_FREE
 from . import comparisons, example_sessions, teacher_quality
 from .pages import render_page
 from .results import COLUMNS, format_cell, tuning_lines

@@ -27,8 +27,9 @@ def collect_results(run: Run) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "methods": {NAME: {METRIC: {"mean", "std",
-        "values"}}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"} or {"chosen",
-        "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have no seeds;
+        "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"} or
+        {"chosen", "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have
+        no seeds; "tied" counts the targets that share their score with another item;
         "tuned" holds validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
     """
     path = checked_output(run.folder.path, "ranks.npz")
@@ -37,10 +38,11 @@ def collect_results(run: Run) -> dict[str, Any]:
     for name, per_seed in ranks.items():
         check_ranks(f"{path}: ranks of {name}", per_seed)
     released_ndcg = read_json(checked_output(run.folder.path, "released_ndcg.json"))
+    tied = read_json(checked_output(run.folder.path, "tied.json"))
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():
         released = {metric: mean_and_std(values) for metric, values in released_ndcg.get(name, {}).items()}
-        methods[name] = metrics_over_seeds(per_seed) | released
+        methods[name] = metrics_over_seeds(per_seed) | {"tied": mean_and_std(tied[name])} | released
     settings = run.settings
     return {
         "dataset": run.dataset.name,
@@ -138,12 +140,18 @@ def format_cell(numbers: Mapping[str, Any]) -> str:
     return f"{mean} ± {numbers['std']:.4f}" if len(numbers["values"]) > 1 else mean
 
 
+def format_tied(columns: Mapping[str, Any]) -> str:
+    """Formats the number of tied targets, a mean over seeds; empty where it was not counted."""
+    return f"{columns['tied']['mean']:,.1f}".removesuffix(".0") if "tied" in columns else ""
+
+
 def results_table(results: Mapping[str, Any]) -> Group:
     """Returns the results and the differences between methods as tables for the terminal."""
     released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
     data, backbone = printable(results["dataset"]), printable(results["backbone"])
     title = f"{data}, {backbone}, {results['mode']} protocol, {results['seeds']} seeds"
-    table = Table("method", *COLUMNS, *released, title=title)
+    table = Table("method", *COLUMNS, *released, "tied", title=title)
     for name, columns in results["methods"].items():
-        table.add_row(name, *(format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)))
+        cells = [format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)]
+        table.add_row(name, *cells, format_tied(columns))
     return Group(table, comparisons.difference_table(results["tests"], list(results["methods"])))

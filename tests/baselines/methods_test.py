@@ -101,14 +101,19 @@ def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
     train, queries, targets = random_data(seed)
     counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
-    ranks = baselines.mean_ranks(METHODS[name], counts, sessions)
+    places = baselines.target_places(METHODS[name], counts, sessions)
+    ranks = {ties: places.ranks(ties=ties) for ties in baselines.TIES}
     lists = baselines.top_k_lists(METHODS[name], counts, sessions, 7)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
-    for query, target, rank, items, mask in zip(queries, targets, ranks, lists.items, lists.mask, strict=True):
+    for row, (query, target, items, mask) in enumerate(zip(queries, targets, lists.items, lists.mask, strict=True)):
         scores = broken_ties(reference_scores(name, train, 9, query), train)
         order = sorted((v for v in range(1, 10) if v not in query), key=lambda v: (-round(scores[v], 11), v))
-        places = [place for place, v in enumerate(order, 1) if abs(scores[v] - scores[target]) < 1e-11]
-        assert rank == np.mean(places)
+        shared = [place for place, v in enumerate(order, 1) if abs(scores[v] - scores[target]) < 1e-11]
+        assert places.mean[row] == np.mean(shared)
+        assert places.equal[row] == len(shared) - 1
+        rounded = {"average": math.ceil(np.mean(shared)), "published": math.floor(np.mean(shared))}
+        rounded |= {"optimistic": min(shared), "pessimistic": max(shared)}
+        assert {ties: ranks[ties][row] for ties in ranks} == rounded
         assert items[mask].tolist() == order[:7]
         assert not items[~mask].any()
 
@@ -164,8 +169,8 @@ def test_queries_nobody_has_seen_get_popularity_order(name):
 def test_popularity_breaks_ties_before_the_mean_rank_does():
     counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 4], [5, 3]), 6)
     sessions = sessions_of([1], [1], [1], targets=[3, 2, 4])
-    np.testing.assert_array_equal(baselines.mean_ranks(baselines.co_occurrence, counts, sessions), [1, 2.5, 2.5])
-    np.testing.assert_array_equal(baselines.rank_targets(baselines.co_occurrence, counts, sessions), [1, 2, 2])
+    assert baselines.target_places(baselines.co_occurrence, counts, sessions).mean.tolist() == [1, 2.5, 2.5]
+    assert baselines.rank_targets(baselines.co_occurrence, counts, sessions).tolist() == [1, 3, 3]
 
 
 def test_popularity_never_outweighs_a_count():
@@ -176,7 +181,7 @@ def test_popularity_never_outweighs_a_count():
 def test_one_occurrence_breaks_a_tie_in_a_large_dataset():
     counts = baselines.count(sequences_of([1], [2], [2], *[[3]] * 50_000), 4)
     sessions = sessions_of([4], [4], targets=[1, 2])
-    np.testing.assert_array_equal(baselines.mean_ranks(baselines.item_knn, counts, sessions), [3, 2])
+    assert baselines.rank_targets(baselines.item_knn, counts, sessions, ties="pessimistic").tolist() == [3, 2]
 
 
 def test_sums_in_another_order_still_tie():
@@ -184,7 +189,7 @@ def test_sums_in_another_order_still_tie():
         return np.array([[0.0, 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.5]])
 
     counts = baselines.count(sequences_of([1], [2], [3]), 3)
-    assert baselines.mean_ranks(shuffled_sums, counts, sessions_of([], targets=[1])).tolist() == [1.5]
+    assert baselines.target_places(shuffled_sums, counts, sessions_of([], targets=[1])).mean.tolist() == [1.5]
 
 
 def test_a_target_inside_its_own_session_is_ranked_but_not_listed():
@@ -199,11 +204,11 @@ def test_results_do_not_depend_on_batch_mates(name):
     train, queries, targets = random_data(3)
     counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
-    ranks = baselines.mean_ranks(METHODS[name], counts, sessions)
+    ranks = baselines.rank_targets(METHODS[name], counts, sessions)
     lists = baselines.top_k_lists(METHODS[name], counts, sessions, 5)
     for batch_size in (1, 3):
         np.testing.assert_array_equal(
-            ranks, baselines.mean_ranks(METHODS[name], counts, sessions, batch_size=batch_size)
+            ranks, baselines.rank_targets(METHODS[name], counts, sessions, batch_size=batch_size)
         )
         np.testing.assert_array_equal(
             lists.items, baselines.top_k_lists(METHODS[name], counts, sessions, 5, batch_size=batch_size).items
@@ -305,6 +310,10 @@ def test_what_lies_under_the_mask_is_ignored():
         (lambda c, s: baselines.item_knn(c, s.items, s.mask, recency=1.1), "recency is 1.1"),
         (lambda c, s: baselines.session_knn(c, s.items, s.mask, neighbors=0), "neighbors is 0"),
         (lambda c, s: baselines.rank_targets(baselines.markov, c, s, batch_size=0), "batch_size is 0"),
+        (
+            lambda c, s: baselines.rank_targets(baselines.markov, c, s, ties="first"),
+            "ties is 'first'; expected .*average",
+        ),
         (lambda c, s: baselines.top_k_lists(baselines.markov, c, s, 0), "k is 0"),
         (lambda c, s: baselines.rank_targets(lambda c, i, m: np.full((1, 4), np.nan), c, s), "finite"),
         (lambda c, s: baselines.rank_targets(lambda c, i, m: np.zeros((1, 3)), c, s), r"shape \(1, 4\)"),
@@ -363,9 +372,10 @@ def test_figures_on_the_released_test_sessions(released_dataset, name):
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     for method, expected in RECALL_AT_10[name].items():
         score_function = baselines.session_knn if method == "session-kNN" else METHODS[method]
-        mean = baselines.mean_ranks(score_function, counts, dataset.test)
-        ranks = np.floor(mean)
+        places = baselines.target_places(score_function, counts, dataset.test)
+        ranks, mean = places.ranks(ties="published"), places.mean
         assert np.mean(ranks <= 10) == pytest.approx(expected, abs=5e-4), method
+        assert np.mean(places.ranks() <= 10) == np.mean(mean <= 10), "a half is rounded up"
         if method in OTHER_METRICS[name]:
             gain = 1 / np.log2(1 + mean)
             found = (np.mean(ranks <= 5), np.mean(gain * (ranks <= 5)), np.mean(gain * (ranks <= 10)))

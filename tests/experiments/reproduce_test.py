@@ -65,7 +65,7 @@ def test_metrics_have_the_documented_keys(finished):
     )
     assert written["methods"].keys() >= ROWS
     for name, columns in written["methods"].items():
-        assert columns.keys() >= {"recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr"}, name
+        assert columns.keys() >= {"recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr", "tied"}, name
         for column in columns.values():
             assert column["mean"] == pytest.approx(sum(column["values"]) / len(column["values"]))
     assert len(written["methods"]["ALKDRec"]["recall@10"]["values"]) == 2
@@ -124,6 +124,23 @@ def test_a_folder_made_before_there_was_a_choice_of_precision_has_float32(finish
     assert json.loads((out / "stages.json").read_text()) == before, "nothing is trained again"
     with pytest.raises(ValueError, match="precision is 'float32', not 'bfloat16'"):
         reproduce.run_pipeline(settings(out, precision="bfloat16"))
+
+
+def test_a_folder_whose_ties_were_ranked_by_another_rule_is_ranked_again_but_not_trained_again(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    before = json.loads((out / "stages.json").read_text())
+    record = before["training_free"]
+    # As an earlier version wrote it: fewer inputs, one output, and so other digests of the stages that follow.
+    former = record | {"digest": "former", "inputs": {"methods": record["inputs"]["methods"]}}
+    (out / "stages.json").write_text(json.dumps(before | {"training_free": former}))
+    (out / "training_free_tied.json").unlink()
+    assert reproduce.run_pipeline(stages.Run.reopen(out).settings) == finished[1]
+    after = json.loads((out / "stages.json").read_text())
+    assert {stage for stage in before if before[stage] != after[stage]} <= {"training_free", "ranks"}, (
+        "only the seconds"
+    )
+    assert after["training_free"]["digest"] == record["digest"]
 
 
 def test_the_report_refers_to_no_other_file(finished):
