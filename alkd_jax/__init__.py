@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from alkd_jax.serving import export
     from alkd_jax.serving.recommender import Recommender
     from alkd_jax.training.fit import fit
-    from alkd_jax.types import PAD, Dataset, Rankings, Sequences, Sessions
+    from alkd_jax.types import PAD, Dataset, HeldOutSequences, Rankings, Sequences, Sessions
 
 __all__ = [
     "PAD",
     "Dataset",
+    "HeldOutSequences",
     "Rankings",
     "Recommender",
     "Sequences",
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "PAD": "types:PAD",
     "Dataset": "types:Dataset",
+    "HeldOutSequences": "types:HeldOutSequences",
     "Rankings": "types:Rankings",
     "Recommender": "serving.recommender:Recommender",
     "Sequences": "types:Sequences",

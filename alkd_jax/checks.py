@@ -224,6 +224,55 @@ def check_sessions(name: str, sessions: Any, num_items: int) -> None:
         raise ValueError(f"{name} session {row} has padding, item 0, where its mask is True; expected an item")
 
 
+def check_first_targets(name: str, first_target: Any, length: Any) -> None:
+    """Refuses indices of first targets that do not belong to sessions of these lengths, or leave no item before them.
+
+    Args:
+        name: of the indices.
+        first_target: ``[N]`` index of the first item to predict in each session.
+        length: ``[N]`` number of items of each session.
+
+    Raises:
+        ValueError: the numbers of sessions differ, or an index is outside ``1..length - 1``.
+    """
+    if np.shape(first_target) != np.shape(length):
+        raise ValueError(f"{name} has shape {np.shape(first_target)}; expected {np.shape(length)}, one per session")
+    check_integers(name, first_target)
+    check_where(
+        (first_target >= 1) & (first_target < length),
+        name,
+        first_target,
+        "at least 1 and less than the number of items of its session",
+    )
+
+
+def check_held_out(name: str, held_out: Any, num_items: int) -> None:
+    """Refuses held-out sequences whose arrays do not belong together, or hold what is no item.
+
+    Args:
+        name: of the sequences.
+        held_out: :class:`alkd_jax.types.HeldOutSequences`.
+        num_items: V, the number of items.
+
+    Raises:
+        ValueError: there are no sessions, one has fewer than two items, shapes or types do not fit, or an item or a
+            first target is out of range.
+    """
+    items, offsets = np.asarray(held_out.sequences.items), np.asarray(held_out.sequences.offsets)
+    if items.ndim != 1 or offsets.ndim != 1 or len(offsets) < 2:
+        raise ValueError(f"{name} has shapes {items.shape} and {offsets.shape} of items and offsets; expected sessions")
+    check_integers(f"{name} offsets", offsets)
+    length = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != len(items):
+        raise ValueError(f"{name} offsets run from {offsets[0]} to {offsets[-1]}; expected from 0 to {len(items)}")
+    check_where(length >= 2, f"{name} session lengths", length, "at least 2, an input and the target")
+    check_span(f"{name} items", items, 1, num_items)
+    check_first_targets(f"{name} first_target", np.asarray(held_out.first_target), length)
+    if np.shape(held_out.session_id) != length.shape:
+        raise ValueError(f"{name} session_id has shape {np.shape(held_out.session_id)}; expected {length.shape}")
+    check_integers(f"{name} session_id", held_out.session_id)
+
+
 def check_where(good: Any, name: str, array: Any, expected: str) -> None:
     """Refuses an array by its first bad number, unless the array is traced and cannot be looked at.
 

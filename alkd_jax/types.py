@@ -87,6 +87,27 @@ class Sequences:
 
 
 @flax.struct.dataclass
+class HeldOutSequences:
+    """Complete sessions of a validation or test split, and where the items to predict begin in each.
+
+    Attributes:
+        sequences: N complete sessions of any length, at least two items each.
+        first_target: ``[N]`` int32, index within its session of the first item to predict, in ``1..length - 1``; the
+            items before it are known. 1 where every later item may be predicted, ``length - 1`` where only the last one
+            may, and the first item after the cut where a session is cut by time.
+        session_id: ``[N]`` int32, as in :class:`Sessions`.
+    """
+
+    sequences: Sequences
+    first_target: IntArray
+    session_id: IntArray
+
+    def __len__(self) -> int:
+        """Returns the number of sessions N."""
+        return len(self.sequences)
+
+
+@flax.struct.dataclass
 class Rankings:
     """Ranked lists of items that a teacher (LLM, recommender or neighbor method) gives for some sessions.
 
@@ -160,6 +181,8 @@ class Dataset:
         validation: sessions for early stopping.
         test: sessions used for reported metrics only.
         train_sequences: the complete training sessions; ``train`` holds their last L inputs.
+        validation_sequences: the complete validation sessions.
+        test_sequences: the complete test sessions.
         report: counts of rows read, repaired and dropped, and the split rule, as plain JSON values.
     """
 
@@ -171,16 +194,27 @@ class Dataset:
     validation: Sessions
     test: Sessions
     train_sequences: Sequences
+    validation_sequences: HeldOutSequences
+    test_sequences: HeldOutSequences
     report: Mapping[str, Any]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the arrays and titles; equal data has equal fingerprints, whatever file it was read from."""
+        """SHA-256 of the arrays and titles; equal data has equal fingerprints, whatever file it was read from.
+
+        Where every item but the first of a held-out session may be predicted, its complete sequence is not part of the
+        digest, so that fingerprints stay what they were before datasets had these sequences.
+        """
         digest = hashlib.sha256(f"{self.num_items}".encode())
         for sessions in (self.train, self.validation, self.test):
             for array in (sessions.items, sessions.target, sessions.session_id):
                 digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
         for array in (self.train_sequences.items, self.train_sequences.offsets):
             digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+        for held_out in (self.validation_sequences, self.test_sequences):
+            if np.any(np.asarray(held_out.first_target) != 1):
+                sequences = held_out.sequences
+                for array in (sequences.items, sequences.offsets, held_out.first_target, held_out.session_id):
+                    digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
         digest.update("\0".join(self.titles).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()

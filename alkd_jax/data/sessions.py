@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from alkd_jax.checks import check_count, check_integers, check_span
+from alkd_jax.checks import check_count, check_first_targets, check_integers, check_span
 from alkd_jax.errors import shown
-from alkd_jax.types import PAD, Dataset, Sequences, Sessions
+from alkd_jax.types import PAD, Dataset, HeldOutSequences, Sequences, Sessions
 
 
 def pack(sessions: Iterable[Sequence[int]]) -> Sequences:
@@ -160,6 +160,7 @@ def build_dataset(
     max_length: int = 10,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
     sizes: Sequence[int] | None = None,
+    first_target: Int[np.ndarray, " N"] | None = None,
     rule: str = "blocks in the order of the rows, not shuffled",
     report: Mapping[str, Any] | None = None,
 ) -> Dataset:
@@ -173,15 +174,17 @@ def build_dataset(
         max_length: L, the number of most recent inputs that a model sees.
         fractions: shares of the training, validation and test blocks.
         sizes: numbers of sessions in the three blocks, in place of ``fractions``.
+        first_target: ``[N]`` index within its session of the first item to predict, in ``1..length - 1``; None for 1.
+            It matters for validation and test sessions, see :class:`alkd_jax.types.HeldOutSequences`.
         rule: description of the split rule for the report.
         report: counts from the reader; the counts of this step are added to them.
 
     Returns:
-        The dataset; ``train_sequences`` holds the complete training sessions.
+        The dataset; ``train_sequences``, ``validation_sequences`` and ``test_sequences`` hold the complete sessions.
 
     Raises:
-        ValueError: an item is outside ``1..V``, ``titles`` and ``item_ids`` do not match, ``sizes`` do not sum to N, or
-            a split is empty.
+        ValueError: an item is outside ``1..V``, ``titles`` and ``item_ids`` do not match, ``sizes`` do not sum to N, a
+            first target is not within its session, or a split is empty.
     """
     _check_catalogue(sequences, titles, item_ids)
     num_items = len(titles) - 1
@@ -193,15 +196,15 @@ def build_dataset(
             raise ValueError(
                 f"{name}: {len(sequences)} sessions leave the {split} split ({fraction:g}) empty; expected more"
             )
+    length = np.diff(np.asarray(sequences.offsets))
+    first_target = np.ones(len(sequences), np.int32) if first_target is None else first_target
+    held_out = {split: _held_out(sequences, first_target, rows) for split, rows in splits.items()}
     sessions = {
-        split: leave_one_out(
-            slice_sequences(sequences, rows),
-            max_length=max_length,
-            session_id=np.arange(rows.start, rows.stop, dtype=np.int32),
-        )
-        for split, rows in splits.items()
+        split: leave_one_out(block.sequences, max_length=max_length, session_id=np.asarray(block.session_id))
+        for split, block in held_out.items()
     }
-    inputs = np.diff(np.asarray(sequences.offsets)) - 1
+    check_first_targets("first_target", first_target, length)
+    inputs = length - 1
     copies = Counter(titles[1:])
     counts = {
         "sessions": len(sequences),
@@ -224,9 +227,20 @@ def build_dataset(
         num_items=num_items,
         titles=tuple(titles),
         item_ids=tuple(item_ids),
-        train_sequences=slice_sequences(sequences, splits["train"]),
+        train_sequences=held_out["train"].sequences,
+        validation_sequences=held_out["validation"],
+        test_sequences=held_out["test"],
         report={**(report or {}), **counts},
         **sessions,
+    )
+
+
+def _held_out(sequences: Sequences, first_target: Int[np.ndarray, " N"], rows: slice) -> HeldOutSequences:
+    """Returns a block of consecutive sessions; the row of a session is its id."""
+    return HeldOutSequences(
+        sequences=slice_sequences(sequences, rows),
+        first_target=np.asarray(first_target)[rows].astype(np.int32),
+        session_id=np.arange(rows.start, rows.stop, dtype=np.int32),
     )
 
 

@@ -169,3 +169,20 @@ def test_one_item_is_a_dataset_and_the_test_split_may_be_left_out():
     assert (found.num_items, len(found.train), len(found.validation), len(found.test)) == (1, 4, 1, 0)
     with pytest.raises(ValueError, match="1 sessions leave the train split"):
         sessions.build_dataset("x", sessions.pack([[1, 1]]), ["", "A"], ["", "a"])
+
+
+def test_held_out_splits_have_their_complete_sessions():
+    rows = [[number % 7 + 1] * (number % 4 + 2) for number in range(10)]
+    plain = sessions.build_dataset("x", sessions.pack(rows), CATALOGUE, ITEM_IDS, max_length=2)
+    first = np.array([len(row) - 1 for row in rows])
+    last_only = sessions.build_dataset("x", sessions.pack(rows), CATALOGUE, ITEM_IDS, max_length=2, first_target=first)
+    for dataset, firsts in ((plain, np.ones(10)), (last_only, first)):
+        for block, held_out in ((range(6, 8), dataset.validation_sequences), (range(8, 10), dataset.test_sequences)):
+            assert sessions.unpack(held_out.sequences) == [rows[row] for row in block]
+            assert held_out.session_id.tolist() == list(block)
+            assert held_out.first_target.tolist() == [firsts[row] for row in block]
+    assert plain.fingerprint != last_only.fingerprint
+    # Runs compare the fingerprint of their data with the one they began with, from before there were these sequences.
+    assert plain.fingerprint == "0c2ab70bc151b5bdffbf21e7ae8eba7898acd51749fa2b75e49faeea5a06fab4"
+    with pytest.raises(ValueError, match=r"first_target\[0\] is 2; expected at least 1 and less than"):
+        sessions.build_dataset("x", sessions.pack(rows), CATALOGUE, ITEM_IDS, first_target=first + 1)
