@@ -28,6 +28,7 @@ from alkd_jax.types import Dataset
 
 from . import efficiency
 from .best import NAME, Best, open_folder, train_and_collect
+from .pipeline import dataset_checks
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import first_seed
@@ -57,6 +58,7 @@ class Leaderboard:
         runs: folders of finished runs on the same data, whose models are added to the table.
         seeds: number of seeds of every model that is trained.
         max_steps: the largest number of training steps of every model that is trained.
+        budget: number of sessions that the teacher ranks, see `experiments.reproduce`.
         prompt_tokens: tokens of a prompt to the LLM; by default as in the paper.
         answer_tokens: tokens of an answer.
         teacher: teacher that ranks the selected sessions, see `pipeline.settings`; by default the one that belongs to
@@ -72,6 +74,7 @@ class Leaderboard:
     runs: tuple[pathlib.Path, ...] = ()
     seeds: int = 5
     max_steps: int | None = None
+    budget: int | None = None
     prompt_tokens: int = 1270
     answer_tokens: int = 150
     teacher: str | None = None
@@ -91,16 +94,15 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
             backbone=backbone,
             out=folder / path_safe(backbone),
             seeds=args.seeds,
-            selection="released" if registry.parse_source(args.data).kind == "released" else "own",
             max_steps=args.max_steps or Settings.max_steps,
+            budget=args.budget,
             teacher=args.teacher,
             rankings=args.rankings,
             overwrite=args.overwrite,
         )
         for backbone in args.backbones
     ]
-    for settings in all_settings:
-        settings.check()
+    dataset_checks.check_all(all_settings)
     return all_settings
 
 

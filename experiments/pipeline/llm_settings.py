@@ -11,7 +11,7 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import paper_settings
 from alkd_jax.checks import check_one_of
-from alkd_jax.errors import shown
+from alkd_jax.errors import printable, shown
 from alkd_jax.io import read_object, write_json
 from alkd_jax.llm import prompts
 from alkd_jax.llm.client import Client
@@ -25,6 +25,13 @@ from alkd_jax.llm.teachers.replay import load_rankings
 
 from . import llm_account
 from .stage_records import checked_output
+
+
+HOW_TO_GIVE_TITLES = (
+    "give titles with experiments.prepare: a title column in the table, or a second table with item and title "
+    "(--source table:FILE:TITLES --columns item=NAME,title=NAME)"
+)
+"""Advice for data without titles."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +181,12 @@ def open_store(run: pathlib.Path, *, readonly: bool = False) -> Store:
 
 
 def prompt_template(settings: LLMSettings, dataset: alkd.Dataset) -> prompts.Template:
-    """Returns the template of the questions, with the hints that `experiments.summarize_hints` wrote for the run."""
+    """Returns the template of the questions, with the hints that `experiments.summarize_hints` wrote for the run.
+
+    Raises:
+        ValueError: the dataset has no titles, the template is unknown, or the hints are damaged.
+    """
+    check_titles(dataset)
     name = settings.template or paper_settings.settings_of(dataset.name).prompt_template
     check_one_of("--template", name, prompts.TEMPLATES)
     template, hints = prompts.TEMPLATES[name], settings.run / "llm" / "hints.json"
@@ -197,6 +209,19 @@ def sessions_to_rank(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Ses
     return sessions, np.asarray(candidates.items)
 
 
+def check_titles(dataset: alkd.Dataset) -> None:
+    """Refuses a dataset without titles, which is all that a language model is shown of an item.
+
+    Raises:
+        ValueError: no item has a title.
+    """
+    if not any(dataset.titles[1:]):
+        raise ValueError(
+            f"{printable(dataset.name)} has no titles, and a language model ranks items by their titles; "
+            f"{HOW_TO_GIVE_TITLES}"
+        )
+
+
 def online_teacher(
     settings: LLMSettings, store: Store, dataset: alkd.Dataset, *, budget: Budget | None = None
 ) -> OnlineTeacher:
@@ -207,6 +232,9 @@ def online_teacher(
         store: for requests and answers.
         dataset: of the run.
         budget: in place of the one in the settings.
+
+    Raises:
+        ValueError: the dataset has no titles, or a setting is wrong.
     """
     template = prompt_template(settings, dataset)
     return OnlineTeacher(settings.client(store, budget=budget), dataset.titles, template, seed=settings.order_seed)

@@ -18,7 +18,7 @@ from alkd_jax.llm.teachers import replay
 from alkd_jax.models import Encoder, Params
 from alkd_jax.training import checkpoints
 
-from . import stage_records
+from . import dataset_checks, stage_records
 from .console import print_line
 from .methods import needed_selections, role_of, trained_methods
 from .run_folder import RunFolder, refuse_earlier_version
@@ -55,21 +55,27 @@ class RunContext:
             ValueError: a setting is invalid, the folder holds another run or results that the settings would replace,
                 or another process works in it.
         """
-        run = cls._open(settings, readonly=readonly)
+        run = cls._open(settings, readonly=readonly, is_checked=not readonly)
         if not readonly:
             run.folder.refuse_replacing(run.stage_inputs)
             run._write_settings()
         return run
 
     @classmethod
-    def _open(cls, settings: Settings, *, readonly: bool) -> Self:
+    def _open(cls, settings: Settings, *, readonly: bool, is_checked: bool = False) -> Self:
         settings.check()
         dataset = registry.read(settings.data)
+        settings = dataset_checks.fit_to(settings, dataset)
         folder = RunFolder(settings.out, print_line, overwrite=settings.overwrite)
         identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
-        folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
         run = cls(settings, dataset, folder)
+        # Without a finished selection nothing shows yet that the settings can be carried out on these data.
+        selected = folder.finished_stages.get("selection", {}) if is_checked else {}
+        if is_checked and selected.get("inputs") != run.stage_inputs["selection"]:
+            dataset_checks.check(settings, dataset)
+            dataset_checks.warn(settings, dataset)
+        folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
         if not readonly:
             if (folder.path / CONFIG_FILE).exists() and any("inputs" not in r for r in folder.finished_stages.values()):
                 former = dataclasses.replace(run, settings=stored_settings(folder.path))
@@ -197,6 +203,11 @@ class RunContext:
         """Returns the training sessions that the LLM ranks: those of every selection that a method needs, each once."""
         selections = read_json(checked_output(self.folder.path, "selection.json"))
         names = needed_selections(self.settings.method_names)
+        if missing := [name for name in names if name not in selections]:
+            raise ValueError(
+                f"--methods need the selection {', '.join(missing)}, which found fewer than {self.settings.budget} "
+                "sessions; expected a smaller --budget, or other methods"
+            )
         session_id = np.unique(np.concatenate([np.asarray(selections[name], np.int32) for name in names]))
         return self.dataset.train.take(np.isin(self.dataset.train.session_id, session_id))
 

@@ -16,6 +16,7 @@ from alkd_jax.registry import Registry, accepts, parameter_names
 
 if TYPE_CHECKING:
     from .run import RunContext
+    from .settings import Settings
 
 SelectRows: TypeAlias = Callable[["RunContext", Bool[np.ndarray, " N"]], Int[np.ndarray, " num"]]
 """Function of a run with difficulties and a policy, and of a mask of the training sessions that can be ranked; it
@@ -48,18 +49,45 @@ def max_min_policy(run: "RunContext") -> Float[Array, " N"]:
 
 
 def rad_bc_policy(run: "RunContext") -> Float[Array, " N"]:
-    """Returns the log-policy of RAD-BC's game: correct answers, effective or similar, and incorrect ones."""
-    rank = jnp.asarray(run.load_array("difficulty.npz", "rank"))
-    num_effective, num_similar, _ = selection.class_counts(len(rank), run.settings.ratios)
+    """Returns the log-policy of RAD-BC's game."""
+    return solve_rad_bc(run.settings, jnp.asarray(run.load_array("difficulty.npz", "rank"))).log_policy
+
+
+def solve_game(settings: "Settings", rank: Int[Array, " N"]) -> tuple[maxmin.Solution, float]:
+    """Solves the max-min game over N sessions (released mode: by the paper's closed form).
+
+    Args:
+        settings: of the run.
+        rank: of the sessions by difficulty, from 1, the hardest.
+
+    Returns:
+        The solution, and the logarithm of the unit of all gains, which the solution leaves out.
+    """
+    num_effective, num_similar, _ = selection.class_counts(len(rank), settings.ratios)
     gains = selection.gains(rank)
-    solution = maxmin.rad_bc(
+    solver = functools.partial(maxmin.closed_form, drop_last=True) if settings.mode == "released" else maxmin.solve
+    solution = solver(
+        gains.effective,
+        gains.similar,
+        gains.incorrect,
+        num_effective=num_effective,
+        num_similar=num_similar,
+        log_gains=True,
+    )
+    return solution, gains.log_scale
+
+
+def solve_rad_bc(settings: "Settings", rank: Int[Array, " N"]) -> maxmin.Solution:
+    """Solves RAD-BC's game: correct answers, effective or similar, and incorrect ones; see :func:`solve_game`."""
+    num_effective, num_similar, _ = selection.class_counts(len(rank), settings.ratios)
+    gains = selection.gains(rank)
+    return maxmin.rad_bc(
         gains.effective,
         gains.incorrect,
         num_correct=num_effective + num_similar,
         log_gains=True,
-        drop_last=run.released,
+        drop_last=settings.mode == "released",
     )
-    return solution.log_policy
 
 
 def by_difficulty(
@@ -117,23 +145,23 @@ SELECTIONS = Registry[SelectRows](
 """Name → selection. The student of the method of this name is distilled from the lists of these sessions."""
 
 
-def released_selections(run: "RunContext") -> dict[str, np.ndarray]:
+def released_selections(settings: "Settings", dataset: alkd.Dataset) -> dict[str, np.ndarray]:
     """Reads the authors' selections, cut to the run's budget.
 
     Returns:
         Selection → ids of its sessions.
     """
-    source = registry.parse_source(run.settings.data)
+    source = registry.parse_source(settings.data)
     return {
         name: alkd.data.load_released_selection(
-            source.path, source.name, _RELEASED_NAMES.get(name, name), dataset=run.dataset
-        )[: run.settings.resolved_budget]
+            source.path, source.name, _RELEASED_NAMES.get(name, name), dataset=dataset
+        )[: settings.resolved_budget]
         for name in SELECTIONS
     }
 
 
 def own_selections(
-    run: "RunContext", answerable: Bool[np.ndarray, " N"], names: tuple[str, ...]
+    run: "RunContext", answerable: Bool[np.ndarray, " N"], names: tuple[str, ...], needed: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
     """Selects training sessions by this run's difficulties and policies.
 
@@ -141,19 +169,17 @@ def own_selections(
         run: a run with difficulties and a policy.
         answerable: True for the training sessions that can be ranked.
         names: of the selections.
+        needed: those of them that a method of the run needs.
 
     Returns:
-        Selection → ids of its sessions.
-
-    Raises:
-        ValueError: with the run's ratios of answers the value of the game is negative, and the policy has a smaller
-            support than the budget.
+        Selection → ids of its sessions. A selection that is not needed is left out where it cannot be made, since it
+        has too few sessions for the budget.
     """
-    session_id, num = np.asarray(run.dataset.train.session_id), run.settings.resolved_budget
-    value, support = (run.load_array("policy.npz", name).item() for name in ("value", "support_size"))
-    if "ALKDRec" in names and value < 0 and support < num:
-        raise ValueError(
-            f"--ratios is {run.settings.ratios}, for which the value of the game is {value:.3g} and its policy selects "
-            f"{support} of {num} sessions; expected more effective answers, or fewer incorrect ones"
-        )
-    return {name: session_id[SELECTIONS.find(name)(run, answerable)] for name in names}
+    session_id, chosen = np.asarray(run.dataset.train.session_id), {}
+    for name in names:
+        try:
+            chosen[name] = session_id[SELECTIONS.find(name)(run, answerable)]
+        except ValueError:
+            if name in needed:
+                raise
+    return chosen

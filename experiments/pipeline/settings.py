@@ -25,19 +25,20 @@ class Settings:
         out: the run's folder.
         seeds: number of teachers and students to train, all in one program.
         mode: "clean", or "released" to repeat the authors' code with its bugs.
-        selection: "released" reads the authors' files, "own" solves the game for this run's teacher.
+        selection: "released" reads the authors' files, "own" solves the game for this run's teacher; by default
+            released for released data and own for all other.
         methods: methods to compare with the plain student, separated by commas: "short" (Random, ALKDRec), "table1",
             "table2", "controls", "all", or single methods, also package.module:attribute, a distillation method or a
             selection of your own.
         budget: number of sessions that the LLM ranks, per selection; by default the paper's, 750 for FPMC on Games and
-            500 otherwise.
+            500 otherwise, but at most a fifth of the training sessions.
         ratios: effective, similar and incorrect answers that the game assumes, as a ratio of three numbers.
         correction: share of the lists without the next item that are corrected by inserting it at the first position.
         student_dim: width of the student.
         teacher_dim: width of the teacher.
         max_steps: maximum number of training steps of teacher, student and distillation, each.
-        teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles, "openai" calls
-            a language model over HTTP, "conventional" takes the recommender's own lists (TR), "neighbor" takes
+        teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles without any
+            language model, "openai" calls a language model over HTTP, "conventional" takes the recommender's own lists (TR), "neighbor" takes
             co-occurrence lists, and package.module:attribute is a teacher of your own; by default replay for released
             data and with rankings, simulated for synthetic data; prepared and raw data have no default.
         rankings: file of recorded lists that replay reads instead of the authors' file.
@@ -65,7 +66,7 @@ class Settings:
     out: pathlib.Path
     seeds: int = 5
     mode: str = "clean"
-    selection: str = "released"
+    selection: str | None = None
     methods: str = "short"
     budget: int | None = None
     ratios: tuple[int, int, int] = (1, 5, 4)
@@ -93,8 +94,18 @@ class Settings:
         return parse_methods(self.methods)
 
     @property
+    def is_released_data(self) -> bool:
+        """Whether the data are the authors' files, which have recorded lists and selections."""
+        return registry.parse_source(self.data).kind == "released"
+
+    @property
+    def resolved_selection(self) -> str:
+        """The selection that was set, or the default one of the data."""
+        return self.selection or ("released" if self.is_released_data else "own")
+
+    @property
     def resolved_budget(self) -> int:
-        """The budget, or the paper's where none was set."""
+        """The budget, or the paper's where none was set; an opened run has one that fits its data."""
         if self.budget is not None:
             return self.budget
         return paper_settings.settings_of(registry.parse_source(self.data).name).budget(self.backbone)
@@ -121,7 +132,7 @@ class Settings:
         """Raises ValueError where a setting is invalid or two settings contradict each other."""
         registry.parse_source(self.data)
         check_one_of("--mode", self.mode, ("clean", "released"))
-        check_one_of("--selection", self.selection, ("own", "released"))
+        check_one_of("--selection", self.resolved_selection, ("own", "released"))
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
         check_one_of("--precision", self.precision, PRECISIONS)
         models.create(self.backbone, num_items=1, dim=1)
@@ -129,9 +140,9 @@ class Settings:
         parse_methods(self.methods)
         if self.mesh is not None:
             sharding.make_mesh(self.mesh)
-        is_released = registry.parse_source(self.data).kind == "released"
-        if self.selection == "released" and not is_released:
-            raise ValueError("--selection released needs --data released:PATH:NAME")
+        is_released = self.is_released_data
+        if self.resolved_selection == "released" and not is_released:
+            raise ValueError("--selection released needs --data released:PATH:NAME; expected own for other data")
         if self.resolved_teacher == "replay" and self.rankings is None and not is_released:
             raise ValueError("--teacher replay needs --rankings FILE or --data released:PATH:NAME")
         if self.candidates == "recorded" and not is_released:

@@ -40,7 +40,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
             "solver": "closed form" if settings.mode == "released" else "exact",
             "ratios": list(settings.ratios),
         },
-        "selection": {"selection": settings.selection, "budget": settings.resolved_budget}
+        "selection": {"selection": settings.resolved_selection, "budget": settings.resolved_budget}
         | _sources_of(*outside_names(selections)),
         "candidates": {"candidates": settings.candidates, "selections": list(selections)},
         "rankings": rankings | _sources_of(settings.resolved_teacher),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import evaluation, maxmin, selection, training
+from alkd_jax import evaluation, selection, training
 from alkd_jax.io import open_arrays, read_json, remove_folder, save_arrays, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe
@@ -115,24 +115,14 @@ class Run(RunContext):
 
         def write_outputs(folder: pathlib.Path) -> None:
             rank = jnp.asarray(self.load_array("difficulty.npz", "rank"))
-            num_effective, num_similar, _ = selection.class_counts(len(rank), self.settings.ratios)
-            gains = selection.gains(rank)
-            solver = functools.partial(maxmin.closed_form, drop_last=True) if self.released else maxmin.solve
-            solution = solver(
-                gains.effective,
-                gains.similar,
-                gains.incorrect,
-                num_effective=num_effective,
-                num_similar=num_similar,
-                log_gains=True,
-            )
+            solution, log_unit = session_selection.solve_game(self.settings, rank)
             save_arrays(
                 folder / "policy.npz",
                 log_policy=solution.log_policy,
                 value=solution.value,
                 lower=solution.lower,
                 upper=solution.upper,
-                log_scale=solution.log_scale + gains.log_scale,
+                log_scale=solution.log_scale + log_unit,
                 support_size=solution.support_size,
             )
 
@@ -145,15 +135,18 @@ class Run(RunContext):
 
         The authors have none by a selection from outside, which is always made by the run.
         """
-        is_released = self.settings.selection == "released"
-        outside = outside_names(needed_selections(self.settings.method_names))
+        is_released = self.settings.resolved_selection == "released"
+        needed = needed_selections(self.settings.method_names)
+        outside = outside_names(needed)
         own_names = outside if is_released else (*session_selection.SELECTIONS, *outside)
 
         def write_outputs(folder: pathlib.Path) -> None:
-            selections = session_selection.released_selections(self) if is_released else {}
+            selections = {}
+            if is_released:
+                selections = session_selection.released_selections(self.settings, self.dataset)
             if own_names:
                 answerable = self.answerable(np.asarray(self.dataset.train.session_id))
-                selections |= session_selection.own_selections(self, answerable, own_names)
+                selections |= session_selection.own_selections(self, answerable, own_names, needed)
             write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
 
         inputs, after = self.stage_inputs["selection"], ["policy"] if own_names else []

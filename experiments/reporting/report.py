@@ -59,7 +59,7 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         summary=(
             f"{len(run.dataset.train):,} training, {len(run.dataset.validation):,} validation and "
             f"{len(run.dataset.test):,} test sessions over {run.dataset.num_items:,} items; {results['seeds']} seeds; "
-            f"{results['mode']} protocol; {run.settings.selection} selection of "
+            f"{results['mode']} protocol; {run.settings.resolved_selection} selection of "
             f"{run.settings.resolved_budget} sessions."
         ),
         columns=COLUMNS,
@@ -167,7 +167,7 @@ def selection_caption(run: Run) -> str:
         f"({share:.1%}) and gives the easiest of these the highest probability. "
         f"{report['asked']:,} sessions were ranked"
     )
-    if run.settings.selection == "released":
+    if run.settings.resolved_selection == "released":
         return f"{caption}; the sessions are the authors' selection, the difficulty is this run's."
     recorded = registry.parse_source(run.settings.data).kind == "released"
     return f"{caption}, sampled from those with a recorded list." if recorded else f"{caption}."

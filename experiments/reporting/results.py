@@ -50,7 +50,7 @@ def collect_results(run: Run) -> dict[str, Any]:
         "mode": settings.mode,
         "seeds": settings.seeds,
         "budget": settings.resolved_budget,
-        "selection": settings.selection,
+        "selection": settings.resolved_selection,
         "methods": methods,
         "tuned": tuning_summary(run),
         "tests": significance_tests(run, ranks),

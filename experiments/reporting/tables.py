@@ -16,6 +16,7 @@ from alkd_jax.locks import locked
 from alkd_jax.registry import path_safe
 
 from .. import tune
+from ..pipeline import dataset_checks
 from ..pipeline.console import cli_errors, print_line, print_lines
 from ..pipeline.methods import CONTROLS, METHODS
 from ..pipeline.settings import Settings
@@ -63,10 +64,12 @@ class TableArgs:
         backbones: architectures of teacher and students, also package.module:attribute, see `experiments.reproduce`.
         seeds: number of teachers and students to train, all in one program.
         mode: "clean", or "released" to repeat the authors' code with its bugs.
-        selection: "released" reads the authors' files, "own" solves the game for each run's teacher.
+        selection: "released" reads the authors' files, "own" solves the game for each run's teacher; by default
+            released for released data and own for all other.
         max_steps: maximum number of training steps of teacher, student and distillation, each.
         teacher_dim: width of the teacher.
-        budget: number of sessions that the LLM ranks; by default the paper's.
+        budget: number of sessions that the LLM ranks; by default the paper's, but at most a fifth of the training
+            sessions.
         mesh: devices to compute on, as data=2,model=4; by default one device.
         trials: number of option sets to try for every method that has options, see `experiments.tune`; 0 takes the
             default options.
@@ -82,7 +85,7 @@ class TableArgs:
     backbones: tuple[str, ...] = ("fpmc", "stamp", "attmix")
     seeds: int = 5
     mode: str = "clean"
-    selection: str = "released"
+    selection: str | None = None
     max_steps: int = 10_000
     teacher_dim: int = 100
     budget: int | None = None
@@ -148,8 +151,7 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
         The rows, the headings first.
     """
     all_settings = args.all_settings(methods)
-    for settings in all_settings:
-        settings.check()
+    dataset_checks.check_all(all_settings)
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out):
         runs = []
