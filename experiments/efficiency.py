@@ -27,6 +27,7 @@ from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import role_of, stage_of, trained_methods
 from .pipeline.run import first_seed
 from .pipeline.stages import Run
+from .pipeline.teachers import title_of
 
 HEADINGS = ("model", "width", "parameters", "nonzero", "bytes", "µs per session", "seconds to train")
 
@@ -55,7 +56,8 @@ def measure(args: Efficiency) -> dict[str, Any]:
 
     Returns:
         ``{"models": {METHOD: {"width", "parameters", "nonzero", "bytes", "us_per_session", "train_s"}},
-        "language_model", "dollars_for_sessions": {NUMBER OF SESSIONS: dollars}}``.
+        "lists", "language_model", "dollars_for_sessions": {NUMBER OF SESSIONS: dollars}}``: "lists" says whose lists
+        the run has, and the dollars are what this language model would cost for that number of sessions.
 
     Raises:
         ValueError: the run is not finished, the price of the language model is unknown, or a number is too small.
@@ -84,7 +86,8 @@ def measure(args: Efficiency) -> dict[str, Any]:
     price = PRICES[args.model]
     dollars = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
     total = {str(number): str(dollars * number) for number in (run.settings.resolved_budget, len(run.dataset.train))}
-    return {"models": models, "language_model": args.model, "dollars_for_sessions": total}
+    lists = title_of(run.settings.resolved_teacher)
+    return {"models": models, "lists": lists, "language_model": args.model, "dollars_for_sessions": total}
 
 
 def time_to_recommend(sessions: Sessions, model: Any, params: Any, rounds: int) -> float:
@@ -123,6 +126,7 @@ def main() -> None:
             for name, m in costs["models"].items()
         ]
         print_lines(tabulate.tabulate(rows, HEADINGS, disable_numparse=True))
+        print_line(f"this run: {costs['lists']}; at list price a language model would cost:")
         for number, dollars in costs["dollars_for_sessions"].items():
             print_line(f"{args.model} for {int(number):,} sessions: {Decimal(dollars):.2f} dollars")
         print_line(f"{args.run}/efficiency.json")

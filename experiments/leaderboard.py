@@ -9,7 +9,6 @@ Models are trained in `--out`; a second call with the same folder reuses them. `
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.io import open_arrays, to_json, write_texts
+from alkd_jax.io import open_arrays, read_json, to_json, write_texts
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.registry import path_safe
@@ -35,6 +34,7 @@ from .pipeline.run import first_seed
 from .pipeline.settings import Settings
 from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
+from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
 from .reporting import comparisons
 from .reporting.cells import markdown
@@ -43,7 +43,7 @@ from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-HEADINGS = ("method", *METRICS, "parameters", "bytes", "µs a session", "LLM, USD")
+HEADINGS = ("method", *METRICS, "parameters", "bytes", "µs a session", "LLM, USD", "lists")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,8 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
-        "us_per_session", "llm_usd"}}, "published": {NAME: {METRIC: value}}, "tests"}``; the tests compare the
+        "us_per_session", "llm_usd", "lists"}}, "published": {NAME: {METRIC: value}}, "tests"}``; "lists" says
+        whose lists a method learns from, and "llm_usd" is left out where their cost is not known; the tests compare the
         best student with every other method, over the test sessions and as many seeds as every method has.
 
     Raises:
@@ -167,16 +168,39 @@ def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.
         ranks = dict(archive)
     method_names = run.settings.method_names
     method_folders = trained_methods(method_names)
-    backbone = backbone_title(run.settings.backbone)
-    price = PRICES["gpt-4-turbo-2024-04-09"]
-    question = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
+    backbone, question = backbone_title(run.settings.backbone), usd_per_list(args, run)
     rows = {}
     for method, folder in method_folders.items():
         costs = model_costs(run.dataset.test, run.model(role_of(method)), first_seed(run.params(folder)))
-        is_paid = method in method_names and METHODS.find(method).is_paid
-        paid = Decimal(run.settings.resolved_budget) * question if is_paid else Decimal(0)
-        rows[f"{method}, {backbone}"] = metrics_over_seeds(ranks[method]) | costs | {"llm_usd": float(round(paid, 2))}
+        num_lists = run.settings.resolved_budget if method in method_names and METHODS.find(method).is_paid else 0
+        name = f"{method}, {backbone}"
+        rows[name] = metrics_over_seeds(ranks[method]) | costs
+        if question is not None or not num_lists:
+            rows[name]["llm_usd"] = round((question or 0.0) * num_lists, 2)
+        if num_lists:
+            rows[name]["lists"] = title_of(run.settings.resolved_teacher)
     return rows, {f"{method}, {backbone}": ranks[method] for method in method_folders}
+
+
+def usd_per_list(args: Leaderboard, run: Run) -> float | None:
+    """Returns the dollars that one list of a run cost: nothing unless a language model gave it.
+
+    Args:
+        args: tokens of a question and its answer.
+        run: a finished run.
+
+    Returns:
+        What was paid on average in this run, the list price for the authors' recorded lists, 0 for lists of no language
+        model, and None where it is not known.
+    """
+    teacher = run.settings.resolved_teacher
+    if TEACHERS.find(teacher).asks_llm is False:
+        return 0.0
+    if teacher == "replay" and run.settings.rankings is None:
+        price = PRICES["gpt-4-turbo-2024-04-09"]
+        return float((price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6)
+    report = read_json(checked_output(run.folder.path, "rankings.report.json"))
+    return None if report.get("paid_usd") is None else report["paid_usd"] / max(1, report["asked"])
 
 
 def model_costs(test: Any, model: Encoder, params: Params) -> dict[str, Any]:
@@ -207,12 +231,18 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
     for _, name, row in sorted([*measured, *published], key=lambda entry: (-entry[0], entry[1])):
         if name in numbers["published"]:
             printed = [f"{row[m]:.4f}{' *' * ('ndcg' in m)}" if m in row else "" for m in METRICS]
-            rows.append([markdown(name), *printed, "", "", "", ""])
+            rows.append([markdown(name), *printed, "", "", "", "", ""])
             continue
         costs = [f"{row[column]:,.0f}" if column in row else "" for column in ("parameters", "bytes", "us_per_session")]
-        money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "0.00"
+        money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "unknown" if "lists" in row else "0.00"
         rows.append(
-            [f"**{name}**" if name == NAME else markdown(name), *(format_cell(row[m]) for m in METRICS), *costs, money]
+            [
+                f"**{name}**" if name == NAME else markdown(name),
+                *(format_cell(row[m]) for m in METRICS),
+                *costs,
+                money,
+                markdown(row.get("lists", "")),
+            ]
         )
     table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
     return f"{table}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."

@@ -95,7 +95,9 @@ def read_results(folder: pathlib.Path) -> list[dict[str, Any]]:
 def title(run: Mapping[str, Any]) -> str:
     """Returns the heading of a run: data, backbone, mode, seeds and selection."""
     backbone = tables.backbone_title(run["backbone"])
-    selection = f"{run['budget']} sessions ranked by the LLM, {run['selection']} selection"
+    # Results of earlier versions do not say whose lists they have.
+    ranked_by = "ranked by the LLM" if run.get("teacher", "replay") == "replay" else f"with lists of: {run['lists']}"
+    selection = f"{run['budget']} sessions {markdown(ranked_by)}, {run['selection']} selection"
     return f"{markdown(run['dataset'])}, {markdown(backbone)}, {run['mode']} mode: {run['seeds']} seeds, {selection}"
 
 

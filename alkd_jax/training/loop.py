@@ -173,7 +173,8 @@ class TrainingLoop:
             if progress is not None:
                 num_active = int((curves.patience_count < self.patience).sum())
                 losses, recalls = curves.losses[-1], curves.recalls[-1]
-                progress(Progress(curves.steps[-1], self.max_steps, losses, recalls, watch.speed, num_active))
+                numbers = losses, recalls, watch.speed, num_active, self.interval.recall_at
+                progress(Progress(curves.steps[-1], self.max_steps, *numbers))
             if checkpointer is not None and checkpointer.is_interrupted():
                 self._save(checkpointer, states, best, curves)
                 raise KeyboardInterrupt

@@ -53,6 +53,7 @@ class Progress:
         recalls: ``[S]`` validation recall; NaN for a seed that has stopped.
         speed: training examples per second of all seeds together, without compilation time; NaN until it is known.
         active: number of seeds that have not stopped.
+        recall_at: k of the validation recall.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Progress:
     recalls: np.ndarray
     speed: float
     active: int
+    recall_at: int
 
     @property
     def loss(self) -> float:

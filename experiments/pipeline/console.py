@@ -90,7 +90,8 @@ def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
         def show(now: training.Progress) -> None:
             nonlocal last_line
             speed = "" if math.isnan(now.speed) else f"  {now.speed:,.0f} sessions/s"
-            status = f"loss {now.loss:.4f}  recall {now.recall:.4f}{speed}  {now.active} seeds still training"
+            recall = f"recall@{now.recall_at} {now.recall:.4f}"
+            status = f"loss {now.loss:.4f}  {recall}{speed}  {now.active} seeds still training"
             bar.update(task, completed=now.step, total=now.max_steps, status=status)
             if not console.is_terminal and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
                 last_line = time.monotonic()

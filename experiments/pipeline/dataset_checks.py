@@ -16,7 +16,7 @@ from .methods import needed_selections
 from .settings import Settings
 
 SESSIONS_PER_QUESTION = 5
-"""Training sessions per session that the teacher ranks, at least, where no budget is set. The policies for all ratios of
+"""Training sessions per session that the teacher ranks, where no budget is set: the policies for all ratios of
 the paper's Figure 3 have a support of more than a fifth of the sessions."""
 
 
@@ -43,8 +43,8 @@ def check(settings: Settings, dataset: alkd.Dataset) -> None:
         dataset: of the run.
 
     Raises:
-        ValueError: there are fewer sessions or lists than the budget, a policy selects fewer, or the data have no titles
-            to ask a language model about.
+        ValueError: there are fewer sessions or lists than the budget, a policy selects fewer, or the data have no
+            titles to ask a language model about.
     """
     num, num_train = settings.resolved_budget, len(dataset.train)
     name = printable(dataset.name)
@@ -84,11 +84,11 @@ def check_all(all_settings: Iterable[Settings]) -> None:
 
 
 def warn(settings: Settings, dataset: alkd.Dataset) -> None:
-    """Prints what is allowed, but probably not meant: a simulated teacher that ranks by titles, and data without any."""
+    """Prints what is allowed, but probably not meant: a simulated teacher, which ranks by titles, for data without."""
     if settings.resolved_teacher == "simulated" and not any(dataset.titles[1:]):
         print_line(
-            f"warning: {printable(dataset.name)} has no titles, by which the simulated teacher ranks: its lists are the "
-            f"recommender's own, some in random order; {llm_settings.HOW_TO_GIVE_TITLES}",
+            f"warning: {printable(dataset.name)} has no titles, by which the simulated teacher ranks: its lists are "
+            f"the recommender's own, some in random order; {llm_settings.HOW_TO_GIVE_TITLES}",
             style="yellow",
         )
 
@@ -107,9 +107,9 @@ def _check_policies(settings: Settings, num_train: int, needed: tuple[str, ...])
         supports["ALKDRec"] = int(solution.support_size)
         if solution.value < 0 and supports["ALKDRec"] < num:
             raise ValueError(
-                f"--ratios is {settings.ratios}, for which the value of the game is {float(solution.value):.3g} and its "
-                f"policy selects {supports['ALKDRec']} of {num} sessions; expected more effective answers, or fewer "
-                "incorrect ones"
+                f"--ratios is {settings.ratios}, for which the value of the game is {float(solution.value):.3g} and "
+                f"its policy selects {supports['ALKDRec']} of {num} sessions; expected more effective answers, or "
+                "fewer incorrect ones"
             )
     if "RAD-BC" in needed:
         supports["RAD-BC"] = int(session_selection.solve_rad_bc(settings, rank).support_size)

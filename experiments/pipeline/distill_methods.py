@@ -14,10 +14,14 @@ import alkd_jax as alkd
 from alkd_jax import training
 from alkd_jax.distillation import dsl
 from alkd_jax.paper_settings import backbone_settings_of
+from alkd_jax.registry import accepts
 from alkd_jax.training.examples import last_item_examples
 
 if TYPE_CHECKING:
     from .run import RunContext
+
+RECALL_AT = 25
+"""k of the validation recall of teacher, student and baselines; :meth:`RunContext.recall_at` bounds it."""
 
 
 def fine_tuned(
@@ -45,7 +49,7 @@ def fine_tuned(
     backbone = backbone_settings_of(run.settings.backbone)
     options = {
         "patience": 20,
-        "recall_at": backbone.distillation_recall_at,
+        "recall_at": run.recall_at(backbone.distillation_recall_at),
         "learning_rate": backbone.distillation_learning_rate * tuned.get("learning_rate_scale", 1.0),
         "loss": run.objective(model),
         **options,
@@ -81,6 +85,7 @@ def from_scratch(
     # The teacher is read only where it is needed, because DSL does not wait for it.
     teacher = () if module is dsl else (run.teacher() if rankings is None else rankings,)
     options = {"loss": run.objective(model), "options": module.Options(**tuned), **options}
+    options["recall_at"] = run.recall_at(RECALL_AT)
     if with_sequences:
         options["sequences"] = run.dataset.train_sequences
     return module.distill(run.key(1), model, *teacher, run.split("train"), run.split("validation"), **options)
@@ -113,6 +118,8 @@ def outside(
     model = run.model("student")
     options = {"loss": run.objective(model), **tuned, **options}
     options |= {key: value for key, value in {"rankings": rankings, "dataset": run.dataset}.items() if key in extras}
+    if accepts(distill, 5, *options, "recall_at"):
+        options["recall_at"] = run.recall_at(RECALL_AT)
     fitted = distill(run.key(1), model, run.teacher(), run.split("train"), run.split("validation"), **options)
     if not isinstance(fitted, training.FitResult):
         raise ValueError(f"{name} returned {type(fitted).__name__}; expected the FitResult of alkd_jax.training.fit")

@@ -19,6 +19,7 @@ from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
 STORE, ACCOUNT = "answers.sqlite", "account.json"
+PICO_PER_USD = 10**12
 
 
 def read_account(run: pathlib.Path) -> dict[str, Any]:
@@ -62,6 +63,11 @@ def save_usage(run: pathlib.Path, usage: UsageReport, store: Store) -> None:
     call = usage.as_json() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     calls = [*read_account(run)["calls"], call]
     write_json(run / "llm" / ACCOUNT, {"calls": calls, "store": dataclasses.asdict(store.ledger)})
+
+
+def usd(pico: int) -> float:
+    """Returns pico-dollars in dollars."""
+    return pico / PICO_PER_USD
 
 
 def check_store(run: pathlib.Path, ledger: Ledger | None) -> None:

@@ -26,7 +26,6 @@ from alkd_jax.llm.teachers.replay import load_rankings
 from . import llm_account
 from .stage_records import checked_output
 
-
 HOW_TO_GIVE_TITLES = (
     "give titles with experiments.prepare: a title column in the table, or a second table with item and title "
     "(--source table:FILE:TITLES --columns item=NAME,title=NAME)"
@@ -283,8 +282,8 @@ def stored_rankings(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Rank
     """Reads the usable lists in a run's store; sends nothing and opens no connection.
 
     Returns:
-        The rankings in the order of `candidates.jsonl`, and the report of :meth:`OnlineTeacher.rank` with "cost" and
-        "seconds" of all calls together.
+        The rankings in the order of `candidates.jsonl`, and the report of :meth:`OnlineTeacher.rank` with "cost",
+        "paid_usd" (None where the price is unknown) and "seconds" of all calls together.
     """
     settings = load_settings(run)
     with open_store(run) as store:
@@ -293,4 +292,5 @@ def stored_rankings(run: pathlib.Path, dataset: alkd.Dataset) -> tuple[alkd.Rank
         ledger = store.ledger
     cost = "price unknown" if settings.price is None else cost_so_far(ledger)
     seconds = sum(call["seconds"] for call in llm_account.read_account(run)["calls"])
-    return rankings, report | {"cost": cost, "seconds": seconds}
+    paid = None if settings.price is None else llm_account.usd(ledger.confirmed)
+    return rankings, report | {"cost": cost, "paid_usd": paid, "seconds": seconds}

@@ -70,10 +70,11 @@ class RunContext:
         identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
         run = cls(settings, dataset, folder)
-        # Without a finished selection nothing shows yet that the settings can be carried out on these data.
-        selected = folder.finished_stages.get("selection", {}) if is_checked else {}
-        if is_checked and selected.get("inputs") != run.stage_inputs["selection"]:
-            dataset_checks.check(settings, dataset)
+        if is_checked:
+            finished, inputs = folder.finished_stages, run.stage_inputs
+            # A finished selection shows that its settings can be carried out on these data.
+            if any(finished.get(name, {}).get("inputs") != inputs[name] for name in ("policy", "selection")):
+                dataset_checks.check(settings, dataset)
             dataset_checks.warn(settings, dataset)
         folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
         if not readonly:
@@ -152,6 +153,17 @@ class RunContext:
             "mesh": self.mesh,
             "precision": settings.precision,
         }
+
+    def recall_at(self, k: int) -> int:
+        """Returns k of a validation recall, at most a quarter of the items.
+
+        The recall among nearly all items of a small catalogue is 1 for all parameters, so that it would stop training
+        at once and keep the first ones.
+
+        Args:
+            k: for a large catalogue.
+        """
+        return min(k, max(1, self.dataset.num_items // 4))
 
     def teacher(self) -> TeacherModel:
         """Returns the conventional teacher of the first seed."""

@@ -38,9 +38,10 @@ class Settings:
         teacher_dim: width of the teacher.
         max_steps: maximum number of training steps of teacher, student and distillation, each.
         teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles without any
-            language model, "openai" calls a language model over HTTP, "conventional" takes the recommender's own lists (TR), "neighbor" takes
-            co-occurrence lists, and package.module:attribute is a teacher of your own; by default replay for released
-            data and with rankings, simulated for synthetic data; prepared and raw data have no default.
+            language model, "openai" calls a language model over HTTP, "conventional" takes the recommender's own lists
+            (TR), "neighbor" takes co-occurrence lists, and package.module:attribute is a teacher of your own; by
+            default replay for released data and with rankings, simulated for synthetic data; prepared and raw data
+            have no default.
         rankings: file of recorded lists that replay reads instead of the authors' file.
         candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
             a language model with the recorded one.

@@ -5,7 +5,6 @@ Each stage writes named files into the run's folder; the next stages read them.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import pathlib
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from alkd_jax.training import checkpoints
 
 from . import interrupts, llm_settings, method_lists, methods, session_selection, teachers
 from .console import training_bar
+from .distill_methods import RECALL_AT
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .run import RunContext, first_seed
 from .stage_records import checked_output
@@ -53,6 +53,7 @@ class Run(RunContext):
                     self.split("validation"),
                     loss=self.objective(model),
                     patience=inputs["patience"],
+                    recall_at=self.recall_at(RECALL_AT),
                     **self.fit_options,
                     **fit_options,
                 )

@@ -26,15 +26,20 @@ class TeacherEntry:
     """A teacher that `--teacher` names.
 
     Attributes:
-        lists: what its lists are, in words.
+        lists: what its lists are, in words, where a teacher is to be chosen.
+        title: whose lists they are, for tables and reports.
         rank: function of settings and dataset that ranks the run's candidates; it returns the rankings and a report,
             see `Teacher.rank`.
         from_candidates: whether the lists are made of the candidates, so that the hit rate by chance is known.
+        asks_llm: whether the lists are answers of a language model, given now or recorded before; None where that is
+            not known. Lists of others cost nothing, and no table may name them after a language model.
     """
 
     lists: str
+    title: str
     rank: Callable[["Settings", alkd.Dataset], tuple[alkd.Rankings, Report]]
     from_candidates: bool = True
+    asks_llm: bool | None = False
 
 
 def load_recorded(settings: "Settings", dataset: alkd.Dataset) -> tuple[alkd.Rankings, Report]:
@@ -114,26 +119,41 @@ def outside(
 def _adopt(name: str, found: Any) -> TeacherEntry | None:
     """Returns the teacher of a user's class or function of the dataset."""
     rank = functools.partial(outside, name=name, make=found)
-    return TeacherEntry("lists of your own", rank) if accepts(found, 1) else None
+    return TeacherEntry("lists of your own", f"teacher {name}", rank, asks_llm=None) if accepts(found, 1) else None
 
 
 TEACHERS = Registry[TeacherEntry](
     "--teacher",
     {
-        "replay": TeacherEntry("recorded lists, with --rankings FILE", replay, from_candidates=False),
-        "simulated": TeacherEntry("lists simulated from titles", simulated),
+        "replay": TeacherEntry(
+            "recorded lists, with --rankings FILE", "recorded lists", replay, from_candidates=False, asks_llm=True
+        ),
+        "simulated": TeacherEntry(
+            "lists simulated from titles, without a language model", "simulated teacher", simulated
+        ),
         "openai": TeacherEntry(
-            "a language model over HTTP", lambda settings, ds: llm_settings.stored_rankings(settings.out, ds)
+            "a language model over HTTP",
+            "language model",
+            lambda settings, ds: llm_settings.stored_rankings(settings.out, ds),
+            asks_llm=True,
         ),
         "conventional": TeacherEntry(
-            "the recommender's own lists", functools.partial(rank_candidates, ConventionalTeacher())
+            "the recommender's own lists",
+            "recommender as teacher",
+            functools.partial(rank_candidates, ConventionalTeacher()),
         ),
-        "neighbor": TeacherEntry("co-occurrence lists", neighbor, from_candidates=False),
+        "neighbor": TeacherEntry("co-occurrence lists", "co-occurrence as teacher", neighbor, from_candidates=False),
     },
     "a class or function that takes the dataset and returns a teacher with rank(sessions, candidates)",
     _adopt,
 )
 """Name → teacher that may rank the selected sessions."""
+
+
+def title_of(teacher: str) -> str:
+    """Returns whose lists a run has, for tables and reports: "simulated teacher, no language model", for instance."""
+    entry = TEACHERS.find(teacher)
+    return f"{entry.title}, no language model" if entry.asks_llm is False else entry.title
 
 
 def fill_with_candidates(recorded: alkd.Rankings, sessions: alkd.Sessions, candidates: np.ndarray) -> np.ndarray:

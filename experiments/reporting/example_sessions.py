@@ -10,6 +10,7 @@ from alkd_jax.io import read_json
 from ..pipeline.methods import needed_selections, trained_methods
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
+from ..pipeline.teachers import title_of
 
 NUM_SESSIONS = 10
 LIST_LENGTH = 5
@@ -44,8 +45,8 @@ def example_sessions(run: Run) -> list[ExampleSession]:
     sessions = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], run.dataset.train)
     answers = np.asarray(rankings.items)[[row_of_ranking[session] for session in session_id], :LIST_LENGTH]
     items_of = {
-        "teacher": np.asarray(run.candidates(sessions, num=LIST_LENGTH).items),
-        "language model": answers,
+        "recommender (Teacher)": np.asarray(run.candidates(sessions, num=LIST_LENGTH).items),
+        title_of(run.settings.resolved_teacher): answers,
         "student before": np.asarray(run.candidates(sessions, num=LIST_LENGTH, name="student").items),
     }
     if selection in run.settings.method_names:
@@ -55,7 +56,7 @@ def example_sessions(run: Run) -> list[ExampleSession]:
     return [
         ExampleSession(
             history=item_titles(run, sessions.items[n][sessions.mask[n]]),
-            target=run.dataset.titles[int(sessions.target[n])],
+            target=item_title(run, int(sessions.target[n])),
             lists={
                 model: item_titles(run, items[n], marked=int(sessions.target[n])) for model, items in items_of.items()
             },
@@ -66,8 +67,13 @@ def example_sessions(run: Run) -> list[ExampleSession]:
 
 
 def item_titles(run: Run, items: np.ndarray, *, marked: int = -1) -> list[str]:
-    """Returns the titles of items, with a check mark at the marked one."""
-    return [f"{run.dataset.titles[item]}{' ✓' if item == marked else ''}" for item in items.tolist() if item > 0]
+    """Returns the titles of items, or the id of an item without title, with a check mark at the marked one."""
+    return [f"{item_title(run, item)}{' ✓' if item == marked else ''}" for item in items.tolist() if item > 0]
+
+
+def item_title(run: Run, item: int) -> str:
+    """Returns the title of an item, or its id where it has none."""
+    return run.dataset.titles[item] or run.dataset.item_ids[item]
 
 
 def selection_reasons(run: Run, rows: np.ndarray) -> list[str]:

@@ -15,6 +15,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.io import open_arrays, read_json, to_json, write_texts
 from alkd_jax.paper_settings import backbone_settings_of
 
+from ..pipeline.distill_methods import RECALL_AT
 from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
@@ -55,19 +56,19 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
     headings, differences = comparisons.difference_rows(results["tests"], list(results["methods"]))
     page = render_page(
         "report.html.jinja",
-        title=f"ALKDRec on {results['dataset']}: {results['backbone']}",
+        title=f"ALKDRec on {results['dataset']}: {results['backbone']}; {results['lists']}",
         summary=(
             f"{len(run.dataset.train):,} training, {len(run.dataset.validation):,} validation and "
             f"{len(run.dataset.test):,} test sessions over {run.dataset.num_items:,} items; {results['seeds']} seeds; "
             f"{results['mode']} protocol; {run.settings.resolved_selection} selection of "
-            f"{run.settings.resolved_budget} sessions."
+            f"{run.settings.resolved_budget} sessions; {results['lists']}."
         ),
         columns=COLUMNS,
         rows=[(name, [format_cell(values[c]) for c in COLUMNS]) for name, values in results["methods"].items()],
         controls=set(CONTROLS),
         training_free=set(TRAINING_FREE),
         tuned=tuning_lines(results),
-        overview=markupsafe.Markup(plot_methods(results["methods"])),
+        overview=markupsafe.Markup(plot_methods(results["methods"], lists=results["lists"])),
         headings=headings,
         differences=differences,
         difference_legend=comparisons.legend(results["tests"]),
@@ -84,8 +85,17 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
     write_texts({folder / "report.html": page, folder / "teacher_quality.json": to_json(quality)})
 
 
-def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "recall@10") -> str:
-    """Plots a metric of every method: a light marker for each seed, a dark one for their mean. Returns SVG."""
+def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, lists: str, metric: str = "recall@10") -> str:
+    """Plots a metric of every method: a light marker for each seed, a dark one for their mean.
+
+    Args:
+        methods: method → metric → its numbers.
+        lists: whose lists the methods that learn from lists have.
+        metric: the metric.
+
+    Returns:
+        SVG.
+    """
     names = sorted(methods, key=lambda name: methods[name][metric]["mean"])
     figure = Figure(figsize=(9, 1.1 + 0.23 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -102,7 +112,8 @@ def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, metric: str = "rec
     axes.spines[["top", "right", "left"]].set_visible(False)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     kinds = [kind for kind in METHOD_KINDS if kind in handles]
-    axes.legend([handles[kind] for kind in kinds], kinds, frameon=False, loc="lower right", title="learned from")
+    labels = [lists if kind == LLM else kind for kind in kinds]
+    axes.legend([handles[kind] for kind in kinds], labels, frameon=False, loc="lower right", title="learned from")
     return figure_to_svg(figure)
 
 
@@ -127,8 +138,8 @@ def plot_curves(run: Run) -> str:
                 label = name if seed == 0 else None
                 axes.plot(history["step"], curve, color=METHOD_COLORS[name], lw=1, alpha=0.8, label=label)
             axes.plot(history["best_step"], history["best_metric"], "o", color=METHOD_COLORS[name], ms=4)
-    recall_at = backbone_settings_of(run.settings.backbone).distillation_recall_at
-    titles = "teacher and student (recall@25)", f"distillation (recall@{recall_at})"
+    recall_at = run.recall_at(backbone_settings_of(run.settings.backbone).distillation_recall_at)
+    titles = f"teacher and student (recall@{run.recall_at(RECALL_AT)})", f"distillation (recall@{recall_at})"
     for axes, title in zip(panels, titles, strict=True):
         axes.set(title=title, xlabel="step", ylabel="validation recall")
         if axes.lines:

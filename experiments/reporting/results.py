@@ -15,6 +15,7 @@ from alkd_jax.errors import printable
 from alkd_jax.evaluation import metrics
 from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 
+from ..pipeline import teachers
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
@@ -26,11 +27,12 @@ def collect_results(run: Run) -> dict[str, Any]:
     """Computes the metrics of every method and the tests between them.
 
     Returns:
-        ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "methods": {NAME: {METRIC: {"mean", "std",
-        "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials", "seeds"} or
-        {"chosen", "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods, which have
-        no seeds; "tied" counts the targets that share their score with another item;
-        "tuned" holds validation recall; "tests" is what :func:`experiments.reporting.comparisons.compare_all` returns.
+        ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "teacher", "lists", "methods": {NAME: {METRIC:
+        {"mean", "std", "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials",
+        "seeds"} or {"chosen", "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods,
+        which have no seeds; "lists" says whose lists the teacher's are; "tied" counts the targets that share their
+        score with another item; "tuned" holds validation recall; "tests" is what
+        :func:`experiments.reporting.comparisons.compare_all` returns.
     """
     path = checked_output(run.folder.path, "ranks.npz")
     with open_arrays(path) as archive:
@@ -51,6 +53,8 @@ def collect_results(run: Run) -> dict[str, Any]:
         "seeds": settings.seeds,
         "budget": settings.resolved_budget,
         "selection": settings.resolved_selection,
+        "teacher": settings.resolved_teacher,
+        "lists": teachers.title_of(settings.resolved_teacher),
         "methods": methods,
         "tuned": tuning_summary(run),
         "tests": significance_tests(run, ranks),
@@ -149,7 +153,7 @@ def results_table(results: Mapping[str, Any]) -> Group:
     """Returns the results and the differences between methods as tables for the terminal."""
     released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
     data, backbone = printable(results["dataset"]), printable(results["backbone"])
-    title = f"{data}, {backbone}, {results['mode']} protocol, {results['seeds']} seeds"
+    title = f"{data}, {backbone}, {results['mode']} protocol, {results['seeds']} seeds; {printable(results['lists'])}"
     table = Table("method", *COLUMNS, *released, "tied", title=title)
     for name, columns in results["methods"].items():
         cells = [format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)]

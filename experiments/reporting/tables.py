@@ -13,7 +13,7 @@ import tyro
 from alkd_jax.data.readers import registry
 from alkd_jax.io import read_json, to_json, write_texts
 from alkd_jax.locks import locked
-from alkd_jax.registry import path_safe
+from alkd_jax.registry import is_outside, path_safe
 
 from .. import tune
 from ..pipeline import dataset_checks
@@ -32,6 +32,7 @@ HEADINGS = (
     "dataset",
     "backbone",
     "method",
+    "lists",
     *METRICS,
     "recall@10 − Student [95 %]",
     "p (Holm)",
@@ -39,7 +40,8 @@ HEADINGS = (
     *(f"published {metric}" for metric in METRICS),
 )
 NOTE = (
-    "Mean ± standard deviation over seeds; NDCG by rank. The interval of the difference from the student comes from "
+    "Mean ± standard deviation over seeds; NDCG by rank. Lists: who ranked the selected sessions, for the methods that "
+    "learn from these lists. The interval of the difference from the student comes from "
     "resampled sessions, its p-value from a randomization test with Holm's correction over all tests of the run. "
     "Published NDCGs follow the iteration order of a hash set: compare them with the hash-order columns (released "
     "mode). ‡ marks a published number that is implausible: its recall fits the other dataset's test size, or its NDCG "
@@ -226,12 +228,18 @@ def result_rows(
     tests = {(test["method"], test["metric"]): test for test in run["tests"] if test["against"] == "Student"}
     return [
         [escape(run["dataset"]), escape(backbone), f"*{escape(name)}*" if name in CONTROLS else escape(name)]
+        + [escape(run.get("lists", "")) if learns_from_lists(name) else ""]
         + [format_cell(columns[metric]) for metric in METRICS]
         + student_difference(tests.get((name, "recall@10")))
         + [format_cell(columns[f"ndcg_released@{k}"]) if f"ndcg_released@{k}" in columns else "" for k in (5, 10)]
         + [format_published(published_of.get(name, {}), metric, implausible=name in implausible) for metric in METRICS]
         for name, columns in run["methods"].items()
     ]
+
+
+def learns_from_lists(method: str) -> bool:
+    """Returns whether a method may learn from the teacher's lists of the selected sessions."""
+    return is_outside(method) or (method in METHODS and METHODS[method].is_paid)
 
 
 def student_difference(test: Mapping[str, Any] | None) -> list[str]:
@@ -254,6 +262,6 @@ def format_published(numbers: Mapping[str, float], metric: str, *, implausible: 
     return f"{numbers[metric]:.5f}{' ‡' if falls or implausible else ''}"
 
 
-def as_text(rows: Sequence[Sequence[str]], columns: int = 9) -> str:
+def as_text(rows: Sequence[Sequence[str]], columns: int = 10) -> str:
     """Returns the first columns as text for the terminal."""
     return tabulate.tabulate([row[:columns] for row in rows[1:]], rows[0][:columns], disable_numparse=True)

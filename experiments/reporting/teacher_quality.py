@@ -11,7 +11,7 @@ from alkd_jax.io import read_json
 from ..pipeline.llm_settings import sessions_to_rank
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
-from ..pipeline.teachers import TEACHERS
+from ..pipeline.teachers import TEACHERS, title_of
 
 
 def measure_quality(run: Run, *, k: int = 25) -> dict[str, Any]:
@@ -25,9 +25,10 @@ def measure_quality(run: Run, *, k: int = 25) -> dict[str, Any]:
         k: length of the lists compared.
 
     Returns:
-        "teacher"; "asked" and "usable", numbers of sessions; shares of the usable lists: "hits@1", "hits@5" and
-        "hits@k", "chance@k" (a random choice of k candidates; None where the candidates are unknown), "conventional@k"
-        (the recommender's own top k), "effective", "similar" and "incorrect"; and the teacher's "report".
+        "teacher"; "lists", whose lists they are; "asked" and "usable", numbers of sessions; shares of the usable
+        lists: "hits@1", "hits@5" and "hits@k", "chance@k" (a random choice of k candidates; None where the candidates
+        are unknown), "conventional@k" (the recommender's own top k), "effective", "similar" and "incorrect"; and the
+        teacher's "report".
 
     Reference:
         Du et al., ALKDRec, AAAI 2025, Module 3.
@@ -44,6 +45,7 @@ def measure_quality(run: Run, *, k: int = 25) -> dict[str, Any]:
     chance = is_hit(candidates[rows], target) * np.minimum(k / num_candidates, 1)
     return {
         "teacher": run.settings.resolved_teacher,
+        "lists": title_of(run.settings.resolved_teacher),
         "asked": len(sessions),
         "usable": len(lists),
         "hits@1": share(is_hit(np.asarray(lists.items)[:, :1], target)),
@@ -72,7 +74,7 @@ def quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Formats the result of :func:`measure_quality` as rows of name and value for the report."""
     report = quality["report"]
     rows = [
-        ("teacher", f"{quality['teacher']} {report.get('model', '')}".strip()),
+        ("teacher", f"{quality['lists']} {report.get('model', '')}".strip()),
         ("sessions asked about", f"{quality['asked']:,}"),
         ("usable lists", f"{quality['usable']:,} ({quality['usable'] / max(1, quality['asked']):.1%})"),
     ]
@@ -88,7 +90,7 @@ def quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("wall time", f"{report['seconds']:,.1f} s"),
         ]
     else:
-        rows.append(("money", "none: no answer was paid for"))
+        rows.append(("money", "none: no answer was paid for in this run"))
     chance = quality["chance@25"]
     hits = " / ".join(f"{quality[f'hits@{k}']:.1%}" for k in (1, 5, 25))
     rows += [

@@ -78,7 +78,15 @@ def test_a_speed_that_is_not_known_is_not_shown(output, monkeypatch):
     with console.training_bar("t") as show:
         show(
             training.Progress(
-                step=1, max_steps=2, losses=np.full(1, 0.5), recalls=np.full(1, 0.1), speed=np.nan, active=1
+                step=1,
+                max_steps=2,
+                losses=np.full(1, 0.5),
+                recalls=np.full(1, 0.1),
+                speed=np.nan,
+                active=1,
+                recall_at=25,
             )
         )
-    assert "nan" not in output()
+    line = output()
+    assert "nan" not in line
+    assert "recall@25 0.1000" in line

@@ -86,7 +86,7 @@ def test_tuned_alkdrec_learns_the_same_lists_with_the_same_random_key():
 
 
 def test_without_a_progress_bar_training_prints_a_line_now_and_then(capsys, monkeypatch):
-    now = training.Progress(40, 100, np.array([0.5, np.nan]), np.array([0.25, np.nan]), 1000.0, 1)
+    now = training.Progress(40, 100, np.array([0.5, np.nan]), np.array([0.25, np.nan]), 1000.0, 1, 25)
     with console.training_bar("teacher") as show:
         show(now)
     assert capsys.readouterr().out == "", "the first line comes later"
