@@ -15,7 +15,8 @@ from tests.helpers import paths
 NAMES = sorted(
     path.stem
     for path in (paths.ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "all", "harness", "synthetic_sessions") and not path.stem.startswith("peers_")
+    if path.stem not in ("__init__", "accelerators", "all", "harness", "synthetic_sessions")
+    and not path.stem.startswith("peers_")
 )
 
 
