@@ -51,7 +51,7 @@ def row_optimizer(name: str) -> embedding.RowOptimizer:
     return optimizers[name]()
 
 
-def loss_of(name: str, model: Encoder, num_items: int) -> objectives.Objective:
+def loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
     """Returns an objective by the name that a case has; its arrays are real, since their values do not matter.
 
     Raises:
