@@ -2,9 +2,10 @@
 
 from alkd_jax.baselines.counts import Counts, count, held_out_folds
 from alkd_jax.baselines.knn import item_knn, session_knn
+from alkd_jax.baselines.lists import held_out_lists, top_k, top_k_lists
+from alkd_jax.baselines.places import TIES, Places, rank_targets, target_places
 from alkd_jax.baselines.popularity import popularity
 from alkd_jax.baselines.queries import Scorer
-from alkd_jax.baselines.ranking import TIES, Places, held_out_lists, rank_targets, target_places, top_k, top_k_lists
 from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
 
 __all__ = [

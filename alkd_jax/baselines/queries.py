@@ -24,12 +24,44 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from alkd_jax.baselines.counts import Counts
-from alkd_jax.checks import check_span
+from alkd_jax.checks import check_finite, check_span
+from alkd_jax.types import PAD
+
+# Scores are compared after rounding to this many decimals: sums of the same cosines in another order differ by 1e-16,
+# one occurrence in the tie-break by 1e-6 / (largest popularity).
+_DECIMALS = 12
 
 Scorer: TypeAlias = Callable[
     [Counts, Int[np.ndarray, "B L"], Bool[np.ndarray, "B L"]],
     Float[np.ndarray, "B V1"],
 ]
+
+
+def call_scorer(
+    score_function: Scorer, counts: Counts, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+) -> Float[np.ndarray, "B V1"]:
+    """Returns the scores of a scoring function.
+
+    Raises:
+        ValueError: they are not finite ``[B, V + 1]``.
+    """
+    scores = score_function(counts, items, mask)
+    expected = (len(items), counts.num_items + 1)
+    if scores.shape != expected:
+        raise ValueError(f"shape of scores is {scores.shape}; expected finite scores of shape {expected}")
+    check_finite("scores", scores)
+    return scores
+
+
+def break_ties(counts: Counts, scores: Float[np.ndarray, "B V1"]) -> Float[np.ndarray, "B V1"]:
+    """Returns ``score(v) + 10⁻⁶ pop(v) / max pop``, rounded so that equal scores are equal floats; −inf for padding.
+
+    The more popular of two items with equal scores comes first: this is a part of every method's definition, and not a
+    rule for ties.
+    """
+    broken = np.round(scores + 1e-6 * counts.popularity / counts.popularity.max(), _DECIMALS)
+    broken[:, PAD] = -np.inf
+    return broken
 
 
 def query_matrix(

@@ -1,0 +1,90 @@
+"""Top-k lists of a training-free recommender, on the host in float64."""
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from alkd_jax.baselines.counts import Counts, held_out_folds
+from alkd_jax.baselines.queries import Scorer, break_ties, call_scorer
+from alkd_jax.checks import check_count
+from alkd_jax.types import PAD, Rankings, Sequences, Sessions
+
+
+def top_k_lists(
+    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = 512
+) -> Rankings:
+    """Lists the k best items that are not in the session, so that a neighbor method can be a teacher.
+
+    The order is that of :func:`alkd_jax.baselines.target_places`, ties to the lower id. If the counts include a
+    session, the method has seen its target: for training sessions use :func:`held_out_lists`.
+
+    Args:
+        score_function: a method of this package, or a function with the same arguments and result.
+        counts: the counts of the training sessions.
+        sessions: N sessions.
+        k: list length, at least 1.
+        batch_size: sessions scored at a time.
+
+    Returns:
+        ``[N, k]`` rankings, best first; 0 and mask False where fewer than k items remain.
+
+    Raises:
+        ValueError: k is below 1, or as in :func:`alkd_jax.baselines.target_places`.
+    """
+    items, _ = top_k(score_function, counts, sessions, k, batch_size=batch_size)
+    return Rankings.from_top_k(sessions.session_id, items)
+
+
+def top_k(
+    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = 512
+) -> tuple[Int[np.ndarray, "N K"], Float[np.ndarray, "N K"]]:
+    """Returns the items of :func:`top_k_lists`, 0 where fewer remain, and their scores, 0 there too.
+
+    Raises:
+        ValueError: as in :func:`top_k_lists`.
+    """
+    check_count(1, k=k, batch_size=batch_size)
+    # Zeros take no memory until they are written, so that a k far beyond the catalogue does no harm.
+    list_items, list_scores = np.zeros((len(sessions), k), np.int32), np.zeros((len(sessions), k))
+    num_best = min(k, counts.num_items)
+    items, mask = np.asarray(sessions.items), np.asarray(sessions.mask)
+    for start in range(0, len(sessions), batch_size):
+        rows = slice(start, start + batch_size)
+        batch_scores = break_ties(counts, call_scorer(score_function, counts, items[rows], mask[rows]))
+        np.put_along_axis(batch_scores, np.where(mask[rows], items[rows], PAD), -np.inf, axis=1)
+        for row, scores in enumerate(batch_scores, start):
+            least = np.partition(scores, -num_best)[-num_best]
+            candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
+            best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
+            list_items[row, : best.size], list_scores[row, : best.size] = best, scores[best]
+    return list_items, list_scores
+
+
+def held_out_lists(
+    score_function: Scorer, sequences: Sequences, num_items: int, sessions: Sessions, k: int, *, folds: int = 10
+) -> Rankings:
+    """Lists the k best items for each training session by counts that exclude it, see :func:`held_out_folds`.
+
+    Args:
+        score_function: a method of this package, or a function with the same arguments and result.
+        sequences: N training sessions at full length.
+        num_items: V.
+        sessions: the same N sessions in the same order.
+        k: list length, at least 1.
+        folds: number of folds, in ``2..N``; N leaves out one session at a time.
+
+    Returns:
+        ``[N, k]`` rankings, as in :func:`top_k_lists`.
+
+    Raises:
+        ValueError: the numbers of sessions and sequences differ, folds is outside ``2..N``, or as in
+            :func:`alkd_jax.baselines.count` and :func:`top_k_lists`.
+    """
+    if len(sequences) != len(sessions):
+        raise ValueError(f"number of sessions is {len(sessions)}; expected {len(sequences)}, as of sequences")
+    lists, rows_of_folds = [], []
+    for counts, rows in held_out_folds(sequences, num_items, folds=folds):
+        lists.append(top_k_lists(score_function, counts, sessions.take(rows), k))
+        rows_of_folds.append(rows)
+    order = np.argsort(np.concatenate(rows_of_folds))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *lists).take(order)
