@@ -12,15 +12,9 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax.data.interactions import MISSING_IDS
 from alkd_jax.errors import explain
+from tests.helpers.damaged_files import ROWS, TITLES, mutate, pairs, separated
 
-ROWS = [(f"u{n % 5}", f"i{n % 9}", str(1_400_000_000 + n)) for n in range(60)]
 HEADER = ("user", "item", "time")
-
-
-def separated(header, rows, separator=",", quoting=csv.QUOTE_MINIMAL):
-    text = io.StringIO()
-    csv.writer(text, delimiter=separator, lineterminator="\n", quoting=quoting).writerows([header, *rows])
-    return text.getvalue().encode()
 
 
 def json_lines(keys):
@@ -34,6 +28,20 @@ def parquet():
 
 
 REVIEW = ("reviewerID", "asin", "unixReviewTime")
+
+
+def in_folder(load, **others):
+    """The reader of a folder, as a function of one of its files; the other files are written first."""
+
+    def load_folder(path, **options):
+        for name, content in others.items():
+            (path.parent / name).write_bytes(content)
+        return load(path.parent, **options)
+
+    return load_folder
+
+
+PLAYS = "userid-timestamp-artid-artname-traid-traname.tsv"
 FILES = {
     "a.csv": (alkd.data.load_table, separated(HEADER, ROWS)),
     "quoted.csv": (alkd.data.load_table, separated(HEADER, ROWS, quoting=csv.QUOTE_ALL)),
@@ -46,16 +54,28 @@ FILES = {
         separated(("user_id:token", "item_id:token", "timestamp:float"), ROWS, "\t"),
     ),
     "reviews.json": (functools.partial(alkd.data.load_amazon, year=2018), json_lines(REVIEW)),
+    "ratings.csv": (
+        in_folder(alkd.data.load_movielens, **{"movies.csv": separated(("movieId", "title"), TITLES)}),
+        separated(("userId", "movieId", "rating", "timestamp"), [(u, i, "5", t) for u, i, t in ROWS]),
+    ),
+    "ratings.dat": (
+        in_folder(alkd.data.load_movielens, **{"movies.dat": b"i0::Toy Story (1995)::Comedy\n"}),
+        "".join(f"{user}::{item}::5::{time}\n" for user, item, time in ROWS).encode(),
+    ),
+    "user_ratedmovies-timestamps.dat": (
+        in_folder(alkd.data.load_hetrec, **{"movies.dat": separated(("id", "title"), TITLES, "\t")}),
+        separated(("userID", "movieID", "timestamp"), [(u, i, f"{t}000") for u, i, t in ROWS], "\t"),
+    ),
+    PLAYS: (
+        in_folder(alkd.data.load_lastfm),
+        separated((), [(u, f"2009-05-04T23:08:{n:02}Z", "", "a", i, "") for n, (u, i, _) in enumerate(ROWS)], "\t")[1:],
+    ),
 }
 
 
 def read(folder, name, content, **options):
     (folder / name).write_bytes(content)
     return FILES[name][0](folder / name, **options)
-
-
-def pairs(log):
-    return [(log.user_ids[user], log.item_ids[item]) for user, item in zip(log.user, log.item, strict=True)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -117,32 +137,16 @@ def test_recbole_lists_that_are_no_beginnings_are_bad_rows(tmp_path):
     assert report["bad_rows"]["reasons"] == {"no item": 2, wrong: 1}
 
 
-def mutate(rng, content):
-    """Changes, drops, repeats or inserts a few bytes, with those that formats give a meaning more often."""
-    content = bytearray(content)
-    for _ in range(rng.integers(1, 6)):
-        place, byte = (
-            int(rng.integers(len(content) + 1)),
-            int(rng.choice([*b"\"'\n\r\t,;\\{}[]\0\xff\xef", rng.integers(256)])),
-        )
-        match rng.integers(4):
-            case 0:
-                content[place : place + 1] = bytes([byte])
-            case 1:
-                content[place:place] = bytes([byte])
-            case 2:
-                del content[place : place + int(rng.integers(1, 40))]
-            case _:
-                content[place:place] = content[place : place + int(rng.integers(1, 200))]
-    return bytes(content)
-
-
 def outcome(folder, name, content):
     """The report of what was read, and the line that tells a user why nothing was."""
     try:
         return read(folder, name, content).report, None
     except Exception as error:
         return None, explain(error)
+
+
+HEADLESS = ("ratings.dat", PLAYS)
+WITHOUT_QUOTES = (*HEADLESS, "user_ratedmovies-timestamps.dat")
 
 
 def fuzz(folder, name, seed, cases):
@@ -156,10 +160,17 @@ def fuzz(folder, name, seed, cases):
             continue
         assert report["rows_read"] == report["rows_used"] + report["bad_rows"]["total"], content
         assert report["interactions_read"] == report["rows_used"], content
-        # A field of several lines is one row, so that the lines of a file bound its rows.
         if not name.endswith("parquet"):
-            lines = [line for line in content.replace(b"\r\n", b"\n").split(b"\n") if line.strip()]
-            assert report["rows_read"] >= len(lines) - 1 - content.count(b'"') - content.count(b"\r"), content
+            lines = [line for line in content.replace(b"\r\n", b"\n").split(b"\n") if line]
+            num_lines = len(lines) - (name not in HEADLESS)
+            if name in WITHOUT_QUOTES:
+                assert report["rows_read"] == num_lines, content
+                # Rows that were not damaged are used, whatever is before and after them.
+                whole = set(FILES[name][1].splitlines()[name not in HEADLESS :])
+                assert report["rows_used"] >= sum(line in whole for line in lines), content
+            else:
+                # A field of several lines is one row, so that the lines of a file bound its rows.
+                assert report["rows_read"] >= num_lines - content.count(b'"') - content.count(b"\r"), content
 
 
 @pytest.mark.parametrize("name", FILES)
