@@ -22,6 +22,7 @@ DECODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, OverflowErr
 _BYTES_PER_BYTE = 24  # a list of one number, the largest of plain data, is 4 bytes in a file and 96 in memory
 _SPARE_BYTES = 1 << 24
 _MAX_OPEN_MARKS = 1000
+_HIGHEST_PROTOCOL = 5
 _MAX_KEY = 1 << 60  # the hash of a smaller integer is the integer, so that keys do not collide
 
 
@@ -78,7 +79,7 @@ def _interpret(data: bytes, allowed_names: frozenset[str]) -> Any:
     stack: list[Any] = []
     outer_stacks: list[list[Any]] = []
     memo = _Memo()
-    made_bytes = -_SPARE_BYTES
+    made_bytes, frame_end = -_SPARE_BYTES, 0
     argument: Any
     for opcode, argument, position in pickletools.genops(data):
         operation = opcode.name
@@ -111,7 +112,13 @@ def _interpret(data: bytes, allowed_names: frozenset[str]) -> Any:
                     f"it stops at byte {position} of {len(data)} with {len(stack)} values; expected one at the end"
                 )
             return stack[0]
-        elif operation not in ("PROTO", "FRAME"):
+        elif operation == "PROTO":
+            if argument > _HIGHEST_PROTOCOL:
+                raise ValueError(f"its protocol is {argument}; expected at most {_HIGHEST_PROTOCOL}")
+        elif operation == "FRAME":
+            if not frame_end <= (position or 0) or (frame_end := (position or 0) + 9 + argument) > len(data):
+                raise ValueError(f"it has a frame of {argument} bytes at byte {position}; expected frames side by side")
+        else:
             raise ValueError(f"opcode is {operation} at byte {position}; expected one of plain data")
         made_bytes += _MADE_BYTES.get(operation, 0)
         if made_bytes > _BYTES_PER_BYTE * (position or 0):

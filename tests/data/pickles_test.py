@@ -128,6 +128,9 @@ SLICE = Global("builtins.slice")
         (b"h\x07.", "a value that it did not make"),
         (b"t.", "a value that it did not make"),
         (b"", "not a readable pickle"),
+        (b"\x80\x06K\x01.", "its protocol is 6"),
+        (b"\x95" + bytes(7) + b"\x7fK\x01.", "a frame of 9151314442816847872 bytes at byte 0"),
+        (b"\x95\x04" + bytes(7) + b"\x95" + bytes(8) + b"K\x01.", "a frame of 0 bytes at byte 9"),
     ],
 )
 def test_allowed_names_cannot_be_put_to_another_use(data, message):

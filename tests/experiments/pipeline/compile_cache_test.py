@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import zlib
 
 import jax
 import pytest
@@ -67,3 +68,44 @@ def test_a_test_process_is_no_command():
     compile_cache.enable()
     assert not compile_cache.is_command()
     assert jax.config.jax_compilation_cache_dir == before
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "half": lambda data: data[: len(data) // 2],
+    "bit": lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:],
+}
+
+
+@pytest.mark.parametrize("was_seen", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_entries_are_deleted_and_the_others_stay(tmp_path, damage, was_seen):
+    sound = {f"jit_{n}-cache": zlib.compress(bytes(range(256)) * (n + 1)) for n in range(3)}
+    for name, data in sound.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "notes.txt").write_text("mine")
+    if was_seen:
+        compile_cache.remove_damaged(tmp_path)
+    (tmp_path / "jit_1-cache").write_bytes(DAMAGES[damage](sound["jit_1-cache"]))
+    compile_cache.remove_damaged(tmp_path)
+    kept = {"jit_0-cache", "jit_2-cache", "notes.txt", compile_cache.DIGESTS_FILE}
+    assert set(os.listdir(tmp_path)) == kept
+    # What replaces the deleted entry is new.
+    (tmp_path / "jit_1-cache").write_bytes(sound["jit_1-cache"][:-1] + b"x" if was_seen else sound["jit_0-cache"])
+    compile_cache.remove_damaged(tmp_path)
+    assert ("jit_1-cache" in os.listdir(tmp_path)) is not was_seen
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{", '{"jit-cache": 1}'])
+def test_a_damaged_record_of_digests_costs_entries_at_most(tmp_path, record):
+    (tmp_path / "jit-cache").write_bytes(zlib.compress(b"x"))
+    (tmp_path / compile_cache.DIGESTS_FILE).write_text(record)
+    for _ in range(2):
+        compile_cache.remove_damaged(tmp_path)
+    assert compile_cache.DIGESTS_FILE in os.listdir(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert config_in_command("experiments.quickstart", XDG_CACHE_HOME=str(tmp_path / "file"))[0] == "None"
