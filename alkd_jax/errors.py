@@ -39,6 +39,7 @@ _OS_ERRORS = {
 _EXTRAS = {
     "polars": "data",
     "tyro": "report",
+    "yaml": "report",
     "jinja2": "report",
     "matplotlib": "report",
     "tabulate": "report",

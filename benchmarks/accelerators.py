@@ -24,10 +24,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import tyro
-
 from .aot.cases import Case, default_cases, parse_case
 from .aot.targets import PLATFORMS, TARGETS, compiler_environment, missing_compiler
+from .command_line import run_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +119,5 @@ def summary(record: dict[str, Any]) -> str:
     return f"{head}: {', '.join(parts)}"
 
 
-def main() -> None:
-    """Entry point."""
-    args = tyro.cli(Accelerators, description=__doc__)
-    try:
-        run(args)
-    except ValueError as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    run_command(run, Accelerators, "accelerators", __doc__)

@@ -16,9 +16,9 @@ import time
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from . import embedding_update, evaluation, large, retrieval, scaling, serve, training
+from .command_line import run_command
 from .harness import Bench, compare
 
 
@@ -79,4 +79,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Budget, description=__doc__))
+    run_command(main, Budget, "all", __doc__)

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tyro
 
 from . import peers_torch
+from .command_line import run_command
 from .harness import Bench, compare
 
 _CODE = "from {package} import cold_run; cold_run.{which}({path!r}, {steps}, {batch_size})"
@@ -125,4 +125,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    run_command(main, Bench, "cold_run", __doc__)

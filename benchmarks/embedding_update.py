@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from alkd_jax.ops import embedding
 
 from . import peers_torch
+from .command_line import run_command
 from .harness import Bench, compare
 
 
@@ -120,4 +120,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Cells, description=__doc__))
+    run_command(main, Cells, "embedding_update", __doc__)

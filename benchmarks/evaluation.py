@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 import alkd_jax as alkd
 from alkd_jax import evaluation, scoring
 
 from . import peers_recbole, peers_torch, synthetic_sessions
+from .command_line import run_command
 from .harness import Bench, compare
 
 BATCH = 512
@@ -73,4 +73,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    run_command(main, Bench, "evaluation", __doc__)

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import alkd_jax as alkd
 from alkd_jax import objectives, samplers, training
 
+from .command_line import run_command
 from .harness import Bench, machine, peak_mib, seconds, write_measurement
 
 
@@ -93,4 +93,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Cells, description=__doc__))
+    run_command(main, Cells, "large", __doc__)

@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from alkd_jax import scoring
 
 from . import peers_retrieval, peers_torch
+from .command_line import run_command
 from .harness import Bench, compare
 
 # Peers on the same GPU need memory beside JAX; JAX reads this variable when it first uses the device.
@@ -84,4 +84,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Cells, description=__doc__))
+    run_command(main, Cells, "retrieval", __doc__)

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,6 +32,7 @@ from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.steppers.dense import Dense
 
 from . import synthetic_sessions
+from .command_line import run_command
 from .harness import Bench, machine, middle_half, peak_mib, seconds, write_measurement
 
 MESHES: Mapping[int, str] = {1: "model=1", 2: "model=2", 4: "data=2,model=2", 8: "data=2,model=4"}
@@ -229,4 +229,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Counts, description=__doc__))
+    run_command(main, Counts, "scaling", __doc__)

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-import tyro
 from scipy.optimize import linprog
 
 from alkd_jax import maxmin, selection
 from alkd_jax.maxmin.instances import ScaledValue, evaluate_constraint, from_gains
 
+from .command_line import run_command
 from .harness import Bench, compare
 
 
@@ -119,4 +119,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    run_command(main, Bench, "selection", __doc__)

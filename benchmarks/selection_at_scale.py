@@ -16,11 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import alkd_jax as alkd
 from alkd_jax import maxmin, selection
 
+from .command_line import run_command
 from .harness import Bench, machine, peak_mib, seconds, write_measurement
 
 _BLOCK = 2**20
@@ -150,4 +150,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Sizes, description=__doc__))
+    run_command(main, Sizes, "selection_at_scale", __doc__)

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import alkd_jax as alkd
 from alkd_jax.models import Encoder, Params
@@ -26,6 +25,7 @@ from alkd_jax.serving import export
 from alkd_jax.serving.recommender import Recommender
 
 from . import synthetic_sessions
+from .command_line import run_command
 from .harness import Bench, compare
 
 SESSIONS_PER_SAMPLE, QUANTILES, K = 100, (0.5, 0.9, 0.99), 10
@@ -128,4 +128,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    run_command(main, Bench, "serve", __doc__)

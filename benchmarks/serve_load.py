@@ -24,11 +24,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import alkd_jax as alkd
 
 from . import peers_service, synthetic_sessions
+from .command_line import run_command
 from .harness import Bench, compare
 
 K, QUANTILES = 10, (0.5, 0.9, 0.99)
@@ -137,4 +137,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    run_command(main, Bench, "serve_load", __doc__)

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tyro
 
+from .command_line import run_command
 from .harness import Bench, compare, machine, write_measurement
 
 _ROWS_PER_DAY = 1_000_000
@@ -120,4 +120,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Size, description=__doc__))
+    run_command(main, Size, "sessionize", __doc__)

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import alkd_jax as alkd
 from alkd_jax import training
@@ -28,6 +27,7 @@ from alkd_jax.training.seeds import split_seeds
 from alkd_jax.training.steppers.dense import Dense
 
 from . import peers_recbole, peers_torch, synthetic_sessions
+from .command_line import run_command
 from .harness import Bench, compare
 
 ADAM = Adam(1e-3)
@@ -151,4 +151,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Cells, description=__doc__))
+    run_command(main, Cells, "training", __doc__)

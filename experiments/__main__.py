@@ -18,6 +18,8 @@ from collections.abc import Mapping
 
 from alkd_jax.checks import check_one_of
 
+from .pipeline import calls
+from .pipeline.calls import ALIASES
 from .pipeline.exits import one_line_errors
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -40,9 +42,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "A student in production": ("efficiency", "export", "serve"),
 }
 """What commands are for → their names, in the order of use."""
-
-ALIASES = {"demo": "quickstart"}
-"""Name of a command → name of its module where they differ."""
 
 SHELLS = ("bash", "zsh")
 _COMPLETION = """\
@@ -68,12 +67,9 @@ def headline(package: str, name: str) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
-def overview(call: str) -> str:
-    """Returns a line for every command, in the order of use.
-
-    Args:
-        call: how a command is called: "alkd", or "python -m experiments".
-    """
+def overview() -> str:
+    """Returns a line for every command, in the order of use, and how commands are called."""
+    call = calls.overview_call()
     width = max(len(name) for names in COMMANDS.values() for name in names)
     lines = [
         "Active LLM-based knowledge distillation for session-based recommendation.",
@@ -89,16 +85,11 @@ def overview(call: str) -> str:
     return "\n".join([*lines, "", f"{call} COMMAND --help lists the options of a command."])
 
 
-def benchmarks_package() -> str:
-    """Returns the name of the package of the benchmarks, which stands beside this one."""
-    return ".".join([*__package__.split(".")[:-1], "benchmarks"])
-
-
 def benchmark_names() -> list[str]:
-    """Returns the names of the benchmarks: the modules that have a `main`."""
-    files = sorted(importlib.resources.files(benchmarks_package()).iterdir(), key=lambda file: file.name)
+    """Returns the names of the benchmarks: the modules that are commands and no peers to compare with."""
+    files = sorted(importlib.resources.files(calls.benchmarks_package()).iterdir(), key=lambda file: file.name)
     sources = {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".py")}
-    return [name.removesuffix(".py") for name, source in sources.items() if '__name__ == "__main__"' in source]
+    return [name.removesuffix(".py") for name, source in sources.items() if '"__main__":\n    run_command(' in source]
 
 
 def run_module(module: str, arguments: list[str]) -> None:
@@ -121,7 +112,7 @@ def run_command(name: str, arguments: list[str]) -> None:
     if name == "benchmark":
         benchmark = arguments[0] if arguments else ""
         check_one_of("benchmark", benchmark, benchmark_names())
-        run_module(f"{benchmarks_package()}.{benchmark}", arguments[1:])
+        run_module(f"{calls.benchmarks_package()}.{benchmark}", arguments[1:])
     elif name == "completion":
         check_one_of("shell", arguments[0] if arguments else "", SHELLS)
         print(completion(arguments[0]), end="")
@@ -151,11 +142,13 @@ def options_of(name: str) -> list[str]:
 
 def main() -> None:
     """Entry point."""
-    call = "alkd" if __package__ != "experiments" else "python -m experiments"
+    # The console script calls this function of the installed module; `python -m` runs the module itself.
+    if __name__ != "__main__" and __package__ != "experiments":
+        calls.use_console_script()
     arguments = sys.argv[1:]
     with one_line_errors():
         if not arguments or arguments[0] in ("-h", "--help", "help"):
-            print(overview(call))
+            print(overview())
         else:
             run_command(arguments[0], arguments[1:])
 

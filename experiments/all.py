@@ -7,10 +7,9 @@ Finished stages do not run again, so the command may be interrupted and repeated
 
 import dataclasses
 
-import tyro
-
 from alkd_jax.data.readers import registry
 
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_lines
 from .reporting import figures, tables
 
@@ -21,7 +20,7 @@ METHODS_OF_TABLE = {"table1": "table1,controls", "table2": "all"}
 def main() -> None:
     """Runs the command."""
     with cli_errors():
-        args = tyro.cli(tables.TableArgs, description=__doc__)
+        args = parse(tables.TableArgs, "all", __doc__)
         for name, methods in METHODS_OF_TABLE.items():
             print_lines(tables.as_text(tables.make_table(args, name, methods)))
         for data in args.data:

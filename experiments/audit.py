@@ -12,7 +12,6 @@ from typing import Any
 
 import markupsafe
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import alkd_jax as alkd
@@ -21,6 +20,8 @@ from alkd_jax.data.readers import registry
 from alkd_jax.data.sessions import pack
 from alkd_jax.io import to_json, write_texts
 
+from .pipeline import options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .reporting.pages import render_page
 from .reporting.report import figure_to_svg
@@ -280,17 +281,16 @@ def _make_page(dataset: alkd.Dataset, result: dict[str, Any], topics: dict[str, 
 def main() -> None:
     """Entry point."""
 
-    def command(data: str, out: pathlib.Path) -> None:
+    def command(data: options.Data, out: pathlib.Path) -> None:
         """Audits one dataset.
 
         Args:
-            data: prepared:PATH, released:PATH:NAME or synthetic.
             out: folder for the page.
         """
         run(data, out)
 
     with cli_errors():
-        tyro.cli(command, description=__doc__)
+        parse(command, "audit", __doc__)
 
 
 if __name__ == "__main__":

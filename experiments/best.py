@@ -12,12 +12,11 @@ stored in the folder is not trained again; one of other options is replaced only
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import tabulate
-import tyro
 
 import alkd_jax as alkd
 from alkd_jax import evaluation
@@ -25,13 +24,15 @@ from alkd_jax.checks import check_at_least
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import Recipe
+from alkd_jax.distillation.item_rules.recipe import PRESETS
 from alkd_jax.evaluation import metrics
 from alkd_jax.io import open_arrays, save_arrays, to_json, write_texts
 from alkd_jax.training import checkpoints
 
 from .export import write_student
-from .pipeline import best_lists, best_rows, best_sessions
+from .pipeline import best_lists, best_rows, best_sessions, options
 from .pipeline.best_rows import Row
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines, training_bar
 from .pipeline.run_folder import RunFolder
 from .pipeline.stage_records import checked_output
@@ -49,28 +50,25 @@ class Best:
     """Options of the command.
 
     Attributes:
-        data: source of a dataset, see `alkd_jax.data.readers.registry`.
         out: folder of the rows.
         seeds: number of students trained for each row.
         rows: groups of rows: student, ablation, widths, lists, sessions, or all; the recipe's row is always there.
         preset: name of the recipe.
         max_steps: training steps of every row that is trained on rules; default the recipe's.
         ship: new folder to which the recipe's student is exported, of the best seed on the validation sessions.
-        dtype: type of the exported weights: float32, or float16 for half the size.
         seed: seed of all random numbers.
-        overwrite: replace stored rows that were made with other options or are damaged.
     """
 
-    data: str
+    data: options.Data
     out: pathlib.Path
     seeds: int = 5
-    rows: tuple[str, ...] = ("student",)
-    preset: str = "best"
+    rows: Annotated[tuple[str, ...], options.choices((*GROUPS, "all"), several=True)] = ("student",)
+    preset: Annotated[str, options.choices(PRESETS)] = "best"
     max_steps: int | None = None
     ship: pathlib.Path | None = None
-    dtype: str = "float32"
+    dtype: options.WeightsType = "float32"
     seed: int = 0
-    overwrite: bool = False
+    overwrite: options.Overwrite = False
 
 
 def make_rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
@@ -223,7 +221,7 @@ def as_markdown(numbers: Mapping[str, Any]) -> str:
 def main() -> None:
     """Runs the command."""
     with cli_errors():
-        args = tyro.cli(Best, description=__doc__)
+        args = parse(Best, "best", __doc__)
         if args.ship is not None and args.ship.exists():
             raise ValueError(f"{args.ship} exists; expected a new folder")
         numbers = train_and_collect(args)

@@ -6,13 +6,15 @@ Names: hetrec2011, ml-1m, ml-32m, lastfm1k, amazon2014-games, amazon2018-games, 
 """
 
 import pathlib
+from typing import Annotated
 
-import tyro
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.download import PUBLIC_DATASETS, download
 
+from .pipeline import calls, options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line
 
 
@@ -41,14 +43,13 @@ def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
     for file, digest in digests.items():
         print_line(f"{out / file}  sha256 {digest}")
     source = dataset.source.replace("DIR", str(out))
-    line = f"python -m experiments.prepare --source {source} --out DIR"
-    print_line(line)
+    print_line(f"{calls.call_of('prepare')} --source {source} --out DIR")
 
 
 def main() -> None:
     """Entry point."""
 
-    def command(name: str, out: pathlib.Path, agree: bool = False) -> None:
+    def command(name: Annotated[str, options.choices(PUBLIC_DATASETS)], out: pathlib.Path, agree: bool = False) -> None:
         """Downloads one dataset.
 
         Args:
@@ -59,7 +60,7 @@ def main() -> None:
         run(name, out, agree=agree)
 
     with cli_errors():
-        tyro.cli(command, description=__doc__)
+        parse(command, "download", __doc__)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ The price of the lists is computed from the price list of language models, for t
 """
 
 import dataclasses
-import pathlib
 import statistics
 import time
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import tabulate
-import tyro
 
 from alkd_jax import scoring
 from alkd_jax.checks import check_count, check_one_of
@@ -23,6 +21,8 @@ from alkd_jax.io import write_json
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.types import Sessions
 
+from .pipeline import options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import role_of, stage_of, trained_methods
 from .pipeline.run import first_seed
@@ -37,17 +37,14 @@ class Efficiency:
     """The options of the command.
 
     Attributes:
-        run: folder of a finished run.
         model: language model whose price is used.
-        prompt_tokens: tokens of one question; the default agrees with the paper's cost of 8.6 dollars for 500 sessions.
-        answer_tokens: tokens of one answer.
         rounds: number of timings of every model, of which the median is reported.
     """
 
-    run: pathlib.Path
-    model: str = "gpt-4-turbo-2024-04-09"
-    prompt_tokens: int = 1270
-    answer_tokens: int = 150
+    run: options.RunFolder
+    model: Annotated[str, options.choices(PRICES)] = "gpt-4-turbo-2024-04-09"
+    prompt_tokens: options.PromptTokens = 1270
+    answer_tokens: options.AnswerTokens = 150
     rounds: int = 20
 
 
@@ -112,7 +109,7 @@ def time_to_recommend(sessions: Sessions, model: Any, params: Any, rounds: int) 
 def main() -> None:
     """Runs the command."""
     with cli_errors():
-        args = tyro.cli(Efficiency, description=__doc__)
+        args = parse(Efficiency, "efficiency", __doc__)
         costs = measure(args)
         write_json(args.run / "efficiency.json", costs)
         rows = [

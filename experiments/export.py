@@ -11,10 +11,11 @@ import warnings
 from typing import Any
 
 import jax
-import tyro
 
 from alkd_jax.serving import export
 
+from .pipeline import calls, options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import role_of, trained_methods
 from .pipeline.run import RunContext
@@ -25,19 +26,17 @@ class ExportSettings:
     """Options of the command.
 
     Attributes:
-        run: folder of a finished run in clean mode.
         out: folder to write; it must not exist.
         method: method of the student: Student, Teacher, or a distillation method of the run.
         seed_index: index of the seed, from 0; default the best on validation.
-        dtype: type of the stored weights: float32, or float16 for half the size.
         list_length: number of items that the compiled forms return.
     """
 
-    run: pathlib.Path
+    run: options.RunFolder
     out: pathlib.Path
     method: str = "ALKDRec"
     seed_index: int | None = None
-    dtype: str = "float32"
+    dtype: options.WeightsType = "float32"
     list_length: int = 100
 
 
@@ -83,13 +82,13 @@ def write_student(out: pathlib.Path, description: str, *student: Any, **options:
     for warning in caught_warnings:
         print_line(str(warning.message), style="yellow")
     print_line(f"{description} in {out}; serve it with")
-    print_line(f"python -m experiments.serve --model {out} --port 8000")
+    print_line(f"{calls.call_of('serve')} --model {out} --port 8000")
 
 
 def main() -> None:
     """Entry point."""
     with cli_errors():
-        export_run(tyro.cli(ExportSettings, description=__doc__))
+        export_run(parse(ExportSettings, "export", __doc__))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from alkd_jax import maxmin, selection
 from alkd_jax.checks import check_count
 from alkd_jax.io import finite_or_none, write_json
 
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors
 
 
@@ -146,7 +146,7 @@ def main() -> None:
         plot(gains, solutions, selected, mixes).savefig(out / "game.png", dpi=120)
 
     with cli_errors():
-        tyro.cli(game, description=__doc__)
+        parse(game, "game", __doc__)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import tabulate
-import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
@@ -27,11 +26,12 @@ from alkd_jax.types import Dataset
 
 from . import efficiency
 from .best import NAME, Best, open_folder, train_and_collect
-from .pipeline import dataset_checks
+from .pipeline import dataset_checks, options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import first_seed
-from .pipeline.settings import Settings
+from .pipeline.settings import Settings, Teacher
 from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
@@ -51,35 +51,25 @@ class Leaderboard:
     """Options of the command.
 
     Attributes:
-        data: source of a dataset, see `alkd_jax.data.readers.registry`.
         json: file for the results, in addition to those in `out`.
         out: folder of the runs; default `runs/leaderboard`.
-        backbones: backbones whose teachers, students and ALKDRec students are trained.
         runs: folders of finished runs on the same data, whose models are added to the table.
-        seeds: number of seeds of every model that is trained.
         max_steps: the largest number of training steps of every model that is trained.
-        budget: number of sessions that the teacher ranks, see `experiments.reproduce`.
-        prompt_tokens: tokens of a prompt to the LLM; by default as in the paper.
-        answer_tokens: tokens of an answer.
-        teacher: teacher that ranks the selected sessions, see `pipeline.settings`; by default the one that belongs to
-            the data; prepared data have none.
-        rankings: file of recorded rankings for the replay teacher.
-        overwrite: replace finished results that were made with other options or are damaged.
     """
 
-    data: str
+    data: options.Data
     json: pathlib.Path | None = None
     out: pathlib.Path = pathlib.Path("runs/leaderboard")
-    backbones: tuple[str, ...] = ("fpmc",)
+    backbones: options.Backbones = ("fpmc",)
     runs: tuple[pathlib.Path, ...] = ()
-    seeds: int = 5
+    seeds: options.Seeds = 5
     max_steps: int | None = None
-    budget: int | None = None
-    prompt_tokens: int = 1270
-    answer_tokens: int = 150
-    teacher: str | None = None
-    rankings: pathlib.Path | None = None
-    overwrite: bool = False
+    budget: options.Budget = None
+    prompt_tokens: options.PromptTokens = 1270
+    answer_tokens: options.AnswerTokens = 150
+    teacher: Teacher = None
+    rankings: options.RankingsFile = None
+    overwrite: options.Overwrite = False
 
 
 def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]:
@@ -261,7 +251,7 @@ def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:
 def main() -> None:
     """Entry point."""
     with cli_errors():
-        args = tyro.cli(Leaderboard, description=__doc__)
+        args = parse(Leaderboard, "leaderboard", __doc__)
         pipeline_settings(args, args.out)
         # The results that take minutes are written before those that may take an hour.
         for part_args in dict.fromkeys((dataclasses.replace(args, backbones=(), runs=()), args)):

@@ -12,19 +12,25 @@ test as in the released HetRec file. DIR/manifest.json records all options and c
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
 
+from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.prepared import Prepared, prepare
 from alkd_jax.data.prepared_folder import save_prepared
 from alkd_jax.data.readers import registry
 from alkd_jax.data.readers.recbole import check_recbole, write_recbole
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.sessionize import BOUNDARIES, DUPLICATES, TIES, SessionRules
+from alkd_jax.data.splits import SPLITS
 from alkd_jax.errors import printable
 
+from .pipeline import options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line, status
+
+_SOURCE = f"raw data: {options.sources(Interactions)}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +38,6 @@ class Preparation:
     """Options of the preparation of one dataset.
 
     Attributes:
-        source: raw data: hetrec2011:PATH, amazon2014|2018|2023:REVIEWS[:META], movielens:PATH, lastfm1k:PATH,
-            table:FILE[:TITLES] (or csv:, tsv:, jsonl:, parquet: whatever the file's suffix), recbole:FOLDER,
-            gru4rec:FILE[:TEST], srgnn:TRAIN:TEST, or a reader of your own as package.module:attribute[:ARGUMENT ...].
         path: a file or folder of the source, which then has only the other arguments, as in --source csv --path FILE;
             may be given several times. A path given so may contain colons.
         out: folder to write.
@@ -63,7 +66,7 @@ class Preparation:
         recbole: also write RecBole's atomic files, into this folder.
     """
 
-    source: str
+    source: Annotated[str, tyro.conf.arg(metavar="SOURCE", help=_SOURCE)]
     out: pathlib.Path
     path: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     columns: str = ""
@@ -73,19 +76,19 @@ class Preparation:
     time_format: str | None = None
     unescape: bool = False
     strict: bool = False
-    boundary: str | None = None
+    boundary: Annotated[str | None, options.choices(BOUNDARIES)] = None
     time_zone: str = "UTC"
     gap_minutes: float = 30.0
     min_length: int = 5
     max_length: int = 19
-    duplicates: str = "first"
+    duplicates: Annotated[str, options.choices(DUPLICATES)] = "first"
     count_duplicates: bool = True
-    ties: str = "file"
-    users: str = "file"
-    split: str | None = None
+    ties: Annotated[str, options.choices(TIES)] = "file"
+    users: Annotated[str, options.choices(("file", "id"))] = "file"
+    split: Annotated[str | None, options.choices(SPLITS)] = None
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     days: int = 1
-    untitled: str = "drop"
+    untitled: Annotated[str, options.choices(("drop", "keep"))] = "drop"
     seed: int = 0
     recbole: pathlib.Path | None = None
 
@@ -173,7 +176,7 @@ def _print_counts(prepared: Prepared, manifest: dict[str, Any]) -> None:
 def main() -> None:
     """Entry point."""
     with cli_errors():
-        run(tyro.cli(Preparation, description=__doc__))
+        run(parse(Preparation, "prepare", __doc__))
 
 
 if __name__ == "__main__":

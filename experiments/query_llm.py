@@ -15,9 +15,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from alkd_jax.llm import exchange
 from alkd_jax.llm.batch import Batches
@@ -27,12 +25,11 @@ from alkd_jax.llm.salvage import salvage as salvage_store
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
-from .pipeline import llm_account, llm_settings
+from .pipeline import llm_account, llm_settings, options
+from .pipeline.command_line import parse_subcommand
 from .pipeline.console import cli_errors, console, llm_progress_bar, print_line
-from .pipeline.llm_settings import LLMSettings
+from .pipeline.llm_settings import LLMSettings, SettingsArg
 from .pipeline.stages import Run
-
-SettingsArg = Annotated[LLMSettings, tyro.conf.arg(name="")]
 
 
 def print_estimate(settings: LLMSettings, estimate: Estimate) -> None:
@@ -187,12 +184,8 @@ def ask_in_batches(settings: LLMSettings) -> None:
         print_line(f"in all: {dollars(ledger.confirmed)} paid, {dollars(ledger.reserved)} reserved")
 
 
-def status(run: pathlib.Path) -> None:
-    """Prints what is answered and what it cost; also while another process is asking.
-
-    Args:
-        run: the run's folder.
-    """
+def status(run: options.RunFolder) -> None:
+    """Prints what is answered and what it cost; also while another process is asking."""
     with llm_settings.open_store(run, readonly=True) as store:
         counts = collections.Counter(
             (record.status or "not parsed yet") + ("" if record.usable else " (unusable)")
@@ -209,11 +202,10 @@ def status(run: pathlib.Path) -> None:
             print_line(f"possibly billed without an answer: {count} × {error}")
 
 
-def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
+def export(run: options.RunFolder, out: pathlib.Path | None = None) -> None:
     """Writes the usable answers as JSON lines, which replay and other runs read.
 
     Args:
-        run: the run's folder.
         out: the file; by default `llm/answers.jsonl` in the run's folder.
     """
     settings, dataset = llm_settings.load_settings(run), Run.reopen(run, readonly=True).dataset
@@ -228,13 +220,10 @@ def export(run: pathlib.Path, out: pathlib.Path | None = None) -> None:
     print_line(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
 
 
-def salvage(run: pathlib.Path) -> None:
+def salvage(run: options.RunFolder) -> None:
     """Makes a new store of the undamaged answers of a damaged one, which is kept as `llm/answers.damaged.sqlite`.
 
     What was paid for the lost answers still counts against the budget.
-
-    Args:
-        run: the run's folder.
     """
     path = run / "llm" / llm_account.STORE
     kept, partial = path.with_name("answers.damaged.sqlite"), path.with_name("answers.salvaged.sqlite")
@@ -261,7 +250,7 @@ def main() -> None:
     commands: dict[str, Callable[..., Any]] = {"estimate": estimate, "pilot": pilot, "run": run, "status": status}
     commands |= {"export": export, "salvage": salvage}
     with cli_errors():
-        tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+        parse_subcommand(commands, "query_llm", __doc__)
 
 
 if __name__ == "__main__":

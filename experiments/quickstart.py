@@ -8,8 +8,8 @@ It prints a table and writes `metrics.json` and `report.html`. The LLM is simula
 import dataclasses
 import pathlib
 
-import tyro
-
+from .pipeline import options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors
 from .pipeline.settings import Settings
 from .reproduce import run_pipeline
@@ -20,23 +20,20 @@ def main() -> None:
 
     def quickstart(
         out: pathlib.Path = pathlib.Path("runs/quickstart"),
-        seeds: int = 3,
-        accuracy: float = 0.9,
-        overwrite: bool = False,
+        seeds: options.Seeds = 3,
+        accuracy: options.Accuracy = 0.9,
+        overwrite: options.Overwrite = False,
     ) -> None:
         """Runs the pipeline on synthetic data.
 
         Args:
             out: the run's folder.
-            seeds: number of teachers and students to train, all in one program.
-            accuracy: share of sessions that the simulated LLM ranks by title; it ranks the others at random.
-            overwrite: replace finished results that were made with other options or are damaged.
         """
         settings = Settings(data="synthetic", backbone="fpmc", out=out, seeds=seeds, selection="own")
         run_pipeline(dataclasses.replace(settings, accuracy=accuracy, overwrite=overwrite))
 
     with cli_errors():
-        tyro.cli(quickstart, description=__doc__)
+        parse(quickstart, "quickstart", __doc__)
 
 
 if __name__ == "__main__":

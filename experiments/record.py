@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tabulate
-import tyro
 
 from alkd_jax.io import read_json, replacing, write_text, write_texts
 
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import CONTROLS
 from .pipeline.run_folder import refuse_earlier_version
@@ -43,7 +43,7 @@ class Record:
 
     Attributes:
         runs: folders of finished runs to store.
-        figures: folders of finished figures to store, as `experiments.fig4_budget` writes them.
+        figures: folders of finished figures to store, as `fig4_budget` writes them.
         out: folder of the stored results.
     """
 
@@ -190,7 +190,7 @@ def page(folder: pathlib.Path) -> str:
 def main() -> None:
     """Runs the command."""
     with cli_errors():
-        args = tyro.cli(Record, description=__doc__)
+        args = parse(Record, "record", __doc__)
         results_of = {run.name: condensed_results(run) for run in args.runs}
         args.out.mkdir(parents=True, exist_ok=True)
         write_texts({args.out / f"{name}.json": as_text(results) for name, results in results_of.items()})

@@ -7,16 +7,15 @@ the test split. A run that was interrupted continues after its last finished sta
 results of finished stages are listed and refused without `--overwrite`.
 
 With `--teacher openai` a language model ranks the selected sessions. With `--model NAME --budget-usd 1.00` the command
-calls it directly. Without these options the run stops before the paid stage; `experiments.query_llm` then estimates the
+calls it directly. Without these options the run stops before the paid stage; `query_llm` then estimates the
 cost and calls the model, and repeating this command continues the run.
 """
 
 from typing import Any
 
-import tyro
-
 from . import query_llm
 from .pipeline import llm_settings
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line
 from .pipeline.settings import Settings
 from .pipeline.stages import Run
@@ -51,7 +50,7 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
 def main() -> None:
     """Runs the command."""
     with cli_errors():
-        run_pipeline(tyro.cli(Settings, description=__doc__))
+        run_pipeline(parse(Settings, "reproduce", __doc__))
 
 
 if __name__ == "__main__":

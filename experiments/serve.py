@@ -14,12 +14,11 @@ import logging
 import os
 import pathlib
 
-import tyro
-
 from alkd_jax.serving import http
 from alkd_jax.serving.recommender import Recommender
 from alkd_jax.serving.server import create_server, listen
 
+from .pipeline.command_line import parse
 from .pipeline.exits import one_line_errors
 
 
@@ -66,7 +65,7 @@ def serve(args: ServeSettings) -> None:
 def main() -> None:
     """Entry point."""
     with one_line_errors():
-        serve(tyro.cli(ServeSettings, description=__doc__))
+        serve(parse(ServeSettings, "serve", __doc__))
 
 
 if __name__ == "__main__":

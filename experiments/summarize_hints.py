@@ -7,10 +7,7 @@ writes them to `llm/hints.json` in the run's folder, from which `experiments.que
 use the built-in hints again.
 """
 
-from typing import Annotated
-
 import numpy as np
-import tyro
 
 from alkd_jax.checks import check_between
 from alkd_jax.io import write_json
@@ -19,13 +16,14 @@ from alkd_jax.llm.collection import collect_sync
 from alkd_jax.types import PAD
 
 from .pipeline import llm_settings
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.llm_settings import LLMSettings
 from .pipeline.stages import Run
 from .query_llm import finish, print_estimate
 
 
-def summarize(settings: Annotated[LLMSettings, tyro.conf.arg(name="")], cases: int = 10, seed: int = 0) -> None:
+def summarize(settings: llm_settings.SettingsArg, cases: int = 10, seed: int = 0) -> None:
     """Asks for hints once and writes them.
 
     Args:
@@ -73,7 +71,7 @@ def hints_question(run: Run, settings: LLMSettings, cases: int, seed: int) -> pr
 def main() -> None:
     """Entry point."""
     with cli_errors():
-        tyro.cli(summarize, description=__doc__)
+        parse(summarize, "summarize_hints", __doc__)
 
 
 if __name__ == "__main__":

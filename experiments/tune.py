@@ -3,8 +3,8 @@
     python -m experiments.tune --run runs/ml-fpmc --methods table1 --trials 8
 
 Options are sampled from grids without replacement, in an order that the run's seed decides; the authors' defaults come
-first. All trials and the options chosen are stored in the run's `tuning.json`, and `experiments.reproduce` trains with
-them. A tuned method is not tuned again. `experiments.table1 --trials 8` tunes and trains every run of a table.
+first. All trials and the options chosen are stored in the run's `tuning.json`, and `reproduce` trains with
+them. A tuned method is not tuned again. `table1 --trials 8` tunes and trains every run of a table.
 
     python -m experiments.tune --run runs/ml-stamp --options-of runs/ml-fpmc/metrics.json
 
@@ -18,14 +18,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tyro
 
 from alkd_jax import evaluation
 from alkd_jax.checks import check_at_least
 from alkd_jax.io import read_json, write_json
 
+from .pipeline import options
+from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, training_bar
 from .pipeline.methods import METHODS, lists_for, parse_methods, role_of, train_students
+from .pipeline.settings import Methods
 from .pipeline.stages import Run
 
 
@@ -34,18 +36,15 @@ class Tuning:
     """Options of the command.
 
     Attributes:
-        run: folder of a run with trained teacher and student.
-        methods: names as in `experiments.reproduce --methods`; methods without a grid are skipped.
-        trials: number of trials for each method.
         seeds: number of students trained for each trial.
         max_steps: largest number of training steps of a trial.
         options_of: results of another run, its metrics.json or a file of experiments/results; the options chosen for it
             are taken over, and nothing is tuned.
     """
 
-    run: pathlib.Path
-    methods: str = "table1"
-    trials: int = 8
+    run: options.RunFolder
+    methods: Methods = "table1"
+    trials: options.Trials = 8
     seeds: int = 2
     max_steps: int = 2_000
     options_of: pathlib.Path | None = None
@@ -124,12 +123,12 @@ def tuned_settings(run: Run, args: Tuning, method: str) -> dict[str, Any]:
     rankings = lists_for(run, method)
     fit_options = {"seeds": min(args.seeds, run.settings.seeds), "max_steps": args.max_steps}
     trials: list[dict[str, Any]] = []
-    for number, options in enumerate(sample_options(METHODS[method].grid, args.trials, seed=run.settings.seed)):
-        with training_bar(f"{method}, trial {number + 1}: {options}") as bar:
-            fitted = train_students(run, method, rankings, tuned=options, progress=bar, **fit_options)
+    for number, tried in enumerate(sample_options(METHODS[method].grid, args.trials, seed=run.settings.seed)):
+        with training_bar(f"{method}, trial {number + 1}: {tried}") as bar:
+            fitted = train_students(run, method, rankings, tuned=tried, progress=bar, **fit_options)
         model, sessions = run.model(role_of(method)), run.dataset.validation
         outs = evaluation.evaluate_seeds(model, fitted.params, sessions, protocol=run.settings.mode)
-        trials.append({"options": options, "recall@10": float(np.mean([out.metrics["recall@10"] for out in outs]))})
+        trials.append({"options": tried, "recall@10": float(np.mean([out.metrics["recall@10"] for out in outs]))})
     best = max(trials, key=lambda trial: trial["recall@10"])
     return {"chosen": best["options"], "trials": trials, "seeds": fit_options["seeds"], "max_steps": args.max_steps}
 
@@ -137,7 +136,7 @@ def tuned_settings(run: Run, args: Tuning, method: str) -> dict[str, Any]:
 def main() -> None:
     """Runs the command."""
     with cli_errors():
-        tune(tyro.cli(Tuning, description=__doc__))
+        tune(parse(Tuning, "tune", __doc__))
 
 
 if __name__ == "__main__":

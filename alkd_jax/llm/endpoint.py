@@ -23,6 +23,11 @@ from alkd_jax.llm.pricing import read_usage
 from alkd_jax.llm.prompts import Question
 from alkd_jax.llm.rate_limits import Limits, retry_after
 
+STRUCTURED = ("json_schema", "json_object", "none")
+"""How requests may ask for JSON."""
+MAX_TOKENS_FIELDS = ("max_completion_tokens", "max_tokens")
+"""Names of the field that bounds an answer's tokens: of today and of older servers."""
+
 _KEY_SCHEMA = 1
 _MAX_ANSWER_BYTES = 2_000_000
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
@@ -66,8 +71,8 @@ class Endpoint:
             raise ValueError(
                 f"base_url is http:// to {url.hostname}, so the key is sent unencrypted; expected https://"
             )
-        check_one_of("structured", self.structured, ("json_schema", "json_object", "none"))
-        check_one_of("max_tokens_field", self.max_tokens_field, ("max_completion_tokens", "max_tokens"))
+        check_one_of("structured", self.structured, STRUCTURED)
+        check_one_of("max_tokens_field", self.max_tokens_field, MAX_TOKENS_FIELDS)
         check_at_least(1, max_output_tokens=self.max_output_tokens)
 
     @property

@@ -4,9 +4,10 @@ import dataclasses
 import pathlib
 import typing
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 
 import alkd_jax as alkd
 from alkd_jax import paper_settings
@@ -15,7 +16,7 @@ from alkd_jax.errors import printable, shown
 from alkd_jax.io import read_object, write_json
 from alkd_jax.llm import prompts
 from alkd_jax.llm.client import Client
-from alkd_jax.llm.endpoint import Endpoint
+from alkd_jax.llm.endpoint import MAX_TOKENS_FIELDS, STRUCTURED, Endpoint
 from alkd_jax.llm.ledger import Budget, Ledger
 from alkd_jax.llm.pricing import PRICES, Price, dollars
 from alkd_jax.llm.rate_limits import Limits
@@ -23,7 +24,7 @@ from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import OnlineTeacher
 from alkd_jax.llm.teachers.replay import load_rankings
 
-from . import llm_account
+from . import calls, llm_account, options
 from .stage_records import checked_output
 
 HOW_TO_GIVE_TITLES = (
@@ -38,10 +39,7 @@ class LLMSettings:
     """Server, model and limits. The API key is read from the environment variable OPENAI_API_KEY.
 
     Attributes:
-        run: folder made by `experiments.reproduce` or `experiments.quickstart`, with a selection and a teacher.
         model: name of the model on the server; a dated name where there is one.
-        base_url: of any OpenAI-compatible server.
-        budget_usd: dollars that the run may spend in all, over every call of this command.
         budget_tokens: tokens that the run may take in all.
         budget_requests: requests that the run may send in all.
         price_input: dollars per million prompt tokens, for a model whose price is not known here.
@@ -52,7 +50,6 @@ class LLMSettings:
         max_tokens_field: max_completion_tokens, or max_tokens for older servers.
         max_output_tokens: bound of an answer's tokens; models that reason need more.
         temperature: a number, or "none" for models that take none.
-        min_valid: number of entries from which a short list is usable.
         order_seed: seed of the candidates' order in the questions.
         rpm: requests per minute at most.
         tpm: tokens per minute at most.
@@ -62,21 +59,21 @@ class LLMSettings:
         allow_http: allow sending the key unencrypted to another machine.
     """
 
-    run: pathlib.Path
+    run: options.RunFolder
     model: str
-    base_url: str = "https://api.openai.com/v1"
-    budget_usd: str | None = None
+    base_url: options.BaseUrl = "https://api.openai.com/v1"
+    budget_usd: options.BudgetUsd = None
     budget_tokens: int | None = None
     budget_requests: int | None = None
     price_input: str | None = None
     price_output: str | None = None
     price_cached: str | None = None
-    template: str | None = None
-    structured: str = "json_schema"
-    max_tokens_field: str = "max_completion_tokens"
+    template: Annotated[str | None, options.choices(prompts.TEMPLATES)] = None
+    structured: Annotated[str, options.choices(STRUCTURED)] = "json_schema"
+    max_tokens_field: Annotated[str, options.choices(MAX_TOKENS_FIELDS)] = "max_completion_tokens"
     max_output_tokens: int = 256
     temperature: str = "0"
-    min_valid: int = 20
+    min_valid: options.MinValid = 20
     order_seed: int = 0
     rpm: int | None = None
     tpm: int | None = None
@@ -148,6 +145,10 @@ class LLMSettings:
             limits=self.limits,
             min_valid=self.min_valid,
         )
+
+
+SettingsArg = Annotated[LLMSettings, tyro.conf.arg(name="")]
+"""The settings as a parameter of a command, whose options they become."""
 
 
 def parse_decimal(name: str, text: str) -> Decimal:
@@ -268,7 +269,7 @@ def load_settings(run: pathlib.Path) -> LLMSettings:
 def usage_hint(run: pathlib.Path) -> str:
     """Returns advice with the commands that ask a model."""
     return (
-        f"run `python -m experiments.query_llm estimate --run {run} --model NAME`, "
+        f"run `{calls.call_of('query_llm')} estimate --run {run} --model NAME`, "
         f"then `… run --run {run} --model NAME --budget-usd 1.00`"
     )
 

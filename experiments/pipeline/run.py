@@ -258,9 +258,7 @@ def stored_settings(path: pathlib.Path) -> Settings:
     """
     config = path / CONFIG_FILE
     if not config.exists():
-        raise ValueError(
-            f"{path} has no {CONFIG_FILE}; expected a folder made by experiments.reproduce or experiments.quickstart"
-        )
+        raise ValueError(f"{path} has no {CONFIG_FILE}; expected a folder made by `reproduce` or `demo`")
     refuse_earlier_version(path)
     stored = read_object(config)
     unknown = stored.keys() - {field.name for field in dataclasses.fields(Settings)}

@@ -2,6 +2,9 @@
 
 import dataclasses
 import pathlib
+from typing import Annotated
+
+import tyro
 
 from alkd_jax import models, paper_settings, sharding
 from alkd_jax.checks import check_at_least, check_between, check_one_of
@@ -9,85 +12,72 @@ from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
 from alkd_jax.ops.precision import PRECISIONS
 
-from .methods import parse_methods
+from . import options
+from .methods import METHODS, SETS, parse_methods
 from .teachers import TEACHERS
+
+_TEACHER = (
+    "what ranks the selected sessions: "
+    + "; ".join(f'"{name}", {entry.lists}' for name, entry in TEACHERS.items())
+    + "; or a teacher of your own, see docs/own_parts.md. By default replay for released data and with rankings, and "
+    "simulated for synthetic data; prepared and raw data have no default."
+)
+
+Methods = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME[,NAME ...]",
+        help="methods to compare with the plain student, separated by commas: the sets "
+        f"{', '.join(SETS)}, or single methods: {', '.join(METHODS)}, or {options.OWN}, a distillation method or a "
+        "selection of your own, see docs/own_parts.md.",
+    ),
+]
+Teacher = Annotated[str | None, options.choices(TEACHERS, own=True, help=_TEACHER)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One run of the pipeline.
+    """One run of the pipeline; the options that other commands have, too, are described in `pipeline.options`.
 
     Attributes:
-        data: source of the sessions: synthetic, synthetic:SEED, released:PATH:NAME, prepared:PATH, or every source of
-            experiments.prepare, whose raw data are prepared in memory by the recipe of the released data.
-        backbone: architecture of teacher and students: fpmc, stamp, attmix, or package.module:attribute, a class of
-            your own, see docs/own_parts.md.
         out: the run's folder.
-        seeds: number of teachers and students to train, all in one program.
-        mode: "clean", or "released" to repeat the authors' code with its bugs.
-        selection: "released" reads the authors' files, "own" solves the game for this run's teacher; by default
-            released for released data and own for all other.
-        methods: methods to compare with the plain student, separated by commas: "short" (Random, ALKDRec), "table1",
-            "table2", "controls", "all", or single methods, also package.module:attribute, a distillation method or a
-            selection of your own.
-        budget: number of sessions that the LLM ranks, per selection; by default the paper's, 750 for FPMC on Games and
-            500 otherwise, but at most a fifth of the training sessions.
         ratios: effective, similar and incorrect answers that the game assumes, as a ratio of three numbers.
         correction: share of the lists without the next item that are corrected by inserting it at the first position.
         student_dim: width of the student.
-        teacher_dim: width of the teacher.
-        max_steps: maximum number of training steps of teacher, student and distillation, each.
-        teacher: ranks the selected sessions: "replay" reads recorded lists, "simulated" ranks by titles without any
-            language model, "openai" calls a language model over HTTP, "conventional" takes the recommender's own lists
-            (TR), "neighbor" takes co-occurrence lists, and package.module:attribute is a teacher of your own; by
-            default replay for released data and with rankings, simulated for synthetic data; prepared and raw data
-            have no default.
-        rankings: file of recorded lists that replay reads instead of the authors' file.
         candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
             a language model with the recorded one.
         model: the language model of "openai"; without it the run stops before the paid stage and prints the command
             that calls the model.
-        base_url: address of an OpenAI-compatible server.
-        budget_usd: dollars that the run may spend on the language model.
-        min_valid: number of valid entries from which an incomplete list of the language model is used.
         accept_missing: continue although some sessions have no answer of the language model.
-        accuracy: share of sessions that the simulated LLM ranks by title; it ranks the others at random.
         seed: of all random numbers.
-        mesh: devices to compute on, as data=2,model=4: batches are sharded along the first axis, item tables along the
-            second; by default one device. A run may continue on another mesh.
-        precision: of the products in training: float32, or tf32 or bfloat16, which accelerators compute faster. All
-            ranks are computed in float32.
-        overwrite: replace finished results in the folder, where they were made with other options or are damaged;
-            without it such a command is refused, and lists them. More methods never replace results, and more seeds do,
-            since one program trains the students of all seeds.
     """
 
-    data: str
-    backbone: str
+    data: options.Data
+    backbone: options.Backbone
     out: pathlib.Path
-    seeds: int = 5
-    mode: str = "clean"
-    selection: str | None = None
-    methods: str = "short"
-    budget: int | None = None
+    seeds: options.Seeds = 5
+    mode: options.Mode = "clean"
+    selection: options.Selection = None
+    methods: Methods = "short"
+    budget: options.Budget = None
     ratios: tuple[int, int, int] = (1, 5, 4)
     correction: float = 0.0
     student_dim: int = 10
-    teacher_dim: int = 100
-    max_steps: int = 10_000
-    teacher: str | None = None
-    rankings: pathlib.Path | None = None
-    candidates: str = "teacher"
+    teacher_dim: options.TeacherDim = 100
+    max_steps: options.MaxSteps = 10_000
+    teacher: Teacher = None
+    rankings: options.RankingsFile = None
+    candidates: Annotated[str, options.choices(("teacher", "recorded"))] = "teacher"
     model: str | None = None
-    base_url: str = "https://api.openai.com/v1"
-    budget_usd: str | None = None
-    min_valid: int = 20
+    base_url: options.BaseUrl = "https://api.openai.com/v1"
+    budget_usd: options.BudgetUsd = None
+    min_valid: options.MinValid = 20
     accept_missing: bool = False
-    accuracy: float = 0.9
+    accuracy: options.Accuracy = 0.9
     seed: int = 0
-    mesh: str | None = None
-    precision: str = "float32"
-    overwrite: bool = False
+    mesh: options.Mesh = None
+    precision: options.Precision = "float32"
+    overwrite: options.Overwrite = False
 
     @property
     def method_names(self) -> tuple[str, ...]:

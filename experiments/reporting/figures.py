@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tabulate
-import tyro
 from matplotlib.figure import Figure
 
 from alkd_jax.io import to_json, write_texts
 from alkd_jax.locks import LOCK, locked
 
 from ..pipeline import stage_records
+from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line
 from ..pipeline.run import RunContext
 from ..pipeline.settings import Settings
@@ -87,7 +87,7 @@ def figure_command(name: str, description: str | None) -> None:
         description: text of `--help`.
     """
     with cli_errors():
-        make_figure(name, tyro.cli(Settings, description=description))
+        make_figure(name, parse(Settings, name, description))
 
 
 def make_figure(name: str, base: Settings, *, start: pathlib.Path | None = None) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tabulate
-import tyro
 
 from alkd_jax.data.readers import registry
 from alkd_jax.io import read_json, to_json, write_texts
@@ -16,10 +15,11 @@ from alkd_jax.locks import locked
 from alkd_jax.registry import is_outside, path_safe
 
 from .. import tune
-from ..pipeline import dataset_checks
+from ..pipeline import dataset_checks, options
+from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line, print_lines
 from ..pipeline.methods import CONTROLS, METHODS
-from ..pipeline.settings import Settings
+from ..pipeline.settings import Settings, Teacher
 from ..pipeline.stages import Run
 from ..reproduce import run_pipeline
 from . import cells
@@ -58,45 +58,27 @@ def backbone_title(backbone: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class TableArgs:
-    """The options of the commands that make tables.
+    """The options of the commands that make tables; those of other commands are described in `pipeline.options`.
 
     Attributes:
-        data: datasets, one or more, each released:PATH:NAME, prepared:PATH or synthetic.
         out: folder; every dataset and backbone has a run's folder in it.
-        backbones: architectures of teacher and students, also package.module:attribute, see `experiments.reproduce`.
-        seeds: number of teachers and students to train, all in one program.
-        mode: "clean", or "released" to repeat the authors' code with its bugs.
-        selection: "released" reads the authors' files, "own" solves the game for each run's teacher; by default
-            released for released data and own for all other.
-        max_steps: maximum number of training steps of teacher, student and distillation, each.
-        teacher_dim: width of the teacher.
-        budget: number of sessions that the LLM ranks; by default the paper's, but at most a fifth of the training
-            sessions.
-        mesh: devices to compute on, as data=2,model=4; by default one device.
-        trials: number of option sets to try for every method that has options, see `experiments.tune`; 0 takes the
-            default options.
-        teacher: ranks the selected sessions, see `experiments.reproduce`; by default the data's own teacher, which
-            prepared data do not have.
-        rankings: file of recorded lists that replay reads, for a single dataset.
-        precision: of the products in training: float32, tf32 or bfloat16.
-        overwrite: replace finished results that were made with other options or are damaged.
     """
 
-    data: tuple[str, ...]
+    data: options.AllData
     out: pathlib.Path
-    backbones: tuple[str, ...] = ("fpmc", "stamp", "attmix")
-    seeds: int = 5
-    mode: str = "clean"
-    selection: str | None = None
-    max_steps: int = 10_000
-    teacher_dim: int = 100
-    budget: int | None = None
-    mesh: str | None = None
-    trials: int = 4
-    teacher: str | None = None
-    rankings: pathlib.Path | None = None
-    precision: str = "float32"
-    overwrite: bool = False
+    backbones: options.Backbones = ("fpmc", "stamp", "attmix")
+    seeds: options.Seeds = 5
+    mode: options.Mode = "clean"
+    selection: options.Selection = None
+    max_steps: options.MaxSteps = 10_000
+    teacher_dim: options.TeacherDim = 100
+    budget: options.Budget = None
+    mesh: options.Mesh = None
+    trials: options.Trials = 4
+    teacher: Teacher = None
+    rankings: options.RankingsFile = None
+    precision: options.Precision = "float32"
+    overwrite: options.Overwrite = False
 
     def run_folder(self, data: str, backbone: str) -> pathlib.Path:
         """Returns the folder of one run."""
@@ -135,7 +117,7 @@ def table_command(name: str, description: str | None) -> None:
         description: text of `--help`.
     """
     with cli_errors():
-        args = tyro.cli(TableArgs, description=description)
+        args = parse(TableArgs, name, description)
         rows = make_table(args, name, METHODS_OF_TABLE[name])
         print_lines(as_text(rows))
         print_line(f"{args.out}/{name}.md, .csv, .tex, .json")

@@ -10,14 +10,9 @@ import pytest
 
 import alkd_jax as alkd
 from benchmarks import harness, peers_recbole, peers_torch, synthetic_sessions
-from tests.helpers import paths
+from experiments import __main__ as overview
 
-NAMES = sorted(
-    path.stem
-    for path in (paths.ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "accelerators", "all", "harness", "synthetic_sessions")
-    and not path.stem.startswith("peers_")
-)
+NAMES = sorted(set(overview.benchmark_names()) - {"accelerators", "all"})
 
 
 SLOW = {"cold_run", "evaluation", "scaling", "selection", "serve_load"}
