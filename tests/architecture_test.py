@@ -219,4 +219,4 @@ def test_every_command_runs_also_under_another_package_name(tmp_path, package):
     out = subprocess.run(code, capture_output=True, text=True, cwd=tmp_path)
     assert out.returncode == 0, out.stderr
     for command in COMMANDS:
-        assert f"python -m experiments.{command}" in out.stdout, f"the help of {command} does not show its call"
+        assert f"python -m {package}.{command}" in out.stdout, f"the help of {command} does not show its call"

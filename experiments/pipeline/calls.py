@@ -19,7 +19,7 @@ def use_console_script() -> None:
 
 def benchmarks_package() -> str:
     """Returns the name of the package of the benchmarks, which stands beside that of the experiments."""
-    return f"{_PACKAGE.removesuffix('experiments')}benchmarks"
+    return ".".join([*_PACKAGE.split(".")[:-1], "benchmarks"])
 
 
 def call_of(module: str) -> str:
