@@ -8,15 +8,23 @@ from alkd_jax.data.readers.hetrec import load_hetrec
 from alkd_jax.data.readers.lastfm import load_lastfm
 from alkd_jax.data.readers.movielens import load_movielens
 from alkd_jax.data.readers.recbole import load_recbole, write_recbole
+from alkd_jax.data.readers.registry import read
 from alkd_jax.data.readers.released import load_released, load_released_rankings, load_released_selection
 from alkd_jax.data.readers.released_student import load_released_student
 from alkd_jax.data.readers.srgnn import load_srgnn
 from alkd_jax.data.readers.tables import load_table
+from alkd_jax.data.readers.user_sequences import load_user_sequences
+from alkd_jax.data.recipes import RECIPES, Recipe, prepare_by
 from alkd_jax.data.sessionize import SessionRules, sessionize
+from alkd_jax.data.splits import SplitRules
 from alkd_jax.data.synthetic import synthetic
+from alkd_jax.data.windows import prepare_windows, save_windows
 
 __all__ = [
+    "RECIPES",
+    "Recipe",
     "SessionRules",
+    "SplitRules",
     "load_amazon",
     "load_gru4rec",
     "load_hetrec",
@@ -30,9 +38,14 @@ __all__ = [
     "load_released_student",
     "load_srgnn",
     "load_table",
+    "load_user_sequences",
     "prepare",
+    "prepare_by",
+    "prepare_windows",
+    "read",
     "read_prepared",
     "save_prepared",
+    "save_windows",
     "sessionize",
     "synthetic",
     "write_gru4rec",

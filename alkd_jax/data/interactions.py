@@ -35,6 +35,7 @@ class Interactions:
         split: ``[E]`` 0 training, 1 validation, 2 test; None where the source is not split.
         report: counts of the rows read and dropped; plain JSON values.
         nanosecond: ``[E]`` nanoseconds of each time after its millisecond; None where all are 0.
+        has_times: whether ``time`` is that of the source; otherwise it is the number of the row, which gives the order.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Interactions:
     report: Mapping[str, Any]
     split: Int32[np.ndarray, " E"] | None = None
     nanosecond: Int32[np.ndarray, " E"] | None = None
+    has_times: bool = True
 
     def __len__(self) -> int:
         """Returns the number of interactions E."""
@@ -126,7 +128,9 @@ def build_interactions(
     row_titles: dict[str, str] = {}
     num_frame_rows, num_used = 0, 0
     before = bad_rows.account
+    has_times = True
     for file, frame in frames:
+        has_times &= "time" in frame.columns
         frame = _with_user_column(frame)
         frame = frame.with_columns(_parse_times(file, frame, parser, num_frame_rows))
         num_frame_rows += len(frame)
@@ -165,6 +169,7 @@ def build_interactions(
         report={"source": name, **counts, **(report or {})},
         split=arrays.get("split"),
         nanosecond=nanosecond.astype(np.int32) if nanosecond.any() else None,
+        has_times=has_times,
     )
 
 

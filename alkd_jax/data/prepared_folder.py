@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from alkd_jax.data.prepared import Prepared
-from alkd_jax.data.splits import SPLITS
+from alkd_jax.data.prepared import PART_NAMES, Prepared
+from alkd_jax.data.splits import EVENT_SPLITS, SPLITS
 from alkd_jax.errors import reading, shown, writing
 from alkd_jax.io import (
     is_leftover,
@@ -24,13 +24,19 @@ from alkd_jax.io import (
 from alkd_jax.locks import LOCK, locked
 from alkd_jax.types import Dataset, Sequences
 
-_FORMAT = 1
-_SPLIT_NAMES = ("train", "validation", "test")
-_ARRAYS_FILE, _CATALOGUE_FILE, _MANIFEST_FILE = "sessions.npz", "items.jsonl", "manifest.json"
+_WHOLE_FORMAT, _CUT_FORMAT = 1, 2
+"""Formats of folders: of whole sessions, and of sessions that a split has cut, with the arrays of their cuts."""
+
+_ARRAYS_FILE, _CATALOGUE_FILE = "sessions.npz", "items.jsonl"
+MANIFEST_FILE = "manifest.json"
+WINDOWS_FORMAT = "windows"
+"""The format of the manifest of a folder of windows, each of which is the folder of a dataset."""
+
 _PARTIAL = ".prepared.partial"
 """The folder in which the files are written before they are moved."""
 
-_DTYPES = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
+_DTYPES: dict[str, type] = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
+_CUT_DTYPES: dict[str, type] = {"first_target": np.int32, "source_row": np.int32}
 
 
 def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[st
             shutil.rmtree(partial, ignore_errors=True)
             raise
         # An interruption between two moves leaves the manifest there, which tells that the moved files are ours.
-        move_into(path, partial, (_ARRAYS_FILE, _CATALOGUE_FILE, _MANIFEST_FILE))
+        move_into(path, partial, (_ARRAYS_FILE, _CATALOGUE_FILE, MANIFEST_FILE))
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
@@ -75,11 +81,21 @@ def _refuse_other_files(path: pathlib.Path) -> None:
     """Raises ValueError where a folder holds files that this module did not write."""
     there = path.iterdir() if path.is_dir() else ()
     names = {file.name for file in there if file.name != LOCK and not is_leftover(file)}
-    if (path / _PARTIAL / _MANIFEST_FILE).exists():
+    if (path / _PARTIAL / MANIFEST_FILE).exists():
         # A former call was interrupted while it moved its files.
         names -= {_ARRAYS_FILE, _CATALOGUE_FILE}
-    if names and _MANIFEST_FILE not in names:
+    if MANIFEST_FILE in names and _is_of_windows(path):
+        raise ValueError(f"{path} holds windows of a dataset; expected an empty folder or that of one dataset")
+    if names and MANIFEST_FILE not in names:
         raise ValueError(f"{path} contains other files; expected an empty folder or a prepared dataset")
+
+
+def _is_of_windows(path: pathlib.Path) -> bool:
+    """Returns whether a folder's manifest says that it holds windows; a damaged one says nothing."""
+    try:
+        return read_object(path / MANIFEST_FILE).get("format") == WINDOWS_FORMAT
+    except ValueError:
+        return False
 
 
 def _write_files(path: pathlib.Path, prepared: Prepared, dataset: Dataset) -> dict[str, Any]:
@@ -90,27 +106,39 @@ def _write_files(path: pathlib.Path, prepared: Prepared, dataset: Dataset) -> di
         "time": prepared.time,
         "user": prepared.user,
     }
-    typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype) for name, dtype in _DTYPES.items()}
+    dtypes = _DTYPES
+    if not prepared.has_whole_sessions:
+        arrays |= {name: getattr(prepared, name) for name in _CUT_DTYPES}
+        dtypes = _DTYPES | _CUT_DTYPES
+    typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype) for name, dtype in dtypes.items()}
     with writing(path / _ARRAYS_FILE), (path / _ARRAYS_FILE).open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **typed)
     rows = zip(prepared.item_ids[1:], prepared.titles[1:], strict=True)
     write_text(path / _CATALOGUE_FILE, "".join(json.dumps(row) + "\n" for row in rows))
     manifest = {
-        "format": _FORMAT,
+        "format": _WHOLE_FORMAT if prepared.has_whole_sessions else _CUT_FORMAT,
         "name": prepared.name,
-        "sessions": len(prepared.sequences),
-        "items": len(prepared.titles) - 1,
-        "interactions": len(prepared.time),
+        **_counts(prepared),
         "users": len(np.unique(prepared.user)),
-        "split": {**prepared.options["split"], **dict(zip(_SPLIT_NAMES, prepared.sizes, strict=True))},
+        "split": {**prepared.options["split"], **dict(zip(PART_NAMES, prepared.sizes, strict=True))},
         "fingerprint": dataset.fingerprint,
         "fingerprint_max_length": 10,
         "options": dict(prepared.options),
         "report": dict(prepared.report),
         "files": {name: sha256_of(path / name) for name in (_ARRAYS_FILE, _CATALOGUE_FILE)},
     }
-    write_json(path / _MANIFEST_FILE, manifest)
+    write_json(path / MANIFEST_FILE, manifest)
     return manifest
+
+
+def _counts(prepared: Prepared) -> dict[str, int]:
+    """Returns numbers of sessions, items and interactions; one that is in several parts of the split counts once."""
+    rows = prepared.distinct_rows
+    return {
+        "sessions": len(rows),
+        "items": len(prepared.titles) - 1,
+        "interactions": int(np.diff(np.asarray(prepared.sequences.offsets))[rows].sum()),
+    }
 
 
 def read_prepared(folder: str | os.PathLike[str]) -> Prepared:
@@ -131,9 +159,9 @@ def read_prepared(folder: str | os.PathLike[str]) -> Prepared:
 
 def _read(path: pathlib.Path) -> tuple[Prepared, dict[str, Any]]:
     """Returns what :func:`read_prepared` does, and the manifest."""
-    if not (path / _MANIFEST_FILE).is_file():
+    if not (path / MANIFEST_FILE).is_file():
         raise FileNotFoundError(
-            f"{path / _MANIFEST_FILE}: no such file; expected a folder written by experiments.prepare"
+            f"{path / MANIFEST_FILE}: no such file; expected a folder written by experiments.prepare"
         )
     try:
         manifest = _read_manifest(path)
@@ -141,25 +169,27 @@ def _read(path: pathlib.Path) -> tuple[Prepared, dict[str, Any]]:
             if sha256_of(path / name) != manifest["files"][name]:
                 raise ValueError(f"{path / name} is not the file that was written with the manifest")
         ids, titles = _read_catalogue(path / _CATALOGUE_FILE)
-        arrays = _read_arrays(path / _ARRAYS_FILE)
-        counts = {"sessions": len(arrays["user"]), "items": len(titles) - 1, "interactions": len(arrays["time"])}
-        sizes = tuple(manifest["split"][name] for name in _SPLIT_NAMES)
-        if {name: manifest[name] for name in counts} != counts or sum(sizes) != counts["sessions"]:
-            raise ValueError(f"{path / _MANIFEST_FILE} has other counts than the files beside it, {counts}")
+        arrays = _read_arrays(path / _ARRAYS_FILE, is_cut=manifest["format"] == _CUT_FORMAT)
+        sizes = tuple(manifest["split"][name] for name in PART_NAMES)
+        prepared = Prepared(
+            name=manifest["name"],
+            sequences=Sequences(items=arrays["items"], offsets=arrays["offsets"]),
+            time=arrays["time"],
+            user=arrays["user"],
+            sizes=(sizes[0], sizes[1], sizes[2]),
+            titles=titles,
+            item_ids=ids,
+            options=manifest["options"],
+            report=manifest["report"],
+            first_target=arrays.get("first_target"),
+            source_row=arrays.get("source_row"),
+        )
+        counts = _counts(prepared)
+        if {name: manifest[name] for name in counts} != counts or sum(sizes) != len(arrays["user"]):
+            raise ValueError(f"{path / MANIFEST_FILE} has other counts than the files beside it, {counts}")
     except ValueError as error:
         again = "put back a copy of it, or repeat the experiments.prepare that made the folder, which replaces it"
         raise ValueError(f"{error}; {again}") from error
-    prepared = Prepared(
-        name=manifest["name"],
-        sequences=Sequences(items=arrays["items"], offsets=arrays["offsets"]),
-        time=arrays["time"],
-        user=arrays["user"],
-        sizes=(sizes[0], sizes[1], sizes[2]),
-        titles=titles,
-        item_ids=ids,
-        options=manifest["options"],
-        report=manifest["report"],
-    )
     return prepared, manifest
 
 
@@ -169,9 +199,13 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged; the error names the file and the part.
     """
-    manifest = read_object(path / _MANIFEST_FILE)
-    if manifest.get("format") != _FORMAT:
-        raise ValueError(f"{path / _MANIFEST_FILE}: format is {shown(manifest.get('format'))}; expected {_FORMAT}")
+    manifest = read_object(path / MANIFEST_FILE)
+    if manifest.get("format") == WINDOWS_FORMAT:
+        raise ValueError(f"{path} holds windows of a dataset; expected the folder of one, such as {path}/window-1")
+    if manifest.get("format") not in (_WHOLE_FORMAT, _CUT_FORMAT):
+        found = shown(manifest.get("format"))
+        raise ValueError(f"{path / MANIFEST_FILE}: format is {found}; expected {_WHOLE_FORMAT} or {_CUT_FORMAT}")
+    is_cut = manifest["format"] == _CUT_FORMAT
     match manifest:
         case {
             "name": str(),
@@ -183,9 +217,9 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
             "options": {"split": {"rule": str(rule)}},
             "report": {},
             "files": {**files},
-        } if rule in SPLITS and {_ARRAYS_FILE, _CATALOGUE_FILE} <= files.keys():
+        } if rule in SPLITS and (rule in EVENT_SPLITS) == is_cut and {_ARRAYS_FILE, _CATALOGUE_FILE} <= files.keys():
             return manifest
-    raise ValueError(f"{path / _MANIFEST_FILE} has not all parts of a manifest, or damaged ones")
+    raise ValueError(f"{path / MANIFEST_FILE} has not all parts of a manifest, or damaged ones")
 
 
 def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -201,10 +235,11 @@ def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(ids), tuple(titles)
 
 
-def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: pathlib.Path, *, is_cut: bool) -> dict[str, np.ndarray]:
+    dtypes = _DTYPES | _CUT_DTYPES if is_cut else _DTYPES
     with open_arrays(path) as file:
-        arrays = {name: file[name] for name in _DTYPES}
-    for name, dtype in _DTYPES.items():
+        arrays = {name: file[name] for name in dtypes}
+    for name, dtype in dtypes.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != 1:
             raise ValueError(
                 f"{name} is {arrays[name].dtype} {arrays[name].shape}; expected one axis of {np.dtype(dtype)}"
@@ -216,6 +251,12 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(
             "offsets are not increasing; expected them to rise from 0 to the number of items, by at least 2 per session"
         )
+    if is_cut:
+        first, length = arrays["first_target"], np.diff(offsets)
+        if len(first) != len(length) or len(arrays["source_row"]) != len(length):
+            raise ValueError("first_target or source_row has another length than user; expected equal lengths")
+        if np.any((first < 1) | (first >= length)):
+            raise ValueError("first_target is not within its session; expected 1 to the session's length - 1")
     return arrays
 
 
@@ -240,7 +281,7 @@ def load_prepared(folder: str | os.PathLike[str], *, max_length: int = 10) -> Da
         raise ValueError(f"{folder}: {error}") from error
     if max_length == manifest.get("fingerprint_max_length") and dataset.fingerprint != manifest["fingerprint"]:
         raise ValueError(
-            f"{pathlib.Path(folder) / _MANIFEST_FILE} was edited: fingerprint is {shown(manifest['fingerprint'])}; "
+            f"{pathlib.Path(folder) / MANIFEST_FILE} was edited: fingerprint is {shown(manifest['fingerprint'])}; "
             f"expected {dataset.fingerprint}, that of the sessions as they are split"
         )
     return dataset

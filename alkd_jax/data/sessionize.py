@@ -21,8 +21,9 @@ from alkd_jax.data.times import local_day
 _MINUTE = 60_000
 _INTERACTIONS_PER_GROUP = 1 << 22
 
-BOUNDARIES = ("day", "gap", "given")
+BOUNDARIES = ("day", "gap", "given", "user")
 TIES = ("file", "id", "hash", "random")
+USERS = ("file", "id")
 DUPLICATES = ("first", "last", "adjacent", "keep")
 
 
@@ -32,11 +33,12 @@ class SessionRules:
 
     Attributes:
         boundary: "day" makes one session per user and calendar day, "gap" begins a new one after inactivity, "given"
-            takes the sessions of the file.
+            takes the sessions of the file, "user" makes one sequence of all interactions of a user.
         time_zone: IANA time zone of the calendar day.
         gap_minutes: minutes of inactivity that end a session.
         min_length: smallest number of interactions in a session, the target included.
-        max_length: largest number of interactions in a session; longer sessions are dropped, not truncated.
+        max_length: largest number of interactions in a session; longer sessions are dropped, not truncated. None for
+            no limit.
         duplicates: which occurrences of an item stay in a session: "first", "last", all but immediate repeats
             ("adjacent"), or all ("keep").
         count_duplicates: whether lengths are measured before duplicates are dropped. They are in the released data,
@@ -51,7 +53,7 @@ class SessionRules:
     time_zone: str = "UTC"
     gap_minutes: float | int = 30.0
     min_length: int = 5
-    max_length: int = 19
+    max_length: int | None = 19
     duplicates: str = "first"
     count_duplicates: bool = True
     ties: str = "file"
@@ -64,10 +66,10 @@ class SessionRules:
             ("boundary", BOUNDARIES),
             ("ties", TIES),
             ("duplicates", DUPLICATES),
-            ("users", ("file", "id")),
+            ("users", USERS),
         ):
             check_one_of(name, getattr(self, name), known)
-        if not 1 <= self.min_length <= self.max_length:
+        if not 1 <= self.min_length <= (self.min_length if self.max_length is None else self.max_length):
             raise ValueError(f"min_length, max_length are {self.min_length}, {self.max_length}; expected 1 ≤ min ≤ max")
         if not self.gap_minutes > 0:
             raise ValueError(f"gap_minutes is {self.gap_minutes}; expected more than 0")
@@ -120,9 +122,9 @@ def sessionize(log: Interactions, rules: SessionRules | None = None) -> SessionL
     groups = [_sessionize_rows(log, rows, rank, tie_keys, rules, counts) for rows, rank in _user_groups(log, rules)]
     length, user, item, time, split = (np.concatenate(column) for column in zip(*groups, strict=True))
     if not len(length):
+        lengths = f"{rules.min_length} to {rules.max_length or 'any number of'}"
         raise ValueError(
-            f"{log.name} has no session of {rules.min_length} to {rules.max_length} interactions among "
-            f"{counts['sessions']:,}; expected at least one"
+            f"{log.name} has no session of {lengths} interactions among {counts['sessions']:,}; expected at least one"
         )
     report = {
         "rules": dataclasses.asdict(rules),
@@ -261,6 +263,8 @@ def _session_ends(
         return np.diff(time) > rules.gap_minutes * _MINUTE
     if rules.boundary == "given" and log.session is not None:
         return np.diff(log.session[rows]) != 0
+    if rules.boundary == "user":
+        return np.zeros(len(rows) - 1, bool)
     return np.diff(local_day(time, rules.time_zone)) != 0
 
 
@@ -279,10 +283,11 @@ def _select_by_length(
     """Returns the positions of the rows in sessions of an allowed length."""
     length = np.bincount(session)
     exists = length > 0
+    too_long = np.zeros(len(length), bool) if rules.max_length is None else length > rules.max_length
     counts["sessions"] += int(np.sum(exists))
     counts["too_short"] += int(np.sum(exists & (length < rules.min_length)))
-    counts["too_long"] += int(np.sum(length > rules.max_length))
-    return np.flatnonzero(((length >= rules.min_length) & (length <= rules.max_length))[session])
+    counts["too_long"] += int(np.sum(too_long))
+    return np.flatnonzero(((length >= rules.min_length) & ~too_long)[session])
 
 
 def _drop_duplicates(

@@ -1,11 +1,12 @@
-"""Splits sessions into training, validation and test by block, at random, by user, by time, by day, or as given."""
+"""Rules that split sessions into training, validation and test, and the rules that keep every session whole."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.checks import check_count, check_one_of
+from alkd_jax.checks import check_at_least, check_count, check_one_of
 from alkd_jax.data.sessions import block_split
 from alkd_jax.data.times import local_day
 
@@ -18,8 +19,98 @@ SPLITS = {
     "last-days": "the last days on the calendar, by the day a session starts on",
     "last-session": "each user's last session for test, the one before for validation",
     "given": "as in the files",
+    "time-events": "by the time of each event: sessions are cut, and their later events are targets",
+    "leave-one-out": "the last item of each session for test, the one before for validation",
 }
 """Name of a split rule → its description in reports."""
+
+EVENT_SPLITS = ("time-events", "leave-one-out")
+"""The rules that cut sessions; the others assign every session as a whole to one split."""
+
+VALIDATIONS = ("time", "user", "last-item")
+TARGETS = ("all", "last", "first", "random")
+UNSEEN_OPTIONS = ("keep", "drop")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRules:
+    """How sessions are split; the defaults are the recipe of the released data.
+
+    Attributes:
+        rule: a key of :data:`SPLITS`.
+        fractions: shares of training, validation and test: of the sessions for "block", "random", "user" and "time",
+            of the events for "time-events".
+        days: number of days of the test split, and of the validation split before it, for "last-days".
+        validation: validation of "time-events". "time" cuts at a second, earlier time; "user" takes users at random,
+            each with all events before the test time; "last-item" takes the last event of every session before it.
+        validation_time: time of the first validation event of "time-events" in milliseconds since 1970, in place of
+            ``fractions``.
+        test_time: time of the first test event of "time-events" in milliseconds since 1970, in place of ``fractions``.
+        gap_days: days before each cut of "time-events" whose events are neither trained on nor predicted.
+        targets: the events that a cut session has to predict, for "time-events": "all" events after the cut one after
+            another, each with those before it as history, or only the "last", the "first", or one at "random".
+        refit: whether training sessions of "leave-one-out" contain the validation item.
+        unseen: "keep", or "drop" items of validation and test that no training session contains.
+        seed: random seed of "random", of "user", of validation by user and of targets at random.
+
+    Reference:
+        Gusak, Volodkevich, Klenitskiy, Vasilev, Frolov: Time to Split, 2025, arXiv 2507.16289, for "time-events".
+    """
+
+    rule: str = "block"
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    days: int = 1
+    validation: str = "time"
+    validation_time: int | None = None
+    test_time: int | None = None
+    gap_days: float | int = 0
+    targets: str = "all"
+    refit: bool = False
+    unseen: str = "keep"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if an option is not valid, or belongs to another rule."""
+        for name, value, known in (
+            ("split", self.rule, SPLITS),
+            ("validation", self.validation, VALIDATIONS),
+            ("targets", self.targets, TARGETS),
+            ("unseen", self.unseen, UNSEEN_OPTIONS),
+        ):
+            check_one_of(name, value, known)
+        check_at_least(0, gap_days=self.gap_days)
+        defaults = {field.name: field.default for field in dataclasses.fields(SplitRules)}
+        of_time = ("validation", "validation_time", "test_time", "gap_days", "targets")
+        for name in (*of_time, "refit"):
+            value, rule = getattr(self, name), "time-events" if name in of_time else "leave-one-out"
+            if self.rule != rule and value != defaults[name]:
+                raise ValueError(f"{name} is {value!r}, but split is {self.rule!r}; expected split {rule!r} with it")
+        if self.validation_time is not None and self.validation != "time":
+            raise ValueError(
+                f"validation_time is {self.validation_time}, but validation is {self.validation!r}; expected 'time'"
+            )
+
+    @property
+    def statement(self) -> str:
+        """What each part has, in one or two sentences for reports."""
+        if self.rule == "leave-one-out":
+            training = "includes it, so that validation measures the fit" if self.refit else "does not include it"
+            return (
+                "The last item of a session is for test and the one before for validation. The history of the test "
+                f"query includes the validation item, training {training}; sessions of fewer than three items are for "
+                "training only."
+            )
+        if self.rule == "time-events":
+            validation = {
+                "time": "Events from the validation time on are for validation and not in training",
+                "user": "Users at random are for validation, with all their events before the test time",
+                "last-item": "The last event of a session before the test time is for validation and not in training",
+            }[self.validation]
+            return (
+                f"Events from the test time on are for test only. {validation}. What lies before the first target of a "
+                f"session is the known history of its query; targets: {self.targets}."
+            )
+        return "Every session is whole and in one part; its first item is known, and every later one may be predicted."
 
 
 def split_rows(
@@ -33,10 +124,10 @@ def split_rows(
     source_split: Int32[np.ndarray, " N"] | None = None,
     seed: int = 0,
 ) -> tuple[Int64[np.ndarray, " A"], Int64[np.ndarray, " B"], Int64[np.ndarray, " C"]]:
-    """Assigns N sessions to three splits.
+    """Assigns N whole sessions to three splits.
 
     Args:
-        rule: a key of :data:`SPLITS`.
+        rule: a key of :data:`SPLITS` that is none of :data:`EVENT_SPLITS`.
         user: ``[N]`` number of each session's user.
         start: ``[N]`` start of each session, milliseconds since 1970 in UTC.
         fractions: shares of training, validation and test, for "block", "random", "user" and "time". The shares are
@@ -54,7 +145,7 @@ def split_rows(
     Raises:
         ValueError: the rule is unknown, ``days`` is too small, or the rule is "given" and the source is not split.
     """
-    check_one_of("split", rule, SPLITS)
+    check_one_of("split", rule, [known for known in SPLITS if known not in EVENT_SPLITS])
     check_count(1, days=days)
     num_sessions = len(user)
     cuts = block_split(num_sessions, fractions)

@@ -239,3 +239,28 @@ def local_day(time: Int64[np.ndarray, " R"], time_zone: str) -> Int64[np.ndarray
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise ValueError(f"time_zone is {shown(time_zone)}; expected a name such as Europe/Madrid") from error
     return local.dt.date().to_physical().to_numpy().astype(np.int64)
+
+
+def parse_time(name: str, text: str) -> int:
+    """Returns a time in milliseconds since 1970 in UTC.
+
+    Args:
+        name: of the option, for the error.
+        text: ISO 8601 date or time, in UTC where it names no zone, such as 2014-09-30 or 2014-09-30T12:00:00.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    import polars as pl
+
+    nanoseconds = _parse_iso8601(pl.Series([text]))[0]
+    if nanoseconds is None:
+        raise ValueError(
+            f"{name} is {shown(text)}; expected an ISO 8601 time such as 2014-09-30 or 2014-09-30T12:00:00"
+        )
+    return int(nanoseconds // NANOSECONDS)
+
+
+def format_time(milliseconds: int) -> str:
+    """Returns a time in milliseconds since 1970 as a text to the minute, in UTC."""
+    return str(np.datetime64(milliseconds, "ms").astype("datetime64[m]")).replace("T", " ") + " UTC"

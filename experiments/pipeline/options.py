@@ -44,7 +44,7 @@ def sources(result: Any = None) -> str:
     return f"{', '.join(forms)}, or a reader of your own as {OWN}[:ARGUMENT ...]"
 
 
-_SOURCES = f"{sources()}. Raw data are prepared in memory by the recipe of the released data."
+_SOURCES = f"{sources()}. Raw data are prepared in memory by the recipe of their kind."
 _BACKBONES = "see docs/own_parts.md for a class of your own."
 Data = Annotated[str, _described(f"source of the data: {_SOURCES}", "SOURCE")]
 AllData = Annotated[tuple[str, ...], _described(f"sources of the data, one or more: {_SOURCES}", "SOURCE [SOURCE ...]")]

@@ -74,9 +74,10 @@ def write_gru4rec(folder: str | os.PathLike[str], name: str, prepared: Prepared)
         prepared: the sessions to write.
 
     Raises:
-        ValueError: an item id would not come back from the files: it has a tab, a line end, half a surrogate pair or
-            U+FDD0, is a word for a missing value, or belongs to two items.
+        ValueError: the split cuts sessions, or an item id would not come back from the files: it has a tab, a line end,
+            half a surrogate pair or U+FDD0, is a word for a missing value, or belongs to two items.
     """
+    prepared.check_whole_sessions("files of GRU4Rec")
     tab_separated.check_file_name(name)
     tab_separated.check_ids(prepared.item_ids[1:])
     items, offsets = np.asarray(prepared.sequences.items), np.asarray(prepared.sequences.offsets)

@@ -154,9 +154,10 @@ def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared,
             test); "interactions" for one file with one row per interaction.
 
     Raises:
-        ValueError: ``rows`` is unknown, the folder has files of the other kind of rows, or an item id or a title would
-            not come back from the files: an id has a tab, a line end or, in rows of sessions, a blank, is a word for a
-            missing value, or belongs to two items; or a text has half a surrogate pair or U+FDD0.
+        ValueError: ``rows`` is unknown, the split cuts sessions, the folder has files of the other kind of rows, or an
+            item id or a title would not come back from the files: an id has a tab, a line end or, in rows of sessions,
+            a blank, is a word for a missing value, or belongs to two items; or a text has half a surrogate pair or
+            U+FDD0.
     """
     check_recbole(name, prepared, rows=rows)
     folder = pathlib.Path(folder) / name
@@ -183,6 +184,7 @@ def write_recbole(folder: str | os.PathLike[str], name: str, prepared: Prepared,
 def check_recbole(name: str, prepared: Prepared, *, rows: str = "sessions") -> None:
     """Raises the errors of :func:`write_recbole` that do not depend on its folder; see there."""
     check_one_of("rows", rows, ("sessions", "interactions"))
+    prepared.check_whole_sessions("files of RecBole")
     tab_separated.check_file_name(name)
     tab_separated.check_ids(prepared.item_ids[1:], separators="\t\r\n " if rows == "sessions" else "\t\r\n")
     for title in prepared.titles[1:]:

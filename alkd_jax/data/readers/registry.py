@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.prepared import prepare
 from alkd_jax.data.prepared_folder import load_prepared
 from alkd_jax.data.readers.amazon import load_amazon
 from alkd_jax.data.readers.gru4rec import load_gru4rec
@@ -25,7 +24,8 @@ from alkd_jax.data.readers.recbole import load_recbole
 from alkd_jax.data.readers.released import load_released
 from alkd_jax.data.readers.srgnn import load_srgnn
 from alkd_jax.data.readers.tables import load_table
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.readers.user_sequences import load_user_sequences
+from alkd_jax.data.recipes import RECIPES, Recipe, prepare_by
 from alkd_jax.data.synthetic import synthetic
 from alkd_jax.errors import shown
 from alkd_jax.registry import Registry, is_outside
@@ -43,12 +43,14 @@ class Reader:
         form: source string in an error message; brackets surround what can be omitted.
         result: type that ``load`` returns; None where only a call shows it.
         pattern: regular expression of the arguments; None if every colon separates two arguments.
+        recipe: name of the recipe by which interactions become a dataset unless one says otherwise.
     """
 
     load: Callable[..., Any]
     form: str
     result: type[Dataset] | type[Interactions] | None = Interactions
     pattern: str | None = None
+    recipe: str = "alkdrec"
 
     def parse(self, text: str) -> tuple[str, ...] | None:
         """Returns the arguments in a source string without its name, or None if they do not match ``load``."""
@@ -74,8 +76,8 @@ def _listed(text: str) -> tuple[str, ...] | None:
     return tuple(arguments)
 
 
-def _load_synthetic(seed: str = "0") -> Dataset:
-    return synthetic(seed=int(seed))
+def _load_synthetic(seed: str = "0", *, max_length: int = 10) -> Dataset:
+    return synthetic(seed=int(seed), max_length=max_length)
 
 
 READERS = Registry[Reader](
@@ -98,6 +100,7 @@ READERS = Registry[Reader](
         "recbole": Reader(load_recbole, "recbole:FOLDER"),
         "gru4rec": Reader(load_gru4rec, "gru4rec:FILE[:TEST]"),
         "srgnn": Reader(load_srgnn, "srgnn:TRAIN:TEST"),
+        "userseq": Reader(load_user_sequences, "userseq:FILE", recipe="s3rec"),
     },
     "a function that returns a dataset or interactions",
     lambda name, found: Reader(found, name, None) if callable(found) else None,
@@ -131,21 +134,41 @@ class Source:
         """A short name for folders: "ML" or "Games" for released data, otherwise the name of the reader."""
         return self.arguments[1] if self.kind == "released" else self.kind.rpartition(":")[2]
 
-    def read(self, result: type[_Result], **options: Any) -> _Result:
-        """Calls the reader. A dataset is made from interactions by the recipe of the released data.
+    def recipe(self, recipe: str | Recipe | None = None) -> Recipe:
+        """Returns a recipe by name, or that of the reader.
+
+        Args:
+            recipe: a recipe, its name, or None for that of the reader.
+
+        Raises:
+            ValueError: there is no such recipe.
+        """
+        return recipe if isinstance(recipe, Recipe) else RECIPES.find(recipe or self.reader.recipe)
+
+    def read(
+        self, result: type[_Result], *, recipe: str | Recipe | None = None, max_length: int = 10, **options: Any
+    ) -> _Result:
+        """Calls the reader. A dataset is made from interactions by a recipe.
 
         Args:
             result: type of the data.
+            recipe: a recipe, its name, or None for that of the reader.
+            max_length: L, the number of most recent inputs that a model sees, of a dataset.
             **options: options of readers; those that this reader does not have are ignored.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, or the reader returned another type.
+            ValueError: a file is damaged, the reader returned another type, there is no such recipe, or a recipe is
+                named for a dataset that is made already.
         """
+        options["max_length"] = max_length
         accepted = inspect.signature(self.reader.load).parameters
         data = self.reader.load(*self.arguments, **{key: value for key, value in options.items() if key in accepted})
         if result is Dataset and isinstance(data, Interactions):
-            data = prepare(data, SessionRules(boundary=data.default_boundary), split=data.default_split).dataset()
+            data = prepare_by(self.recipe(recipe), data).dataset(max_length=max_length)
+        elif recipe is not None:
+            name = recipe if isinstance(recipe, str) else recipe.name
+            raise ValueError(f"recipe is {name!r}, but {self.text!r} is made already; expected raw data with a recipe")
         if not isinstance(data, result):
             raise ValueError(f"source is {self.text!r} and gives {type(data).__name__}; expected {result.__name__}")
         return data
@@ -190,20 +213,24 @@ def parse_source(
     return Source(kind, arguments, text, reader)
 
 
-def read(text: str) -> Dataset:
-    """Reads a dataset. Raw data are prepared in memory by the recipe of the released data.
+def read(text: str, *, recipe: str | Recipe | None = None, max_length: int = 10) -> Dataset:
+    """Reads a dataset. Raw data are prepared in memory by a recipe.
 
     Args:
         text: source string, such as ``synthetic:0``, ``released:PATH:ML``, ``prepared:PATH`` or ``movielens:PATH``.
+        recipe: rules for raw data: a recipe, a name in :data:`alkd_jax.data.recipes.RECIPES`, or
+            ``package.module:attribute``; None for the recipe that belongs to the source, which is "s3rec" for
+            ``userseq:FILE`` and that of the released data for all others.
+        max_length: L, the number of most recent inputs that a model sees.
 
     Returns:
         The dataset.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the string does not have the form of a source, or a file is damaged.
+        ValueError: the string does not have the form of a source, a file is damaged, or the recipe does not fit.
     """
-    return parse_source(text).read(Dataset)
+    return parse_source(text).read(Dataset, recipe=recipe, max_length=max_length)
 
 
 def read_interactions(
