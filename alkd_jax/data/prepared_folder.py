@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -35,8 +36,10 @@ WINDOWS_FORMAT = "windows"
 _PARTIAL = ".prepared.partial"
 """The folder in which the files are written before they are moved."""
 
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _DTYPES: dict[str, type] = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
-_CUT_DTYPES: dict[str, type] = {"first_target": np.int32, "source_row": np.int32}
+_CUT_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_DTYPES: dict[str, type] = {"first_target": np.int32, "source_row": np.int32}
 
 
 def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[str, Any]:
@@ -53,12 +56,16 @@ def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[st
         The manifest: ``sessions``, ``items``, ``interactions``, ``split``, ``fingerprint``, ``options``, ``report``.
 
     Raises:
-        ValueError: the folder contains other files, or another process works in it.
+        ValueError: the folder contains other files, another process works in it, or an id or a title has both halves
+            of a surrogate pair, which JSON would give back as one character.
     """
     path = pathlib.Path(folder)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; expected a folder or a new path")
     _refuse_other_files(path)
+    for text in (*prepared.item_ids, *prepared.titles):
+        if _SURROGATE_PAIR.search(text):
+            raise ValueError(f"text is {shown(text)}; expected one character where it has the two halves of one")
     dataset = prepared.dataset()
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):

@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 def test_what_is_written_is_loaded(tmp_path):
     log = alkd.data.load_hetrec(small(tmp_path / "raw"))
-    made = alkd.data.prepare(log, split="user", seed=3)
+    made = alkd.data.prepare(log, split=alkd.data.SplitRules("user", seed=3))
     manifest = alkd.data.save_prepared(tmp_path / "out", made)
     found = alkd.data.read_prepared(tmp_path / "out")
     for name in ("time", "user"):
