@@ -38,8 +38,7 @@ _PARTIAL = ".prepared.partial"
 
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _DTYPES: dict[str, type] = {"items": np.int32, "offsets": np.int64, "time": np.int64, "user": np.int32}
-_CUT_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_DTYPES: dict[str, type] = {"first_target": np.int32, "source_row": np.int32}
+_CUT_DTYPES: dict[str, type] = {"first_target": np.int32, "source_row": np.int32}
 
 
 def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[str, Any]:
