@@ -53,7 +53,7 @@ def by_loop(times, validation_time, test_time, gap):
 logs = st.lists(st.lists(st.integers(0, 20), min_size=2, max_size=7), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logs, st.integers(0, 22), st.integers(0, 22), st.integers(0, 3))
 def test_cuts_are_those_of_a_loop_over_events(times, first, second, gap):
     validation_time, test_time = min(first, second), max(first, second) + gap
@@ -62,7 +62,7 @@ def test_cuts_are_those_of_a_loop_over_events(times, first, second, gap):
     assert [as_tuples(part) for part in split.parts] == list(by_loop(times, validation_time, test_time, gap))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     logs,
     st.sampled_from(["time", "user", "last-item"]),
