@@ -121,7 +121,7 @@ def ask(settings: LLMSettings, *, only_pilot: bool = False, partial: bool = Fals
         print_estimate(settings, estimate)
         if wait and not only_pilot and is_terminal() and estimate.questions > estimate.answered:
             console.input("Press return to begin, Ctrl-C to leave. ")
-        llm_settings.save_settings(settings)
+        llm_settings.save_settings(settings, teacher.client)
 
         def after_pilot(usage: UsageReport) -> str | None:
             estimate = teacher.estimate(sessions, candidates)
@@ -174,7 +174,7 @@ def ask_in_batches(settings: LLMSettings) -> None:
     with llm_settings.open_store(settings.run) as store:
         teacher = llm_settings.online_teacher(settings, store, run.dataset)
         sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
-        llm_settings.save_settings(settings)
+        llm_settings.save_settings(settings, teacher.client)
         batches = Batches(teacher.client)
         submitted = asyncio.run(batches.submit(teacher.questions(sessions, candidates)))
         statuses = asyncio.run(batches.poll())

@@ -29,6 +29,7 @@ from .pipeline.console import cli_errors, print_line, training_bar
 from .pipeline.methods import METHODS, lists_for, parse_methods, role_of, train_students
 from .pipeline.settings import Methods
 from .pipeline.stages import Run
+from .pipeline.tuning_file import TUNING_FILE, check_options, read_tuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +76,7 @@ def tune(args: Tuning) -> dict[str, Any]:
         with the dataset and backbone that the options were chosen for.
     """
     run = Run.reopen(args.run)
-    file = args.run / "tuning.json"
-    results: dict[str, Any] = read_json(file) if file.exists() else {}
+    file, results = args.run / TUNING_FILE, read_tuning(args.run)
     for method in (name for name in parse_methods(args.methods) if METHODS.find(name).grid):
         if method not in results:
             adopted = args.options_of
@@ -106,6 +106,7 @@ def adopted_settings(file: pathlib.Path, method: str) -> dict[str, Any]:
         case {"dataset": str(dataset), "backbone": str(backbone), "tuned": {**tuned}}:
             match tuned.get(method):
                 case {"chosen": {**chosen}, **rest} if chosen.keys() <= grid.keys():
+                    check_options(f"{file}: {method}", method, chosen)
                     return {"chosen": chosen, "from": rest.get("from", f"{dataset} {backbone}")}
     raise ValueError(f"{file} holds no chosen options of {method}; expected results with some of {', '.join(grid)}")
 

@@ -105,6 +105,11 @@ class Client:
         self.store.record_parse(attempt, parsed)
         return parsed
 
+    def forget_short(self) -> None:
+        """Has the short answers in the store parsed again, as is needed where ``min_valid`` was another."""
+        with self.store.transaction() as connection:
+            connection.execute("UPDATE answers SET parser = NULL WHERE status IN ('partial', 'truncated', 'invalid')")
+
     def parsed_answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, str, ParsedAnswer | None]]:
         """Yields each question, the key of its request, and its parsed answer, None where the store has no answer."""
         records, request_keys = self.store.answer_records(), self.store.request_keys()

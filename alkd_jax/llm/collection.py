@@ -190,6 +190,9 @@ class _Collection:
         while key in self.in_progress:
             await self.in_progress[key].wait()
         record = self.records.get(key)
+        if record is not None and record.status is None:
+            stored = await self.attempts.in_store_thread(self.client.parse, question, record.attempt)
+            record = self._keep_record(key, record.attempt, stored, record.answers)
         if record is not None and record.is_final:
             if request is not None:
                 self.rendered_keys[request["prompt_hash"]] = key
@@ -210,14 +213,16 @@ class _Collection:
         else:
             self.usage.missing.append(question.session_id)
 
+    def _keep_record(self, key: str, attempt: int, parsed: ParsedAnswer, answers: int) -> AnswerRecord:
+        """Returns the record of a request's last answer, and keeps it for further questions with this request."""
+        repairs = json.dumps(dict(parsed.repairs))
+        self.records[key] = AnswerRecord(attempt, parsed.status, parsed.usable, repairs, answers)
+        return self.records[key]
+
     async def _count_stored(self, question: Question, record: AnswerRecord) -> None:
-        """Counts an answer that was in the store, after parsing it where this version has not parsed it."""
+        """Counts a parsed answer that was in the store."""
         self.usage.cached += 1
-        if record.status is None:
-            parsed = await self.attempts.in_store_thread(self.client.parse, question, record.attempt)
-            self._count(question, parsed.status, parsed.usable, parsed.repairs)
-        else:
-            self._count(question, record.status, record.usable, _load_json(record.repairs))
+        self._count(question, str(record.status), record.usable, _load_json(record.repairs))
         if self.usage.cached % 64 == 0:
             await asyncio.sleep(0)
 
@@ -238,9 +243,7 @@ class _Collection:
             if reply.outcome == "answer":
                 parsed = await self.attempts.in_store_thread(self.client.parse, question, attempt)
                 former = self.records.get(request["key"])
-                repairs, answers = json.dumps(dict(parsed.repairs)), former.answers + 1 if former else 1
-                record = AnswerRecord(attempt, parsed.status, parsed.usable, repairs, answers)
-                self.records[request["key"]] = record
+                record = self._keep_record(request["key"], attempt, parsed, former.answers + 1 if former else 1)
                 if record.is_final or self.attempts.stopping.is_set():
                     return parsed
                 continue

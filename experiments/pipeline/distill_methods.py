@@ -12,7 +12,9 @@ import jax
 
 import alkd_jax as alkd
 from alkd_jax import training
+from alkd_jax.checks import check_rates
 from alkd_jax.distillation import dsl
+from alkd_jax.errors import shown
 from alkd_jax.paper_settings import backbone_settings_of
 from alkd_jax.registry import accepts
 from alkd_jax.training.examples import last_item_examples
@@ -60,6 +62,14 @@ def fine_tuned(
         return training.fit(key, model, train, validation, **options)
     options["bounds"] = (rankings.items.shape[1],) if equal_places else tuned.get("bounds")
     return alkd.distill(key, model, student_params, train, validation, rankings, released=run.released, **options)
+
+
+def check_tuned(tuned: Mapping[str, Any]) -> None:
+    """Raises ValueError where an option of :func:`fine_tuned` is out of range."""
+    check_rates(learning_rate_scale=tuned.get("learning_rate_scale", 1.0))
+    bounds = tuned.get("bounds", (1,))
+    if min(bounds) < 1 or list(bounds) != sorted(set(bounds)):
+        raise ValueError(f"bounds is {shown(bounds)}; expected rising positions from 1")
 
 
 def from_scratch(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import typing
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -26,12 +25,15 @@ from alkd_jax.llm.teachers.replay import load_rankings
 
 from . import calls, llm_account, options
 from .stage_records import checked_output
+from .stored_values import check_fields
 
 HOW_TO_GIVE_TITLES = (
     "give titles with experiments.prepare: a title column in the table, or a second table with item and title "
     "(--source table:FILE:TITLES --columns item=NAME,title=NAME)"
 )
 """Advice for data without titles."""
+
+DEFAULT_MIN_VALID = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ class LLMSettings:
     max_tokens_field: Annotated[str, options.choices(MAX_TOKENS_FIELDS)] = "max_completion_tokens"
     max_output_tokens: int = 256
     temperature: str = "0"
-    min_valid: options.MinValid = 20
+    min_valid: options.MinValid = DEFAULT_MIN_VALID
     order_seed: int = 0
     rpm: int | None = None
     tpm: int | None = None
@@ -240,8 +242,19 @@ def online_teacher(
     return OnlineTeacher(settings.client(store, budget=budget), dataset.titles, template, seed=settings.order_seed)
 
 
-def save_settings(settings: LLMSettings) -> None:
-    """Writes the settings, which hold no secret, to `llm/asking.json` of the run for the stages that read answers."""
+def save_settings(settings: LLMSettings, client: Client) -> None:
+    """Writes the settings, which hold no secret, to `llm/asking.json` of the run for the stages that read answers.
+
+    Args:
+        settings: of the model.
+        client: made of them; where `min_valid` was another, its store's short answers are parsed again.
+    """
+    try:
+        former = load_settings(settings.run).min_valid
+    except ValueError:
+        former = None
+    if former != settings.min_valid:
+        client.forget_short()
     write_json(settings.run / "llm" / "asking.json", dataclasses.asdict(settings) | {"run": str(settings.run)})
 
 
@@ -254,15 +267,8 @@ def load_settings(run: pathlib.Path) -> LLMSettings:
     path = run / "llm" / "asking.json"
     if not path.exists():
         raise ValueError(f"{run}: no model was asked yet; {usage_hint(run)}")
-    values, types = read_object(path) | {"run": run}, typing.get_type_hints(LLMSettings)
-    for name, value in values.items():
-        if name not in types or not isinstance(value, types[name]):
-            expected = types.get(name, f"one of {', '.join(types)} as the name")
-            raise ValueError(
-                f"{path}: {shown(name)} is {shown(value)}; expected {getattr(expected, '__name__', expected)}"
-            )
-    if "model" not in values:
-        raise ValueError(f"{path}: model is missing; expected the settings of a model")
+    values = read_object(path) | {"run": run}
+    check_fields(path, values, LLMSettings)
     return LLMSettings(**values)
 
 

@@ -12,7 +12,7 @@ from alkd_jax import baselines, training
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
 from alkd_jax.registry import Registry, accepts, is_outside, parameter_names, path_safe
 
-from .distill_methods import fine_tuned, from_scratch, outside
+from .distill_methods import check_tuned, fine_tuned, from_scratch, outside
 from .method_lists import (
     all_teacher_lists,
     baseline_lists,
@@ -48,6 +48,7 @@ class Method:
         is_paid: whether it is trained on answers of the LLM.
         role: whose width its model has: "student", or "teacher" for DSL, which sparsifies a wide model.
         grid: option → the values to try in tuning, the default first.
+        check: function of tuned options that raises ValueError where one is out of range.
     """
 
     learns_from: str
@@ -57,6 +58,7 @@ class Method:
     is_paid: bool = False
     role: str = "student"
     grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    check: Callable[[Mapping[str, Any]], object] = dict
 
 
 def _selection_method(name: str, purpose: int) -> Method:
@@ -73,7 +75,8 @@ def _control(purpose: int, lists: Callable[["RunContext"], alkd.Rankings] | None
 
 def _baseline(module: ModuleType, learns_from: str, *, sequences: bool = False, **fields: Any) -> Method:
     """Returns a method of Table 1 that trains new students."""
-    return Method(learns_from, functools.partial(from_scratch, module=module, with_sequences=sequences), **fields)
+    train = functools.partial(from_scratch, module=module, with_sequences=sequences)
+    return Method(learns_from, train, check=lambda tuned: module.Options(**tuned), **fields)
 
 
 CONTROLS: Mapping[str, Method] = {
@@ -145,6 +148,7 @@ METHODS = Registry[Method](
         TUNED: dataclasses.replace(
             _selection_method("ALKDRec", 21),
             grid={"learning_rate_scale": (1.0, 0.3, 3.0), "bounds": ((5, 15, 25), (10, 25), (25,))},
+            check=check_tuned,
         ),
     },
     "distill(key, model, teacher, train, validation, **fit_options) or select(key, sessions, difficulty, *, num)",

@@ -25,8 +25,10 @@ from .run_folder import RunFolder, refuse_earlier_version
 from .settings import Settings
 from .stage_inputs import stage_inputs
 from .stage_records import checked_output
+from .stored_values import check_fields
+from .tuning_file import read_tuning
 
-CONFIG_FILE, TUNING_FILE = "config.json", "tuning.json"
+CONFIG_FILE = "config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,16 +179,7 @@ class RunContext:
 
     def tuning_results(self) -> dict[str, Any]:
         """Returns method → the options that `experiments.tune` tried and chose; empty where nothing was tuned."""
-        file = self.folder.path / TUNING_FILE
-        if not file.exists():
-            return {}
-        results = read_object(file)
-        for method, tuning in results.items():
-            match tuning:
-                case {"chosen": {}, "trials": [{"recall@10": float()}, *_]} | {"chosen": {}, "from": str()}:
-                    continue
-            raise ValueError(f"{file}: {shown(method)} is {shown(tuning)}; expected what experiments.tune wrote")
-        return results
+        return read_tuning(self.folder.path)
 
     def tuned_options(self, method: str) -> dict[str, Any]:
         """Returns the options that `experiments.tune` chose for a method; empty where the method keeps its defaults."""
@@ -265,6 +258,7 @@ def stored_settings(path: pathlib.Path) -> Settings:
     if unknown or not {"data", "backbone"} <= stored.keys():
         names = ", ".join(map(shown, sorted(unknown))) or "no data or backbone"
         raise ValueError(f"{config} holds settings of another version: {names}; choose another folder")
+    check_fields(config, stored | {"out": path}, Settings)
     with reading(config, expected=f"the settings of a run; repeat the command that made {path}, which writes them"):
         rankings = stored.get("rankings")
         ratios = {"ratios": tuple(stored["ratios"])} if "ratios" in stored else {}

@@ -13,6 +13,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.ops.precision import PRECISIONS
 
 from . import options
+from .llm_settings import DEFAULT_MIN_VALID
 from .methods import METHODS, SETS, parse_methods
 from .teachers import TEACHERS
 
@@ -71,7 +72,7 @@ class Settings:
     model: str | None = None
     base_url: options.BaseUrl = "https://api.openai.com/v1"
     budget_usd: options.BudgetUsd = None
-    min_valid: options.MinValid = 20
+    min_valid: options.MinValid = DEFAULT_MIN_VALID
     accept_missing: bool = False
     accuracy: options.Accuracy = 0.9
     seed: int = 0
@@ -140,6 +141,11 @@ class Settings:
             raise ValueError("--candidates recorded needs --data released:PATH:NAME")
         if (self.model is None) != (self.budget_usd is None):
             raise ValueError("--model and --budget-usd go together")
+        if self.model is None and self.min_valid != DEFAULT_MIN_VALID:
+            raise ValueError(
+                f"--min-valid is {self.min_valid} without --model; expected it as an option of experiments.query_llm, "
+                "which then asks the model"
+            )
         counts = {"--seeds": self.seeds, "--budget": self.resolved_budget, "--max-steps": self.max_steps}
         dims = {"--student-dim": self.student_dim, "--teacher-dim": self.teacher_dim}
         check_at_least(1, **counts, **dims, **{"--min-valid": self.min_valid})

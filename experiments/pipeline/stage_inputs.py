@@ -7,6 +7,7 @@ from alkd_jax import paper_settings
 from alkd_jax.io import digest_of
 from alkd_jax.registry import source_digest
 
+from .llm_settings import DEFAULT_MIN_VALID
 from .methods import needed_selections, outside_names, stage_of
 from .settings import Settings
 from .training_free import training_free_inputs
@@ -32,6 +33,8 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
     rankings: dict[str, Any] = {"teacher": settings.resolved_teacher, "accuracy": settings.accuracy}
     if settings.rankings is not None:
         rankings["file"] = digest_of(settings.rankings)
+    if settings.min_valid != DEFAULT_MIN_VALID:
+        rankings["min_valid"] = settings.min_valid
     return {
         "training_free": training_free_inputs(),
         **{role: training | {"dim": dim, "patience": PATIENCE[role]} for role, dim in dims.items()},

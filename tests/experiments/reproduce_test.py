@@ -23,7 +23,7 @@ from experiments import (
     table2,
     tune,
 )
-from experiments.pipeline import console, methods, stages
+from experiments.pipeline import console, methods, stage_inputs, stages
 from experiments.pipeline.methods import METHODS, SELECTIONS
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS
@@ -245,6 +245,7 @@ def test_ctrl_c_keeps_finished_stages_and_leaves_no_partial_output(tmp_path, mon
         ({"mode": "paper"}, "--mode is 'paper'; expected 'clean' or 'released'"),
         ({"selection": "released"}, "--selection released needs --data released:PATH:NAME"),
         ({"seeds": 0}, "--seeds is 0; expected at least 1"),
+        ({"min_valid": 5}, "--min-valid is 5 without --model; expected it as an option of experiments.query_llm"),
         ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),
         ({"data": "prepared:nowhere", "mode": "paper"}, "--mode is 'paper'"),
         ({"data": "prepared:nowhere", "teacher": "oracle"}, "--teacher is 'oracle'; expected 'replay' or 'simulated'"),
@@ -319,6 +320,14 @@ def test_the_default_teacher_depends_on_the_data(tmp_path):
     assert teacher("released:x:ML") == "replay"
     assert teacher("prepared:x", rankings=tmp_path / "lists.jsonl") == "replay"
     assert teacher("prepared:x", teacher="neighbor") == "neighbor"
+
+
+def test_another_number_of_valid_entries_is_another_input_of_the_rankings(tmp_path):
+    def rankings(**options):
+        paid = Settings("synthetic", "fpmc", tmp_path, teacher="openai", model="m", budget_usd="1", **options)
+        return stage_inputs.stage_inputs(paid, "synthetic", {})["rankings"]
+
+    assert rankings(min_valid=15) == rankings() | {"min_valid": 15}
 
 
 def test_sources_are_parsed():

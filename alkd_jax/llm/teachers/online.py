@@ -71,9 +71,8 @@ class OnlineTeacher:
             "statuses" and "repairs" of the answers, and the store's "requests" and "tokens".
         """
         client = self.client
-        records = client.store.answer_records()
         lists: dict[int, Sequence[int]] = {}
-        missing, unasked = [], []
+        missing: list[tuple[int, str]] = []
         statuses: collections.Counter[str] = collections.Counter()
         repairs: collections.Counter[str] = collections.Counter()
         for question, key, parsed in client.parsed_answers(self.questions(sessions, candidates)):
@@ -83,13 +82,13 @@ class OnlineTeacher:
             if parsed is not None and parsed.usable:
                 lists[question.session_id] = parsed.items
                 continue
-            missing.append(question.session_id)
-            if key not in records or not records[key].is_final:
-                unasked.append(question.session_id)
+            missing.append((question.session_id, key))
+        # Read after the answers were parsed, on which depends whether one is final.
+        records = client.store.answer_records()
         return lists_to_rankings(lists, self.k), {
             "asked": len(sessions),
-            "missing": missing,
-            "open": unasked,
+            "missing": [session for session, _ in missing],
+            "open": [session for session, key in missing if key not in records or not records[key].is_final],
             "model": client.endpoint.model,
             "statuses": dict(statuses),
             "repairs": dict(repairs),

@@ -86,8 +86,10 @@ def test_an_account_of_another_shape_is_named(run, text):
 )
 def test_settings_of_another_shape_are_named(tmp_path, change, message):
     (tmp_path / "llm").mkdir()
-    llm_settings.save_settings(llm_settings.LLMSettings(tmp_path, "m", budget_usd="1"))
-    assert llm_settings.load_settings(tmp_path) == llm_settings.LLMSettings(tmp_path, "m", budget_usd="1")
+    settings = llm_settings.LLMSettings(tmp_path, "m", budget_usd="1", price_input="1", price_output="1")
+    with llm_settings.open_store(tmp_path) as store:
+        llm_settings.save_settings(settings, settings.client(store))
+    assert llm_settings.load_settings(tmp_path) == settings
     file = tmp_path / "llm" / "asking.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ValueError, match=f"asking.json: {message}"):

@@ -1,5 +1,7 @@
 """All teachers rank through the same protocol."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from alkd_jax.llm.teachers import ConventionalTeacher, OnlineTeacher, ReplayTeac
 from alkd_jax.llm.teachers.protocol import lists_to_rankings
 from alkd_jax.llm.teachers.simulated import rank_by_titles
 from alkd_jax.types import Sessions
-from tests.helpers.fault_server import FaultServer
+from tests.helpers.fault_server import FaultServer, completion, http, ranked
 from tests.helpers.llm_questions import client
 
 
@@ -88,6 +90,26 @@ def test_the_online_teacher_asks_the_server_once_and_ranks_from_the_store(tmp_pa
         assert teacher.ask(*queried).cached == 40
         assert len(server.calls) == 40
         np.testing.assert_array_equal(teacher.rank(*queried)[0].items, ranked.items)
+
+
+def test_short_lists_are_judged_by_the_number_of_entries_of_now(tmp_path, dataset, queried):
+    def short(call):
+        return [http(completion(call, json.dumps({"ranking": ranked(call.body)["ranking"][: 10 + call.number % 10]})))]
+
+    with FaultServer(short) as server, Store.open(tmp_path / "s") as store:
+        for least, usable in ((10, 40), (15, 20), (12, 32)):
+            teacher = OnlineTeacher(client(server, store, min_valid=least), dataset.titles, prompts.ITEMS)
+            teacher.client.forget_short()
+            lists, report = teacher.rank(*queried)
+            if least == 10:
+                assert report["open"] == queried[0].session_id.tolist()
+                teacher.ask(*queried)
+                lists, report = teacher.rank(*queried)
+            assert len(lists) == usable == 40 - len(report["open"])
+        assert len(server.calls) == 40
+        # Nothing is asked again of a list that suffices, and once more of each of the others.
+        assert teacher.ask(*queried).cached == 32
+        assert len(server.calls) == 48
 
 
 def test_sessions_that_ask_the_same_get_an_answer_each_whatever_their_numbers():
