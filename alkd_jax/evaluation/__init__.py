@@ -1,12 +1,16 @@
-"""Evaluation: ranks of the held-out items, metrics of these ranks, and statistical tests."""
+"""Evaluation: ranks of the held-out items, metrics of these ranks and of top-k lists, and statistical tests."""
 
-from alkd_jax.evaluation import metrics, significance
-from alkd_jax.evaluation.protocol import Evaluation, evaluate, evaluate_seeds, hash_order_ndcg, released_view
+from alkd_jax.evaluation import beyond_accuracy, metrics, significance
+from alkd_jax.evaluation.evaluation import Evaluation, evaluate, evaluate_seeds
+from alkd_jax.evaluation.protocol import Protocol
 from alkd_jax.evaluation.queries import Queries, make_queries
+from alkd_jax.evaluation.released import hash_order_ndcg, released_view
 
 __all__ = [
     "Evaluation",
+    "Protocol",
     "Queries",
+    "beyond_accuracy",
     "evaluate",
     "evaluate_seeds",
     "hash_order_ndcg",

@@ -1,6 +1,6 @@
 """Recall, NDCG and MRR from ranks.
 
-Each session has one relevant item, its target; recall is then the hit rate, and the ideal DCG is 1.
+Each query has one relevant item, its target; recall is then the hit rate, and the ideal DCG is 1.
 """
 
 from collections.abc import Sequence
@@ -41,27 +41,29 @@ def ndcg(ranks: Ranks, k: int) -> Float[Array, "*batch"]:
     return jnp.where(ranks <= _cut_off(k), 1.0 / jnp.log2(1.0 + ranks), 0.0)
 
 
-def reciprocal_rank(ranks: Ranks) -> Float[Array, "*batch"]:
-    """``1 / r``, without a cut-off.
+def reciprocal_rank(ranks: Ranks, k: int = LARGEST_RANK) -> Float[Array, "*batch"]:
+    """``[r ≤ k] / r``; by default without a cut-off.
 
     Args:
         ranks: positions from 1.
+        k: cut-off, at least 1.
 
     Raises:
-        ValueError: a rank is no whole number of at least 1.
+        ValueError: a rank or the cut-off is no whole number of at least 1.
     """
-    return 1.0 / _checked(ranks)
+    ranks = _checked(ranks)
+    return jnp.where(ranks <= _cut_off(k), 1.0 / ranks, 0.0)
 
 
-def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) -> dict[str, float]:
-    """Averages every metric over sessions.
+def from_ranks(ranks: Integer[np.ndarray, " P"], ks: Sequence[int] = (5, 10, 20)) -> dict[str, float]:
+    """Averages every metric over queries.
 
     Args:
-        ranks: ``[N]`` positions from 1, N at least 1.
+        ranks: ``[P]`` positions from 1, P at least 1.
         ks: cut-offs, at least 1.
 
     Returns:
-        ``{"recall@5": …, "ndcg@5": …, …, "mrr": …}``.
+        ``{"recall@5": …, "ndcg@5": …, "mrr@5": …, …, "mrr": …}``.
 
     Raises:
         ValueError: there are no ranks, or a rank or a cut-off is no whole number of at least 1.
@@ -69,13 +71,14 @@ def from_ranks(ranks: Integer[np.ndarray, " N"], ks: Sequence[int] = (5, 10)) ->
     if ranks.size == 0:
         raise ValueError("number of ranks is 0; expected at least 1")
 
-    def average(values: Float[Array, " N"]) -> float:
+    def average(values: Float[Array, " P"]) -> float:
         return float(np.asarray(values, np.float64).mean())
 
     averages: dict[str, float] = {}
     for k in ks:
         averages[f"recall@{k}"] = average(recall(ranks, k))
         averages[f"ndcg@{k}"] = average(ndcg(ranks, k))
+        averages[f"mrr@{k}"] = average(reciprocal_rank(ranks, k))
     averages["mrr"] = average(reciprocal_rank(ranks))
     return averages
 

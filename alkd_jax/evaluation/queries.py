@@ -129,7 +129,7 @@ class Queries:
             return [(self.max_length, np.arange(len(self)))]
         widths, longest = [self.max_length], int(self.position.max()) + 1
         while widths[-1] < longest:
-            widths.append(min(widths[-1] * _WIDTH_FACTOR, longest))
+            widths.append(widths[-1] * _WIDTH_FACTOR)
         number = np.searchsorted(widths, self.position + 1)
         groups = [(width, np.flatnonzero(number == n)) for n, width in enumerate(widths)]
         return [(width, rows) for width, rows in groups if len(rows)]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,11 @@ _CPU_LANES = 64
 """Partial counts of a session on a CPU; with a single one, XLA would write the scores to memory before it sums them."""
 _DEVICE_SCORE_BYTES = 2**28
 
-Contribution = Callable[[Float[Array, "B C"], Float[Array, "B 1"]], Int[Array, "B C"]]
-"""What each score contributes to a count, given the target's score."""
+Counts: TypeAlias = Any
+"""Integer arrays of one shape: one of them, or a tuple of several that are counted together."""
+
+Contribution = Callable[[Float[Array, "B C"], Float[Array, "B 1"]], Counts]
+"""What each score contributes to each count, ``[B, C]``, given the target's score."""
 
 
 def catalogue_count(
@@ -33,7 +37,7 @@ def catalogue_count(
     excluded: Int[Array, "B M"],
     is_counted: Bool[Array, "B M"],
     chunk_size: int | None,
-) -> Int[Array, " B"]:
+) -> Counts:
     """Adds up the contributions of all items of the catalogue, minus those of excluded ones.
 
     On the current mesh, every device counts in its part of the table, and devices exchange only the counts.
@@ -46,13 +50,16 @@ def catalogue_count(
         excluded: items that do not count.
         is_counted: True where an excluded item occurs for the first time in its row.
         chunk_size: items scored at a time; None decides by the platform.
+
+    Returns:
+        ``[B]`` sums, as many as an item's score has contributions.
     """
     mesh, num_rows = current_mesh(), item_embeddings.shape[0]
     count = functools.partial(_count, contribution, chunk_size)
     if mesh is None:
         return count(num_rows, session_vectors, item_embeddings, item_embeddings[target], excluded, is_counted)
 
-    def count_in_shard(vectors: Array, shard: Array, target: Array, excluded: Array, is_counted: Array) -> Array:
+    def count_in_shard(vectors: Array, shard: Array, target: Array, excluded: Array, is_counted: Array) -> Counts:
         first = jax.lax.axis_index(MODEL) * shard.shape[0]
         target_vectors = local_embedding_lookup(shard, target)
         return jax.lax.psum(
@@ -67,7 +74,7 @@ def catalogue_count(
 
 def _count(
     contribution: Contribution, chunk_size: int | None, num_rows: Int[Array, ""] | int, *arrays: Array
-) -> Int[Array, " B"]:
+) -> Counts:
     """Counts with the chunks of the platform."""
     vectors, table = arrays[:2]
     batch, total = vectors.shape[0], vectors.shape[0] + table.shape[0]
@@ -104,7 +111,7 @@ def _count_in_chunks(
     target_vectors: Float[Array, "B D"],
     excluded: Int[Array, "B M"],
     is_counted: Bool[Array, "B M"],
-) -> Int[Array, " B"]:
+) -> Counts:
     """Counts in a table or in one device's part of it, ``chunk`` items at a time, by ``lanes`` partial counts.
 
     Rows from ``num_rows`` on are padding. Targets may be rows of another part, and excluded row numbers outside this
@@ -120,8 +127,8 @@ def _count_in_chunks(
     num_items = jnp.minimum(num_rows, rows)
     is_counted = is_counted & (excluded >= 0) & (excluded < num_items)
 
-    def count(carry: tuple[Array, Array, Array], step: Array) -> tuple[tuple[Array, Array, Array], None]:
-        target_score, num_ahead, num_excluded = carry
+    def count(carry: tuple[Array, Counts, Counts], step: Array) -> tuple[tuple[Array, Counts, Counts], None]:
+        target_score, counted, num_excluded = carry
         # The barrier depends on the step; without it XLA converts a whole bfloat16 table to float32 before the loop.
         current_head, current_rows, step = jax.lax.optimization_barrier((head, item_embeddings, step))
         chunk_rows = jax.lax.dynamic_slice_in_dim(current_head, jnp.minimum(step, num_head - 1) * chunk, chunk)
@@ -143,12 +150,23 @@ def _count_in_chunks(
         excluded_scores = jnp.take_along_axis(chunk_scores, jnp.clip(local, 0, chunk - 1), axis=1)
         position = start + jnp.arange(chunk)
         is_new = ((position >= jnp.maximum(first, 0)) & (position < num_items))[None]
-        contributions = jnp.where(is_new, contribution(chunk_scores, target_score), 0)
-        num_ahead = num_ahead + contributions.reshape(batch, -1, lanes).sum(1)
-        num_excluded = num_excluded + (contribution(excluded_scores, target_score) * is_in_chunk).sum(1)
-        return (target_score, num_ahead, num_excluded), None
+        counted = jax.tree.map(
+            lambda count, new: count + jnp.where(is_new, new, 0).reshape(batch, -1, lanes).sum(1),
+            counted,
+            contribution(chunk_scores, target_score),
+        )
+        num_excluded = jax.tree.map(
+            lambda count, new: count + (new * is_in_chunk).sum(1),
+            num_excluded,
+            contribution(excluded_scores, target_score),
+        )
+        return (target_score, counted, num_excluded), None
 
     dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
-    initial = (jnp.zeros((batch, 1), dtype), jnp.zeros((batch, lanes), jnp.int32), jnp.zeros(batch, jnp.int32))
-    (_, num_ahead, num_excluded), _ = jax.lax.scan(count, initial, jnp.arange(num_chunks))
-    return num_ahead.sum(1) - num_excluded
+    shapes = (jax.ShapeDtypeStruct((batch, size), dtype) for size in (chunk, 1))
+    kinds = jax.eval_shape(contribution, *shapes)
+    counts = jax.tree.map(lambda _: jnp.zeros((batch, lanes), jnp.int32), kinds)
+    num_excluded = jax.tree.map(lambda _: jnp.zeros(batch, jnp.int32), kinds)
+    initial = jnp.zeros((batch, 1), dtype), counts, num_excluded
+    (_, counts, num_excluded), _ = jax.lax.scan(count, initial, jnp.arange(num_chunks))
+    return jax.tree.map(lambda count, excluded: count.sum(1) - excluded, counts, num_excluded)

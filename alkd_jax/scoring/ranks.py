@@ -1,6 +1,7 @@
 """The exact rank of the target among all items of the catalogue, without seen items and padding."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.checks import check_count, check_one_of, check_span
 from alkd_jax.ops.rank_counts import catalogue_count
-from alkd_jax.types import PAD
+from alkd_jax.types import PAD, IntArray
 
 TIES = ("average", "optimistic", "pessimistic")
 """Rules for items whose score equals the target's."""
+
+_MAX_COMPARED_IN_PAIRS = 128
+"""Excluded items up to which repetitions are found by comparing all pairs, whose memory grows with the square."""
 
 
 def target_rank(
@@ -96,6 +100,57 @@ def _full_catalogue_rank(
     return _rank_of(catalogue_count(contribution, session_vectors, item_embeddings, *sessions, chunk_size), ties)
 
 
+@functools.partial(jax.jit, static_argnames="chunk_size")
+def full_catalogue_counts(
+    session_vectors: Float[Array, "B *L D"],
+    item_embeddings: Float[Array, "V D"],
+    target: Int[Array, " B"],
+    *,
+    exclude: Int[Array, "B L"],
+    chunk_size: int | None = None,
+) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+    """The numbers of ranked items that are better than the target, and that share its score.
+
+    They come from one pass over the scores of :func:`full_catalogue_rank`, and give its rank under every rule for ties.
+
+    Args:
+        session_vectors: u.
+        item_embeddings: Y, with the padding in row 0.
+        target: items in ``1..V-1``.
+        exclude: items that are not ranked, as in :func:`target_rank`.
+        chunk_size: items scored at a time, as in :func:`full_catalogue_rank`.
+
+    Returns:
+        Number of better items and of others with an equal score, int32; a NaN counts as better.
+
+    Raises:
+        ValueError: chunk_size is no whole number of at least 1, or a target is no item.
+    """
+    _check_options("average", chunk_size)
+    check_span("target", target, 1, item_embeddings.shape[0] - 1)
+    sessions = target, *_excluded_items(target, exclude, item_embeddings.shape[0])
+    contribution = _better_and_at_least_as_good
+    better, at_least = catalogue_count(contribution, session_vectors, item_embeddings, *sessions, chunk_size)
+    return better, at_least - better
+
+
+def rank_of_counts(num_better: IntArray, num_equal: IntArray, *, ties: str = "average") -> IntArray:
+    """``rank = 1 + better + {equal / 2, 0, equal}`` for the rule of ties; a half is rounded up.
+
+    Args:
+        num_better: number of ranked items that are better than the target.
+        num_equal: number of other ranked items that share its score.
+        ties: as in :func:`target_rank`.
+
+    Raises:
+        ValueError: ``ties`` is unknown.
+    """
+    _check_options(ties, None)
+    if ties == "average":
+        return _rank_of(2 * num_better + num_equal, ties)
+    return _rank_of(num_better if ties == "optimistic" else num_better + num_equal, ties)
+
+
 def _check_options(ties: str, chunk_size: int | None) -> None:
     check_one_of("ties", ties, TIES)
     if chunk_size is not None:
@@ -107,9 +162,21 @@ def _excluded_items(
 ) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
     """The target, the padding and the excluded items, and a mask that counts each of them once."""
     exclude = jnp.where((exclude > PAD) & (exclude < num_rows), exclude, PAD)
+    if exclude.shape[1] > _MAX_COMPARED_IN_PAIRS:
+        exclude = jnp.sort(exclude, axis=1)
     items = jnp.concatenate([target[:, None], jnp.full_like(exclude[:, :1], PAD), exclude], axis=1)
+    if exclude.shape[1] > _MAX_COMPARED_IN_PAIRS:
+        is_repeated = jnp.pad(exclude[:, 1:] == exclude[:, :-1], ((0, 0), (1, 0)))
+        is_other = ~is_repeated & (exclude != target[:, None]) & (exclude != PAD)
+        return items, jnp.pad(is_other, ((0, 0), (2, 0)), constant_values=True)
     earlier = jnp.tril(jnp.ones((items.shape[1],) * 2, bool), -1)
     return items, ~((items[:, :, None] == items[:, None, :]) & earlier[None]).any(-1)
+
+
+def _better_and_at_least_as_good(
+    all_scores: Float[Array, "B C"], target_score: Float[Array, "B 1"]
+) -> tuple[Int[Array, "B C"], Int[Array, "B C"]]:
+    return _contribution(all_scores, target_score, "optimistic"), _contribution(all_scores, target_score, "pessimistic")
 
 
 def _contribution(all_scores: Float[Array, "B C"], target_score: Float[Array, "B 1"], ties: str) -> Int[Array, "B C"]:
@@ -121,6 +188,6 @@ def _contribution(all_scores: Float[Array, "B C"], target_score: Float[Array, "B
     return (is_better if ties == "optimistic" else is_at_least_as_good).astype(jnp.int32)
 
 
-def _rank_of(num_ahead: Int[Array, " B"], ties: str) -> Int[Array, " B"]:
+def _rank_of(num_ahead: Any, ties: str) -> Any:
     """The rank from the sum of the contributions."""
     return 1 + ((num_ahead + 1) // 2 if ties == "average" else num_ahead)

@@ -1,188 +1,159 @@
-"""Evaluation: ranks against brute force, batching, the released protocol and the released student."""
+"""Every protocol of evaluation against sorting of explicit scores, for sessions of any shape."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import alkd_jax as alkd
-from alkd_jax import evaluation, models, sharding
-from alkd_jax.types import Sessions
+from alkd_jax import evaluation
+from alkd_jax.data.sessions import leave_one_out, pack
+from alkd_jax.evaluation.protocol import SEEN, TIE_RULES, Protocol
+from alkd_jax.evaluation.queries import TARGETS
+from alkd_jax.scoring import TIES
+from alkd_jax.types import HeldOutSequences
 
-NUM_ITEMS = 50
-
-
-@pytest.fixture
-def setting():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 7, 37)
-    items = np.stack([rng.permutation(NUM_ITEMS)[:7] + 1 for _ in lengths]).astype(np.int32)
-    mask = np.arange(6) < lengths[:, None]
-    sessions = Sessions(np.where(mask, items[:, :6], 0), mask, items[:, 6], np.arange(37, dtype=np.int32))
-    model = models.create("fpmc", num_items=NUM_ITEMS, dim=4)
-    return model, models.init_params(jax.random.key(0), model), sessions
+NUM_ITEMS, LENGTH, KS = 7, 3, (1, 2, 20)
+MAX_SESSION = 13
+"""Longer than the window by far; a history of up to 12 items is padded to one of two widths."""
 
 
-def all_scores(model, params, sessions):
-    vectors = model.apply(params, jnp.asarray(sessions.items), jnp.asarray(sessions.mask))
-    return np.asarray(vectors @ model.apply(params, method="item_embeddings").T)
+class LastItems(linen.Module):
+    """Scores items by the sum of a transition table's rows, of whole numbers, so that there are many ties."""
 
+    num_items: int
+    dim: int
 
-def test_ranks_equal_brute_force(setting):
-    model, params, sessions = setting
-    out = evaluation.evaluate(model, params, sessions)
-    for n, row in enumerate(all_scores(model, params, sessions)):
-        rivals = [v for v in range(1, NUM_ITEMS + 1) if v not in sessions.items[n]]
-        assert out.ranks[n] == 1 + sum(row[v] > row[sessions.target[n]] for v in rivals)
-    assert out.ranks.dtype == np.int32
-    assert out.metrics == alkd.evaluation.metrics.from_ranks(out.ranks)
-
-
-@pytest.mark.parametrize("batch_size", [1, 8, 36, 37, 500])
-def test_ranks_do_not_depend_on_the_batch_size(setting, batch_size):
-    model, params, sessions = setting
-    expected = evaluation.evaluate(model, params, sessions).ranks
-    np.testing.assert_array_equal(evaluation.evaluate(model, params, sessions, batch_size=batch_size).ranks, expected)
-
-
-@pytest.mark.parametrize("chunk_size", [1, 16, 50, 1000])
-def test_ranks_do_not_depend_on_the_chunk_size(setting, chunk_size):
-    model, params, sessions = setting
-    expected = evaluation.evaluate(model, params, sessions).ranks
-    ranks = evaluation.evaluate(model, params, sessions, chunk_size=chunk_size).ranks
-    np.testing.assert_array_equal(ranks, expected)
-
-
-class Counted(models.FPMC):
-    """FPMC that notes every time it is traced."""
+    def setup(self):
+        self.transitions = self.param("transitions", linen.initializers.zeros, (self.num_items + 1, self.dim))
+        self.items = self.param("items", linen.initializers.zeros, (self.num_items + 1, self.dim))
 
     def __call__(self, items, mask, *, train=False):
-        TRACES.append(items.shape)
-        return super().__call__(items, mask, train=train)
+        return (self.transitions[items] * mask[:, :, None]).sum(1)
+
+    def item_embeddings(self):
+        return self.items
 
 
-TRACES: list[tuple[int, ...]] = []
+MODEL = LastItems(NUM_ITEMS, NUM_ITEMS + 1)
+
+session_lists = st.lists(
+    st.lists(st.integers(1, NUM_ITEMS), min_size=2, max_size=MAX_SESSION).flatmap(
+        lambda items: st.tuples(st.just(items), st.integers(1, len(items) - 1))
+    ),
+    min_size=1,
+    max_size=4,
+)
 
 
-def test_however_ragged_the_last_batch_one_shape_is_compiled_for_all_splits_and_seeds(setting):
-    _, params, sessions = setting
-    model = Counted(num_items=NUM_ITEMS, dim=4)
-    TRACES.clear()
-    for num in (37, 36, 33, 32, 9, 8):
-        evaluation.evaluate(model, params, jax.tree.map(lambda a, n=num: a[:n], sessions), batch_size=8)
-    evaluation.evaluate_seeds(
-        model, jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), params), sessions, batch_size=8
-    )
-    assert TRACES == [(8, 6)]
+def parameters(seed):
+    transitions = np.random.default_rng(seed).integers(-1, 2, (NUM_ITEMS + 1, NUM_ITEMS + 1)).astype(np.float32)
+    return {"params": {"transitions": transitions, "items": np.eye(NUM_ITEMS + 1, dtype=np.float32)}}
 
 
-def test_a_model_of_constant_scores_is_at_chance_level(setting):
-    model, params, sessions = setting
-    out = evaluation.evaluate(model, jax.tree.map(jnp.zeros_like, params), sessions)
-    expected = (NUM_ITEMS - sessions.mask.sum(1) + 2) // 2
-    np.testing.assert_array_equal(out.ranks, expected)
+def brute_force(transitions, lists, protocol, length):
+    """Ranks, positions, tied targets and whole lists of every query, by sorting."""
+    ranks, positions, num_tied, rankings = [], [], 0, []
+    for items, first in lists:
+        last = len(items) - 1
+        for t in {"last": [last], "first": [first], "all": range(first, last + 1)}[protocol.targets]:
+            scores = transitions[items[:t][-length:]].sum(0)
+            unseen = [v for v in range(1, NUM_ITEMS + 1) if protocol.seen == "keep" or v not in items[:t]]
+            in_order = sorted({*unseen, items[t]}, key=lambda v: -scores[v])
+            places = [1 + place for place, v in enumerate(in_order) if scores[v] == scores[items[t]]]
+            mean = int(np.floor(np.mean(places) + 0.5))
+            ranks.append({"average": mean, "optimistic": places[0], "pessimistic": places[-1]}[protocol.ties])
+            positions.append(t - 1)
+            num_tied += len(places) > 1
+            rankings.append(sorted(unseen, key=lambda v: (-scores[v], v)))
+    return ranks, positions, num_tied, rankings
 
 
-def test_seeds_are_evaluated_one_by_one(setting):
-    model, params, sessions = setting
-    two = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), params)
-    outs = evaluation.evaluate_seeds(model, two, sessions)
-    np.testing.assert_array_equal(outs[0].ranks, evaluation.evaluate(model, params, sessions).ranks)
-    assert len(outs) == 2
+@settings(max_examples=40)
+@given(
+    lists=session_lists,
+    seed=st.integers(0, 100),
+    seen=st.sampled_from(list(SEEN)),
+    targets=st.sampled_from(list(TARGETS)),
+    ties=st.sampled_from(list(TIES)),
+    whole=st.booleans(),
+)
+def test_every_protocol_equals_brute_force(lists, seed, seen, targets, ties, whole):
+    """Complete sessions have a history beyond the window; ``Sessions`` have nothing but their window and target."""
+    params, protocol = parameters(seed), Protocol(seen, targets, ties)
+    sequences = pack([items for items, _ in lists])
+    first = np.array([first for _, first in lists], np.int32)
+    if whole:
+        sessions = HeldOutSequences(sequences, first, np.arange(len(lists), dtype=np.int32) + 5)
+    else:
+        sessions = leave_one_out(sequences, max_length=LENGTH)
+        lists = [(items[-LENGTH - 1 :], 1) for items, _ in lists]
+    options = {"seen": seen, "targets": targets, "ties": ties, "max_length": LENGTH}
+    out = evaluation.evaluate(MODEL, params, sessions, ks=KS, batch_size=1, **options)
+    transitions = params["params"]["transitions"]
+    ranks, positions, num_tied, rankings = brute_force(transitions, lists, protocol, LENGTH)
+    assert out.ranks.tolist() == ranks
+    assert out.position.tolist() == positions
+    assert out.num_tied == num_tied
+    assert out.protocol == protocol
+    assert len(out.session_id) == len(out.target) == len(out.session_length) == len(ranks)
+    for k in KS:
+        listed = [v for ranking in rankings for v in ranking[:k]]
+        assert out.exposure[k].tolist() == [listed.count(v) for v in range(NUM_ITEMS + 1)]
+        assert out.metrics[f"coverage@{k}"] == pytest.approx(len(set(listed)) / NUM_ITEMS)
+        assert out.metrics[f"recall@{k}"] == pytest.approx(np.mean(np.array(ranks) <= k))
+        assert out.metrics[f"mrr@{k}"] == pytest.approx(np.mean([(r <= k) / r for r in ranks]))
 
 
-def test_released_protocol_treats_item_1_as_padding(setting):
-    model, params, sessions = setting
-    items = sessions.items.copy()
-    items[0, :3], sessions.mask[0] = (5, 1, 7), np.arange(6) < 3
-    items[0, 3:] = 0
-    target = sessions.target.copy()
-    target[0], target[1] = 9, 1
-    sessions = sessions.replace(items=items, target=target)
-    out = evaluation.evaluate(model, params, sessions, protocol="released")
-
-    blind = evaluation.released_view(sessions)
-    assert blind.items[0].tolist() == [5, 0, 7, 0, 0, 0]
-    row = all_scores(model, params, blind)[0]
-    rivals = [v for v in range(2, NUM_ITEMS + 1) if v not in (5, 7)]
-    assert out.ranks[0] == 1 + sum(row[v] > row[9] for v in rivals)
-    assert out.ranks[1] == NUM_ITEMS
-    assert {"ndcg_released@5", "ndcg_released@10"} <= out.metrics.keys()
+def test_a_catalogue_of_one_item_has_rank_one():
+    params = {"params": {"transitions": np.zeros((2, 2), np.float32), "items": np.eye(2, dtype=np.float32)}}
+    held_out = HeldOutSequences(pack([[1, 1, 1]]), np.array([1], np.int32), np.array([0], np.int32))
+    for seen, coverage in (("keep", 1.0), ("exclude", 0.0)):
+        out = evaluation.evaluate(LastItems(1, 2), params, held_out, seen=seen, targets="all")
+        assert out.ranks.tolist() == [1, 1]
+        assert out.metrics["coverage@10"] == coverage
+        assert out.num_tied == 0
 
 
-def test_hash_order_takes_the_position_from_the_set():
-    lists = np.asarray([[8, 1, 0], [3, 2, 1]])
-    order = list({8, 1, 0})
-    expected = (1 / np.log2(order.index(8) + 2) + 0.0) / 2
-    assert evaluation.hash_order_ndcg(lists, np.asarray([8, 5])) == pytest.approx(expected)
+def test_ranks_are_the_same_without_lists_and_in_batches_of_any_size():
+    lists = [([1, 2, 3, 4, 5, 6, 7] * (n % 2 + 1), n + 1) for n in range(6)]
+    sequences = pack([items for items, _ in lists])
+    held_out = HeldOutSequences(sequences, np.arange(1, 7, dtype=np.int32), np.arange(6, dtype=np.int32))
+    out = evaluation.evaluate(MODEL, parameters(0), held_out, targets="all")
+    plain = evaluation.evaluate(MODEL, parameters(0), held_out, targets="all", lists=False, batch_size=7)
+    np.testing.assert_array_equal(plain.ranks, out.ranks)
+    assert plain.exposure == {}
+    assert plain.metrics == {name: out.metrics[name] for name in plain.metrics}
+    assert {"coverage@5", "gini@20"} == {"coverage@5", "gini@20"} & (out.metrics.keys() - plain.metrics.keys())
+
+
+def test_seeds_take_the_same_options():
+    held_out = HeldOutSequences(pack([[1, 2, 3]]), np.array([1], np.int32), np.array([0], np.int32))
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), parameters(3))
+    outs = evaluation.evaluate_seeds(MODEL, two, held_out, targets="all", seen="keep", lists=False)
+    assert [len(out.ranks) for out in outs] == [2, 2]
+
+
+def test_the_name_of_a_protocol_says_what_was_measured():
+    assert Protocol().name == "last target, seen items excluded, mean rank of ties"
+    assert Protocol("keep", "all", "pessimistic").name == "all targets, seen items ranked, worst rank of ties"
+    assert Protocol(rules="released").name.endswith("rules of the released code")
+    assert set(TIE_RULES) == set(TIES)
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_bad_input_is_refused(setting):
-    model, params, sessions = setting
-    with pytest.raises(ValueError, match="protocol is 'paper'"):
-        evaluation.evaluate(model, params, sessions, protocol="paper")
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        evaluation.evaluate(model, params, sessions, batch_size=0)
-    with pytest.raises(ValueError, match="sessions is empty"):
-        evaluation.evaluate(model, params, jax.tree.map(lambda a: a[:0], sessions))
-    with pytest.raises(ValueError, match=r"targets span .*; expected 1\.\.50"):
-        evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 50))
-    with pytest.raises(ValueError, match="targets are numbers of type float64"):
-        evaluation.evaluate(model, params, sessions.replace(target=sessions.target + 0.0))
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_parameters_that_are_not_finite_are_named_with_their_row(setting, wrong):
-    model, params, sessions = setting
-    params = jax.tree.map(np.array, params)
-    name = sorted(params["params"])[-1]
-    params["params"][name][17, 2] = wrong
-    two_seeds = jax.tree.map(lambda leaf: np.stack([np.zeros_like(leaf), leaf]), params)
-    with pytest.raises(ValueError, match=rf"^params/{name}\[17, 2\] is {wrong}; expected a finite number$"):
-        evaluation.evaluate(model, params, sessions)
-    with pytest.raises(ValueError, match=rf"^params/{name}\[1, 17, 2\] is {wrong}"):
-        evaluation.evaluate_seeds(model, two_seeds, sessions)
-
-
-def test_parameters_of_another_catalogue_are_refused(setting):
-    model, params, sessions = setting
-    with pytest.raises(ValueError, match=r"params are of another model .*; expected parameters of FPMC"):
-        evaluation.evaluate(models.create("fpmc", num_items=60, dim=4), params, sessions)
-    with pytest.raises(ValueError, match="params are of another model"):
-        evaluation.evaluate(model, {"params": {}}, sessions)
-
-
-PUBLISHED = {
-    "FPMC": {
-        "recall@5": 0.00730,
-        "recall@10": 0.01055,
-        "ndcg@5": 0.00539,
-        "ndcg@10": 0.00645,
-        "ndcg_released@5": 0.00379,
-        "ndcg_released@10": 0.00415,
-    },
-    "STAMP": {
-        "recall@5": 0.00609,
-        "recall@10": 0.01176,
-        "ndcg@5": 0.00426,
-        "ndcg@10": 0.00605,
-        "ndcg_released@5": 0.00364,
-        "ndcg_released@10": 0.00563,
-    },
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_released_student_gives_the_published_numbers(release, released_dataset, name):
-    dataset = released_dataset("ML")
-    model, params = alkd.data.load_released_student(release / "best_model" / f"ML+{name}_S.pt")
-    out = evaluation.evaluate(model, params, dataset.test, protocol="released")
-    for metric, value in PUBLISHED[name].items():
-        assert out.metrics[metric] == pytest.approx(value, abs=1e-5), metric
-
-
-@pytest.mark.parametrize(("num", "most", "size"), [(2465, 512, 496), (37, 512, 37), (512, 512, 512), (2000, 500, 500)])
-def test_batches_waste_little_and_are_as_few_as_asked(num, most, size):
-    assert sharding.even_batch_size(num, most) == size
-    assert -(-num // size) == -(-num // most)
+def test_unknown_and_contradictory_options_are_refused():
+    for options, message in [
+        ({"seen": "drop"}, "seen is 'drop'; expected 'exclude' or 'keep'"),
+        ({"targets": "each"}, "targets is 'each'"),
+        ({"ties": "worst"}, "ties is 'worst'"),
+        ({"rules": "released", "seen": "keep"}, "protocol is 'released' with seen='keep' and targets='last'; expected"),
+        ({"rules": "released", "targets": "all"}, "protocol is 'released' with seen='exclude' and targets='all'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Protocol(**options)
+    sessions = leave_one_out(pack([[1, 2]]))
+    with pytest.raises(ValueError, match="k is 0; expected at least 1"):
+        evaluation.evaluate(MODEL, parameters(0), sessions, ks=(5, 0))

@@ -40,6 +40,21 @@ def test_rank_equals_brute_force(seed, levels, ties):
     vectors, target, exclude = map(jnp.asarray, (scores, target, exclude))
     ranks = scoring.full_catalogue_rank(vectors, jnp.eye(12), target, exclude=exclude, ties=ties)
     assert ranks.tolist() == expected
+    better, equal = scoring.full_catalogue_counts(vectors, jnp.eye(12), target, exclude=exclude)
+    assert scoring.rank_of_counts(better, equal, ties=ties).tolist() == expected
+
+
+def test_a_long_history_is_excluded_as_a_short_one():
+    """Repetitions among many items are found by sorting."""
+    rng = np.random.default_rng(0)
+    vectors, table = jnp.asarray(rng.integers(0, 3, (4, 2)), float), jnp.asarray(rng.integers(0, 3, (300, 2)), float)
+    target, exclude = jnp.asarray(rng.integers(1, 300, 4)), rng.integers(-5, 320, (4, 250))
+    exclude[0, :9] = target[0]
+    scores = np.asarray(vectors @ table.T)
+    for ties in scoring.TIES:
+        ranks = scoring.full_catalogue_rank(vectors, table, target, exclude=jnp.asarray(exclude), ties=ties)
+        expected = [brute_rank(scores[n], int(target[n]), set(exclude[n].tolist()), ties) for n in range(4)]
+        assert ranks.tolist() == expected
 
 
 def test_constant_scores_give_the_middle_rank():
