@@ -45,7 +45,7 @@ def measure_cell(backbone: str, data: str, dim: int, bench: Bench) -> None:
     model = alkd.models.create(backbone, num_items=num_items, dim=dim)
     params = alkd.models.init_params(jax.random.key(0), model)
     candidates: dict[str, Callable[[], Any]] = {
-        "alkd_jax": lambda: evaluation.evaluate(model, params, test, batch_size=BATCH).ranks,
+        "alkd_jax": lambda: evaluation.evaluate(model, params, test, lists=False, batch_size=BATCH).ranks,
         "whole matrix": lambda: in_batches(functools.partial(full_matrix_rank, model), params, test),
     }
     if peers_torch.ABSENT is None:

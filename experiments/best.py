@@ -123,7 +123,7 @@ def train_row(args: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) ->
         evaluated = dataset if row.dataset is None else row.dataset
         splits = {"validation": evaluated.validation} | ({"test": evaluated.test} if row.test else {})
         ranks = {
-            name: np.stack([out.ranks for out in evaluation.evaluate_seeds(model, fitted.params, split)])
+            name: np.stack([out.ranks for out in evaluation.evaluate_seeds(model, fitted.params, split, lists=False)])
             for name, split in splits.items()
         }
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // args.seeds

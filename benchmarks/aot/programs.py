@@ -11,7 +11,7 @@ from jax.sharding import SingleDeviceSharding
 import alkd_jax as alkd
 from alkd_jax import losses, scoring
 from alkd_jax.checks import check_one_of
-from alkd_jax.evaluation import protocol
+from alkd_jax.evaluation import evaluation
 from alkd_jax.maxmin import exact, instances
 from alkd_jax.selection import sampling
 
@@ -60,9 +60,9 @@ def _evaluation(case: Case) -> Program:
     model = alkd.models.create(case["backbone"], num_items=case["V"], dim=case["width"])
     params = training_programs.abstract_params(model)
     batch = sessions(512)
-    options = {"ties": "average", "padding_is_item": False, "chunk_size": None}
-    arguments = model, None, params, batch.items, batch.mask, batch.target
-    return Program(protocol._ranks, arguments, 4 * (case["V"] + 1) * case["width"], options)
+    options = {"is_released": False, "chunk_size": None, "k": 20}
+    arguments = model, None, params, batch.items, batch.mask, batch.target, batch.items
+    return Program(evaluation._count_batch, arguments, 4 * (case["V"] + 1) * case["width"], options)
 
 
 def _update(case: Case) -> Program:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 import alkd_jax as alkd
 from alkd_jax import losses, objectives, samplers, scoring, sharding
 from alkd_jax.checks import check_one_of
-from alkd_jax.evaluation import protocol
+from alkd_jax.evaluation import evaluation
 from alkd_jax.ops import embedding
 from alkd_jax.ops.row_sparse_adam import Adam
 from alkd_jax.selection import sampling
@@ -131,9 +131,9 @@ def _update(case: Case, mesh: Mesh) -> _Call:
 def _ranks(case: Case, mesh: Mesh) -> _Call:
     model, layout, params = _model_and_layout(case, mesh)
     batch = _replicated(mesh, sessions(512))
-    options = {"ties": "average", "padding_is_item": False, "chunk_size": None}
+    options = {"is_released": False, "chunk_size": None, "k": 0}
     state = _state(layout, params)
-    return protocol._ranks, (model, layout, state, batch.items, batch.mask, batch.target), options
+    return evaluation._count_batch, (model, layout, state, batch.items, batch.mask, batch.target, batch.items), options
 
 
 def _top_k(case: Case, mesh: Mesh) -> _Call:

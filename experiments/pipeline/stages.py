@@ -247,12 +247,10 @@ class Run(RunContext):
             released_ndcg: dict[str, dict[str, list[float]]] = {}
             for method, stored_at in trained_methods(self.settings.method_names).items():
                 model, params = self.model(role_of(method)), self.params(stored_at)
-                options = {"protocol": self.settings.mode, "mesh": self.mesh}
+                options = {"protocol": self.settings.mode, "mesh": self.mesh, "lists": False}
                 per_seed = evaluation.evaluate_seeds(model, params, self.dataset.test, **options)
                 ranks[method] = np.stack([result.ranks for result in per_seed])
-                # A target is tied where the rule for ties decides about its rank.
-                first = evaluation.evaluate_seeds(model, params, self.dataset.test, ties="optimistic", **options)
-                tied[method] = [int((a.ranks != b.ranks).sum()) for a, b in zip(per_seed, first, strict=True)]
+                tied[method] = [result.num_tied for result in per_seed]
                 released_ndcg[method] = {
                     name: [result.metrics[name] for result in per_seed]
                     for name in per_seed[0].metrics
