@@ -150,23 +150,17 @@ def _count_in_chunks(
         excluded_scores = jnp.take_along_axis(chunk_scores, jnp.clip(local, 0, chunk - 1), axis=1)
         position = start + jnp.arange(chunk)
         is_new = ((position >= jnp.maximum(first, 0)) & (position < num_items))[None]
-        counted = jax.tree.map(
-            lambda count, new: count + jnp.where(is_new, new, 0).reshape(batch, -1, lanes).sum(1),
-            counted,
-            contribution(chunk_scores, target_score),
-        )
-        num_excluded = jax.tree.map(
-            lambda count, new: count + (new * is_in_chunk).sum(1),
-            num_excluded,
-            contribution(excluded_scores, target_score),
-        )
+        new = jax.tree.map(lambda new: jnp.where(is_new, new, 0), contribution(chunk_scores, target_score))
+        counted = jax.tree.map(lambda count, new: count + new.reshape(batch, -1, lanes).sum(1), counted, new)
+        new = contribution(excluded_scores, target_score)
+        num_excluded = jax.tree.map(lambda count, new: count + (new * is_in_chunk).sum(1), num_excluded, new)
         return (target_score, counted, num_excluded), None
 
     dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
-    shapes = (jax.ShapeDtypeStruct((batch, size), dtype) for size in (chunk, 1))
-    kinds = jax.eval_shape(contribution, *shapes)
-    counts = jax.tree.map(lambda _: jnp.zeros((batch, lanes), jnp.int32), kinds)
-    num_excluded = jax.tree.map(lambda _: jnp.zeros(batch, jnp.int32), kinds)
+    kinds = jax.eval_shape(contribution, *(jax.ShapeDtypeStruct((batch, size), dtype) for size in (chunk, 1)))
+    counts, num_excluded = (
+        jax.tree.map(lambda _, shape=shape: jnp.zeros(shape, jnp.int32), kinds) for shape in ((batch, lanes), (batch,))
+    )
     initial = jnp.zeros((batch, 1), dtype), counts, num_excluded
     (_, counts, num_excluded), _ = jax.lax.scan(count, initial, jnp.arange(num_chunks))
     return jax.tree.map(lambda count, excluded: count.sum(1) - excluded, counts, num_excluded)
