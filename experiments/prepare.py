@@ -37,7 +37,7 @@ from alkd_jax.errors import printable, shown
 
 from .pipeline import options
 from .pipeline.command_line import parse
-from .pipeline.console import cli_errors, console, print_line, status
+from .pipeline.console import cli_errors, console, print_line, stage_bar
 
 _SOURCE = f"raw data: {options.sources(Interactions)}."
 _WINDOWS = "windows:"
@@ -133,7 +133,7 @@ def run(args: Preparation) -> dict[str, Any]:
     num_windows = _num_windows(args)
     recipe = source.recipe(args.recipe)
     _with_asked(recipe, args)
-    with status(f"reading {' '.join((args.source, *args.path))}"):
+    with stage_bar(f"reading {' '.join((args.source, *args.path))}"):
         log = registry.read_interactions(
             args.source,
             paths=args.path,
@@ -146,7 +146,7 @@ def run(args: Preparation) -> dict[str, Any]:
             unescape=args.unescape,
         )
     used = _with_asked(recipe.for_log(log), args)
-    with status(f"making sessions from {len(log):,} interactions"):
+    with stage_bar(f"making sessions from {len(log):,} interactions"):
         if num_windows:
             windows = prepare_windows(log, used.sessions, used.split, num_windows=num_windows, untitled=used.untitled)
             made = [used.described(window) for window in windows]

@@ -21,7 +21,7 @@ TESTS = sorted((ROOT / "tests").rglob("*_test.py"))
 
 LAYERS = [
     {"errors"},
-    {"types", "checks", "io", "locks", "paper_settings"},
+    {"progress_bars", "types", "checks", "io", "locks", "paper_settings"},
     {"sharding", "registry"},
     {"ops"},
     {"maxmin", "losses", "models", "scoring", "llm"},

@@ -1,19 +1,28 @@
 """Training: one compiled program for each interval between validations, with seeds as a leading axis."""
 
 from alkd_jax.objectives import Loss
-from alkd_jax.training.curves import curve_log
 from alkd_jax.training.fit import fit
 from alkd_jax.training.large import fit_large
+from alkd_jax.training.reports import reporting, training_bar
 from alkd_jax.training.results import FitResult, History, Progress
 from alkd_jax.training.seeds import seed_keys
+from alkd_jax.training.trackers import TRACKERS, JsonLines, MLflow, TensorBoard, Tracker, WandB, make_tracker
 
 __all__ = [
+    "TRACKERS",
     "FitResult",
     "History",
+    "JsonLines",
     "Loss",
+    "MLflow",
     "Progress",
-    "curve_log",
+    "TensorBoard",
+    "Tracker",
+    "WandB",
     "fit",
     "fit_large",
+    "make_tracker",
+    "reporting",
     "seed_keys",
+    "training_bar",
 ]

@@ -26,10 +26,12 @@ from alkd_jax.training.fingerprint import fingerprint
 from alkd_jax.training.initial import ExtraParamsInit, init_all_seeds
 from alkd_jax.training.interval import Interval, Schedule, init_state
 from alkd_jax.training.loop import TrainingLoop
+from alkd_jax.training.reports import reporting
 from alkd_jax.training.results import FitResult, Progress
 from alkd_jax.training.seeds import join_seeds, seed_keys, split_seeds
 from alkd_jax.training.steppers.dense import Dense
 from alkd_jax.training.steppers.row_sparse_adam import RowSparseAdam, row_sparse_tables
+from alkd_jax.training.trackers import Tracker
 from alkd_jax.types import Sequences, Sessions
 
 
@@ -56,7 +58,8 @@ def fit(
     recall_at: int = 25,
     validation_batch: int = 512,
     precision: str = "float32",
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] = False,
+    trackers: Sequence[Tracker] = (),
     checkpoints: TrainingFolder | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
@@ -88,7 +91,9 @@ def fit(
         recall_at: k of the validation recall.
         validation_batch: sessions whose scores are in memory at a time, for each seed.
         precision: "float32", "tf32" or "bfloat16": of the products in the loss, see :mod:`alkd_jax.ops.precision`.
-        progress: called after each validation.
+        progress: True shows a bar in a terminal or a notebook, and elsewhere prints a line a minute; or a function that
+            is called after each validation. It reads numbers that the host has anyway.
+        trackers: log each validation, and are finished at the end, see :class:`alkd_jax.training.Tracker`.
         checkpoints: a folder for checkpoints; the same call again continues from the newest one, with the same result.
         mesh: the devices to train on, see :func:`alkd_jax.sharding.make_mesh`; by default the first device. Item tables
             and their optimizer state are sharded by rows, and batches are split where the data axis divides them.
@@ -138,7 +143,8 @@ def fit(
         max_steps=max_steps,
         patience=patience,
     )
-    best, curves, speed = loop.run(checkpoints, describe, shapes, progress)
+    with reporting(progress, trackers) as report:
+        best, curves, speed = loop.run(checkpoints, describe, shapes, report)
     best = best if layout is None else layout.with_seed_axis.unpad_outputs(best)
     return FitResult(best, curves.history(), *curves.best_values(), speed)
 

@@ -27,9 +27,11 @@ from alkd_jax.training.fit import default_optimizer
 from alkd_jax.training.initial import LazyInitializer
 from alkd_jax.training.interval import Interval, Schedule
 from alkd_jax.training.loop import TrainingLoop
+from alkd_jax.training.reports import reporting
 from alkd_jax.training.results import FitResult, Progress, combine_seeds, progress_of_seed
 from alkd_jax.training.seeds import seed_keys, seed_numbers
 from alkd_jax.training.steppers.lazy_rows import LazyRows
+from alkd_jax.training.trackers import Tracker
 from alkd_jax.types import Sequences, Sessions
 
 
@@ -57,7 +59,8 @@ def fit_large(
     validation_batch: int = 512,
     precision: str = "float32",
     keep_best: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] = False,
+    trackers: Sequence[Tracker] = (),
     checkpoints: TrainingFolder | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
@@ -97,6 +100,7 @@ def fit_large(
         keep_best: whether to return the parameters of the best validation rather than the last ones. Their copy is kept
             on the host, or on a mesh or a CPU beside the tables.
         progress: as in ``fit``; where there are several seeds, the numbers of all but the current one are NaN.
+        trackers: as in ``fit``.
         checkpoints: as in ``fit``, with a folder for each seed. Training waits while its state is saved, since a copy
             would take the memory of the tables again.
         mesh: the devices to train on, as in ``fit``. Only the rows of a batch and their gradient are sent between them.
@@ -129,7 +133,8 @@ def fit_large(
     initializer = LazyInitializer(stepper, length, jnp.dtype(table_dtype), initial)
     options: dict[str, Any] = {"max_steps": max_steps, "patience": patience, "keep_best": keep_best}
     fit_seed = functools.partial(_fit_seed, interval, initializer, data, **options)
-    return _fit_seeds(fit_seed, stepper, key, seeds, checkpoints, progress)
+    with reporting(progress, trackers) as report:
+        return _fit_seeds(fit_seed, stepper, key, seeds, checkpoints, report)
 
 
 def _fit_seeds(

@@ -1,15 +1,11 @@
 """Terminal output of the commands that train: progress bars, lines of text, and errors of one line."""
 
 import contextlib
-import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.status import Status
 from rich.text import Text
 
 from alkd_jax import training
@@ -17,14 +13,9 @@ from alkd_jax.errors import printable
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
 from alkd_jax.llm.usage import UsageReport
+from alkd_jax.progress_bars import Bar, progress_bar
 
 from . import compile_cache, exits
-
-SECONDS_BETWEEN_LINES = 60
-"""Seconds between two progress lines of one training run where no bar is shown, as in a log file."""
-
-SECONDS_BETWEEN_LLM_LINES = 30
-"""The same for the requests to a language model."""
 
 _MAX_LINE = 2_000
 
@@ -55,49 +46,14 @@ def print_lines(text: str) -> None:
         print_line(line)
 
 
-def status(text: str) -> Status:
-    """Returns a context manager that shows what is being done while its block runs; nothing without a terminal."""
-    return console.status(Text(printable(text)))
+def stage_bar(title: str, *, total: int | None = None) -> contextlib.AbstractContextManager[Bar]:
+    """Returns a context manager that shows how far some work is, see :func:`alkd_jax.progress_bars.progress_bar`."""
+    return progress_bar(title, total=total, console=console)
 
 
-def status_bar() -> Progress:
-    """Returns a progress bar that shows the task's field ``status`` beside its count; hidden without a terminal."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}", markup=False),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-@contextlib.contextmanager
-def training_bar(title: str) -> Iterator[Callable[[training.Progress], None]]:
-    """Shows one training run as a bar of steps with loss, validation recall and speed; without a terminal, as lines.
-
-    Args:
-        title: names what is being trained.
-
-    Yields:
-        The function that :func:`alkd_jax.training.fit` takes as ``progress``.
-    """
-    last_line = time.monotonic()
-    title = printable(title)
-    with status_bar() as bar:
-        task = bar.add_task(title, total=None, status="compiling")
-
-        def show(now: training.Progress) -> None:
-            nonlocal last_line
-            speed = "" if math.isnan(now.speed) else f"  {now.speed:,.0f} sessions/s"
-            recall = f"recall@{now.recall_at} {now.recall:.4f}"
-            status = f"loss {now.loss:.4f}  {recall}{speed}  {now.active} seeds still training"
-            bar.update(task, completed=now.step, total=now.max_steps, status=status)
-            if not console.is_terminal and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
-                last_line = time.monotonic()
-                print_line(f"{title}: step {now.step:,}  {status}")
-
-        yield show
+def training_bar(title: str) -> contextlib.AbstractContextManager[Callable[[training.Progress], None]]:
+    """Returns a context manager that shows a training run, see :func:`alkd_jax.training.training_bar`."""
+    return training.training_bar(title, console=console)
 
 
 @contextlib.contextmanager
@@ -110,18 +66,12 @@ def llm_progress_bar(total: int) -> Iterator[Callable[[UsageReport, Ledger], Non
     Yields:
         The function that :func:`alkd_jax.llm.collection.collect` takes as ``on_progress``.
     """
-    last_line = time.monotonic()
-    with status_bar() as bar:
-        task = bar.add_task("LLM answers", total=total, status="")
+    with stage_bar("LLM answers", total=total) as bar:
 
         def show(usage: UsageReport, ledger: Ledger) -> None:
-            nonlocal last_line
             cost = f"{dollars(ledger.confirmed)} paid, at most {dollars(ledger.possible + ledger.reserved)} more"
             status = f"{cost}  {usage.valid_rate:.0%} usable  {usage.refusals} requests refused"
-            bar.update(task, completed=usage.done + len(usage.failed), status=status)
-            if not console.is_terminal and time.monotonic() - last_line > SECONDS_BETWEEN_LLM_LINES:
-                last_line = time.monotonic()
-                print_line(f"{usage.done} of {total} questions answered  {status}")
+            bar.update(usage.done + len(usage.failed), status=status)
 
         yield show
 

@@ -19,7 +19,7 @@ from alkd_jax.models import Encoder, Params
 from alkd_jax.training import checkpoints
 
 from . import dataset_checks, stage_records
-from .console import print_line
+from .console import print_line, stage_bar
 from .methods import needed_selections, role_of, trained_methods
 from .run_folder import RunFolder, refuse_earlier_version
 from .settings import Settings
@@ -68,7 +68,7 @@ class RunContext:
         settings.check()
         dataset = registry.read(settings.data)
         settings = dataset_checks.fit_to(settings, dataset)
-        folder = RunFolder(settings.out, print_line, overwrite=settings.overwrite)
+        folder = RunFolder(settings.out, print_line, stage_bar, overwrite=settings.overwrite)
         identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
         run = cls(settings, dataset, folder)
@@ -85,13 +85,17 @@ class RunContext:
                 stage_records.add_inputs(folder.path, former.stage_inputs)
         return run
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of `config.json`: the settings as plain values."""
+        options = dataclasses.asdict(self.settings)
+        # The devices that compute a run do not belong to its identity, nor do a permission and a copy of the curves.
+        del options["mesh"], options["overwrite"], options["tracker"]
+        return {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in options.items()}
+
     def _write_settings(self) -> None:
         """Writes `config.json` and `data.json`, which say how the run was made and on which data."""
-        options = dataclasses.asdict(self.settings)
-        # The devices that compute a run do not belong to its identity, nor does a permission.
-        del options["mesh"], options["overwrite"]
-        config = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in options.items()}
-        write_json(self.folder.path / CONFIG_FILE, config)
+        write_json(self.folder.path / CONFIG_FILE, self.config)
         dataset = self.dataset
         counts = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
         data = {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.num_items, "split": counts}

@@ -3,6 +3,7 @@
 One process at a time works in a folder; other processes may read it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -31,11 +32,13 @@ class RunFolder:
     Attributes:
         path: the folder.
         announce: takes a line for every stage that runs or whose outputs are reused.
+        watch: takes the name of a stage and shows that time passes while it runs.
         overwrite: whether results of finished stages may be replaced by those of other options, and damaged ones.
     """
 
     path: pathlib.Path
     announce: Callable[[str], None]
+    watch: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     overwrite: bool = False
 
     def open(
@@ -157,7 +160,8 @@ class RunFolder:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            write_outputs(partial)
+            with self.watch(name):
+                write_outputs(partial)
             sha256 = stage_records.digests_of(partial, list(outputs))
             # Without a record the stage just runs again after a crash between here and the end.
             stage_records.write_record(self.path, name, None)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from alkd_jax import models, paper_settings, sharding
+from alkd_jax import models, paper_settings, sharding, training
 from alkd_jax.checks import check_at_least, check_between, check_one_of
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
@@ -51,6 +51,8 @@ class Settings:
             that calls the model.
         accept_missing: continue although some sessions have no answer of the language model.
         seed: of all random numbers.
+        tracker: also log the learning curves to Weights & Biases, MLflow or TensorBoard, whose package has to be
+            installed. They are in FOLDER/training in any case.
     """
 
     data: options.Data
@@ -79,6 +81,7 @@ class Settings:
     mesh: options.Mesh = None
     precision: options.Precision = "float32"
     overwrite: options.Overwrite = False
+    tracker: Annotated[str | None, options.choices(training.TRACKERS)] = None
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -126,6 +129,8 @@ class Settings:
         check_one_of("--mode", self.mode, ("clean", "released"))
         check_one_of("--selection", self.resolved_selection, ("own", "released"))
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
+        if self.tracker is not None:
+            check_one_of("--tracker", self.tracker, training.TRACKERS)
         check_one_of("--precision", self.precision, PRECISIONS)
         models.create(self.backbone, num_items=1, dim=1)
         TEACHERS.find(self.resolved_teacher)

@@ -21,7 +21,7 @@ from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
 
 from . import interrupts, llm_settings, method_lists, methods, session_selection, teachers
-from .console import training_bar
+from .console import stage_bar, training_bar
 from .distill_methods import RECALL_AT
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .run import RunContext, first_seed
@@ -77,16 +77,15 @@ class Run(RunContext):
             The options "progress" and "checkpoints" of :func:`alkd_jax.training.fit`.
         """
         training_folder = self.folder.path / "training" / name
-        with training_bar(title) as show, training.curve_log(training_folder) as log:
-
-            def report_progress(now: training.Progress) -> None:
-                show(now)
-                log(now)
-
+        trackers: list[training.Tracker] = [training.JsonLines(training_folder)]
+        if self.settings.tracker is not None:
+            run_name = f"{self.settings.out.name} {name}"
+            trackers.append(training.make_tracker(self.settings.tracker, run_name, training_folder, self.config))
+        with training_bar(title) as show, training.reporting(show, trackers) as report:
             with interrupts.postponed() as is_interrupted:
                 path = training_folder / f"state-{digest[:16]}"
                 state = checkpoints.TrainingFolder(path, interrupted=is_interrupted)
-                yield {"progress": report_progress, "checkpoints": state}
+                yield {"progress": report, "checkpoints": state}
 
     def remove_checkpoints(self, name: str) -> None:
         """Removes the checkpoints of a training run of which the results are stored; the learning curves stay.
@@ -245,17 +244,20 @@ class Run(RunContext):
             ranks: dict[str, np.ndarray] = {}
             tied: dict[str, list[int]] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
-            for method, stored_at in trained_methods(self.settings.method_names).items():
-                model, params = self.model(role_of(method)), self.params(stored_at)
-                options = {"protocol": self.settings.mode, "mesh": self.mesh, "lists": False}
-                per_seed = evaluation.evaluate_seeds(model, params, self.dataset.test, **options)
-                ranks[method] = np.stack([result.ranks for result in per_seed])
-                tied[method] = [result.num_tied for result in per_seed]
-                released_ndcg[method] = {
-                    name: [result.metrics[name] for result in per_seed]
-                    for name in per_seed[0].metrics
-                    if "released" in name
-                }
+            methods_to_rank = trained_methods(self.settings.method_names)
+            with stage_bar("evaluation", total=len(methods_to_rank)) as bar:
+                for number, (method, stored_at) in enumerate(methods_to_rank.items()):
+                    bar.update(number, status=method)
+                    model, params = self.model(role_of(method)), self.params(stored_at)
+                    options = {"protocol": self.settings.mode, "mesh": self.mesh, "lists": False}
+                    per_seed = evaluation.evaluate_seeds(model, params, self.dataset.test, **options)
+                    ranks[method] = np.stack([result.ranks for result in per_seed])
+                    tied[method] = [result.num_tied for result in per_seed]
+                    released_ndcg[method] = {
+                        name: [result.metrics[name] for result in per_seed]
+                        for name in per_seed[0].metrics
+                        if "released" in name
+                    }
             with open_arrays(checked_output(self.folder.path, "training_free_ranks.npz")) as archive:
                 ranks |= {method: archive[method][None] for method in archive}
             tied |= read_json(checked_output(self.folder.path, "training_free_tied.json"))

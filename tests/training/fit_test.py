@@ -152,6 +152,49 @@ def test_progress_reports_every_validation(dataset):
     assert reports[-1].speed > 0
 
 
+class Recorded:
+    """A tracker that keeps its calls."""
+
+    def __init__(self):
+        self.steps, self.metrics, self.finished = [], [], 0
+
+    def log(self, step, metrics):
+        self.steps.append(step)
+        self.metrics.append(metrics)
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_a_bar_and_trackers_see_every_validation_and_change_nothing(dataset, capsys):
+    train, validation, model = dataset
+    options = {"max_steps": 15, **OPTIONS}
+    plain = training.fit(jax.random.key(0), model, train, validation, **options)
+    first, second = Recorded(), Recorded()
+    out = training.fit(jax.random.key(0), model, train, validation, progress=True, trackers=[first, second], **options)
+    assert first.steps == second.steps == [5, 10, 15]
+    np.testing.assert_array_equal([m["loss"] for m in first.metrics], out.history.loss[:, 1:].T)
+    np.testing.assert_array_equal([m["recall"] for m in first.metrics], out.history.recall[:, 1:].T)
+    assert np.isnan(first.metrics[0]["sessions_per_second"]), "the first interval includes compilation"
+    assert first.metrics[-1]["sessions_per_second"] > 0
+    assert first.finished == second.finished == 1
+    jax.tree.map(np.testing.assert_array_equal, plain.params, out.params)
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_trackers_are_finished_where_training_fails(dataset):
+    train, validation, model = dataset
+    tracker = Recorded()
+
+    def stop(now):
+        raise KeyboardInterrupt
+
+    options = {"progress": stop, "trackers": [tracker], "max_steps": 15, **OPTIONS}
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(jax.random.key(0), model, train, validation, **options)
+    assert tracker.finished == 1
+
+
 def empty(sessions):
     return jax.tree.map(lambda a: a[:0], sessions)
 

@@ -192,12 +192,10 @@ def test_a_folder_of_an_earlier_version_is_refused_and_left_alone(tmp_path):
 
 def test_each_validation_is_logged_once(tmp_path):
     for most in (10, 40):
-        with training.curve_log(tmp_path / "log") as log:
-            out = fit(None, max_steps=most, progress=log)
+        out = fit(None, max_steps=most, trackers=[training.JsonLines(tmp_path / "log")])
     with (tmp_path / "log" / "curves.jsonl").open("a") as lines:
         lines.write('{"step": 45, "lo')
-    with training.curve_log(tmp_path / "log") as log:
-        fit(tmp_path / "kept", max_steps=40, progress=log)
+    fit(tmp_path / "kept", max_steps=40, trackers=[training.JsonLines(tmp_path / "log")])
     lines = [json.loads(line) for line in (tmp_path / "log" / "curves.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == out.history.step[1:].tolist()
     np.testing.assert_allclose(np.array([line["recall"] for line in lines]).T, out.history.recall[:, 1:])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.table import Table
 
-from alkd_jax import training
+from alkd_jax import progress_bars, training
 from experiments.pipeline import console
 
 HOSTILE = [
@@ -59,7 +59,7 @@ def test_a_table_shows_names_as_they_are(output, name):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_status_and_a_bar_take_no_markup(output, name):
-    with console.status(f"reading {name}"), pytest.raises(KeyError) as stop:
+    with console.stage_bar(f"reading {name}"), pytest.raises(KeyError) as stop:
         raise KeyError(name)
     assert stop.value.args == (name,)
     with console.training_bar(name):
@@ -74,7 +74,7 @@ def test_a_block_keeps_its_lines(output):
 
 
 def test_a_speed_that_is_not_known_is_not_shown(output, monkeypatch):
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr(progress_bars, "SECONDS_BETWEEN_LINES", -1)
     with console.training_bar("t") as show:
         show(
             training.Progress(

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from alkd_jax import training
 from alkd_jax.types import Rankings, Sessions
 from experiments import tune
-from experiments.pipeline import console, distill_methods, method_lists, methods
+from experiments.pipeline import distill_methods, method_lists, methods
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.reporting import figures, tables
@@ -83,19 +82,6 @@ def test_tuned_alkdrec_learns_the_same_lists_with_the_same_random_key():
     }
     assert purposes["Tuned ALKDRec"] == purposes["ALKDRec"]
     assert sorted(purposes.values()) == sorted([21, *range(20, 32)]), "a seed gives the same students as before"
-
-
-def test_without_a_progress_bar_training_prints_a_line_now_and_then(capsys, monkeypatch):
-    now = training.Progress(40, 100, np.array([0.5, np.nan]), np.array([0.25, np.nan]), 1000.0, 1, 25)
-    with console.training_bar("teacher") as show:
-        show(now)
-    assert capsys.readouterr().out == "", "the first line comes later"
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1)
-    with console.training_bar("teacher") as show:
-        show(now)
-    assert capsys.readouterr().out.startswith(
-        "teacher: step 40  loss 0.5000  recall 0.2500  1,000 sessions/s  1 seeds still training"
-    )
 
 
 def test_the_llm_ranks_only_sessions_that_a_method_needs():
