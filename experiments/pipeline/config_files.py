@@ -87,7 +87,7 @@ def read_arguments(path: pathlib.Path, kind: Callable[..., Any], given: Sequence
         if isinstance(value, list) and any(str(each).startswith("--") for each in value):
             raise ValueError(f"{path}: {name} is {shown(value)}; expected values that do not begin with --")
         if value is not None and not named & {name, f"no_{name}"}:
-            arguments += _as_arguments(name.replace("_", "-"), value, repeats=option.repeats)
+            arguments += _as_arguments(name.replace("_", "-"), value, option)
     return arguments
 
 
@@ -197,11 +197,11 @@ def _in_words(kind: Any) -> str:
     return names.get(kind, "a path, in quotes")
 
 
-def _as_arguments(name: str, value: Any, *, repeats: bool) -> list[str]:
+def _as_arguments(name: str, value: Any, option: Option) -> list[str]:
     match value:
-        case bool():
+        case bool() if option.type is bool:
             return [f"--{name}" if value else f"--no-{name}"]
-        case list() if repeats:
+        case list() if option.repeats:
             return [f"--{name}={each}" for each in value]
         case list():
             return [f"--{name}", *map(str, value)]

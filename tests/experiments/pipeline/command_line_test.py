@@ -110,7 +110,11 @@ def test_the_same_option_has_the_same_words_in_all_commands():
         ("fig3_ratios", "mode", "{clean,released}"),
         ("all", "selection", "{own,released}"),
         ("leaderboard", "teacher", "{replay,simulated,openai,conventional, neighbor}|package.module:attribute"),
-        ("prepare", "split", "{block,block-exchanged,random,user,time,last-days,last-session, given}"),
+        (
+            "prepare",
+            "split",
+            "{block,block-exchanged,random,user,time,last-days,last-session, given,time-events,leave-one-out,windows:NUMBER}",
+        ),
         ("download", "name", "{hetrec2011,ml-1m,"),
         ("export", "dtype", "{float32,float16}"),
     ],
@@ -137,7 +141,7 @@ def by_name(name, value, options):
         f"--{name.replace('_', '-')}",
         [str(each) for each in value] if isinstance(value, list) else [str(value)],
     )
-    if value is True:
+    if value is True and options[name].type is bool:
         return [flag]
     return [word for text in texts for word in (flag, text)] if options[name].repeats else [flag, *texts]
 

@@ -20,6 +20,7 @@ class Options:
     ratios: tuple[int, int, int] = (1, 5, 4)
     runs: tuple[pathlib.Path, ...] = ()
     strict: bool = False
+    refit: bool | None = None
 
 
 @pytest.fixture
@@ -51,6 +52,10 @@ def test_all_formats_give_the_same_arguments(read, text, suffix):
 def test_an_option_of_the_command_line_is_not_taken_from_the_file(read, given):
     assert read("seeds: 3\nstrict: false\n", *given) == ["--no-strict"]
     assert read("strict: true\n", "--no-strict") == []
+
+
+def test_a_switch_that_may_be_left_open_has_a_value(read):
+    assert read("refit: true\nstrict: true\n") == ["--refit=True", "--strict"]
 
 
 def test_null_stands_for_the_default_where_there_may_be_none(read):
