@@ -110,11 +110,7 @@ def test_the_same_option_has_the_same_words_in_all_commands():
         ("fig3_ratios", "mode", "{clean,released}"),
         ("all", "selection", "{own,released}"),
         ("leaderboard", "teacher", "{replay,simulated,openai,conventional, neighbor}|package.module:attribute"),
-        (
-            "prepare",
-            "split",
-            "{block,block-exchanged,random,user,time,last-days,last-session, given,time-events,leave-one-out,windows:NUMBER}",
-        ),
+        ("prepare", "boundary", "{day,gap,given"),
         ("download", "name", "{hetrec2011,ml-1m,"),
         ("export", "dtype", "{float32,float16}"),
     ],
