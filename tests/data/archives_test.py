@@ -288,14 +288,16 @@ def fuzz(folder, container, cases, seed):
     """Reads mutations of a container. What a checksum guards is right or refused."""
     rng, whole = random.Random(f"{container} {seed}"), CONTAINERS[container]
     for _ in range(cases):
+        content = mutated(whole, rng)
         try:
-            rows = read(opened(folder, mutated(whole, rng), is_archive=container in ARCHIVES))
+            rows = read(opened(folder, content, is_archive=container in ARCHIVES))
         except (ValueError, OSError) as error:
             assert str(error).isprintable()  # noqa: PT017
             continue
         if not container.startswith(("plain", "tar")) or container.startswith("tar."):
-            # Without its first bytes, a compressed file is text of another kind.
-            assert rows == TEXT or rows[:7] != TEXT[:7], container
+            # Without its first bytes a compressed file is text of another kind, without its second stream a whole one.
+            is_cut_between_streams = whole.startswith(content) and rows == TEXT[:999]
+            assert rows == TEXT or rows[:7] != TEXT[:7] or is_cut_between_streams, container
 
 
 FUZZED = (

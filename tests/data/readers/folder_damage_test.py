@@ -133,4 +133,4 @@ def test_a_damaged_srgnn_pickle_has_the_rows_that_python_reads_or_is_refused(tmp
 
 @pytest.mark.slow
 def test_many_damaged_srgnn_pickles_have_the_rows_that_python_reads_or_are_refused(tmp_path):
-    fuzz_srgnn(tmp_path, 1, 10_000)
+    fuzz_srgnn(tmp_path, 1, 3_000)
