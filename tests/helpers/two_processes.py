@@ -4,13 +4,14 @@ python two_processes.py PART NUMBER PORT FOLDER
 """
 
 import pathlib
+import signal
 import sys
 
 import jax
 import numpy as np
 
 
-def train_dense(mesh, folder, *, max_steps):
+def train_dense(mesh, folder, *, max_steps, interrupted=None):
     """Trains a few steps from the newest checkpoint, then ranks, computes difficulties and samples sessions."""
     from alkd_jax import evaluation, models, selection, training
     from alkd_jax.training.checkpoints import TrainingFolder
@@ -27,7 +28,7 @@ def train_dense(mesh, folder, *, max_steps):
         learning_rate=0.05,
         max_steps=max_steps,
         steps_per_validation=5,
-        checkpoints=None if folder is None else TrainingFolder(folder, every=1),
+        checkpoints=None if folder is None else TrainingFolder(folder, every=1, interrupted=interrupted),
         mesh=mesh,
     )
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], fitted.params)
@@ -42,7 +43,7 @@ def train_dense(mesh, folder, *, max_steps):
     }
 
 
-def train_row_sparse(mesh, folder, *, max_steps):
+def train_row_sparse(mesh, folder, *, max_steps, interrupted=None):
     """Trains a few steps with row-sparse updates, on tables that split evenly and on tables that do not."""
     from jax.experimental import multihost_utils
 
@@ -65,7 +66,9 @@ def train_row_sparse(mesh, folder, *, max_steps):
             max_steps=max_steps,
             steps_per_validation=5,
             recall_at=5,
-            checkpoints=None if folder is None else TrainingFolder(folder / str(num_items), every=1),
+            checkpoints=None
+            if folder is None
+            else TrainingFolder(folder / str(num_items), every=1, interrupted=interrupted),
             mesh=mesh,
         )
         for name, leaf in fitted.params["params"].items():
@@ -76,6 +79,28 @@ def train_row_sparse(mesh, folder, *, max_steps):
         results[f"losses of {num_items}"] = fitted.history.loss
         results[f"recalls of {num_items}"] = fitted.history.recall
     return {name: np.asarray(leaf) for name, leaf in results.items()}
+
+
+def is_stopped_by_sigterm(train, mesh, folder, *, to_this_process):
+    """Whether a training ends after its first validation, where one of the processes gets SIGTERM meanwhile."""
+    from experiments.pipeline import interrupts
+
+    num_asked = 0
+    try:
+        with interrupts.sigterm_as_ctrl_c() as has_sigterm, interrupts.postponed() as is_waiting:
+
+            def interrupted():
+                nonlocal num_asked
+                num_asked += 1
+                is_waiting()
+                if to_this_process:
+                    signal.raise_signal(signal.SIGTERM)
+                return is_waiting()
+
+            train(mesh, folder, max_steps=10, interrupted=interrupted)
+    except KeyboardInterrupt:
+        return num_asked == 1 and has_sigterm() == to_this_process
+    return False
 
 
 PARTS = {"dense": train_dense, "row_sparse": train_row_sparse}
@@ -91,7 +116,7 @@ def main():
 
     assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
     mesh = sharding.make_mesh("data=2,model=2")
-    PARTS[part](mesh, folder / "training", max_steps=5)
+    assert is_stopped_by_sigterm(PARTS[part], mesh, folder / "training", to_this_process=number == 1)
     # Continues from the checkpoints of both processes.
     results = PARTS[part](mesh, folder / "training", max_steps=10)
     np.savez(folder / f"process_{number}.npz", allow_pickle=False, **results)
