@@ -12,6 +12,8 @@ from alkd_jax.llm import schema
 from alkd_jax.llm.store import Store
 
 _LOST = "lost in a damaged store"
+_VERSION_END = 64
+"""SQLite's header holds the version of the tables in its bytes 60 to 63."""
 
 
 def salvage(
@@ -38,9 +40,12 @@ def salvage(
         raise ValueError(f"{path} exists; expected a name for a new store")
     rows = {table: dict(_sound_rows(pathlib.Path(damaged), table)) for table in ("requests", "attempts", "answers")}
     if not rows["requests"]:
-        raise ValueError(
-            f"{damaged}: no undamaged row can be read; expected a damaged store of version {schema.VERSION}"
-        )
+        reason = "no undamaged row can be read"
+        with open(damaged, "rb") as file:
+            version = int.from_bytes(file.read(_VERSION_END)[-4:], "big")
+        if 0 < version < schema.VERSION:
+            reason = f"version is {version}, whose rows have no digests by which damage is found"
+        raise ValueError(f"{damaged}: {reason}; expected a damaged store of version {schema.VERSION}, or a backup")
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store.open(path))
         with store.transaction() as connection:

@@ -1,6 +1,7 @@
 """The undamaged answers of a damaged store are kept as they were, and all that was paid still counts."""
 
 import random
+import sqlite3
 
 import pytest
 
@@ -39,4 +40,16 @@ def test_nothing_is_overwritten_and_nothing_is_made_of_nothing(tmp_path):
     (tmp_path / "rubbish").write_bytes(b"x" * 9000)
     with pytest.raises(ValueError, match="rubbish: no undamaged row can be read"):
         salvage(tmp_path / "rubbish", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_store_of_the_version_without_digests_is_named(tmp_path):
+    fill_store(tmp_path / "s").close()
+    connection = sqlite3.connect(tmp_path / "s", isolation_level=None)
+    connection.execute("DROP TABLE digests")
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    with pytest.raises(ValueError, match=r"s: version is 1, whose rows have no digests, .*; expected a damaged store"):
+        salvage(tmp_path / "s", tmp_path / "new")
     assert not (tmp_path / "new").exists()
