@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, Int32, Int64
 
 from alkd_jax.checks import check_span
 from alkd_jax.data.id_order import natural_order
+from alkd_jax.data.sessions import take_sequences
 from alkd_jax.types import Sequences
 
 _SPLIT_NAMES = ("train", "validation", "test")
@@ -29,6 +30,7 @@ def audit(
     *,
     time: Int64[np.ndarray, " T"] | None = None,
     user: Int32[np.ndarray, " N"] | None = None,
+    cuts: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " M"]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Counts properties of a dataset that can make results wrong, too optimistic, or incomparable.
@@ -40,6 +42,9 @@ def audit(
         item_ids: V + 1 identifiers of the source, the first empty.
         time: ``[T]`` time of every item, milliseconds since 1970 in UTC; None if unknown.
         user: ``[N]`` number of each session's user; None if unknown.
+        cuts: for a split that cuts sessions, the position of each session's first target ``[N]``, and the rows that
+            together hold every session once ``[M]``: only these count, but in what is said about the parts. None where
+            every session is whole and in one part.
         seed: random seed of the pairs of sessions with which adjacent sessions are compared.
 
     Returns:
@@ -58,20 +63,30 @@ def audit(
     if sum(sizes) != len(length):
         raise ValueError(f"sizes are {list(sizes)}; expected three that sum to {len(length)}, the number of sessions")
     split = np.repeat(np.arange(3), sizes)
+    once, once_split, once_time = sequences, split, time
+    if cuts is not None:
+        once, once_split = take_sequences(sequences, cuts[1]), split[cuts[1]]
+        once_time = None if time is None else np.asarray(take_sequences(Sequences(time, offsets), cuts[1]).items)
+    items_once, offsets_once = np.asarray(once.items), np.asarray(once.offsets, np.int64)
+    length_once = np.diff(offsets_once)
     id_rank = np.zeros(len(item_ids), np.int64)
     id_rank[1 + natural_order(item_ids[1:])] = np.arange(1, len(item_ids))
-    within_session = np.ones(max(len(items) - 1, 0), bool)
-    within_session[offsets[1:-1] - 1] = False
+    within_session = np.ones(max(len(items_once) - 1, 0), bool)
+    within_session[offsets_once[1:-1] - 1] = False
+    duplicates = _duplicates(items_once, offsets_once, once_split, len(titles))
+    if cuts is not None:
+        across = _duplicates(items, offsets, split, len(titles))
+        duplicates |= {name: count for name, count in across.items() if name.endswith("also_in_train")}
     return {
-        "counts": _counts(sequences, sizes, titles, user),
-        "lengths": np.bincount(length).tolist(),
-        "longer_than_window": float(np.mean(length - 1 > _WINDOW_LENGTH)),
-        "order": _order(id_rank[items], offsets, within_session),
-        "ties": None if time is None else _ties(time, id_rank[items], within_session),
-        "duplicates": _duplicates(items, offsets, split, len(titles)),
-        "overlap": _overlap(items, offsets, split, time, user, seed),
+        "counts": _counts(once, sizes, titles, user),
+        "lengths": np.bincount(length_once).tolist(),
+        "longer_than_window": float(np.mean(length_once - 1 > _WINDOW_LENGTH)),
+        "order": _order(id_rank[items_once], offsets_once, within_session),
+        "ties": None if once_time is None else _ties(once_time, id_rank[items_once], within_session),
+        "duplicates": duplicates,
+        "overlap": _overlap(items, offsets, split, time, user, seed, None if cuts is None else cuts[0]),
         "unseen_targets": _unseen_targets(items, offsets, split),
-        "popularity": _popularity(items, len(titles)),
+        "popularity": _popularity(items_once, len(titles)),
         "titles": _titles(titles[1:]),
     }
 
@@ -155,6 +170,7 @@ def _overlap(
     time: Int64[np.ndarray, " T"] | None,
     user: Int[np.ndarray, " N"] | None,
     seed: int,
+    first_target: Int[np.ndarray, " N"] | None,
 ) -> dict[str, Any]:
     sets = [frozenset(row.tolist()) for row in np.split(items, offsets[1:-1])]
     adjacent = _mean([not a.isdisjoint(b) for a, b in itertools.pairwise(sets)])
@@ -170,7 +186,8 @@ def _overlap(
         overlap["users_in_train_and_validation"] = len(owners[0] & owners[1])
         overlap["test_sessions_of_users_in_train"] = _mean(np.isin(user[split == 2], list(owners[0])))
     if time is not None:
-        start, end = time[offsets[:-1]], time[offsets[1:] - 1]
+        start = time[offsets[:-1] + (0 if first_target is None else first_target)]
+        end = time[offsets[1:] - 1]
         has_test = bool(np.any(split == 2))
         overlap["train_sessions_ending_after_the_first_test_session"] = (
             _mean(end[split == 0] > start[split == 2].min()) if has_test else None

@@ -69,6 +69,15 @@ def slice_sequences(sequences: Sequences, rows: slice) -> Sequences:
     return Sequences(items=np.asarray(sequences.items)[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
 
 
+def take_sequences(sequences: Sequences, rows: Int[np.ndarray, " M"]) -> Sequences:
+    """Returns some of the sessions, in the order of ``rows``."""
+    offsets = np.asarray(sequences.offsets, np.int64)
+    length = np.diff(offsets)[rows]
+    ends = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
+    source = np.arange(ends[-1]) + np.repeat(offsets[:-1][rows] - ends[:-1], length)
+    return Sequences(items=np.asarray(sequences.items)[source], offsets=ends)
+
+
 def leave_one_out(
     sequences: Sequences, *, max_length: int = 10, session_id: Int[np.ndarray, " N"] | None = None
 ) -> Sessions:

@@ -115,7 +115,7 @@ def test_popularity_by_hand():
 
 @pytest.mark.parametrize("name", ["ML", "Games"])
 def test_the_releases_facts_come_out(release, tmp_path, name):
-    found = command.run(f"released:{release}:{name}", tmp_path)
+    found = command.run(command.Audit(f"released:{release}:{name}", tmp_path, shuffles=1, max_sessions=100))
     rising = found["order"]["pairs_rising"], found["order"]["pairs_to_target_rising"]
     wanted = {"ML": (0.49, 0.50), "Games": (0.89, 0.80)}[name]
     np.testing.assert_allclose(rising, wanted, atol=0.01)
@@ -123,9 +123,31 @@ def test_the_releases_facts_come_out(release, tmp_path, name):
     assert found["titles"]["faults"]["not ASCII"]["items"] == {"ML": 290, "Games": 0}[name]
     assert found["popularity"]["items_once"] == {"ML": 1474, "Games": 11344}[name]
     assert json.loads((tmp_path / "audit.json").read_text()) == found
+    assert found["drift"]["test"]["unseen"] > 0
+    assert set(found["shuffled_histories"]) == {"Markov", "Sequential rules"}
     page = (tmp_path / "audit.html").read_text()
     assert page.count("<svg") == 1
     assert ("from ids alone" in page) == (name == "Games")
+
+
+def test_a_cut_session_counts_once(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        f"u{user},{rng.integers(1, 9)},{1_400_000_000 + time}" for user in range(30) for time in range(user, user + 7)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["user,item,time", *rows]))
+    rules = alkd.data.SessionRules(boundary="user", min_length=2, max_length=None, duplicates="keep")
+    log = alkd.data.load_table(tmp_path / "a.csv")
+    whole, cut = (alkd.data.prepare(log, rules, split) for split in ("time", "leave-one-out"))
+    found = []
+    for name, prepared in (("whole", whole), ("cut", cut)):
+        alkd.data.save_prepared(tmp_path / name, prepared)
+        found.append(command.run(command.Audit(f"prepared:{tmp_path / name}", tmp_path / f"{name}-out", shuffles=0)))
+    for topic in ("lengths", "order", "popularity", "ties"):
+        assert found[0][topic] == found[1][topic]
+    assert found[1]["counts"] | {"sessions": 30, "interactions": 210, "train": 30, "test": 30} == found[1]["counts"]
+    assert "training sees the future of test" in found[1]["leak_warning"]
+    assert found[1]["drift"]["test"]["events"] == 30
 
 
 def test_hostile_titles_stay_text_on_the_page(tmp_path):
@@ -135,7 +157,8 @@ def test_hostile_titles_stay_text_on_the_page(tmp_path):
     log = alkd.data.load_table(tmp_path / "a.csv", tmp_path / "t.jsonl")
     prepared = alkd.data.prepare(log, alkd.data.SessionRules(min_length=2))
     alkd.data.save_prepared(tmp_path / "p", prepared)
-    command.run(f"prepared:{tmp_path / 'p'}", tmp_path / "out")
+    command.run(command.Audit(f"prepared:{tmp_path / 'p'}", tmp_path / "out", shuffles=0))
     page = (tmp_path / "out" / "audit.html").read_text()
+    assert "Jensen–Shannon divergence" in page
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
