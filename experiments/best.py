@@ -25,7 +25,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.distillation.item_rules.recipe import PRESETS
-from alkd_jax.evaluation import metrics
+from alkd_jax.evaluation import Protocol, metrics
 from alkd_jax.io import open_arrays, save_arrays, to_json, write_texts
 from alkd_jax.training import checkpoints
 
@@ -34,6 +34,7 @@ from .pipeline import best_lists, best_rows, best_sessions, options
 from .pipeline.best_rows import Row
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines, training_bar
+from .pipeline.protocols import stored_protocol
 from .pipeline.run_folder import RunFolder
 from .pipeline.stage_records import checked_output
 from .reporting import comparisons
@@ -137,8 +138,8 @@ def train_and_collect(args: Best) -> dict[str, Any]:
     """Trains the rows that are not stored yet, and collects the numbers of all rows.
 
     Returns:
-        ``{"dataset", "seeds", "recipe", "rows": {NAME: {"parameters", "validation": {METRIC: …}, "test": …}},
-        "tests"}``; the tests compare rows on the test sessions and are corrected for their number.
+        ``{"dataset", "seeds", "recipe", "protocol", "rows": {NAME: {"parameters", "validation": {METRIC: …}, "test":
+        …}}, "tests"}``; the tests compare rows on the test sessions and are corrected for their number.
     """
     check_at_least(1, **{"--seeds": args.seeds})
     dataset = registry.read(args.data)
@@ -173,6 +174,7 @@ def collect_rows(
         pairs += [(lists_name, name) for name in test_ranks if name not in (recipe_name, lists_name)]
     tests = comparisons.compare_pairs(test_ranks, pairs, seed=args.seed)
     header = {"dataset": dataset.name, "seeds": args.seeds, "recipe": dataclasses.asdict(recipe)}
+    header["protocol"] = stored_protocol(Protocol())
     return header | {"rows": results, "tests": tests}
 
 
@@ -206,6 +208,7 @@ def as_markdown(numbers: Mapping[str, Any]) -> str:
         *(f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN_METRICS),
     ]
     table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+    table += f"\n\nProtocol: {numbers['protocol']['name']}."
     if not numbers["tests"]:
         return table
     tests = [

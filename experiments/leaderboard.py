@@ -17,7 +17,8 @@ import tabulate
 
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.io import open_arrays, read_json, to_json, write_texts
+from alkd_jax.evaluation import Protocol
+from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_texts
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.registry import path_safe
@@ -30,7 +31,9 @@ from .pipeline import dataset_checks, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, role_of, trained_methods
+from .pipeline.protocols import check_protocol, protocol_inputs, rank_by_protocol, stored_protocol
 from .pipeline.run import first_seed
+from .pipeline.run_folder import RunFolder
 from .pipeline.settings import Settings, Teacher
 from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
@@ -38,12 +41,12 @@ from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
 from .reporting import comparisons
 from .reporting.cells import markdown
-from .reporting.results import format_cell, metrics_over_seeds
+from .reporting.results import format_cell, format_tied, mean_and_std, metrics_over_seeds
 from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-HEADINGS = ("method", *METRICS, "parameters", "bytes", "µs a session", "LLM, USD", "lists")
+HEADINGS = ("method", *METRICS, "tied targets", "parameters", "bytes", "µs a session", "LLM, USD", "lists")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Leaderboard:
     Attributes:
         json: file for the results, in addition to those in `out`.
         out: folder of the runs; default `runs/leaderboard`.
-        runs: folders of finished runs on the same data, whose models are added to the table.
+        runs: folders of finished runs on the same data and by the same protocol, whose models are added to the table.
         max_steps: the largest number of training steps of every model that is trained.
     """
 
@@ -62,6 +65,8 @@ class Leaderboard:
     out: pathlib.Path = pathlib.Path("runs/leaderboard")
     backbones: options.Backbones = ("fpmc",)
     runs: tuple[pathlib.Path, ...] = ()
+    seen: options.Seen = "exclude"
+    targets: options.Targets = "last"
     seeds: options.Seeds = 5
     max_steps: int | None = None
     budget: options.Budget = None
@@ -70,6 +75,11 @@ class Leaderboard:
     teacher: Teacher = None
     rankings: options.RankingsFile = None
     overwrite: options.Overwrite = False
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the test sessions are evaluated."""
+        return Protocol(seen=self.seen, targets=self.targets)
 
 
 def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]:
@@ -84,6 +94,8 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
             backbone=backbone,
             out=folder / path_safe(backbone),
             seeds=args.seeds,
+            seen=args.seen,
+            targets=args.targets,
             max_steps=args.max_steps or Settings.max_steps,
             budget=args.budget,
             teacher=args.teacher,
@@ -92,6 +104,7 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
         )
         for backbone in args.backbones
     ]
+    check_protocol(args.seen, args.targets)
     dataset_checks.check_all(all_settings)
     return all_settings
 
@@ -100,7 +113,7 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     """Trains the models that are not yet in the folder, and collects all results.
 
     Returns:
-        ``{"dataset", "seeds", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
+        ``{"dataset", "seeds", "protocol", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
         "us_per_session", "llm_usd", "lists"}}, "published": {NAME: {METRIC: value}}, "tests"}``; "lists" says
         whose lists a method learns from, and "llm_usd" is left out where their cost is not known; the tests compare the
         best student with every other method, over the test sessions and as many seeds as every method has.
@@ -114,7 +127,7 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps, overwrite=args.overwrite)
     train_and_collect(best_args)
     best_folder = open_folder(best_args, dataset)
-    rank_training_free(dataset, best_folder)
+    rank_training_free(dataset, best_folder, args.protocol)
     folders = list(args.runs)
     for settings in pipeline_settings(args, folder):
         run_pipeline(settings)
@@ -123,10 +136,14 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     for run in runs:
         if run.dataset.fingerprint != dataset.fingerprint:
             raise ValueError(f"dataset of {run.folder.path} is {run.dataset.name}; expected the same data as --data")
-    methods, ranks = best_student_row(best_args, dataset)
+        if run.settings.protocol != args.protocol:
+            names = run.settings.protocol.name, args.protocol.name
+            raise ValueError("protocol of {} is {}; expected {}".format(run.folder.path, *names))
+    methods, ranks = best_student_row(best_args, dataset, best_folder, args.protocol)
     with open_arrays(checked_output(best_folder.path, "training_free_ranks.npz")) as archive:
         training_free_ranks = {name: archive[name][None] for name in archive}
-    methods |= {name: metrics_over_seeds(method_ranks) for name, method_ranks in training_free_ranks.items()}
+    tied = read_json(checked_output(best_folder.path, "training_free_tied.json"))
+    methods |= {name: row_of(method_ranks, tied[name]) for name, method_ranks in training_free_ranks.items()}
     ranks |= training_free_ranks
     for run in runs:
         rows, run_ranks = run_rows(args, run)
@@ -136,26 +153,44 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     num_seeds = min(number for number in seeds_of_methods if number > 1 or best_args.seeds == 1)
     ranks = {name: method_ranks[:num_seeds] for name, method_ranks in ranks.items()}
     tests = comparisons.compare_pairs(ranks, [(NAME, other) for other in ranks if other != NAME], seed=0)
-    header = {"dataset": dataset.name, "seeds": args.seeds}
+    header = {"dataset": dataset.name, "seeds": args.seeds, "protocol": stored_protocol(args.protocol)}
     return header | {"methods": methods, "published": published_rows(dataset.name), "tests": tests}
 
 
-def best_student_row(best_args: Best, dataset: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns the results and the ranks of the best student, by its name."""
+def best_student_row(
+    best_args: Best, dataset: Dataset, folder: RunFolder, protocol: Protocol
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the results and the ranks of the best student, by its name, after a stage that ranks the test targets."""
     recipe = item_rules.recipe_of(best_args.preset, dataset.name)
-    with open_arrays(checked_output(best_args.out, "recipe.npz")) as archive:
-        ranks = archive["test"]
     model = item_rules.create_student(recipe, num_items=dataset.num_items)
     stored_at = checked_output(best_args.out, "recipe.params")
-    params = first_seed(checkpoints.restore_params(stored_at, model, seeds=best_args.seeds))
-    row = metrics_over_seeds(ranks) | model_costs(dataset.test, model, params) | {"llm_usd": 0.0}
+    params = checkpoints.restore_params(stored_at, model, seeds=best_args.seeds)
+
+    def write_outputs(folder: pathlib.Path) -> None:
+        per_seed = rank_by_protocol(model, params, dataset, protocol)
+        save_arrays(
+            folder / "recipe.test.npz",
+            ranks=np.stack([result.ranks for result in per_seed]),
+            tied=np.array([result.num_tied for result in per_seed]),
+        )
+
+    folder.run_stage("recipe-test", protocol_inputs(protocol), ["recipe.test.npz"], write_outputs, after=["recipe"])
+    with open_arrays(checked_output(best_args.out, "recipe.test.npz")) as archive:
+        ranks, tied = archive["ranks"], archive["tied"].tolist()
+    row = row_of(ranks, tied) | model_costs(dataset.test, model, first_seed(params)) | {"llm_usd": 0.0}
     return {NAME: row}, {NAME: ranks}
+
+
+def row_of(ranks: np.ndarray, tied: list[int]) -> dict[str, Any]:
+    """Returns the metrics of ranks `[S, P]`, and the number of tied targets of each seed as "tied"."""
+    return metrics_over_seeds(ranks) | {"tied": mean_and_std(tied)}
 
 
 def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the results and the ranks of a run's models, by method and backbone."""
     with open_arrays(checked_output(run.folder.path, "ranks.npz")) as archive:
         ranks = dict(archive)
+    tied = read_json(checked_output(run.folder.path, "tied.json"))
     method_names = run.settings.method_names
     method_folders = trained_methods(method_names)
     backbone, question = backbone_title(run.settings.backbone), usd_per_list(args, run)
@@ -164,7 +199,7 @@ def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.
         costs = model_costs(run.dataset.test, run.model(role_of(method)), first_seed(run.params(folder)))
         num_lists = run.settings.resolved_budget if method in method_names and METHODS.find(method).is_paid else 0
         name = f"{method}, {backbone}"
-        rows[name] = metrics_over_seeds(ranks[method]) | costs
+        rows[name] = row_of(ranks[method], tied[method]) | costs
         if question is not None or not num_lists:
             rows[name]["llm_usd"] = round((question or 0.0) * num_lists, 2)
         if num_lists:
@@ -221,7 +256,7 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
     for _, name, row in sorted([*measured, *published], key=lambda entry: (-entry[0], entry[1])):
         if name in numbers["published"]:
             printed = [f"{row[m]:.4f}{' *' * ('ndcg' in m)}" if m in row else "" for m in METRICS]
-            rows.append([markdown(name), *printed, "", "", "", "", ""])
+            rows.append([markdown(name), *printed, *[""] * (len(HEADINGS) - 1 - len(METRICS))])
             continue
         costs = [f"{row[column]:,.0f}" if column in row else "" for column in ("parameters", "bytes", "us_per_session")]
         money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "unknown" if "lists" in row else "0.00"
@@ -229,13 +264,15 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
             [
                 f"**{name}**" if name == NAME else markdown(name),
                 *(format_cell(row[m]) for m in METRICS),
+                format_tied(row),
                 *costs,
                 money,
                 markdown(row.get("lists", "")),
             ]
         )
     table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    return f"{table}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
+    star = "\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
+    return f"{table}\n\nProtocol: {numbers['protocol']['name']}.\n\n{star}"
 
 
 def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:

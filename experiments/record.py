@@ -5,10 +5,14 @@
 The file of a run holds every metric of every method and seed, the differences and their p-values, the tuned options,
 and the seconds of every stage; a figure is stored as its table and plot. Sessions, items and lists are not stored. The
 tables are in `README.md` of the same folder; without `--runs` the command only writes this page again.
+
+With `--data released:PATH:ML` the command ranks the training-free rows of that dataset's stored results again, by the
+rule for ties of today; all other rows stay as they are.
 """
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import urllib.parse
@@ -17,23 +21,31 @@ from typing import Any
 
 import tabulate
 
+from alkd_jax.data.readers import registry
+from alkd_jax.evaluation import Protocol
 from alkd_jax.io import read_json, replacing, write_text, write_texts
 
+from .pipeline import options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import CONTROLS
 from .pipeline.run_folder import refuse_earlier_version
 from .pipeline.stage_records import checked_output, read_records
+from .pipeline.training_free import training_free_places
 from .reporting import comparisons, report, tables
 from .reporting.cells import markdown
-from .reporting.results import format_cell, mean_and_std, tuning_lines
+from .reporting.recount import recount_leaderboard, recount_results
+from .reporting.results import format_cell, format_tied, mean_and_std, tuning_lines
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 TEST_FIELDS = ("method", "against", "metric", "difference", "interval", "p_randomization_holm", "p_seeds_holm")
 NOTE = (
     "Mean ± standard deviation over seeds, NDCG by rank. Differences from the student: * significant over sessions, † "
-    "over seeds, p < 0.05 after Holm's correction over all tests of the run. Controls are set in italics. Published "
-    "NDCGs follow the iteration order of a hash set and are lower than NDCG by rank; ‡ marks an implausible number."
+    "over seeds, p < 0.05 after Holm's correction over all tests of the run; § not tested, because a training-free "
+    "method was ranked again by another rule for ties, and the ranks of the trained models are not stored (the other "
+    "tests are corrected for these too). Controls are set in italics. A tied target shares its score with another "
+    "ranked item; for trained models of older runs the number is not known. Published NDCGs follow the iteration order "
+    "of a hash set and are lower than NDCG by rank; ‡ marks an implausible number."
 )
 
 
@@ -49,6 +61,7 @@ class Record:
 
     runs: tuple[pathlib.Path, ...] = ()
     figures: tuple[pathlib.Path, ...] = ()
+    data: options.AllData = ()
     out: pathlib.Path = pathlib.Path("experiments/results")
 
 
@@ -62,6 +75,11 @@ def condensed_results(run: pathlib.Path) -> dict[str, Any]:
     if not (run / "metrics.json").exists():
         raise ValueError(f"{run} has no metrics.json; expected the folder of a finished run")
     results = read_json(checked_output(run, "metrics.json"))
+    if "protocol" not in results:
+        raise ValueError(
+            f"{run} was finished before results named their protocol; repeat the command that made it, which ranks the "
+            "test sessions again without training"
+        )
     stages = read_records(run)
     return results | {
         "methods": {
@@ -115,14 +133,15 @@ def table(run: Mapping[str, Any]) -> str:
         rows.append(
             [f"*{markdown(name)}*" if name in CONTROLS else markdown(name)]
             + [format_cell(mean_and_std(columns[metric])) for metric in METRICS]
+            + [format_tied({"tied": mean_and_std(columns["tied"])}) if "tied" in columns else ""]
             + [comparisons.format_difference(tests.get(name)).strip()]
             + [
                 tables.format_published(numbers, metric, implausible=name in implausible)
                 for metric in ("recall@10", "ndcg@10")
             ]
         )
-    headings = ["method", *METRICS, "recall@10 − Student", "published recall@10", "published ndcg@10"]
-    return tabulate.tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=["left"] + ["right"] * 7)
+    headings = ["method", *METRICS, tables.TIED, "recall@10 − Student", "published recall@10", "published ndcg@10"]
+    return tabulate.tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=["left"] + ["right"] * 8)
 
 
 def published_by_method(dataset: str, backbone: str) -> dict[str, Any]:
@@ -149,6 +168,29 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> str:
         )
     headings = ["recall@10", "seeds", *SUMMARY_METHODS, "ALKDRec − Student", "ALKDRec − Random"]
     return tabulate.tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=["left"] + ["right"] * 9)
+
+
+def recount(source: str, out: pathlib.Path) -> dict[str | os.PathLike[str], str]:
+    """Ranks the training-free rows of a dataset's stored results and leaderboard again.
+
+    Args:
+        source: of the dataset, see `alkd_jax.data.readers.registry`.
+        out: folder of the stored results.
+
+    Returns:
+        File → its new text.
+    """
+    dataset = registry.read(source)
+    places = training_free_places(dataset, Protocol())
+    texts: dict[str | os.PathLike[str], str] = {}
+    for file in sorted(out.glob("*.json")):
+        results = read_json(file)
+        if results["dataset"] == dataset.name:
+            texts[file] = as_text(recount_results(results, places))
+    page = out / "leaderboard" / f"{dataset.name}.md"
+    if page.exists():
+        texts[page] = recount_leaderboard(page.read_text(encoding="utf-8"), places)
+    return texts
 
 
 def store_figure(folder: pathlib.Path, out: pathlib.Path) -> None:
@@ -181,7 +223,12 @@ def page(folder: pathlib.Path) -> str:
     parts = ["# Results", "Written by `python -m experiments.record`.", NOTE, summary(runs)]
     for run in runs:
         minutes = sum(run["seconds"].values()) / 60
-        parts += [f"## {title(run)}", table(run), f"{minutes:.0f} minutes. {markdown(run['versions'])}"]
+        parts += [
+            f"## {title(run)}",
+            f"Protocol: {run['protocol']['name']}.",
+            table(run),
+            f"{minutes:.0f} minutes. {markdown(run['versions'])}",
+        ]
         if lines := tuning_lines(run):
             parts.append("\n".join(["Options chosen on validation:", "", *(f"- {markdown(line)}" for line in lines)]))
     return "\n\n".join([*parts, *figure_parts(folder / "figures")]) + "\n"
@@ -194,6 +241,8 @@ def main() -> None:
         results_of = {run.name: condensed_results(run) for run in args.runs}
         args.out.mkdir(parents=True, exist_ok=True)
         write_texts({args.out / f"{name}.json": as_text(results) for name, results in results_of.items()})
+        for source in args.data:
+            write_texts(recount(source, args.out))
         for figure in args.figures:
             store_figure(figure, args.out / "figures")
         write_text(args.out / "README.md", page(args.out))

@@ -10,10 +10,8 @@ from alkd_jax.baselines.counts import Counts
 from alkd_jax.baselines.queries import Scorer, break_ties, call_scorer
 from alkd_jax.checks import check_one_of
 from alkd_jax.evaluation import make_queries
+from alkd_jax.evaluation.protocol import SEEN
 from alkd_jax.types import HeldOutSequences, Sessions
-
-SEEN = ("exclude", "keep")
-"""What happens to the known items of a session: they are not ranked, or ranked like all others."""
 
 TIES = (*scoring.TIES, "published")
 """Rules for items whose score equals the target's, see :meth:`Places.ranks`."""
@@ -65,13 +63,14 @@ def target_places(
     *,
     seen: str = "exclude",
     targets: str = "last",
+    max_length: int | None = None,
     batch_size: int = 512,
 ) -> Places:
     """Counts, for each query, the items that score higher than its target and those that score the same.
 
     Scores are compared after :func:`alkd_jax.baselines.queries.break_ties`; what is equal after that is a tie. The
     queries are those of :func:`alkd_jax.evaluation.make_queries`, so that training-free recommenders and models answer
-    the same ones; a method scores the L most recent known items.
+    the same ones; a method reads the L most recent known items.
 
     Args:
         score_function: a method of this package, or a function with the same arguments and result.
@@ -79,6 +78,7 @@ def target_places(
         sessions: N sessions; complete ones have queries of any position.
         seen: "exclude" does not rank the known items of the session, the target excepted; "keep" ranks all items.
         targets: "last", "first" or "all", see :data:`alkd_jax.evaluation.queries.TARGETS`.
+        max_length: L; None for the width of ``Sessions``, else 10.
         batch_size: queries scored at a time, which bounds the memory to a few times ``batch_size · V`` numbers.
 
     Returns:
@@ -88,10 +88,10 @@ def target_places(
         ValueError: an id is outside ``1..V``, an option is unknown or out of range, or scores are not finite
             ``[B, V + 1]``.
     """
-    check_one_of("seen", seen, SEEN)
+    check_one_of("seen", seen, tuple(SEEN))
     if not len(sessions):
         return Places(np.empty(0, np.int32), np.empty(0, np.int32))
-    queries = make_queries(sessions, counts.num_items, targets=targets)
+    queries = make_queries(sessions, counts.num_items, targets=targets, max_length=max_length)
     better, equal = np.empty(len(queries), np.int32), np.empty(len(queries), np.int32)
     for batch in queries.batches(batch_size):
         rows, inputs = batch.rows[: batch.valid], batch.sessions.take(slice(batch.valid))

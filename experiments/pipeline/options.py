@@ -11,6 +11,8 @@ import tyro
 
 from alkd_jax import models
 from alkd_jax.data.readers.registry import READERS
+from alkd_jax.evaluation.protocol import SEEN
+from alkd_jax.evaluation.queries import TARGETS
 from alkd_jax.ops.precision import PRECISIONS
 from alkd_jax.serving import manifest
 
@@ -57,6 +59,22 @@ Backbones = Annotated[
 ]
 Mode = Annotated[
     str, choices(("clean", "released"), help='"clean", or "released" to repeat the authors\' code with its bugs.')
+]
+Seen = Annotated[
+    str,
+    choices(
+        SEEN,
+        help='"exclude" ranks a test target among the items that are not known from its session, "keep" among all '
+        "items.",
+    ),
+]
+Targets = Annotated[
+    str,
+    choices(
+        TARGETS,
+        help='items to predict in each test session: its "last" one, from the inputs that the models were trained to '
+        'read; the "first" one, or "all", from the complete session.',
+    ),
 ]
 Selection = Annotated[
     str | None,

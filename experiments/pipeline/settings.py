@@ -10,11 +10,13 @@ from alkd_jax import models, paper_settings, sharding, training
 from alkd_jax.checks import check_at_least, check_between, check_one_of
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
+from alkd_jax.evaluation import Protocol
 from alkd_jax.ops.precision import PRECISIONS
 
 from . import options
 from .llm_settings import DEFAULT_MIN_VALID
 from .methods import METHODS, SETS, parse_methods
+from .protocols import check_protocol
 from .teachers import TEACHERS
 
 _TEACHER = (
@@ -60,6 +62,8 @@ class Settings:
     out: pathlib.Path
     seeds: options.Seeds = 5
     mode: options.Mode = "clean"
+    seen: options.Seen = "exclude"
+    targets: options.Targets = "last"
     selection: options.Selection = None
     methods: Methods = "short"
     budget: options.Budget = None
@@ -99,6 +103,11 @@ class Settings:
         return self.selection or ("released" if self.is_released_data else "own")
 
     @property
+    def protocol(self) -> Protocol:
+        """How the test sessions are evaluated."""
+        return Protocol(seen=self.seen, targets=self.targets, rules=self.mode)
+
+    @property
     def resolved_budget(self) -> int:
         """The budget, or the paper's where none was set; an opened run has one that fits its data."""
         if self.budget is not None:
@@ -127,6 +136,7 @@ class Settings:
         """Raises ValueError where a setting is invalid or two settings contradict each other."""
         registry.parse_source(self.data)
         check_one_of("--mode", self.mode, ("clean", "released"))
+        check_protocol(self.seen, self.targets, self.mode)
         check_one_of("--selection", self.resolved_selection, ("own", "released"))
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
         if self.tracker is not None:

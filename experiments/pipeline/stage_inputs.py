@@ -9,6 +9,7 @@ from alkd_jax.registry import source_digest
 
 from .llm_settings import DEFAULT_MIN_VALID
 from .methods import needed_selections, outside_names, stage_of
+from .protocols import protocol_inputs
 from .settings import Settings
 from .training_free import training_free_inputs
 
@@ -36,7 +37,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
     if settings.min_valid != DEFAULT_MIN_VALID:
         rankings["min_valid"] = settings.min_valid
     return {
-        "training_free": training_free_inputs(),
+        "training_free": training_free_inputs(settings.protocol),
         **{role: training | {"dim": dim, "patience": PATIENCE[role]} for role, dim in dims.items()},
         "difficulty": {},
         "policy": {
@@ -52,7 +53,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
             stage_of(method): {"max_steps": settings.max_steps} | dict(tuned.get(method, {})) | _sources_of(method)
             for method in settings.method_names
         },
-        "ranks": {"methods": list(settings.method_names)},
+        "ranks": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
     }
 
 

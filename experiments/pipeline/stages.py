@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import evaluation, selection, training
+from alkd_jax import selection, training
 from alkd_jax.io import open_arrays, read_json, remove_folder, save_arrays, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe
@@ -24,6 +24,7 @@ from . import interrupts, llm_settings, method_lists, methods, session_selection
 from .console import stage_bar, training_bar
 from .distill_methods import RECALL_AT
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
+from .protocols import rank_by_protocol, save_queries
 from .run import RunContext, first_seed
 from .stage_records import checked_output
 from .training_free import rank_training_free
@@ -35,7 +36,7 @@ class Run(RunContext):
 
     def training_free_stage(self) -> None:
         """Ranks the test targets by the training-free recommenders."""
-        rank_training_free(self.dataset, self.folder)
+        rank_training_free(self.dataset, self.folder, self.settings.protocol)
 
     def train_stage(self, role: str) -> None:
         """Trains the conventional "teacher" or the "student", all seeds in one call."""
@@ -244,13 +245,13 @@ class Run(RunContext):
             ranks: dict[str, np.ndarray] = {}
             tied: dict[str, list[int]] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
+            protocol = self.settings.protocol
             methods_to_rank = trained_methods(self.settings.method_names)
             with stage_bar("evaluation", total=len(methods_to_rank)) as bar:
                 for number, (method, stored_at) in enumerate(methods_to_rank.items()):
                     bar.update(number, status=method)
                     model, params = self.model(role_of(method)), self.params(stored_at)
-                    options = {"protocol": self.settings.mode, "mesh": self.mesh, "lists": False}
-                    per_seed = evaluation.evaluate_seeds(model, params, self.dataset.test, **options)
+                    per_seed = rank_by_protocol(model, params, self.dataset, protocol, mesh=self.mesh)
                     ranks[method] = np.stack([result.ranks for result in per_seed])
                     tied[method] = [result.num_tied for result in per_seed]
                     released_ndcg[method] = {
@@ -263,9 +264,10 @@ class Run(RunContext):
             tied |= read_json(checked_output(self.folder.path, "training_free_tied.json"))
             save_arrays(folder / "ranks.npz", **ranks)
             write_json(folder / "tied.json", tied)
+            save_queries(folder / "queries.npz", self.dataset, protocol)
             write_json(folder / "released_ndcg.json", released_ndcg)
 
-        outputs = ["ranks.npz", "tied.json", "released_ndcg.json"]
+        outputs = ["ranks.npz", "tied.json", "queries.npz", "released_ndcg.json"]
         after = ["training_free", "teacher", "student", *map(stage_of, self.settings.method_names)]
         self.folder.run_stage("ranks", self.stage_inputs["ranks"], outputs, write_outputs, after=after)
 

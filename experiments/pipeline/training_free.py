@@ -7,8 +7,10 @@ from typing import Any
 
 import alkd_jax as alkd
 from alkd_jax import baselines
+from alkd_jax.evaluation import Protocol
 from alkd_jax.io import save_arrays, write_json
 
+from .protocols import input_length, protocol_inputs, ranked_sessions
 from .run_folder import RunFolder
 
 TRAINING_FREE: Mapping[str, baselines.Scorer] = {
@@ -24,24 +26,33 @@ TRAINING_FREE: Mapping[str, baselines.Scorer] = {
 """Name → recommender that counts and trains no parameters."""
 
 
-def training_free_inputs() -> dict[str, Any]:
+def training_free_inputs(protocol: Protocol) -> dict[str, Any]:
     """Returns what the stage depends on; it runs again where an earlier version ranked ties by another rule."""
-    return {"methods": list(TRAINING_FREE), "ties": "average"}
+    return {"methods": list(TRAINING_FREE), "ties": protocol.ties} | protocol_inputs(protocol)
 
 
-def training_free_places(dataset: alkd.Dataset) -> dict[str, baselines.Places]:
+def training_free_places(dataset: alkd.Dataset, protocol: Protocol) -> dict[str, baselines.Places]:
     """Returns name → the places of the test targets."""
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
-    return {name: baselines.target_places(method, counts, dataset.test) for name, method in TRAINING_FREE.items()}
+    rank = functools.partial(
+        baselines.target_places,
+        counts=counts,
+        sessions=ranked_sessions(dataset, protocol),
+        seen=protocol.seen,
+        targets=protocol.targets,
+        max_length=input_length(dataset),
+    )
+    return {name: rank(method) for name, method in TRAINING_FREE.items()}
 
 
-def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder) -> None:
+def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol) -> None:
     """Runs the stage that ranks the test targets, and counts the tied ones, with every training-free recommender."""
 
     def write_outputs(folder: pathlib.Path) -> None:
-        places = training_free_places(dataset)
-        save_arrays(folder / "training_free_ranks.npz", **{name: place.ranks() for name, place in places.items()})
+        places = training_free_places(dataset, protocol)
+        ranks = {name: place.ranks(ties=protocol.ties) for name, place in places.items()}
+        save_arrays(folder / "training_free_ranks.npz", **ranks)
         write_json(folder / "training_free_tied.json", {name: [place.num_tied] for name, place in places.items()})
 
     outputs = ["training_free_ranks.npz", "training_free_tied.json"]
-    run_folder.run_stage("training_free", training_free_inputs(), outputs, write_outputs)
+    run_folder.run_stage("training_free", training_free_inputs(protocol), outputs, write_outputs)

@@ -76,9 +76,11 @@ def compare_pairs(
 
 
 def format_difference(test: Mapping[str, Any] | None) -> str:
-    """Formats a difference, with * where it is significant over sessions and † where it is significant over seeds."""
+    """Formats a difference, with * where it is significant over sessions, † over seeds, § where it is untested."""
     if test is None:
         return ""
+    if test["p_randomization_holm"] is None:
+        return f"{test['difference']:+.4f} § "
     marks = "".join(
         mark
         for mark, name in (("*", "p_randomization_holm"), ("†", "p_seeds_holm"))

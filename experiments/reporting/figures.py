@@ -20,6 +20,7 @@ from alkd_jax.locks import LOCK, locked
 from ..pipeline import stage_records
 from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line
+from ..pipeline.protocols import protocol_names
 from ..pipeline.run import RunContext
 from ..pipeline.settings import Settings
 from ..reproduce import run_pipeline
@@ -171,7 +172,7 @@ def write_figure(
     write_texts(
         {
             out / f"{name}.json": to_json({point: dict(run) for point, run in results.items()}),
-            out / f"{name}.md": table + "\n",
+            out / f"{name}.md": f"{table}\n\nProtocol: {protocol_names(results.values())}.\n",
             out / f"{name}.svg": plot.getvalue(),
         }
     )

@@ -22,7 +22,7 @@ from ..pipeline.stages import Run
 from ..pipeline.training_free import TRAINING_FREE
 from . import comparisons, example_sessions, teacher_quality
 from .pages import render_page
-from .results import COLUMNS, format_cell, tuning_lines
+from .results import COLUMNS, format_cell, format_tied, tuning_lines
 
 METHOD_COLORS = {
     "Teacher": "#3b6fb6",
@@ -60,11 +60,15 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         summary=(
             f"{len(run.dataset.train):,} training, {len(run.dataset.validation):,} validation and "
             f"{len(run.dataset.test):,} test sessions over {run.dataset.num_items:,} items; {results['seeds']} seeds; "
-            f"{results['mode']} protocol; {run.settings.resolved_selection} selection of "
+            f"{results['mode']} mode; {results['protocol']['name']}; {run.settings.resolved_selection} selection of "
             f"{run.settings.resolved_budget} sessions; {results['lists']}."
         ),
-        columns=COLUMNS,
-        rows=[(name, [format_cell(values[c]) for c in COLUMNS]) for name, values in results["methods"].items()],
+        columns=(*COLUMNS, "tied targets"),
+        rows=[
+            (name, [*(format_cell(values[c]) for c in COLUMNS), format_tied(values)])
+            for name, values in results["methods"].items()
+        ],
+        protocol=results["protocol"]["name"],
         controls=set(CONTROLS),
         training_free=set(TRAINING_FREE),
         tuned=tuning_lines(results),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from alkd_jax.evaluation import metrics
 from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 
 from ..pipeline import teachers
+from ..pipeline.protocols import stored_protocol
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
@@ -27,10 +28,11 @@ def collect_results(run: Run) -> dict[str, Any]:
     """Computes the metrics of every method and the tests between them.
 
     Returns:
-        ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "teacher", "lists", "methods": {NAME: {METRIC:
-        {"mean", "std", "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10, defaults", "trials",
-        "seeds"} or {"chosen", "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the training-free methods,
-        which have no seeds; "lists" says whose lists the teacher's are; "tied" counts the targets that share their
+        ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "protocol", "teacher", "lists", "methods":
+        {NAME: {METRIC: {"mean", "std", "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10,
+        defaults", "trials", "seeds"} or {"chosen", "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the
+        training-free methods, which have no seeds; "protocol" has its fields and its name, and "lists" says whose lists
+        the teacher's are; "tied" counts the targets that share their
         score with another item; "tuned" holds validation recall; "tests" is what
         :func:`experiments.reporting.comparisons.compare_all` returns.
     """
@@ -53,6 +55,7 @@ def collect_results(run: Run) -> dict[str, Any]:
         "seeds": settings.seeds,
         "budget": settings.resolved_budget,
         "selection": settings.resolved_selection,
+        "protocol": stored_protocol(settings.protocol),
         "teacher": settings.resolved_teacher,
         "lists": teachers.title_of(settings.resolved_teacher),
         "methods": methods,
@@ -125,7 +128,7 @@ def metrics_over_seeds(ranks: np.ndarray) -> dict[str, dict[str, Any]]:
     return {metric: mean_and_std([values[metric] for values in per_seed]) for metric in per_seed[0]}
 
 
-def mean_and_std(values: list[float]) -> dict[str, Any]:
+def mean_and_std(values: Sequence[float]) -> dict[str, Any]:
     """Returns mean and standard deviation (n − 1) over seeds, and the values themselves.
 
     Raises:
@@ -135,7 +138,7 @@ def mean_and_std(values: list[float]) -> dict[str, Any]:
         raise ValueError("number of values is 0; expected one for each seed")
     check_finite_values("values", values)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "std": std, "values": values}
+    return {"mean": float(np.mean(values)), "std": std, "values": list(values)}
 
 
 def format_cell(numbers: Mapping[str, Any]) -> str:
@@ -153,8 +156,8 @@ def results_table(results: Mapping[str, Any]) -> Group:
     """Returns the results and the differences between methods as tables for the terminal."""
     released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
     data, backbone = printable(results["dataset"]), printable(results["backbone"])
-    title = f"{data}, {backbone}, {results['mode']} protocol, {results['seeds']} seeds; {printable(results['lists'])}"
-    table = Table("method", *COLUMNS, *released, "tied", title=title)
+    title = f"{data}, {backbone}, {results['mode']} mode, {results['seeds']} seeds; {printable(results['lists'])}"
+    table = Table("method", *COLUMNS, *released, "tied", title=title, caption=results["protocol"]["name"])
     for name, columns in results["methods"].items():
         cells = [format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)]
         table.add_row(name, *cells, format_tied(columns))

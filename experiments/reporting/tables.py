@@ -19,21 +19,24 @@ from ..pipeline import dataset_checks, options
 from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line, print_lines
 from ..pipeline.methods import CONTROLS, METHODS
+from ..pipeline.protocols import protocol_names
 from ..pipeline.settings import Settings, Teacher
 from ..pipeline.stages import Run
 from ..reproduce import run_pipeline
 from . import cells
 from .comparisons import LEVEL
-from .results import format_cell, tuning_lines
+from .results import format_cell, format_tied, tuning_lines
 
 _BACKBONE_TITLES = {"fpmc": "FPMC", "stamp": "STAMP", "attmix": "AttMix"}
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+TIED = "tied targets"
 HEADINGS = (
     "dataset",
     "backbone",
     "method",
     "lists",
     *METRICS,
+    TIED,
     "recall@10 − Student [95 %]",
     "p (Holm)",
     *(f"hash-order {metric}" for metric in METRICS if "ndcg" in metric),
@@ -69,6 +72,8 @@ class TableArgs:
     backbones: options.Backbones = ("fpmc", "stamp", "attmix")
     seeds: options.Seeds = 5
     mode: options.Mode = "clean"
+    seen: options.Seen = "exclude"
+    targets: options.Targets = "last"
     selection: options.Selection = None
     max_steps: options.MaxSteps = 10_000
     teacher_dim: options.TeacherDim = 100
@@ -96,6 +101,8 @@ class TableArgs:
             out=self.run_folder(data, backbone),
             seeds=self.seeds,
             mode=self.mode,
+            seen=self.seen,
+            targets=self.targets,
             selection=self.selection,
             methods=methods,
             max_steps=self.max_steps,
@@ -159,13 +166,14 @@ def write_table(out: pathlib.Path, name: str, runs: Sequence[Mapping[str, Any]])
         for run in runs
         for line in tuning_lines(run)
     ]
+    page = [markdown, "", f"Protocol: {protocol_names(runs)}.", "", NOTE, ""]
     lines = io.StringIO(newline="")
     csv.writer(lines).writerows([HEADINGS, *rows(cells.spreadsheet)])
     out.mkdir(parents=True, exist_ok=True)
     write_texts(
         {
             out / f"{name}.json": to_json(runs),
-            out / f"{name}.md": "\n".join([markdown, "", NOTE, "", *(f"- {line}" for line in tuned)]) + "\n",
+            out / f"{name}.md": "\n".join([*page, *(f"- {line}" for line in tuned)]) + "\n",
             out / f"{name}.tex": latex + "\n",
             out / f"{name}.csv": lines.getvalue(),
         }
@@ -212,6 +220,7 @@ def result_rows(
         [escape(run["dataset"]), escape(backbone), f"*{escape(name)}*" if name in CONTROLS else escape(name)]
         + [escape(run.get("lists", "")) if learns_from_lists(name) else ""]
         + [format_cell(columns[metric]) for metric in METRICS]
+        + [format_tied(columns)]
         + student_difference(tests.get((name, "recall@10")))
         + [format_cell(columns[f"ndcg_released@{k}"]) if f"ndcg_released@{k}" in columns else "" for k in (5, 10)]
         + [format_published(published_of.get(name, {}), metric, implausible=name in implausible) for metric in METRICS]
@@ -244,6 +253,6 @@ def format_published(numbers: Mapping[str, float], metric: str, *, implausible: 
     return f"{numbers[metric]:.5f}{' ‡' if falls or implausible else ''}"
 
 
-def as_text(rows: Sequence[Sequence[str]], columns: int = 10) -> str:
+def as_text(rows: Sequence[Sequence[str]], columns: int = 11) -> str:
     """Returns the first columns as text for the terminal."""
     return tabulate.tabulate([row[:columns] for row in rows[1:]], rows[0][:columns], disable_numparse=True)

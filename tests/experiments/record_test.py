@@ -6,7 +6,11 @@ import sys
 import numpy as np
 import pytest
 
+from alkd_jax.baselines import Places
+from alkd_jax.evaluation import Protocol, metrics
 from experiments import record
+from experiments.pipeline.protocols import stored_protocol
+from experiments.reporting import recount
 from experiments.reporting.results import mean_and_std
 from tests.helpers import paths
 
@@ -39,6 +43,7 @@ def run(tmp_path):
         "seeds": 3,
         "budget": 500,
         "selection": "released",
+        "protocol": stored_protocol(Protocol()),
         "methods": {
             name: {m: mean_and_std(list(rng.random(1 if name == "Markov" else 3))) for m in metrics} for name in names
         },
@@ -127,6 +132,72 @@ def test_a_figure_is_stored_with_its_table(tmp_path, monkeypatch):
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"no metrics\.json"):
         record.condensed_results(tmp_path)
+
+
+def stored_before_the_rule_for_ties(places):
+    """A stored run without a protocol, whose training-free row has halves rounded down."""
+    values = metrics.from_ranks(places.ranks(ties="published"), (5, 10))
+    test = against_student("Markov", 0.1, sessions=0.01, seeds=None)
+    return {
+        "mode": "clean",
+        "methods": {
+            "Student": {"recall@10": [0.25, 0.5], "ndcg@10": [0.1, 0.3]},
+            "Markov": {metric: [round(value, 6)] for metric, value in values.items()},
+        },
+        "tests": [test, test | {"metric": "ndcg@10"}, test | {"method": "Teacher"}],
+    }
+
+
+def test_training_free_rows_are_ranked_again_and_other_rows_stay():
+    # Ranks 10.5, 3.5, 1 and 20: by today's rule the first is no hit at 10.
+    places = Places(better=np.array([9, 2, 0, 19], np.int32), equal=np.array([1, 1, 0, 0], np.int32))
+    stored = stored_before_the_rule_for_ties(places)
+    found = recount.recount_results(stored, {"Markov": places})
+    assert found["methods"]["Student"] == stored["methods"]["Student"]
+    assert found["methods"]["Markov"]["recall@10"] == [0.5], "it was 0.75"
+    assert found["methods"]["Markov"]["tied"] == [2]
+    assert found["protocol"] == stored_protocol(Protocol())
+    recall, ndcg, teacher = found["tests"]
+    assert (recall["difference"], recall["p_randomization_holm"], recall["interval"]) == (0.125, None, [None, None])
+    assert ndcg["p_randomization_holm"] is None
+    assert teacher == stored["tests"][2], "a test between other methods stays"
+    assert recount.recount_results(found, {"Markov": places})["methods"] == found["methods"]
+    assert record.comparisons.format_difference(recall) == "+0.1250 § "
+
+
+def test_tests_stay_where_the_rule_for_ties_changes_no_value():
+    places = Places(better=np.array([4, 29, 0], np.int32), equal=np.array([0, 1, 0], np.int32))
+    stored = stored_before_the_rule_for_ties(places)
+    assert recount.recount_results(stored, {"Markov": places})["tests"] == stored["tests"]
+
+
+def test_results_of_other_data_are_refused():
+    places = Places(better=np.array([4, 0], np.int32), equal=np.array([0, 0], np.int32))
+    stored = stored_before_the_rule_for_ties(places)
+    other = Places(better=np.array([4, 40], np.int32), equal=np.array([0, 0], np.int32))
+    with pytest.raises(ValueError, match=r"Markov has .* on these data; expected the stored"):
+        recount.recount_results(stored, {"Markov": other})
+
+
+def test_a_leaderboard_is_sorted_again():
+    page = (
+        "# ML\n\n| method | recall@10 | ndcg@10 | bytes |\n|--|--|--|--|\n| Markov | 0.7500 | 0.1 | |\n"
+        "| **Best student** | 0.6000 ± 0.1000 | 0.1 | 12 |\n\nnote\n"
+    )
+    places = Places(better=np.array([9, 0], np.int32), equal=np.array([1, 0], np.int32))
+    text = recount.recount_leaderboard(page, {"Markov": places})
+    lines = rows("\n".join(line for line in text.splitlines() if line.startswith("|")))
+    assert list(lines) == ["**Best student**", "Markov"]
+    assert lines["Markov"] == {
+        "method": "Markov",
+        "recall@10": "0.5000",
+        "ndcg@10": "0.5000",
+        "tied targets": "1",
+        "bytes": "",
+    }
+    assert lines["**Best student**"]["tied targets"] == ""
+    assert "Protocol: last target" in text
+    assert recount.recount_leaderboard(text, {"Markov": places}) == text
 
 
 def test_the_tables_of_the_documents_agree_with_the_stored_results():

@@ -5,8 +5,10 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
+import alkd_jax as alkd
 from alkd_jax.data.readers import registry
 from experiments import all as everything
 from experiments import (
@@ -25,21 +27,12 @@ from experiments import (
 )
 from experiments.pipeline import console, methods, stage_inputs, stages
 from experiments.pipeline.methods import METHODS, SELECTIONS
+from experiments.pipeline.run import first_seed
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS
 from experiments.reporting import figures, tables
 
-ROWS = {
-    "Student",
-    "Teacher",
-    "Random",
-    "ALKDRec",
-    "Popularity",
-    "Markov",
-    "Co-occurrence",
-    "Item-kNN",
-    "Session-kNN",
-}
+ROWS = {"Student", "Teacher", "Random", "ALKDRec", "Popularity", "Markov", "Co-occurrence", "Item-kNN", "Session-kNN"}
 
 
 def settings(out, **changes):
@@ -57,12 +50,8 @@ def test_metrics_have_the_documented_keys(finished):
     out, numbers = finished
     written = json.loads((out / "metrics.json").read_text())
     assert written == json.loads(json.dumps(numbers))
-    assert (written["dataset"], written["backbone"], written["mode"], written["seeds"]) == (
-        "synthetic",
-        "fpmc",
-        "clean",
-        2,
-    )
+    described = [written[name] for name in ("dataset", "backbone", "mode", "seeds")]
+    assert described == ["synthetic", "fpmc", "clean", 2]
     assert written["methods"].keys() >= ROWS
     for name, columns in written["methods"].items():
         assert columns.keys() >= {"recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr", "tied"}, name
@@ -86,7 +75,7 @@ def test_every_ratio_of_the_figure_is_a_game_that_can_be_won():
 
 def test_a_run_is_a_folder_of_named_files(finished):
     out, _ = finished
-    names = [
+    names = (
         "config.json",
         "data.json",
         "difficulty.npz",
@@ -94,7 +83,7 @@ def test_a_run_is_a_folder_of_named_files(finished):
         "selection.json",
         "rankings.jsonl",
         "ranks.npz",
-    ]
+    )
     assert all((out / name).exists() for name in names)
     chosen = json.loads((out / "selection.json").read_text())
     assert {method: len(set(ids)) for method, ids in chosen.items()} == dict.fromkeys(SELECTIONS, 40)
@@ -137,10 +126,33 @@ def test_a_folder_whose_ties_were_ranked_by_another_rule_is_ranked_again_but_not
     (out / "training_free_tied.json").unlink()
     assert reproduce.run_pipeline(stages.Run.reopen(out).settings) == finished[1]
     after = json.loads((out / "stages.json").read_text())
-    assert {stage for stage in before if before[stage] != after[stage]} <= {"training_free", "ranks"}, (
-        "only the seconds"
-    )
+    assert {stage for stage in before if before[stage] != after[stage]} <= {"training_free", "ranks"}
     assert after["training_free"]["digest"] == record["digest"]
+
+
+def test_another_protocol_ranks_a_finished_run_again_without_training(finished, tmp_path, monkeypatch):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    with pytest.raises(ValueError, match=r"training_free \(seen None → 'keep'.*; ranks \(seen None → 'keep', targets"):
+        reproduce.run_pipeline(settings(out, seen="keep", targets="all"))
+    monkeypatch.setattr(stages.training, "fit", None)
+    numbers = reproduce.run_pipeline(settings(out, seen="keep", targets="all", overwrite=True))
+    assert numbers["protocol"]["name"] == "all targets, seen items ranked, mean rank of ties"
+    assert finished[1]["protocol"]["name"] == "last target, seen items excluded, mean rank of ties"
+    assert numbers["protocol"]["name"] in (out / "report.html").read_text()
+    run = stages.Run.reopen(out, readonly=True)
+    sequences = run.dataset.test_sequences
+    num_queries = len(sequences.sequences.items) - len(sequences)
+    queries, ranks = (dict(np.load(out / f"{name}.npz")) for name in ("queries", "ranks"))
+    assert {array.shape for array in queries.values()} == {(num_queries,)}
+    assert {array.shape for array in ranks.values()} == {(1, num_queries), (2, num_queries)}
+    counts = alkd.baselines.count(run.dataset.train_sequences, run.dataset.num_items)
+    expected = alkd.baselines.rank_targets(alkd.baselines.markov, counts, sequences, seen="keep", targets="all")
+    assert np.array_equal(ranks["Markov"][0], expected)
+    params = first_seed(run.params("student"))
+    student = alkd.evaluate(run.model("student"), params, sequences, seen="keep", targets="all")
+    assert np.array_equal(ranks["Student"][0], student.ranks)
+    assert np.array_equal(queries["target"], student.target)
 
 
 def test_the_report_refers_to_no_other_file(finished):
@@ -244,6 +256,8 @@ def test_ctrl_c_keeps_finished_stages_and_leaves_no_partial_output(tmp_path, mon
         ({"backbone": "gru4rec"}, "backbone is 'gru4rec'; expected 'fpmc'"),
         ({"mode": "paper"}, "--mode is 'paper'; expected 'clean' or 'released'"),
         ({"selection": "released"}, "--selection released needs --data released:PATH:NAME"),
+        ({"targets": "second"}, "--targets is 'second'; expected 'last' or 'first' or 'all'"),
+        ({"mode": "released", "seen": "keep"}, "--mode released with --seen keep and --targets last; expected exclude"),
         ({"seeds": 0}, "--seeds is 0; expected at least 1"),
         ({"min_valid": 5}, "--min-valid is 5 without --model; expected it as an option of experiments.query_llm"),
         ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from alkd_jax.evaluation import Protocol
 from alkd_jax.types import Rankings, Sessions
 from experiments import tune
 from experiments.pipeline import distill_methods, method_lists, methods
+from experiments.pipeline.protocols import stored_protocol
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.reporting import figures, tables
@@ -28,6 +30,7 @@ def run_of(dataset, backbone, *names):
     return {
         "dataset": dataset,
         "backbone": backbone,
+        "protocol": stored_protocol(Protocol()),
         "methods": dict.fromkeys(names, columns),
         "tests": [test, test | {"method": "DE", "p_randomization_holm": 0.2}, test | {"against": "Random"}],
     }

@@ -1,0 +1,92 @@
+"""The protocol of a command: its options, the test sessions that it reads, and how it is stored with results."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+import alkd_jax as alkd
+from alkd_jax import evaluation
+from alkd_jax.checks import check_one_of
+from alkd_jax.evaluation import Protocol, make_queries
+from alkd_jax.evaluation.protocol import SEEN
+from alkd_jax.evaluation.queries import TARGETS
+from alkd_jax.io import save_arrays
+from alkd_jax.models import Encoder, Params
+
+
+def check_protocol(seen: str, targets: str, mode: str = "clean") -> None:
+    """Checks the options `--seen` and `--targets`.
+
+    Raises:
+        ValueError: an option is unknown, or the mode fixes another one.
+    """
+    check_one_of("--seen", seen, tuple(SEEN))
+    check_one_of("--targets", targets, tuple(TARGETS))
+    if mode == "released" and (seen, targets) != ("exclude", "last"):
+        raise ValueError(
+            f"--mode released with --seen {seen} and --targets {targets}; expected exclude and last, as in the "
+            "authors' code, or --mode clean"
+        )
+
+
+def protocol_inputs(protocol: Protocol) -> dict[str, Any]:
+    """Returns the inputs of a stage that ranks the test sessions: the options that differ from their defaults.
+
+    Runs that were made before there was a choice keep their inputs.
+    """
+    default = Protocol()
+    values = {"seen": (protocol.seen, default.seen), "targets": (protocol.targets, default.targets)}
+    return {name: value for name, (value, usual) in values.items() if value != usual}
+
+
+def ranked_sessions(dataset: alkd.Dataset, protocol: Protocol) -> alkd.Sessions | alkd.HeldOutSequences:
+    """Returns the test sessions: their last L inputs for the last target, otherwise the complete sessions."""
+    return dataset.test if protocol.targets == "last" else dataset.test_sequences
+
+
+def input_length(dataset: alkd.Dataset) -> int:
+    """Returns L, the number of items that models read."""
+    return int(dataset.test.items.shape[1])
+
+
+def rank_by_protocol(
+    model: Encoder,
+    params: Params,
+    dataset: alkd.Dataset,
+    protocol: Protocol,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+) -> list[evaluation.Evaluation]:
+    """Ranks the test targets with the parameters of every seed."""
+    return evaluation.evaluate_seeds(
+        model,
+        params,
+        ranked_sessions(dataset, protocol),
+        seen=protocol.seen,
+        targets=protocol.targets,
+        protocol=protocol.rules,
+        max_length=input_length(dataset),
+        lists=False,
+        mesh=mesh,
+    )
+
+
+def save_queries(file: pathlib.Path, dataset: alkd.Dataset, protocol: Protocol) -> None:
+    """Stores what the ranks of a run belong to, `[P]` arrays: session_id, position, target, and session_length."""
+    # The last targets are those of the complete sessions, which say where in its session a query stands.
+    queries = make_queries(dataset.test_sequences, dataset.num_items, targets=protocol.targets)
+    names = ("session_id", "position", "target", "session_length")
+    save_arrays(file, **{name: getattr(queries, name) for name in names})
+
+
+def stored_protocol(protocol: Protocol) -> dict[str, str]:
+    """Returns the fields and the name of a protocol, as results contain them."""
+    return dataclasses.asdict(protocol) | {"name": protocol.name}
+
+
+def protocol_names(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the names of the protocols of some results, each once, for the text below a table."""
+    return "; ".join(dict.fromkeys(run["protocol"]["name"] for run in runs))
