@@ -146,6 +146,12 @@ def run(args: Preparation) -> dict[str, Any]:
             unescape=args.unescape,
         )
     used = _with_asked(recipe.for_log(log), args)
+    if used.sessions.boundary != "given" and not log.has_times:
+        print_line(
+            f"warning: {log.name} has no time column, so that all rows of a user are one session in the order of the "
+            "file; name a column of times with --columns time=NAME",
+            style="yellow",
+        )
     with stage_bar(f"making sessions from {len(log):,} interactions"):
         if num_windows:
             windows = prepare_windows(log, used.sessions, used.split, num_windows=num_windows, untitled=used.untitled)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alkd_jax.data.text.bad_rows import BadRows
-from alkd_jax.errors import printable, shown
+from alkd_jax.data.text.columns import check_columns
+from alkd_jax.errors import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,7 +16,11 @@ _BATCH_ROWS = 1 << 20
 
 
 def read_parquet(
-    path: pathlib.Path, bad_rows: BadRows, columns: Mapping[str, Sequence[str]], optional: Sequence[str]
+    path: pathlib.Path,
+    bad_rows: BadRows,
+    columns: Mapping[str, Sequence[str]],
+    optional: Sequence[str],
+    one_of: Sequence[str] = (),
 ) -> Iterator[Any]:
     """Reads some columns.
 
@@ -24,6 +29,7 @@ def read_parquet(
         bad_rows: counts the rows, and those with bytes that are no UTF-8.
         columns: purpose of a column → the names it may have.
         optional: keys of ``columns`` that may be missing.
+        one_of: some of them, of which at least one may not be missing.
 
     Yields:
         Polars frames with a column for each key and ``line``, the row's number from 1. All columns except ``time`` are
@@ -43,10 +49,8 @@ def read_parquet(
         available = table.collect_schema().names()
         num_rows = table.select(pl.len()).collect().item()
     column_of = {key: next((name for name in names if name in available), None) for key, names in columns.items()}
-    for key, name in column_of.items():
-        if name is None and key not in optional:
-            found = shown(", ".join(available), width=200)
-            raise ValueError(f"{path}: columns are {found}; expected {' or '.join(columns[key])}")
+    present = [key for key, name in column_of.items() if name is not None]
+    check_columns(str(path), available, present, columns, optional=optional, one_of=one_of)
     bad_rows.found[str(path)] += num_rows
     selected = table.select(pl.col(name).alias(key) for key, name in column_of.items() if name)
     first = 1

@@ -80,11 +80,10 @@ def _inter_frames(file: pathlib.Path, number: int | None, bad_rows: BadRows) -> 
         bad_rows,
         columns,
         optional=("user", "time", "session", "list"),
+        one_of=("user", "session"),
         quote='"',
     )
     for frame in _sessions(file, frames, bad_rows):
-        if not {"user", "session"} & set(frame.columns):
-            raise ValueError(f"{file}, line 1: no user_id and no session_id column; expected one of them")
         yield str(file), frame if number is None else frame.with_columns(split=pl.lit(str(number)))
 
 

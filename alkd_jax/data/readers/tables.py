@@ -11,6 +11,7 @@ from alkd_jax.data.compression import ENDINGS
 from alkd_jax.data.interactions import Interactions, build_interactions
 from alkd_jax.data.readers import parquet
 from alkd_jax.data.text.bad_rows import BadRows
+from alkd_jax.data.text.columns import MissingColumnError
 from alkd_jax.data.text.delimited import check_format, read_delimited
 from alkd_jax.data.text.json_lines import read_json_lines
 from alkd_jax.data.text.source_files import TextFile
@@ -27,6 +28,8 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "title": ("title", "Title", "name"),
 }
 """Purpose of a column → the names that it may have unless the user names it."""
+
+_OF_A_SESSION = ("user", "session")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +99,7 @@ def load_table(
         titles_form = dataclasses.replace(form, kind=_kind_of(titles_file, separator, default=kind))
         frames = _frames(titles_file, bad_rows, {key: accepted[key] for key in ("item", "title")}, [], titles_form)
         titles_by_item, report = collect_titles(str(titles_file), frames, bad_rows)
-    frames = _require_user(file, _frames(file, bad_rows, accepted, optional, form), accepted["user"])
+    frames = _frames(file, bad_rows, accepted, optional, form, one_of=_OF_A_SESSION)
     return build_interactions(
         file.name,
         ((str(file), frame) for frame in frames),
@@ -126,11 +129,37 @@ def _frames(
     columns: Mapping[str, tuple[str, ...]],
     optional: Sequence[str],
     form: _Form,
+    *,
+    one_of: Sequence[str] = (),
+) -> Iterator[Any]:
+    """Yields the frames of a table; a missing column is an error with the option that names it."""
+    try:
+        yield from _open_frames(path, bad_rows, columns, optional, form, one_of)
+    except MissingColumnError as error:
+        options = " or ".join(f"--columns {purpose}=NAME" for purpose in error.purposes)
+        line = f"{error}; if a column has another name, name it in experiments.prepare with {options}"
+        if set(error.purposes) == {*_OF_A_SESSION}:
+            line += (
+                ". Items and times alone do not tell which interactions belong together: add a column of users or of "
+                "sessions, with one value in all rows if they are those of one user"
+            )
+        raise ValueError(line) from error
+
+
+def _open_frames(
+    path: pathlib.Path,
+    bad_rows: BadRows,
+    columns: Mapping[str, tuple[str, ...]],
+    optional: Sequence[str],
+    form: _Form,
+    one_of: Sequence[str],
 ) -> Iterator[Any]:
     if form.kind == "parquet":
-        return parquet.read_parquet(path, bad_rows, columns, optional)
+        return parquet.read_parquet(path, bad_rows, columns, optional, one_of)
     if form.kind == "jsonl":
-        return read_json_lines(TextFile(path), bad_rows, columns, optional=optional, encoding=form.encoding)
+        return read_json_lines(
+            TextFile(path), bad_rows, columns, optional=optional, one_of=one_of, encoding=form.encoding
+        )
     separator = _SEPARATORS[form.kind] if form.separator is None else form.separator
     check_format(separator, form.quote)
     return read_delimited(
@@ -138,14 +167,8 @@ def _frames(
         bad_rows,
         columns,
         optional=optional,
+        one_of=one_of,
         separator=separator,
         quote=form.quote,
         encoding=form.encoding,
     )
-
-
-def _require_user(path: pathlib.Path, frames: Iterator[Any], names: Sequence[str]) -> Iterator[Any]:
-    for frame in frames:
-        if not {"user", "session"} & set(frame.columns):
-            raise ValueError(f"{path}: no user and no session column; expected {' or '.join(names)}")
-        yield frame

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
+from alkd_jax.data.text.columns import check_columns
 from alkd_jax.data.text.quoted_rows import NOT_CLOSED, TEXT_AFTER_QUOTE, Row, split_rows
 from alkd_jax.data.text.source_files import TextFile
 from alkd_jax.errors import shown
@@ -22,6 +23,7 @@ def read_delimited(
     columns: Mapping[str, Sequence[str]],
     *,
     optional: Sequence[str] = (),
+    one_of: Sequence[str] = (),
     separator: str = "\t",
     header: Sequence[str] | None = None,
     quote: str = "",
@@ -35,6 +37,7 @@ def read_delimited(
             bytes that are invalid in the encoding.
         columns: purpose of a column → the names it may have. The columns may stand in any order, among others.
         optional: keys of ``columns`` that may be missing.
+        one_of: some of them, of which at least one may not be missing.
         separator: separator between fields.
         header: names of the columns; None where the first line of the file holds them.
         quote: the character that quotes a field at whose start it stands; empty if there is none.
@@ -47,7 +50,7 @@ def read_delimited(
         ValueError: a column is missing or occurs twice, or the file is damaged.
     """
     names = None if header is None else list(header)
-    position = {} if names is None else _column_positions(f"{file}", names, columns, optional)
+    position = {} if names is None else _column_positions(f"{file}", names, columns, optional, one_of)
     pending, pending_line = b"", 0
     for first, block, is_end in _with_end(text_files.read_blocks(file, encoding=encoding)):
         if names is None:
@@ -57,7 +60,7 @@ def read_delimited(
             if not line:
                 continue
             names = _parse_header(f"{file}, line {first}", line.decode(), separator, quote)
-            position = _column_positions(f"{file}, line {first}", names, columns, optional, separator)
+            position = _column_positions(f"{file}, line {first}", names, columns, optional, one_of, separator)
             first += 1
         if pending:
             block, first, pending = pending + block, pending_line, b""
@@ -119,19 +122,18 @@ def _column_positions(
     names: Sequence[str],
     columns: Mapping[str, Sequence[str]],
     optional: Sequence[str],
+    one_of: Sequence[str],
     separator: str = "",
 ) -> dict[str, int]:
     position = {}
     for key, accepted in columns.items():
         matches = [name for name in accepted if name in names]
-        if not matches and key in optional:
-            continue
         if not matches:
-            found, hint = shown(", ".join(names), width=200), _hint(names, separator)
-            raise ValueError(f"{place}: columns are {found}; expected {' or '.join(accepted)}{hint}")
+            continue
         if list(names).count(matches[0]) > 1:
             raise ValueError(f"{place}: column {shown(matches[0])} occurs twice; expected distinct names")
         position[key] = list(names).index(matches[0])
+    check_columns(place, names, position, columns, optional=optional, one_of=one_of, hint=_hint(names, separator))
     return position
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from alkd_jax.data.text import text_files
 from alkd_jax.data.text.bad_rows import BadRows
+from alkd_jax.data.text.columns import check_columns
 from alkd_jax.data.text.source_files import TextFile
 
 _MAX_LINE_BYTES = 1 << 22
@@ -83,6 +84,7 @@ def read_json_lines(
     columns: Mapping[str, Sequence[str]],
     *,
     optional: Sequence[str] = (),
+    one_of: Sequence[str] = (),
     encoding: str = "utf-8",
 ) -> Iterator[Any]:
     """Reads some keys as text.
@@ -92,6 +94,7 @@ def read_json_lines(
         bad_rows: counts the rows, those that are not JSON objects, and those with text that is not Unicode.
         columns: purpose of a key → the names it may have; the first one whose value is not null or NaN is taken.
         optional: keys of ``columns`` that are left out if no object of the file has them.
+        one_of: some of them, of which at least one has to be there.
         encoding: encoding of the file.
 
     Yields:
@@ -102,7 +105,7 @@ def read_json_lines(
     """
     import polars as pl
 
-    columns = _drop_absent(file, columns, optional, encoding)
+    columns = _drop_absent(file, columns, optional, one_of, encoding)
     schema = {"line": pl.Int64} | dict.fromkeys(columns, pl.String)
 
     def frame(rows: list[tuple[Any, ...]]) -> Any:
@@ -122,12 +125,18 @@ def read_json_lines(
 
 
 def _drop_absent(
-    file: TextFile, columns: Mapping[str, Sequence[str]], optional: Sequence[str], encoding: str
+    file: TextFile,
+    columns: Mapping[str, Sequence[str]],
+    optional: Sequence[str],
+    one_of: Sequence[str],
+    encoding: str,
 ) -> dict[str, Sequence[str]]:
     """Returns the columns without the optional ones that no object of the whole file has."""
-    absent = dict(columns)
+    absent, first = dict(columns), None
     for _, block in text_files.read_blocks(file, encoding=encoding):
         names = [json.dumps(name)[1:-1].encode() for accepted in absent.values() for name in accepted]
+        if first is None:
+            first = next((row for line in block.split(b"\n") if (row := _parse_object(line)[0]) is not None), None)
         # Most files show all their keys in the first line, so that only names that occur nowhere are looked for later.
         for line in block.split(b"\n") if any(name in block for name in names) else ():
             if any(name in line for name in names):
@@ -135,10 +144,9 @@ def _drop_absent(
                 absent = {key: names for key, names in absent.items() if _first_text(row or {}, names) is None}
         if not absent:
             break
-    for key, accepted in absent.items():
-        if key not in optional:
-            raise ValueError(f"{file}: no line has the key {' or '.join(accepted)}; expected it in every line")
-    return {key: accepted for key, accepted in columns.items() if key not in absent}
+    present = {key: accepted for key, accepted in columns.items() if key not in absent}
+    check_columns(f"{file}, first object", list(first or ()), present, columns, optional=optional, one_of=one_of)
+    return present
 
 
 def _first_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:

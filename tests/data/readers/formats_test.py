@@ -84,11 +84,17 @@ def test_titles_of_a_table_and_in_it(tmp_path):
 
 def test_wrong_tables_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("user,thing\n1,2\n")
-    with pytest.raises(ValueError, match=r"a\.csv, line 1: columns are 'user, thing'; expected item or item_id"):
+    with pytest.raises(
+        ValueError, match=r"a\.csv, line 1: columns are 'user, thing'; expected item or item_id .*--columns item=NAME"
+    ):
         alkd.data.load_table(tmp_path / "a.csv")
-    (tmp_path / "b.csv").write_text("item,time\n1,2\n")
-    with pytest.raises(ValueError, match="no user and no session"):
-        alkd.data.load_table(tmp_path / "b.csv")
+    for name, content in (("b.csv", "item,time\n1,2\n"), ("b.jsonl", '{"item": 1, "time": 2}\n')):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(
+            ValueError, match=r"columns are 'item, time', so there is no user and no session column"
+        ) as e:
+            alkd.data.load_table(tmp_path / name)
+        assert "--columns user=NAME or --columns session=NAME. Items and times alone" in str(e.value)
     (tmp_path / "c.csv").write_text("user,user,item\n1,2,3\n")
     with pytest.raises(ValueError, match="'user' occurs twice"):
         alkd.data.load_table(tmp_path / "c.csv")
