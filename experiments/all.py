@@ -12,6 +12,7 @@ from alkd_jax.data.readers import registry
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_lines
 from .reporting import figures, tables
+from .reporting.figure_options import options_from
 
 METHODS_OF_TABLE = {"table1": "table1,controls", "table2": "all"}
 """Table → its methods: more than the table's own command compares, so that all results come from the same runs."""
@@ -28,7 +29,8 @@ def main() -> None:
                 base = args.run_settings(data, "fpmc", "all")
                 out = args.out / f"{name}-{registry.parse_source(data).name}"
                 start = base.out if base.out.exists() else None
-                figures.make_figure(name, dataclasses.replace(base, out=out), start=start)
+                options = options_from(figures.SWEEPS[name].options, dataclasses.replace(base, out=out))
+                figures.make_figure(name, options, start=start)
 
 
 if __name__ == "__main__":

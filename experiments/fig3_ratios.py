@@ -2,7 +2,8 @@
 
     python -m experiments.fig3_ratios --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/fig3_ratios
 
-The command has the options of `experiments.reproduce`. All points share the stages whose inputs are the same.
+The command has the options of `experiments.reproduce`, and `--ratios` lists the points; a point that the data are too
+small for is left out. All points share the stages whose inputs are the same.
 """
 
 from .reporting import figures

@@ -2,7 +2,8 @@
 
     python -m experiments.fig4_budget --data released:PATH:ML --backbone fpmc --seeds 5 --out runs/fig4_budget
 
-The command has the options of `experiments.reproduce`. All points share the stages whose inputs are the same.
+The command has the options of `experiments.reproduce`, and `--budgets` lists the points; a point that the data are
+too small for is left out. All points share the stages whose inputs are the same.
 """
 
 from .reporting import figures

@@ -8,27 +8,35 @@ import dataclasses
 import io
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tabulate
 from matplotlib.figure import Figure
 
+from alkd_jax.data.readers import registry
+from alkd_jax.errors import printable
 from alkd_jax.io import to_json, write_texts
 from alkd_jax.locks import LOCK, locked
 
-from ..pipeline import stage_records
+from ..pipeline import dataset_checks, stage_records
 from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line
 from ..pipeline.protocols import protocol_names
 from ..pipeline.run import RunContext
 from ..pipeline.settings import Settings
 from ..reproduce import run_pipeline
+from .figure_options import (
+    BudgetFigure,
+    CorrectionFigure,
+    FigureOptions,
+    Points,
+    RatioFigure,
+    WidthFigure,
+    shared_settings,
+)
 from .report import METHOD_COLORS
 from .results import format_cell
-
-RATIOS = ((1, 5, 4), (1, 4, 5), (1, 6, 3), (1, 7, 2), (2, 5, 3), (3, 5, 2), (4, 5, 1))
-"""Ratios of games that can be won; with more incorrect answers the best policy selects one session, the easiest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +45,14 @@ class Sweep:
 
     Attributes:
         x_label: name of the quantity that varies.
-        points: label on the axis → the settings of this point.
+        options: the options of its command, which give the points.
         fixed: settings of all points.
         plotted: methods that the figure shows.
         ordered: whether the points are steps of one quantity; only then lines connect them.
     """
 
     x_label: str
-    points: Mapping[str, Mapping[str, Any]]
+    options: Callable[..., FigureOptions]
     fixed: Mapping[str, Any]
     plotted: Sequence[str]
     ordered: bool = True
@@ -53,26 +61,26 @@ class Sweep:
 SWEEPS: Mapping[str, Sweep] = {
     "fig2_width": Sweep(
         x_label="width of the student",
-        points={str(width): {"student_dim": width} for width in (10, 20, 40, 60, 80, 100)},
+        options=WidthFigure,
         fixed={"methods": "ALKDRec"},
         plotted=("Teacher", "Student", "ALKDRec"),
     ),
     "fig2_correction": Sweep(
         x_label="share of the lists without the next item that are corrected",
-        points={f"{share:.0%}": {"correction": share} for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)},
+        options=CorrectionFigure,
         fixed={"methods": "ALKDRec,RAD-BC"},
         plotted=("Student", "RAD-BC", "ALKDRec"),
     ),
     "fig3_ratios": Sweep(
         x_label="effective : similar : incorrect",
-        points={":".join(map(str, ratios)): {"ratios": ratios} for ratios in RATIOS},
+        options=RatioFigure,
         fixed={"methods": "ALKDRec", "selection": "own"},
         plotted=("Student", "ALKDRec"),
         ordered=False,
     ),
     "fig4_budget": Sweep(
-        x_label="number of sessions that the LLM ranks",
-        points={str(budget): {"budget": budget} for budget in (50, 100, 250, 500, 750, 1000, 2000)},
+        x_label="number of sessions that the teacher ranks",
+        options=BudgetFigure,
         fixed={"methods": "short", "selection": "own"},
         plotted=("Student", "Random", "ALKDRec"),
     ),
@@ -88,28 +96,56 @@ def figure_command(name: str, description: str | None) -> None:
         description: text of `--help`.
     """
     with cli_errors():
-        make_figure(name, parse(Settings, name, description))
+        make_figure(name, parse(SWEEPS[name].options, name, description))
 
 
-def make_figure(name: str, base: Settings, *, start: pathlib.Path | None = None) -> None:
-    """Runs all points of a figure and writes NAME.json, NAME.md and NAME.svg into the base's folder.
+def make_figure(name: str, args: FigureOptions, *, start: pathlib.Path | None = None) -> None:
+    """Runs the points of a figure and writes NAME.json, NAME.md and NAME.svg into the folder of its options.
+
+    A point that the data are too small for is left out, with a line that says why.
 
     Args:
         name: a key of `SWEEPS`.
-        base: the settings that the figure does not set.
+        args: its options.
         start: as in :func:`run_sweep`.
     """
     sweep = SWEEPS[name]
-    base.check()
+    base = shared_settings(args, sweep.fixed)
+    points = possible_points(name, base, args.points)
     base.out.mkdir(parents=True, exist_ok=True)
     with locked(base.out):
-        results = run_sweep(dataclasses.replace(base, **sweep.fixed), sweep.points, start=start)
+        results = run_sweep(base, points, start=start)
         write_figure(base.out, name, results, sweep)
 
 
-def run_sweep(
-    base: Settings, points: Mapping[str, Mapping[str, Any]], *, start: pathlib.Path | None = None
-) -> dict[str, dict[str, Any]]:
+def possible_points(name: str, base: Settings, points: Points) -> Points:
+    """Returns the points that can be carried out on the data, and prints why others cannot.
+
+    Args:
+        name: of the figure.
+        base: the settings that all points share.
+        points: of the figure.
+
+    Raises:
+        ValueError: a setting is invalid, or no point can be carried out.
+    """
+    all_settings = {label: dataclasses.replace(base, **changes) for label, changes in points.items()}
+    for settings in (base, *all_settings.values()):
+        settings.check()
+    dataset, possible = registry.read(base.data), {}
+    for label, settings in all_settings.items():
+        try:
+            dataset_checks.check(dataset_checks.fit_to(settings, dataset), dataset)
+        except ValueError as error:
+            print_line(f"{name}: {label} is left out: {error}")
+            continue
+        possible[label] = points[label]
+    if not possible:
+        raise ValueError(f"{name}: none of the points {', '.join(points)} is possible on {printable(dataset.name)}")
+    return possible
+
+
+def run_sweep(base: Settings, points: Points, *, start: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
     """Runs the pipeline at every point.
 
     Args:

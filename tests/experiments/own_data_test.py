@@ -1,5 +1,7 @@
 """A user's own data: what the commands refuse in one line before anything is trained, and whose lists they name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from experiments.pipeline import dataset_checks, llm_settings
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS, title_of
+from experiments.reporting import figure_options, figures
 
 
 def own_log(*, titled=False):
@@ -85,3 +88,21 @@ def test_lists_of_no_language_model_say_so():
     titles = {name: title_of(name) for name in TEACHERS}
     without = {name for name, title in titles.items() if "no language model" in title}
     assert without == {"simulated", "conventional", "neighbor"}
+
+
+def test_points_of_a_figure_that_need_more_data_are_left_out_with_a_line(folders, capsys):
+    base = own(folders)
+    points = figure_options.BudgetFigure("synthetic", "fpmc", folders / "f", budgets=(5, 50)).points
+    assert figures.possible_points("fig4_budget", base, points) == {"5": {"budget": 5}}
+    assert "fig4_budget: 50 is left out: --budget is 50, but plays odd.csv has 36" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"none of the points 50 is possible on plays odd\.csv"):
+        figures.possible_points("fig4_budget", base, {"50": {"budget": 50}})
+
+
+def test_ratios_of_points_are_texts(folders):
+    options = figure_options.RatioFigure("synthetic", "fpmc", folders / "f", ratios=("1:5:4", "2:2:1"))
+    assert options.points["2:2:1"] == {"ratios": (2, 2, 1)}
+    wrong = dataclasses.replace(options, ratios=("1:5",))
+    with pytest.raises(ValueError, match="--ratios has '1:5'; expected three whole numbers"):
+        assert wrong.points is None
+    assert figure_options.shared_settings(options, {}).ratios == (1, 5, 4)

@@ -30,7 +30,7 @@ from experiments.pipeline.methods import METHODS, SELECTIONS
 from experiments.pipeline.run import first_seed
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS
-from experiments.reporting import figures, tables
+from experiments.reporting import figure_options, tables
 
 ROWS = {"Student", "Teacher", "Random", "ALKDRec", "Popularity", "Markov", "Co-occurrence", "Item-kNN", "Session-kNN"}
 
@@ -70,7 +70,7 @@ def test_a_game_that_cannot_be_won_is_refused(finished, tmp_path):
 
 
 def test_every_ratio_of_the_figure_is_a_game_that_can_be_won():
-    assert all(effective + similar / 2 > incorrect / 2 for effective, similar, incorrect in figures.RATIOS)
+    assert all(effective + similar / 2 > incorrect / 2 for effective, similar, incorrect in figure_options.RATIOS)
 
 
 def test_a_run_is_a_folder_of_named_files(finished):

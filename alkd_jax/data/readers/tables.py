@@ -62,7 +62,8 @@ def load_table(
     Args:
         path: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` or ``.json`` (one object per line), each plain or with
             ``.gz``, or ``.parquet``.
-        titles: table in one of these formats with an item and a title column; None if there is none.
+        titles: table in one of these formats with an item and a title column; None if there is none. The titles are
+            then taken from this table alone.
         columns: user, item, time, session or title → name of that column; :data:`COLUMN_NAMES` where it is not given.
             An item column and a user or session column are required; without a time column the row number is the time.
         kind: "csv", "tsv", "jsonl" or "parquet", whatever the suffix of ``path``; None to go by the suffix.
@@ -97,7 +98,8 @@ def load_table(
     if titles is not None:
         titles_file = pathlib.Path(titles)
         titles_form = dataclasses.replace(form, kind=_kind_of(titles_file, separator, default=kind))
-        frames = _frames(titles_file, bad_rows, {key: accepted[key] for key in ("item", "title")}, [], titles_form)
+        of_titles = {"item": (*accepted["item"], *COLUMN_NAMES["item"]), "title": accepted.pop("title")}
+        frames = _frames(titles_file, bad_rows, of_titles, [], titles_form)
         titles_by_item, report = collect_titles(str(titles_file), frames, bad_rows)
     frames = _frames(file, bad_rows, accepted, optional, form, one_of=_OF_A_SESSION)
     return build_interactions(

@@ -249,3 +249,12 @@ def test_the_quick_and_the_sure_way_read_the_same(tmp_path, monkeypatch, separat
     lines = delimited._parse_lines(b"a\r,b\n", 1, 2, {"one": 0}, ",", BadRows(), "f")
     assert lines.rows() == [(1, "a\r")]
     assert quick[0] == [(line, row[1], row[0]) for line, row in enumerate(rows, 2)]
+
+
+def test_the_title_column_is_that_of_the_titles_table(tmp_path):
+    (tmp_path / "plays.csv").write_text("user,track\n1,a\n1,b\n")
+    (tmp_path / "tracks.csv").write_text("item,Track Name\nb,Two\na,One\n")
+    log = alkd.data.load_table(
+        tmp_path / "plays.csv", tmp_path / "tracks.csv", columns={"item": "track", "title": "Track Name"}
+    )
+    assert list(log.titles.items()) == [("b", "Two"), ("a", "One")]

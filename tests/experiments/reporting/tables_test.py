@@ -146,7 +146,7 @@ def test_a_sweep_reuses_the_stages_that_its_setting_does_not_change(tmp_path, mo
     other = Settings(data="synthetic", backbone="fpmc", out=tmp_path / "other", selection="own")
     figures.run_sweep(other, {"75": {"budget": 75}, "80": {"budget": 80}}, start=tmp_path / "50")
     assert runs[2:] == [("75", 75, True), ("80", 80, True)], "from an existing run"
-    sweep = figures.Sweep("budget", points={}, fixed={}, plotted=("Student", "ALKDRec"))
+    sweep = figures.Sweep("budget", figures.BudgetFigure, fixed={}, plotted=("Student", "ALKDRec"))
     figures.write_figure(tmp_path, "figure", results, sweep)
     assert "0.0150 ± 0.0071" in (tmp_path / "figure.md").read_text()
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
