@@ -184,6 +184,7 @@ class Dataset:
         validation_sequences: the complete validation sessions.
         test_sequences: the complete test sessions.
         report: counts of rows read, repaired and dropped, and the split rule, as plain JSON values.
+        session_ids: the raw ids of all sessions, of that with ``session_id`` n at n; None where they are not known.
     """
 
     name: str
@@ -197,6 +198,7 @@ class Dataset:
     validation_sequences: HeldOutSequences
     test_sequences: HeldOutSequences
     report: Mapping[str, Any]
+    session_ids: tuple[str, ...] | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:

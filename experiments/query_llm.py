@@ -9,7 +9,6 @@ again only where an answer is missing or unusable. The API key is read from OPEN
 """
 
 import asyncio
-import collections
 import os
 import pathlib
 import signal
@@ -17,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from alkd_jax.io import write_json
 from alkd_jax.llm import exchange
 from alkd_jax.llm.batch import Batches
 from alkd_jax.llm.ledger import Budget, Ledger
@@ -29,6 +29,8 @@ from .pipeline import llm_account, llm_settings, options
 from .pipeline.command_line import parse_subcommand
 from .pipeline.console import cli_errors, console, llm_progress_bar, print_line
 from .pipeline.llm_settings import LLMSettings, SettingsArg
+from .pipeline.llm_status import summarize
+from .pipeline.question_files import write_questions
 from .pipeline.stages import Run
 
 
@@ -184,22 +186,33 @@ def ask_in_batches(settings: LLMSettings) -> None:
         print_line(f"in all: {dollars(ledger.confirmed)} paid, {dollars(ledger.reserved)} reserved")
 
 
-def status(run: options.RunFolder) -> None:
-    """Prints what is answered and what it cost; also while another process is asking."""
-    with llm_settings.open_store(run, readonly=True) as store:
-        counts = collections.Counter(
-            (record.status or "not parsed yet") + ("" if record.usable else " (unusable)")
-            for record in store.answer_records().values()
-        )
-        ledger = store.ledger
-        answers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
-        print_line(f"answers: {answers}")
-        cost = llm_settings.cost_so_far(ledger)
-        print_line(f"{cost}, {dollars(ledger.reserved)} reserved for {ledger.open} requests in flight")
-        print_line(f"{ledger.requests} requests, {ledger.tokens:,} tokens")
-        errors = collections.Counter(error for _, error, _ in store.failures())
-        for error, count in errors.most_common(5):
-            print_line(f"possibly billed without an answer: {count} × {error}")
+def status(run: options.RunFolder, json: pathlib.Path | None = None) -> None:
+    """Prints what is answered and what it cost; also while another process is asking.
+
+    Args:
+        json: file for the same numbers.
+    """
+    numbers = summarize(run)
+    statuses = ", ".join(f"{count} {name}" for name, count in numbers["statuses"].items()) or "none"
+    print_line(f"answers: {statuses}")
+    paid, possible, reserved = (f"${numbers[name]:.6f}" for name in ("paid_usd", "possible_usd", "reserved_usd"))
+    print_line(f"{paid} paid, {possible} possible, {reserved} reserved for {numbers['open']} requests in flight")
+    print_line(f"{numbers['requests']} requests, {numbers['tokens']:,} tokens")
+    for error, count in numbers["failures"].items():
+        print_line(f"possibly billed without an answer: {count} × {error}")
+    if json is not None:
+        write_json(json, numbers)
+        print_line(f"{json}")
+
+
+def questions(run: options.RunFolder, out: pathlib.Path) -> None:
+    """Writes the sessions to rank as JSON lines, with raw ids, titles and candidates; `--rankings` reads the answers.
+
+    Args:
+        out: the file.
+    """
+    dataset = Run.reopen(run, readonly=True).dataset
+    print_line(f"{out}: {write_questions(run, dataset, out)} sessions to rank")
 
 
 def export(run: options.RunFolder, out: pathlib.Path | None = None) -> None:
@@ -248,7 +261,7 @@ def is_terminal() -> bool:
 def main() -> None:
     """Entry point."""
     commands: dict[str, Callable[..., Any]] = {"estimate": estimate, "pilot": pilot, "run": run, "status": status}
-    commands |= {"export": export, "salvage": salvage}
+    commands |= {"questions": questions, "export": export, "salvage": salvage}
     with cli_errors():
         parse_subcommand(commands, "query_llm", __doc__)
 

@@ -26,6 +26,7 @@ class NumberedSessions:
         item_ids: V + 1 identifiers of the source, the first empty.
         titles: V + 1 titles, the first empty.
         report: counts of what was dropped; plain JSON values.
+        session: ``[N]`` position in the source's ``session_ids``; None where the source has no sessions.
     """
 
     items: Int32[np.ndarray, " T"]
@@ -36,6 +37,7 @@ class NumberedSessions:
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
     report: dict[str, Any]
+    session: Int32[np.ndarray, " N"] | None = None
 
 
 def number_items(log: Interactions, sessions: SessionLog, *, untitled: str = "drop") -> NumberedSessions:
@@ -113,4 +115,5 @@ def _drop_untitled(
         item_ids=item_ids,
         titles=titles,
         report=report,
+        session=None if sessions.session is None else sessions.session[keep_session],
     )

@@ -36,6 +36,7 @@ class Interactions:
         report: counts of the rows read and dropped; plain JSON values.
         nanosecond: ``[E]`` nanoseconds of each time after its millisecond; None where all are 0.
         has_times: whether ``time`` is that of the source; otherwise it is the number of the row, which gives the order.
+        session_ids: session identifiers of the source, in order of first appearance; None where it has no sessions.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Interactions:
     split: Int32[np.ndarray, " E"] | None = None
     nanosecond: Int32[np.ndarray, " E"] | None = None
     has_times: bool = True
+    session_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Returns the number of interactions E."""
@@ -170,6 +172,7 @@ def build_interactions(
         split=arrays.get("split"),
         nanosecond=nanosecond.astype(np.int32) if nanosecond.any() else None,
         has_times=has_times,
+        session_ids=tuple(sessions.ids) if "session" in arrays else None,
     )
 
 

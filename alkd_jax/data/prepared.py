@@ -1,6 +1,7 @@
 """Prepared datasets: sessions that were made from raw interactions, numbered and split."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from alkd_jax.data.catalogue import NumberedSessions, number_items
 from alkd_jax.data.event_splits import EventSplit, Prefixes, account, split_sessions
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.leaks import leak_warning
+from alkd_jax.data.session_names import name_sessions
 from alkd_jax.data.sessionize import SessionLog, SessionRules, sessionize
 from alkd_jax.data.sessions import build_dataset
 from alkd_jax.data.splits import EVENT_SPLITS, SPLITS, SplitRules
@@ -37,6 +39,8 @@ class Prepared:
         report: counts of what was read and dropped; plain JSON values.
         first_target: ``[N]`` position of the first item to predict; None for 1 in every session.
         source_row: ``[N]`` number of the session that each is the beginning of; None where all are whole.
+        session_ids: ``[N]`` raw ids, see :mod:`alkd_jax.data.session_names`, which are distinct within a part; None in
+            folders of earlier versions.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Prepared:
     report: Mapping[str, Any]
     first_target: Int32[np.ndarray, " N"] | None = None
     source_row: Int32[np.ndarray, " N"] | None = None
+    session_ids: tuple[str, ...] | None = None
 
     @property
     def has_whole_sessions(self) -> bool:
@@ -93,6 +98,7 @@ class Prepared:
             first_target=self.first_target,
             rule=SPLITS[self.options["split"]["rule"]],
             report={**self.report, "options": dict(self.options)},
+            session_ids=self.session_ids,
         )
         if self.has_whole_sessions:
             return dataset
@@ -145,6 +151,9 @@ def prepare_sessions(
     report = {**log.report, "sessionise": sessions.report, "catalogue": numbered.report}
     report |= {"has_times": log.has_times, "account": account(np.diff(numbered.offsets), parts)}
     prepared = _take_parts(log.name, numbered, parts, split.rule in EVENT_SPLITS, options, report)
+    names = name_sessions(log, rules, numbered.user, numbered.time[numbered.offsets[:-1]], numbered.session)
+    rows = np.concatenate([part.row for part in parts.parts]).tolist()
+    prepared = dataclasses.replace(prepared, session_ids=tuple(names[row] for row in rows))
     if split.unseen == "drop":
         prepared = drop_unseen(prepared)
     for name, size in zip(("training", "validation", "test"), prepared.sizes, strict=True):
@@ -238,6 +247,7 @@ def drop_unseen(prepared: Prepared) -> Prepared:
         report={**prepared.report, "unseen_dropped": dropped},
         first_target=None if prepared.first_target is None else first_target[keep].astype(np.int32),
         source_row=None if prepared.source_row is None else prepared.source_row[keep],
+        session_ids=None if prepared.session_ids is None else tuple(itertools.compress(prepared.session_ids, keep)),
     )
 
 

@@ -28,7 +28,7 @@ from alkd_jax.types import Dataset, Sequences
 _WHOLE_FORMAT, _CUT_FORMAT = 1, 2
 """Formats of folders: of whole sessions, and of sessions that a split has cut, with the arrays of their cuts."""
 
-_ARRAYS_FILE, _CATALOGUE_FILE = "sessions.npz", "items.jsonl"
+_ARRAYS_FILE, _CATALOGUE_FILE, _SESSION_IDS_FILE = "sessions.npz", "items.jsonl", "session_ids.jsonl"
 MANIFEST_FILE = "manifest.json"
 WINDOWS_FORMAT = "windows"
 """The format of the manifest of a folder of windows, each of which is the folder of a dataset."""
@@ -78,7 +78,7 @@ def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[st
             shutil.rmtree(partial, ignore_errors=True)
             raise
         # An interruption between two moves leaves the manifest there, which tells that the moved files are ours.
-        move_into(path, partial, (_ARRAYS_FILE, _CATALOGUE_FILE, MANIFEST_FILE))
+        move_into(path, partial, (*manifest["files"], MANIFEST_FILE))
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
@@ -89,7 +89,7 @@ def _refuse_other_files(path: pathlib.Path) -> None:
     names = {file.name for file in there if file.name != LOCK and not is_leftover(file)}
     if (path / _PARTIAL / MANIFEST_FILE).exists():
         # A former call was interrupted while it moved its files.
-        names -= {_ARRAYS_FILE, _CATALOGUE_FILE}
+        names -= {_ARRAYS_FILE, _CATALOGUE_FILE, _SESSION_IDS_FILE}
     if MANIFEST_FILE in names and _is_of_windows(path):
         raise ValueError(f"{path} holds windows of a dataset; expected an empty folder or that of one dataset")
     if names and MANIFEST_FILE not in names:
@@ -121,6 +121,10 @@ def _write_files(path: pathlib.Path, prepared: Prepared, dataset: Dataset) -> di
         np.savez_compressed(file, allow_pickle=False, **typed)
     rows = zip(prepared.item_ids[1:], prepared.titles[1:], strict=True)
     write_text(path / _CATALOGUE_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+    files = [_ARRAYS_FILE, _CATALOGUE_FILE]
+    if prepared.session_ids is not None:
+        write_text(path / _SESSION_IDS_FILE, "".join(json.dumps(name) + "\n" for name in prepared.session_ids))
+        files.append(_SESSION_IDS_FILE)
     manifest = {
         "format": _WHOLE_FORMAT if prepared.has_whole_sessions else _CUT_FORMAT,
         "name": prepared.name,
@@ -131,7 +135,7 @@ def _write_files(path: pathlib.Path, prepared: Prepared, dataset: Dataset) -> di
         "fingerprint_max_length": 10,
         "options": dict(prepared.options),
         "report": dict(prepared.report),
-        "files": {name: sha256_of(path / name) for name in (_ARRAYS_FILE, _CATALOGUE_FILE)},
+        "files": {name: sha256_of(path / name) for name in files},
     }
     write_json(path / MANIFEST_FILE, manifest)
     return manifest
@@ -171,11 +175,15 @@ def _read(path: pathlib.Path) -> tuple[Prepared, dict[str, Any]]:
         )
     try:
         manifest = _read_manifest(path)
-        for name in (_ARRAYS_FILE, _CATALOGUE_FILE):
+        files = [_ARRAYS_FILE, _CATALOGUE_FILE, *({_SESSION_IDS_FILE} & manifest["files"].keys())]
+        for name in files:
             if sha256_of(path / name) != manifest["files"][name]:
                 raise ValueError(f"{path / name} is not the file that was written with the manifest")
         ids, titles = _read_catalogue(path / _CATALOGUE_FILE)
         arrays = _read_arrays(path / _ARRAYS_FILE, is_cut=manifest["format"] == _CUT_FORMAT)
+        session_ids = _read_session_ids(path / _SESSION_IDS_FILE) if _SESSION_IDS_FILE in files else None
+        if session_ids is not None and len(session_ids) != len(arrays["user"]):
+            raise ValueError(f"{path / _SESSION_IDS_FILE} has not one id for each of the sessions")
         sizes = tuple(manifest["split"][name] for name in PART_NAMES)
         prepared = Prepared(
             name=manifest["name"],
@@ -189,6 +197,7 @@ def _read(path: pathlib.Path) -> tuple[Prepared, dict[str, Any]]:
             report=manifest["report"],
             first_target=arrays.get("first_target"),
             source_row=arrays.get("source_row"),
+            session_ids=session_ids,
         )
         counts = _counts(prepared)
         if {name: manifest[name] for name in counts} != counts or sum(sizes) != len(arrays["user"]):
@@ -239,6 +248,17 @@ def _read_catalogue(path: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...
             ids.append(row[0])
             titles.append(row[1])
     return tuple(ids), tuple(titles)
+
+
+def _read_session_ids(path: pathlib.Path) -> tuple[str, ...]:
+    names = []
+    with reading(path), path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            with reading(f"{path}, line {number}", expected="the id of a session"):
+                names.append(json.loads(line))
+            if not isinstance(names[-1], str):
+                raise ValueError(f"{path}, line {number}: not a string; expected the id of a session")
+    return tuple(names)
 
 
 def _read_arrays(path: pathlib.Path, *, is_cut: bool) -> dict[str, np.ndarray]:

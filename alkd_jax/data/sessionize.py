@@ -87,6 +87,7 @@ class SessionLog:
         user: ``[N]`` position in the source's ``user_ids``.
         split: ``[N]`` 0 training, 1 validation, 2 test; None where the source is not split.
         report: counts of what was dropped; plain JSON values.
+        session: ``[N]`` position in the source's ``session_ids`` of the first interaction; None without sessions there.
     """
 
     item: Int32[np.ndarray, " T"]
@@ -95,6 +96,7 @@ class SessionLog:
     user: Int32[np.ndarray, " N"]
     split: Int32[np.ndarray, " N"] | None
     report: dict[str, Any]
+    session: Int32[np.ndarray, " N"] | None = None
 
     def __len__(self) -> int:
         """Returns the number of sessions N."""
@@ -120,7 +122,7 @@ def sessionize(log: Interactions, rules: SessionRules | None = None) -> SessionL
     tie_keys = _make_tie_keys(log, rules)
     counts = dict.fromkeys(("sessions", "too_short", "too_long", "repeats", "single", "tied", "mixed_split"), 0)
     groups = [_sessionize_rows(log, rows, rank, tie_keys, rules, counts) for rows, rank in _user_groups(log, rules)]
-    length, user, item, time, split = (np.concatenate(column) for column in zip(*groups, strict=True))
+    length, user, item, time, split, given = (np.concatenate(column) for column in zip(*groups, strict=True))
     if not len(length):
         lengths = f"{rules.min_length} to {rules.max_length or 'any number of'}"
         raise ValueError(
@@ -136,7 +138,15 @@ def sessionize(log: Interactions, rules: SessionRules | None = None) -> SessionL
         "sessions_over_two_given_splits": counts["mixed_split"],
     }
     offsets = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
-    return SessionLog(item, time, offsets, user, split if log.split is not None else None, report)
+    return SessionLog(
+        item,
+        time,
+        offsets,
+        user,
+        split if log.split is not None else None,
+        report,
+        given if log.session is not None else None,
+    )
 
 
 def _user_groups(
@@ -208,7 +218,7 @@ def _sessionize_rows(
     rules: SessionRules,
     counts: dict[str, int],
 ) -> tuple[np.ndarray, ...]:
-    """Returns the length and user of the remaining sessions of some rows, and their items, times and splits."""
+    """Returns length and user of the sessions that remain of some rows, their items, times, splits and given ids."""
     rows = _sort_rows(log, rows, rank, tie_keys, rules)
     user, item, time = log.user[rows], log.item[rows], log.time[rows]
     starts_session = np.ones(len(rows), bool)
@@ -235,7 +245,9 @@ def _sessionize_rows(
     order = np.lexsort([*_time_keys(log, rows[keep][first]), rank[user[keep][first]]])
     reordered = np.repeat(first[order], length[order]) + _concatenated_ranges(length[order])
     keep = keep[reordered]
-    return length[order], user[keep][_exclusive_cumsum(length[order])], item[keep], time[keep], split[order]
+    starts = keep[_exclusive_cumsum(length[order])]
+    given = np.zeros(len(starts), np.int32) if log.session is None else log.session[rows[starts]]
+    return length[order], user[starts], item[keep], time[keep], split[order], given
 
 
 def _sort_rows(

@@ -100,6 +100,7 @@ def _between(sessions: SessionLog, first: int, end: int) -> SessionLog:
         user=sessions.user[keep],
         split=None,
         report={**sessions.report, "window": counts},
+        session=None if sessions.session is None else sessions.session[keep],
     )
 
 

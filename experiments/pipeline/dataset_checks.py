@@ -9,6 +9,7 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax.data.readers import registry
 from alkd_jax.errors import printable
+from alkd_jax.llm.teachers import raw_rankings
 
 from . import llm_settings, session_selection, teachers
 from .console import print_line
@@ -83,8 +84,11 @@ def check_all(all_settings: Iterable[Settings]) -> None:
         check(fit_to(settings, datasets[settings.data]), datasets[settings.data])
 
 
-def warn(settings: Settings, dataset: alkd.Dataset) -> None:
-    """Prints what is allowed, but probably not meant: a simulated teacher, which ranks by titles, for data without."""
+def announce(settings: Settings, dataset: alkd.Dataset) -> None:
+    """Prints how many lists of a file are used, and a warning where a simulated teacher has no titles to rank by."""
+    if settings.rankings is not None:
+        _, report = teachers.load_recorded(settings, dataset)
+        print_line(f"{settings.rankings}: {raw_rankings.in_words(report)}")
     if settings.resolved_teacher == "simulated" and not any(dataset.titles[1:]):
         print_line(
             f"warning: {printable(dataset.name)} has no titles, by which the simulated teacher ranks: its lists are "

@@ -14,12 +14,11 @@ from typing import Any
 from alkd_jax.errors import shown
 from alkd_jax.io import read_object, write_json
 from alkd_jax.llm.ledger import Ledger
-from alkd_jax.llm.pricing import dollars
+from alkd_jax.llm.pricing import PICO, dollars
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
 STORE, ACCOUNT = "answers.sqlite", "account.json"
-PICO_PER_USD = 10**12
 
 
 def read_account(run: pathlib.Path) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def save_usage(run: pathlib.Path, usage: UsageReport, store: Store) -> None:
 
 def usd(pico: int) -> float:
     """Returns pico-dollars in dollars."""
-    return pico / PICO_PER_USD
+    return pico / PICO
 
 
 def check_store(run: pathlib.Path, ledger: Ledger | None) -> None:

@@ -77,7 +77,7 @@ class RunContext:
             # A finished selection shows that its settings can be carried out on these data.
             if any(finished.get(name, {}).get("inputs") != inputs[name] for name in ("policy", "selection")):
                 dataset_checks.check(settings, dataset)
-            dataset_checks.warn(settings, dataset)
+            dataset_checks.announce(settings, dataset)
         folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
         if not readonly:
             if (folder.path / CONFIG_FILE).exists() and any("inputs" not in r for r in folder.finished_stages.values()):

@@ -10,7 +10,7 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import baselines
 from alkd_jax.data.readers import registry
-from alkd_jax.llm.teachers import ConventionalTeacher, ReplayTeacher, SimulatedTeacher, Teacher
+from alkd_jax.llm.teachers import ConventionalTeacher, ReplayTeacher, SimulatedTeacher, Teacher, raw_rankings
 from alkd_jax.registry import Registry, accepts
 
 from . import llm_settings
@@ -52,11 +52,20 @@ def load_recorded(settings: "Settings", dataset: alkd.Dataset) -> tuple[alkd.Ran
     Returns:
         The lists, and a report of what was read and repaired.
     """
+    if settings.rankings is not None and raw_rankings.has_raw_ids(settings.rankings):
+        read = raw_rankings.load_raw_rankings(settings.rankings, dataset, min_valid=settings.min_valid)
+        return read.rankings, {"file": settings.rankings.name} | read.report
     if settings.rankings is not None:
         recorded = ReplayTeacher.from_file(
             settings.rankings, num_items=dataset.num_items, catalogue=dataset.fingerprint
         ).recorded
-        return recorded, {"file": settings.rankings.name, "lists_read": len(recorded)}
+        in_training = np.isin(recorded.session_id, dataset.train.session_id)
+        return recorded.take(in_training), {
+            "file": settings.rankings.name,
+            "lists_read": len(recorded),
+            "lists_used": int(in_training.sum()),
+            "lists_refused": {"session not in training": int((~in_training).sum())},
+        }
     source = registry.parse_source(settings.data)
     return alkd.data.load_released_rankings(
         source.path, source.name, repair=settings.mode != "released", dataset=dataset

@@ -70,10 +70,10 @@ def test_the_defaults_fit_small_data(folders):
 
 def test_a_simulated_teacher_without_titles_warns(folders, capsys):
     dataset = prepare(own_log()).dataset()
-    dataset_checks.warn(own(folders), dataset)
+    dataset_checks.announce(own(folders), dataset)
     assert "warning: plays odd.csv has no titles" in capsys.readouterr().out
-    dataset_checks.warn(own(folders, teacher="neighbor"), dataset)
-    dataset_checks.warn(own(folders), prepare(own_log(titled=True)).dataset())
+    dataset_checks.announce(own(folders, teacher="neighbor"), dataset)
+    dataset_checks.announce(own(folders), prepare(own_log(titled=True)).dataset())
     assert capsys.readouterr().out == ""
 
 

@@ -52,7 +52,7 @@ class ReplayTeacher:
             ValueError: a line is damaged, was edited, or is for another catalogue; the error names file and line.
         """
         recorded = load_rankings(path, num_items=num_items)
-        for number, record in _read_lines(pathlib.Path(path)):
+        for number, record in read_lines(pathlib.Path(path)):
             check = record.pop("check", None)
             if check is not None and check != exchange.checksum(record):
                 raise ValueError(f"{path}:{number}: edited after the export; expected the line as it was exported")
@@ -164,7 +164,7 @@ def load_rankings(path: str | os.PathLike[str], *, num_items: int, distinct: boo
     """
     line_of: dict[int, int] = {}
     lists: list[list[int]] = []
-    for line, record in _read_lines(pathlib.Path(path)):
+    for line, record in read_lines(pathlib.Path(path)):
         error = _find_error(record, num_items, distinct)
         if not error and record["session_id"] in line_of:
             first = line_of[record["session_id"]]
@@ -180,7 +180,7 @@ def load_rankings(path: str | os.PathLike[str], *, num_items: int, distinct: boo
     return Rankings(np.fromiter(line_of, np.int32, len(line_of)), items, items != PAD)
 
 
-def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
+def read_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     """Yields the number of each line, from 1, and its JSON value."""
     with open(path, "rb") as file:
         for line, text in enumerate(file, start=1):
