@@ -8,6 +8,7 @@ exception is a bug, and its traceback is what helps to mend it.
 import contextlib
 import dis
 import errno
+import importlib
 import os
 import pathlib
 import reprlib
@@ -15,6 +16,7 @@ import shutil
 import sysconfig
 from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 _NO_SPACE = {
@@ -46,6 +48,7 @@ _EXTRAS = {
     "openai": "llm",
     "tiktoken": "llm",
     "onnx": "export",
+    "onnxruntime": "onnx",
     "flatbuffers": "export",
     "safetensors": "export",
     "starlette": "serve",
@@ -125,6 +128,29 @@ def reading(name: object, *, expected: str = "an undamaged file") -> Iterator[No
         raise ValueError(f"{printable(name)}: cannot be read ({reason}); expected {expected}") from error
 
 
+def how_to_install(module: str) -> str:
+    """Returns the line that says how to install a package that an extra of this one contains."""
+    return f"the package {module} is not installed; install it with: pip install 'alkd_jax[{_EXTRAS[module]}]'"
+
+
+def import_extra(name: str) -> Any:
+    """Imports a module of a package that an extra installs.
+
+    Args:
+        name: of the module, such as "safetensors.numpy".
+
+    Raises:
+        ModuleNotFoundError: it is not installed; the error says how to install it.
+    """
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ModuleNotFoundError(how_to_install(package), name=package) from error
+
+
 class FullDiskError(OSError):
     """A file for which the disk, a quota or a limit has no room.
 
@@ -180,8 +206,7 @@ def explain(error: BaseException, *, packages: Sequence[str] = (_PACKAGE,)) -> s
         return f"{files}: {reason}" if files else f"{reason} ({printable(error)})"
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         module = error.name.partition(".")[0]
-        extra = _EXTRAS.get(module)
-        return extra and f"the package {module} is not installed; install it with: pip install 'alkd_jax[{extra}]'"
+        return how_to_install(module) if module in _EXTRAS else None
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return f"out of memory ({printable(error, width=200) or 'no details'}); use a smaller batch, width or catalogue"
     if isinstance(error, ValueError | FloatingPointError | OSError) and _raised_for_users(error, packages):

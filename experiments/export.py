@@ -26,10 +26,11 @@ class ExportSettings:
     """Options of the command.
 
     Attributes:
-        out: folder to write; it must not exist.
+        out: folder to write; it must not exist, unless it may be overwritten.
         method: method of the student: Student, Teacher, or a distillation method of the run.
         seed_index: index of the seed, from 0; default the best on validation.
         list_length: number of items that the compiled forms return.
+        overwrite: replace a shipped student that is there, once the new one is whole.
     """
 
     run: options.RunFolder
@@ -38,6 +39,7 @@ class ExportSettings:
     seed_index: int | None = None
     dtype: options.WeightsType = "float32"
     list_length: int = 100
+    overwrite: bool = False
 
 
 def export_run(args: ExportSettings) -> None:
@@ -46,8 +48,7 @@ def export_run(args: ExportSettings) -> None:
     Raises:
         ValueError: the run is not in clean mode, it has no such method or seed, or the output folder exists.
     """
-    if args.out.exists():
-        raise ValueError(f"{args.out} exists; expected a new folder")
+    export.check_target(args.out, overwrite=args.overwrite)
     run = RunContext.reopen(args.run, readonly=True)
     if run.released:
         raise ValueError(
@@ -64,7 +65,8 @@ def export_run(args: ExportSettings) -> None:
     params = jax.tree.map(lambda leaf: leaf[index], run.params(method_folder))
     description = f"{args.method}, seed {index} (validation recall {best_metric[index]:.4f})"
     model = run.model(role_of(args.method))
-    write_student(args.out, description, model, params, run.dataset, dtype=args.dtype, list_length=args.list_length)
+    export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite}
+    write_student(args.out, description, model, params, run.dataset, **export_options)
 
 
 def write_student(out: pathlib.Path, description: str, *student: Any, **options: Any) -> None:

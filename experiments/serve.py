@@ -14,9 +14,8 @@ import logging
 import os
 import pathlib
 
-from alkd_jax.serving import http
+from alkd_jax.errors import import_extra
 from alkd_jax.serving.recommender import Recommender
-from alkd_jax.serving.server import create_server, listen
 
 from .pipeline.command_line import parse
 from .pipeline.exits import one_line_errors
@@ -44,6 +43,12 @@ def serve(args: ServeSettings) -> None:
         ValueError: the folder is no shipped student, or host or port is none.
         OSError: the port is in use.
     """
+    for package in ("starlette", "uvicorn"):
+        import_extra(package)
+    # Without these packages the two modules cannot be imported.
+    from alkd_jax.serving import http
+    from alkd_jax.serving.server import create_server, listen
+
     recommender = Recommender.load(args.model)
     # The first answer builds tables that all later answers use.
     recommender.rank([1], 1)

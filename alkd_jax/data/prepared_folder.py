@@ -62,7 +62,7 @@ def save_prepared(folder: str | os.PathLike[str], prepared: Prepared) -> dict[st
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; expected a folder or a new path")
     _refuse_other_files(path)
-    for text in (*prepared.item_ids, *prepared.titles):
+    for text in (*prepared.item_ids, *prepared.titles, *(prepared.session_ids or ())):
         if _SURROGATE_PAIR.search(text):
             raise ValueError(f"text is {shown(text)}; expected one character where it has the two halves of one")
     dataset = prepared.dataset()

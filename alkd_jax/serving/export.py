@@ -24,7 +24,7 @@ from jaxtyping import Array, Int
 
 from alkd_jax import scoring
 from alkd_jax.checks import check_at_least, check_one_of
-from alkd_jax.errors import shown, writing
+from alkd_jax.errors import how_to_install, import_extra, shown, writing
 from alkd_jax.io import move_into
 from alkd_jax.locks import locked
 from alkd_jax.models import BACKBONES, Encoder, Params
@@ -52,6 +52,7 @@ def save(
     *,
     dtype: str = "float32",
     list_length: int = 100,
+    overwrite: bool = False,
 ) -> None:
     """Writes a student to a folder, in one step: the folder is complete or does not exist.
 
@@ -60,21 +61,23 @@ def save(
     is left out.
 
     Args:
-        folder: the folder to write; it must not exist.
+        folder: the folder to write; it must not exist, unless it may be overwritten.
         model: one of the library's backbones.
         params: its parameters, without a seed axis; finite.
         ds: the dataset of its training, for the catalogue and the length L.
         dtype: type of the stored weights, "float32", or "float16" for half the size. With "float16" all forms of the
             student have the rounded weights; computation is still in float32.
         list_length: K, the number of items that the program and the ONNX graph return; at most V.
+        overwrite: whether a shipped student that is there is replaced, once the new one is whole.
 
     Raises:
+        ModuleNotFoundError: safetensors is not installed.
         ValueError: the folder exists, parameters or catalogue do not match the model, scores are not finite, the
             catalogue's texts are too long to be read back, or an option is out of range.
     """
     path = pathlib.Path(folder).absolute()
-    if path.exists():
-        raise ValueError(f"{path} exists; expected a new folder")
+    check_target(path, overwrite=overwrite)
+    safetensors_numpy = import_extra("safetensors.numpy")
     check_one_of("dtype", dtype, manifest.DTYPES)
     check_at_least(1, list_length=list_length)
     backbone, options = backbone_options(model)
@@ -85,9 +88,7 @@ def save(
     arrays = {name: array.astype(np.float32) for name, array in weights.items()}
     Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
     files, left_out = compiled_forms(backbone, options, model, weights, length, list_length)
-    import safetensors.numpy
-
-    files[manifest.WEIGHTS] = safetensors.numpy.save(weights)
+    files[manifest.WEIGHTS] = safetensors_numpy.save(weights)
     files[manifest.ITEMS] = items
     config = manifest.Config(
         backbone=backbone,
@@ -103,7 +104,7 @@ def save(
         files={name: manifest.file_entry(data) for name, data in sorted(files.items())},
         left_out=left_out,
     )
-    with new_folder(path) as partial:
+    with new_folder(path, overwrite=overwrite) as partial:
         for name, data in [*files.items(), (manifest.CONFIG, manifest.config_json(config))]:
             with writing(path / name, size=len(data)):
                 (partial / name).write_bytes(data)
@@ -112,27 +113,52 @@ def save(
         warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
 
 
-@contextlib.contextmanager
-def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a folder that appears at the path when the block ends without an error.
-
-    One process at a time makes it; what a killed process left is removed.
+def check_target(path: pathlib.Path, *, overwrite: bool) -> None:
+    """Refuses a path that a shipped student may not be written to.
 
     Raises:
-        ValueError: the path exists, or another process makes this folder.
+        ValueError: something is there that is not to be overwritten, or is no shipped student.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise ValueError(f"{path} exists; expected a new folder, or leave to overwrite it (--overwrite)")
+    try:
+        manifest.read_config(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no shipped student ({error}); expected one to overwrite") from error
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a folder that appears at the path when the block ends without an error.
+
+    One process at a time makes it; what a killed process left is removed. A student that is replaced stays until its
+    successor is whole, and is put back if that cannot take its place.
+
+    Args:
+        path: of the folder.
+        overwrite: as of :func:`save`.
+
+    Raises:
+        ValueError: the path exists and is not to be overwritten, or another process makes this folder.
     """
     work = path.with_name(f".{path.name}.partial")
+    former = work / f"{path.name}.former"
     work.mkdir(parents=True, exist_ok=True)
     with locked(work):
         try:
-            if path.exists():
-                raise ValueError(f"{path} exists; expected a new folder")
+            if not path.exists() and former.exists():
+                former.rename(path)
+            check_target(path, overwrite=overwrite)
             partial = work / path.name
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             yield partial
             move_into(path.parent, work, [path.name])
         finally:
+            if not path.exists() and former.exists():
+                former.rename(path)
             shutil.rmtree(work, ignore_errors=True)
 
 
@@ -203,11 +229,11 @@ def compiled_forms(
     """Returns the program and the ONNX graph, file name → content; and for files that are left out, name → reason."""
     files, left_out = {}, {}
     if importlib.util.find_spec("flatbuffers") is None:
-        left_out[manifest.PROGRAM] = "the package flatbuffers is not installed"
+        left_out[manifest.PROGRAM] = how_to_install("flatbuffers")
     else:
         files[manifest.PROGRAM] = export_program(model, weights, length, list_length)
     if importlib.util.find_spec("onnx") is None:
-        left_out[manifest.ONNX] = "the package onnx is not installed"
+        left_out[manifest.ONNX] = how_to_install("onnx")
     elif sum(array.nbytes for array in weights.values()) > onnx_graph.MAX_WEIGHT_BYTES:
         left_out[manifest.ONNX] = f"the weights exceed {onnx_graph.MAX_WEIGHT_BYTES} bytes, the limit of an ONNX file"
     else:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alkd_jax.errors import printable, reading
+from alkd_jax.errors import import_extra, printable, reading
 from alkd_jax.serving import manifest, numpy_encoders, onnx_graph
 from alkd_jax.serving.recommender import current_names, read_arrays
 
@@ -40,8 +40,10 @@ def load_program(folder: str | os.PathLike[str]) -> Program:
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
+        ModuleNotFoundError: flatbuffers is not installed.
         ValueError: a file was changed, this JAX cannot read the program, or its scores are not those of the weights.
     """
+    import_extra("flatbuffers")
     path = pathlib.Path(folder).resolve()
     config, _ = manifest.read_config(path)
     stored = read_arrays(path, config)
@@ -73,10 +75,10 @@ def load_onnx(folder: str | os.PathLike[str]) -> Program:
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
+        ModuleNotFoundError: ONNX Runtime is not installed.
         ValueError: a file was changed, ONNX Runtime cannot read the graph, or its scores are not those of the weights.
     """
-    import onnxruntime
-
+    onnxruntime = import_extra("onnxruntime")
     path = pathlib.Path(folder).resolve()
     config, _ = manifest.read_config(path)
     arrays = current_names(read_arrays(path, config))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from alkd_jax.checks import check_count, check_span
-from alkd_jax.errors import reading, shown
+from alkd_jax.errors import import_extra, reading, shown
 from alkd_jax.serving import manifest, numpy_encoders
 
 _FORMER_NAMES = {"meeting_kernel": "interaction_kernel"}
@@ -294,8 +294,7 @@ def read_arrays(path: pathlib.Path, config: manifest.Config) -> dict[str, Float3
         ValueError: the file was changed, is damaged, or contains other arrays than those of this student; or the
             config has an option or a length that its backbone does not have.
     """
-    import safetensors.numpy
-
+    safetensors_numpy = import_extra("safetensors.numpy")
     sizes = {"num_items": config.num_items, "dim": config.dim}
     try:
         numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
@@ -307,7 +306,7 @@ def read_arrays(path: pathlib.Path, config: manifest.Config) -> dict[str, Float3
     file = path / manifest.WEIGHTS
     content = manifest.read_checked(path, config, manifest.WEIGHTS, max_bytes=max_bytes)
     with reading(file, expected=f"arrays of {config.dtype} in the safetensors format"):
-        arrays = safetensors.numpy.load(content)
+        arrays = safetensors_numpy.load(content)
     try:
         numpy_encoders.check_arrays(config.backbone, config.options, current_names(arrays), **sizes, dtype=config.dtype)
     except ValueError as error:

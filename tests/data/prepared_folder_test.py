@@ -14,7 +14,7 @@ from alkd_jax.data.prepared_folder import load_prepared, read_prepared, save_pre
 from alkd_jax.types import Sequences
 from tests.helpers.kills import Killed, killed_at
 
-FILES = ("sessions.npz", "items.jsonl", "manifest.json")
+FILES = ("sessions.npz", "items.jsonl", "session_ids.jsonl", "manifest.json")
 AGAIN = "put back a copy of it, or repeat the experiments.prepare that made the folder"
 
 
@@ -31,6 +31,7 @@ def made(*, first=1):
         item_ids=("", *(f"id {n}" for n in range(1, 10))),
         options={"split": {"rule": "block"}},
         report={},
+        session_ids=tuple(f"session {n + first}" for n in range(6)),
     )
 
 

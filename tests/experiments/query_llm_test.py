@@ -76,14 +76,35 @@ def test_from_the_estimate_to_the_export_nothing_is_bought_twice(folder, command
             assert (code, len(server.calls)) == (0, 20)
             assert "20 questions: 20 ok" in output
         paid = sum(prompt * 150_000 + done * 600_000 for _, prompt, done in server.bill)
-        code, output = command("status")
+        code, output = command(f"status --json {folder.parent / 'status.json'}")
         assert f"{dollars(paid)} paid" in output
+        numbers = read_json(folder.parent / "status.json")
+        assert numbers["paid_usd"] == pytest.approx(paid / 1e12)
+        assert (numbers["answers"], numbers["usable"], numbers["reserved_usd"]) == (20, 20, 0)
         code, output = command("export")
         assert "20 answers to 20 questions" in output
     lists = load_rankings(folder / "llm" / "answers.jsonl", num_items=2000)
     assert len(lists) == 20
     calls = read_json(folder / "llm" / "account.json")["calls"]
     assert [call["requests"] for call in calls] == [5, 15, 0]
+
+
+def test_before_any_question_the_status_is_zero_and_the_sessions_can_be_written_down(folder, command):
+    code, output = command(f"status --json {folder.parent / 'status.json'}")
+    numbers = read_json(folder.parent / "status.json")
+    assert (code, numbers["paid_usd"], numbers["possible_usd"], numbers["answers"]) == (0, 0, 0, 0)
+    assert not (folder / "llm").exists()
+    assert command("estimate --model gpt-4o-mini")[0] == 0
+    code, output = command(f"questions --out {folder.parent / 'questions.jsonl'}")
+    assert (code, "20 sessions to rank" in output) == (0, True)
+    lines = [json.loads(line) for line in (folder.parent / "questions.jsonl").read_text().splitlines()]
+    dataset = Run.reopen(folder, readonly=True).dataset
+    rows = dataset.train.rows_of(np.array([line["session_id"] for line in lines]))
+    for line, row in zip(lines, rows.tolist(), strict=True):
+        numbers = [dataset.item_ids.index(entry["item"]) for entry in line["history"]]
+        assert numbers == dataset.train.items[row][dataset.train.mask[row]].tolist()
+        assert [entry["title"] for entry in line["history"]] == [dataset.titles[number] for number in numbers]
+        assert len(line["candidates"]) == 50
 
 
 def test_the_key_is_in_no_file_of_the_run_and_in_nothing_printed(folder, command, monkeypatch):
