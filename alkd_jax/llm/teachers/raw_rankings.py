@@ -62,7 +62,7 @@ def load_raw_rankings(path: str | os.PathLike[str], dataset: Dataset, *, min_val
         path: the file; every line has an id ``session`` and a list ``items`` of ids, best first, each a text or a whole
             number.
         dataset: whose raw ids they are.
-        min_valid: number of items from which an incomplete list is used.
+        min_valid: number of items from which an incomplete list is used; at most half of the catalogue.
 
     Returns:
         The lists of training sessions, and the counts.
@@ -82,6 +82,7 @@ def load_raw_rankings(path: str | os.PathLike[str], dataset: Dataset, *, min_val
     # The parts of a session that a split has cut have one raw id; the lists are those of its part in training.
     number_of_session |= {dataset.session_ids[number]: number for number in in_training}
     number_of_item = {name: number for number, name in enumerate(dataset.item_ids) if number}
+    min_valid = min(min_valid, (dataset.num_items + 1) // 2)
     lists: dict[int, list[int]] = {}
     refused, dropped = (collections.Counter(dict.fromkeys(reasons, 0)) for reasons in (LIST_REASONS, ITEM_REASONS))
     num_lists, num_items = 0, 0
