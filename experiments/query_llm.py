@@ -20,7 +20,7 @@ from alkd_jax.io import write_json
 from alkd_jax.llm import exchange
 from alkd_jax.llm.batch import Batches
 from alkd_jax.llm.ledger import Budget, Ledger
-from alkd_jax.llm.pricing import Estimate, Price, dollars
+from alkd_jax.llm.pricing import PICO, Estimate, Price, dollars
 from alkd_jax.llm.salvage import salvage as salvage_store
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
@@ -195,7 +195,8 @@ def status(run: options.RunFolder, json: pathlib.Path | None = None) -> None:
     numbers = summarize(run)
     statuses = ", ".join(f"{count} {name}" for name, count in numbers["statuses"].items()) or "none"
     print_line(f"answers: {statuses}")
-    paid, possible, reserved = (f"${numbers[name]:.6f}" for name in ("paid_usd", "possible_usd", "reserved_usd"))
+    amounts = (numbers[name] for name in ("paid_usd", "possible_usd", "reserved_usd"))
+    paid, possible, reserved = (dollars(round(amount * PICO)) for amount in amounts)
     print_line(f"{paid} paid, {possible} possible, {reserved} reserved for {numbers['open']} requests in flight")
     print_line(f"{numbers['requests']} requests, {numbers['tokens']:,} tokens")
     for error, count in numbers["failures"].items():

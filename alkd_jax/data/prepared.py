@@ -98,8 +98,8 @@ class Prepared:
             first_target=self.first_target,
             rule=SPLITS[self.options["split"]["rule"]],
             report={**self.report, "options": dict(self.options)},
-            session_ids=self.session_ids,
         )
+        dataset = dataclasses.replace(dataset, session_ids=self.session_ids)
         if self.has_whole_sessions:
             return dataset
         rows = self.distinct_rows

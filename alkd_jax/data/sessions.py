@@ -172,7 +172,6 @@ def build_dataset(
     first_target: Int[np.ndarray, " N"] | None = None,
     rule: str = "blocks in the order of the rows, not shuffled",
     report: Mapping[str, Any] | None = None,
-    session_ids: Sequence[str] | None = None,
 ) -> Dataset:
     """Makes a dataset from complete sessions, which are split into blocks in the order given.
 
@@ -188,7 +187,6 @@ def build_dataset(
             It matters for validation and test sessions, see :class:`alkd_jax.types.HeldOutSequences`.
         rule: description of the split rule for the report.
         report: counts from the reader; the counts of this step are added to them.
-        session_ids: N distinct raw ids of the sessions; None where they are not known.
 
     Returns:
         The dataset; ``train_sequences``, ``validation_sequences`` and ``test_sequences`` hold the complete sessions.
@@ -198,8 +196,6 @@ def build_dataset(
             first target is not within its session, or a split is empty.
     """
     _check_catalogue(sequences, titles, item_ids)
-    if session_ids is not None and len(session_ids) != len(sequences):
-        raise ValueError(f"session_ids has {len(session_ids)} ids; expected {len(sequences)}, one per session")
     num_items = len(titles) - 1
     blocks = block_split(len(sequences), fractions) if sizes is None else _blocks_of_sizes(len(sequences), sizes)
     fractions = fractions if sizes is None else [size / len(sequences) for size in sizes]
@@ -244,7 +240,6 @@ def build_dataset(
         validation_sequences=held_out["validation"],
         test_sequences=held_out["test"],
         report={**(report or {}), **counts},
-        session_ids=None if session_ids is None else tuple(session_ids),
         **sessions,
     )
 

@@ -3,8 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax import errors, models
+from alkd_jax import models
 from alkd_jax.serving import export, manifest, numpy_encoders
 from alkd_jax.training import checkpoints
 from tests.helpers import paths, shipped_students
@@ -175,58 +173,6 @@ def test_a_shipped_student_answers_without_jax(plain):
 def test_an_existing_folder_is_refused(plain):
     with pytest.raises(ValueError, match="exists; expected a new folder"):
         export.save(plain, *made("fpmc"), DATASET)
-
-
-def test_a_student_is_replaced_only_by_a_whole_one(plain, tmp_path, monkeypatch):
-    shutil.copytree(plain, tmp_path / "student")
-    former = manifest.read_config(tmp_path / "student")[1]
-
-    def fails(*_):
-        raise ValueError("scores differ")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(export, "check_written_folder", fails)
-        with pytest.raises(ValueError, match="scores differ"):
-            export.save(tmp_path / "student", *made("fpmc"), DATASET, list_length=7, overwrite=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fails)
-        with pytest.raises(ValueError, match="scores differ"), export.new_folder(tmp_path / "student", overwrite=True):
-            pass
-    assert manifest.read_config(tmp_path / "student")[1] == former
-    # What a kill between the two moves leaves is put back before anything else is done.
-    work = tmp_path / ".student.partial"
-    work.mkdir()
-    (tmp_path / "student").rename(work / "student.former")
-    with pytest.raises(ValueError, match="exists; expected a new folder"), export.new_folder(tmp_path / "student"):
-        pass
-    assert manifest.read_config(tmp_path / "student")[1] == former
-    with export.new_folder(tmp_path / "student", overwrite=True) as partial:
-        (partial / "new").write_text("")
-    assert [path.name for path in tmp_path.rglob("*")] == ["student", "new"]
-    with (
-        pytest.raises(ValueError, match="student is no shipped student"),
-        export.new_folder(tmp_path / "student", overwrite=True),
-    ):
-        pass
-    assert (tmp_path / "student" / "new").exists()
-
-
-@pytest.mark.parametrize(
-    ("package", "extra", "load"),
-    [
-        ("onnxruntime", "onnx", export.load_onnx),
-        ("flatbuffers", "export", export.load_program),
-        ("safetensors", "export", export.Recommender.load),
-    ],
-)
-def test_a_missing_package_is_named_with_its_extra(plain, monkeypatch, package, extra, load):
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError) as caught:
-        load(plain)
-    line = f"the package {package} is not installed; install it with: pip install 'alkd_jax[{extra}]'"
-    assert str(caught.value) == line == errors.explain(caught.value)
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):

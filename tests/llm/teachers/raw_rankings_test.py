@@ -1,5 +1,6 @@
 """Rankings of raw ids: what is used and what is refused adds up, and the two forms are told apart."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,7 +15,7 @@ ITEMS = ("", *(f"id {n}" for n in range(1, 10)))
 
 def dataset(session_ids=SESSIONS):
     rows = [[n % 9 + 1, (n + 1) % 9 + 1, (n + 2) % 9 + 1] for n in range(10)]
-    return build_dataset("toy", pack(rows), ("",) * 10, ITEMS, session_ids=session_ids)
+    return dataclasses.replace(build_dataset("toy", pack(rows), ("",) * 10, ITEMS), session_ids=session_ids)
 
 
 def written(tmp_path, *records):
@@ -52,10 +53,9 @@ def test_used_and_refused_add_up(tmp_path):
 
 
 def test_ids_written_as_numbers_are_texts(tmp_path):
-    data = build_dataset(
-        "n", pack([[1, 2], [2, 1], [1, 2], [2, 1], [1, 2]]), ("",) * 3, ("", "7", "8"), session_ids="abc12"
-    )
-    read = load_raw_rankings(written(tmp_path, {"session": "b", "items": [8, "7"]}), data)
+    data = build_dataset("n", pack([[1, 2], [2, 1], [1, 2], [2, 1], [1, 2]]), ("",) * 3, ("", "7", "8"))
+    data = dataclasses.replace(data, session_ids=("10", "11", "12", "13", "14"))
+    read = load_raw_rankings(written(tmp_path, {"session": 11, "items": [8, "7"]}), data)
     assert (read.rankings.session_id.tolist(), read.rankings.items.tolist()) == ([1], [[2, 1]])
 
 
