@@ -196,7 +196,6 @@ def build_dataset(
             first target is not within its session, or a split is empty.
     """
     _check_catalogue(sequences, titles, item_ids)
-    num_items = len(titles) - 1
     blocks = block_split(len(sequences), fractions) if sizes is None else _blocks_of_sizes(len(sequences), sizes)
     fractions = fractions if sizes is None else [size / len(sequences) for size in sizes]
     splits = dict(zip(("train", "validation", "test"), blocks, strict=True))
@@ -217,7 +216,7 @@ def build_dataset(
     copies = Counter(titles[1:])
     counts = {
         "sessions": len(sequences),
-        "items": num_items,
+        "items": len(titles) - 1,
         "items_in_sessions": len(np.unique(np.asarray(sequences.items))),
         "interactions": len(sequences.items),
         "max_length": max_length,
@@ -226,21 +225,22 @@ def build_dataset(
         "titles_empty": sum(not title for title in titles[1:]),
         "titles_duplicate": sum(copies.values()) - len(copies),
         "split": {
-            "rule": rule,
-            "fractions": list(fractions),
+            **{"rule": rule, "fractions": list(fractions)},
             **{split: len(rows) for split, rows in sessions.items()},
         },
     }
     return Dataset(
         name=name,
-        num_items=num_items,
+        num_items=len(titles) - 1,
         titles=tuple(titles),
         item_ids=tuple(item_ids),
         train_sequences=held_out["train"].sequences,
         validation_sequences=held_out["validation"],
         test_sequences=held_out["test"],
         report={**(report or {}), **counts},
-        **sessions,
+        train=sessions["train"],
+        validation=sessions["validation"],
+        test=sessions["test"],
     )
 
 
