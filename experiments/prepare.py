@@ -16,7 +16,7 @@ exchanges validation and test as in the released HetRec file. Each of several wi
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -221,6 +221,15 @@ def _parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
+def _dropped_unseen(report: Mapping[str, Any]) -> dict[str, int]:
+    """Returns what validation and test lost by `--unseen drop`; an event that both of them knew counts in each."""
+    dropped = report.get("unseen_dropped")
+    if dropped is None:
+        return {}
+    events = sum(dropped["events"].values()) + dropped["events_of_dropped_sessions"]
+    return {"items": dropped["items"], "events": events, "sessions": sum(dropped["sessions"].values())}
+
+
 def _print_counts(prepared: Prepared) -> None:
     report = prepared.report
     table = Table(title=printable(prepared.name), title_justify="left")
@@ -245,6 +254,7 @@ def _print_counts(prepared: Prepared) -> None:
         ("events predicted in test", events["test_targets"]),
         ("events that are history only", events["history_only"]),
         *((f"events unused, {reason.replace('_', ' ')}", count) for reason, count in events["unused"].items() if count),
+        *((f"… dropped with unseen items, {kind}", count) for kind, count in _dropped_unseen(report).items()),
         ("items that training does not contain", report["unseen"]["items"]),
         ("test targets that training does not contain", report["unseen"]["test_targets"]["unseen"]),
     ):

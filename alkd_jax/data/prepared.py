@@ -223,8 +223,9 @@ def drop_unseen(prepared: Prepared) -> Prepared:
     num_sessions = len(prepared.user)
     is_known = number[items] != PAD
     length = np.bincount(row[is_known], minlength=num_sessions)
-    first_target = np.maximum(np.bincount(row[is_known & ~is_target], minlength=num_sessions), 1)
     is_train = np.repeat(np.arange(3), prepared.sizes) == 0
+    num_history = np.bincount(row[is_known & ~is_target], minlength=num_sessions)
+    first_target = np.where(is_train, 1, np.maximum(num_history, 1))
     keep = is_train | (length > first_target)
     kept_event = is_known & keep[row]
     sizes = np.bincount(np.repeat(np.arange(3), prepared.sizes)[keep], minlength=3).tolist()

@@ -69,6 +69,13 @@ def test_unseen_items_are_counted_and_can_be_dropped(log):
     )
     assert list(held_out) == expected
     assert sessions_of(dropped)[: dropped.sizes[0]] == sessions_of(kept)[: kept.sizes[0]]
+    dataset = dropped.dataset()
+    np.testing.assert_array_equal(
+        dataset.train_sequences.items, dropped.sequences.items[: len(dataset.train_sequences.items)]
+    )
+    assert dataset.test_sequences.first_target.tolist() == [first for _, first in expected[dropped.sizes[1] :]]
+    whole = prepare(log, RULES, SplitRules("time", unseen="drop")).dataset()
+    assert set(whole.test_sequences.first_target.tolist()) == {1}
     counts = dropped.report["unseen_dropped"]
     lost = len(kept.time) - len(dropped.time)
     assert sum(counts["events"].values()) + counts["events_of_dropped_sessions"] == lost
