@@ -7,8 +7,6 @@ Finished stages do not run again, so the command may be interrupted and repeated
 
 import dataclasses
 
-from alkd_jax.data.readers import registry
-
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_lines
 from .reporting import figures, tables
@@ -27,7 +25,7 @@ def main() -> None:
         for data in args.data:
             for name in figures.SWEEPS:
                 base = args.run_settings(data, "fpmc", "all")
-                out = args.out / f"{name}-{registry.parse_source(data).name}"
+                out = args.out / f"{name}-{args.data_name(data)}"
                 start = base.out if base.out.exists() else None
                 options = options_from(figures.SWEEPS[name].options, dataclasses.replace(base, out=out))
                 figures.make_figure(name, options, start=start)

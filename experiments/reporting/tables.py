@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,13 @@ class TableArgs:
 
     def run_folder(self, data: str, backbone: str) -> pathlib.Path:
         """Returns the folder of one run."""
-        return self.out / f"{registry.parse_source(data).name}-{path_safe(backbone)}-{self.mode}"
+        return self.out / f"{self.data_name(data)}-{path_safe(backbone)}-{self.mode}"
+
+    def data_name(self, data: str) -> str:
+        """Returns the name of one of the datasets in names of folders; two of one name have their sources in it."""
+        name = registry.parse_source(data).name
+        sharing = {other for other in self.data if registry.parse_source(other).name == name}
+        return name if len(sharing) == 1 else re.sub(r"[^\w.-]+", "_", data)
 
     def all_settings(self, methods: str) -> list[Settings]:
         """Returns the settings of all runs of a table."""

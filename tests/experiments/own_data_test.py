@@ -12,7 +12,7 @@ from experiments.pipeline import dataset_checks, llm_settings
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS, title_of
-from experiments.reporting import figure_options, figures
+from experiments.reporting import figure_options, figures, tables
 
 
 def own_log(*, titled=False):
@@ -106,3 +106,28 @@ def test_ratios_of_points_are_texts(folders):
     with pytest.raises(ValueError, match="--ratios has '1:5'; expected three whole numbers"):
         assert wrong.points is None
     assert figure_options.shared_settings(options, {}).ratios == (1, 5, 4)
+
+
+def test_two_prepared_datasets_have_folders_of_their_own(folders):
+    args = tables.TableArgs((f"prepared:{folders / 'titled'}", f"prepared:{folders / 'untitled'}"), folders / "t")
+    first, second = (args.run_folder(data, "fpmc").name for data in args.data)
+    assert first.endswith("_titled-fpmc-clean")
+    assert second.endswith("_untitled-fpmc-clean")
+    one = dataclasses.replace(args, data=args.data[:1])
+    assert one.run_folder(one.data[0], "fpmc").name == "prepared-fpmc-clean"
+
+
+def test_a_table_names_whose_lists_the_methods_learn_from():
+    cell = {"mean": 0.5, "std": 0.0, "values": [0.5]}
+    columns = dict.fromkeys(tables.METRICS, cell)
+    run = {
+        "dataset": "own",
+        "backbone": "fpmc",
+        "mode": "clean",
+        "lists": title_of("simulated"),
+        "methods": dict.fromkeys(("Student", "ALKDRec", "DE", "Popularity"), columns),
+        "tests": [],
+    }
+    rows = tables.result_rows(run, tables.published_results("table1"))
+    column = tables.HEADINGS.index("lists")
+    assert [row[column] for row in rows] == ["", "simulated teacher, no language model", "", ""]
