@@ -271,8 +271,10 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
             ]
         )
     table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    star = "\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
-    return f"{table}\n\nProtocol: {numbers['protocol']['name']}.\n\n{star}"
+    text = f"{table}\n\nProtocol: {numbers['protocol']['name']}."
+    if not numbers["published"]:
+        return text
+    return f"{text}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
 
 
 def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:
