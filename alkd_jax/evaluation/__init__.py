@@ -1,6 +1,6 @@
 """Evaluation: ranks of the held-out items, metrics of these ranks and of top-k lists, and statistical tests."""
 
-from alkd_jax.evaluation import beyond_accuracy, metrics, significance
+from alkd_jax.evaluation import beyond_accuracy, groups, metrics, significance
 from alkd_jax.evaluation.evaluation import Evaluation, evaluate, evaluate_seeds
 from alkd_jax.evaluation.protocol import Protocol
 from alkd_jax.evaluation.queries import Queries, make_queries
@@ -13,6 +13,7 @@ __all__ = [
     "beyond_accuracy",
     "evaluate",
     "evaluate_seeds",
+    "groups",
     "hash_order_ndcg",
     "make_queries",
     "metrics",

@@ -68,19 +68,29 @@ def from_ranks(ranks: Integer[np.ndarray, " P"], ks: Sequence[int] = (5, 10, 20)
     Raises:
         ValueError: there are no ranks, or a rank or a cut-off is no whole number of at least 1.
     """
+    return {metric: float(values.mean()) for metric, values in of_queries(ranks, ks).items()}
+
+
+def of_queries(ranks: Integer[np.ndarray, " P"], ks: Sequence[int] = (5, 10, 20)) -> dict[str, Float[np.ndarray, " P"]]:
+    """Computes every metric of each query, in float64.
+
+    Args:
+        ranks: ``[P]`` positions from 1, P at least 1.
+        ks: cut-offs, at least 1.
+
+    Returns:
+        ``{"recall@5": …, "ndcg@5": …, "mrr@5": …, …, "mrr": …}``, each ``[P]``.
+
+    Raises:
+        ValueError: as in :func:`from_ranks`.
+    """
     if ranks.size == 0:
         raise ValueError("number of ranks is 0; expected at least 1")
-
-    def average(values: Float[Array, " P"]) -> float:
-        return float(np.asarray(values, np.float64).mean())
-
-    averages: dict[str, float] = {}
+    values: dict[str, Float[Array, " P"]] = {}
     for k in ks:
-        averages[f"recall@{k}"] = average(recall(ranks, k))
-        averages[f"ndcg@{k}"] = average(ndcg(ranks, k))
-        averages[f"mrr@{k}"] = average(reciprocal_rank(ranks, k))
-    averages["mrr"] = average(reciprocal_rank(ranks))
-    return averages
+        values |= {f"recall@{k}": recall(ranks, k), f"ndcg@{k}": ndcg(ranks, k), f"mrr@{k}": reciprocal_rank(ranks, k)}
+    values["mrr"] = reciprocal_rank(ranks)
+    return {metric: np.asarray(array, np.float64) for metric, array in values.items()}
 
 
 def _checked(ranks: Ranks) -> Integer[Array, "*batch"]:

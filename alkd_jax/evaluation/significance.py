@@ -6,7 +6,8 @@ for several tests.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +18,8 @@ from alkd_jax.evaluation import metrics
 
 INTERVALS = ("percentile", "bca")
 """Kinds of bootstrap intervals."""
+
+_METRICS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.reciprocal_rank}
 
 _BATCH_VALUES = 2**20
 """Resampled values that are in memory at the same time: 8 MiB of float64."""
@@ -34,11 +37,12 @@ class Comparison:
         interval: confidence interval of the difference, by resampling sessions.
         p_randomization: two-sided p of the randomization test, which draws the signs of the sessions' differences.
         p_bootstrap: two-sided p from the same resamples as ``interval``.
-        effect: Cohen's d_z over sessions.
+        effect: Cohen's d_z over sessions; of the sums of their differences where they have several queries.
         interval_seeds: confidence interval of the difference by Student's t over seeds.
         p_seeds: two-sided p of the paired t-test over seeds.
         effect_seeds: Cohen's d_z over seeds.
-        num_sessions: N.
+        num_sessions: number of sessions, the units that are resampled.
+        num_queries: P, number of ranks of each method; the number of sessions where each has one query.
         num_seeds: number of pairs of seeds; 1 where a method has one row of ranks.
     """
 
@@ -52,15 +56,16 @@ class Comparison:
     p_seeds: float
     effect_seeds: float
     num_sessions: int
+    num_queries: int
     num_seeds: int
 
 
 def per_session(ranks: Int[np.ndarray, "*batch"], metric: str) -> Float[np.ndarray, "*batch"]:
-    """The metric of each session, in float64.
+    """The metric of each session, or of each query where a session has several, in float64.
 
     Args:
         ranks: positions from 1.
-        metric: "recall@K", "ndcg@K" or "mrr".
+        metric: "recall@K", "ndcg@K", "mrr@K" or "mrr".
 
     Raises:
         ValueError: the metric is unknown, or a rank is no whole number of at least 1.
@@ -69,39 +74,48 @@ def per_session(ranks: Int[np.ndarray, "*batch"], metric: str) -> Float[np.ndarr
     if metric == "mrr":
         check_ranks("ranks", ranks)
         return 1.0 / ranks
-    if name not in ("recall", "ndcg") or not k.isdecimal() or int(k) < 1:
-        raise ValueError(f"metric is {metric!r}; expected recall@K, ndcg@K or mrr")
-    values = metrics.recall(ranks, int(k)) if name == "recall" else metrics.ndcg(ranks, int(k))
-    return np.asarray(values, np.float64)
+    if name not in _METRICS or not k.isdecimal() or int(k) < 1:
+        raise ValueError(f"metric is {metric!r}; expected recall@K, ndcg@K, mrr@K or mrr")
+    return np.asarray(_METRICS[name](ranks, int(k)), np.float64)
 
 
 def compare(
     rng: np.random.Generator,
-    ranks: Int[np.ndarray, "*seeds N"],
-    other: Int[np.ndarray, "*seeds_of_other M"],
+    ranks: Int[np.ndarray, "*seeds P"],
+    other: Int[np.ndarray, "*seeds_of_other Q"],
     *,
+    session_id: Int[np.ndarray, " P"] | None = None,
     metric: str = "recall@10",
     sign_patterns: int = 10_000,
     resamples: int = 2_000,
     confidence: float = 0.95,
     interval: str = "percentile",
 ) -> Comparison:
-    """Compares two methods that ranked the targets of the same sessions.
+    """Compares two methods that ranked the targets of the same queries.
+
+    The queries of a session depend on each other, so a test over sessions draws whole sessions. With d the differences
+    of a session's n queries, a sign or a resample concerns its sum ``Σ d``, and an estimate is the ratio of the sums of
+    ``Σ d`` and of n: the difference of the reported means over queries, in which a session weighs as much as it has
+    queries.
 
     Args:
         rng: a random generator, for the sign patterns and resamples; the function advances it.
-        ranks: ranks of the first method, ``[N]``, or ``[S, N]`` with one row for each seed.
-        other: ranks of the second method, ``[N]`` or ``[S, N]``; row s is of the same seed as row s of ``ranks``. A
+        ranks: ranks of the first method, ``[P]``, or ``[S, P]`` with one row for each seed.
+        other: ranks of the second method, ``[P]`` or ``[S, P]``; row s is of the same seed as row s of ``ranks``. A
             method with one row is compared with the mean of the other over its seeds.
-        metric: "recall@K", "ndcg@K" or "mrr".
+        session_id: ``[P]`` session of each query; None where each query is of a session of its own.
+        metric: "recall@K", "ndcg@K", "mrr@K" or "mrr".
         sign_patterns: number of random sign patterns; if fewer exist, each is tried once and p is exact.
         resamples: number of resamples of the bootstrap.
         confidence: confidence level of the intervals, in (0, 1).
         interval: "percentile", or "bca" for the bias-corrected and accelerated interval.
 
     Raises:
-        ValueError: the numbers of sessions or seeds differ, there are fewer than two sessions or no seeds, a rank is no
+        ValueError: the numbers of queries or seeds differ, there are fewer than two sessions or no seeds, a rank is no
             whole number of at least 1, or an option is out of range.
+
+    Reference:
+        Field, Welsh, Bootstrapping clustered data, JRSS B 2007.
     """
     ranks_a, ranks_b = np.atleast_2d(ranks), np.atleast_2d(other)
     for name, array in (("ranks", ranks_a), ("other", ranks_b)):
@@ -110,22 +124,25 @@ def compare(
         check_ranks(name, array)
     if ranks_a.shape[1] != ranks_b.shape[1] or ranks_a.shape[1] < 2:
         raise ValueError(
-            f"numbers of sessions are {ranks_a.shape[1]} and {ranks_b.shape[1]}; expected the same number of at least 2"
+            f"numbers of queries are {ranks_a.shape[1]} and {ranks_b.shape[1]}; expected the same number of at least 2"
         )
     if len(ranks_a) != len(ranks_b) and 1 not in (len(ranks_a), len(ranks_b)):
         raise ValueError(f"numbers of seeds are {len(ranks_a)} and {len(ranks_b)}; expected the same number, or 1")
     values_a, values_b = per_session(ranks_a, metric), per_session(ranks_b, metric)
-    session_differences = values_a.mean(0) - values_b.mean(0)
+    query_differences = values_a.mean(0) - values_b.mean(0)
+    session_differences, weight = query_differences, None
+    if session_id is not None:
+        session_differences, weight = _sums_of_sessions(query_differences, session_id)
     num_seeds = min(len(values_a), len(values_b))
     seed_differences = values_a.mean(1) - values_b.mean(1) if num_seeds > 1 else np.zeros(0)
     p_randomization = randomization_test(rng, session_differences, sign_patterns=sign_patterns)
     p_bootstrap, interval_sessions = bootstrap(
-        rng, session_differences, resamples=resamples, confidence=confidence, interval=interval
+        rng, session_differences, weight=weight, resamples=resamples, confidence=confidence, interval=interval
     )
     p_seeds, interval_seeds = paired_t(seed_differences, confidence=confidence)
     return Comparison(
         metric=metric,
-        difference=float(session_differences.mean()),
+        difference=float(query_differences.mean()),
         interval=interval_sessions,
         p_randomization=p_randomization,
         p_bootstrap=p_bootstrap,
@@ -134,6 +151,7 @@ def compare(
         p_seeds=p_seeds,
         effect_seeds=effect_size(seed_differences),
         num_sessions=session_differences.size,
+        num_queries=query_differences.size,
         num_seeds=num_seeds,
     )
 
@@ -182,17 +200,20 @@ def bootstrap(
     rng: np.random.Generator,
     difference: Float[np.ndarray, " N"],
     *,
+    weight: Float[np.ndarray, " N"] | Int[np.ndarray, " N"] | None = None,
     resamples: int = 2_000,
     confidence: float = 0.95,
     interval: str = "percentile",
 ) -> tuple[float, tuple[float, float]]:
     """The bootstrap: two-sided p and confidence interval of a mean difference, from resampling pairs with replacement.
 
+    The estimate is the mean, or with weights the ratio ``Σ d / Σ w``, whose sums are resampled together.
     ``p = 2 min(#{θ* ≤ 0} + 1, #{θ* ≥ 0} + 1) / (R + 1)``, at most 1.
 
     Args:
         rng: a random generator; the function advances it.
         difference: ``[N]`` differences of pairs, N at least 2.
+        weight: ``[N]`` positive numbers w, such as the number of queries that a session's difference sums up.
         resamples: R.
         confidence: confidence level of the interval, in (0, 1).
         interval: "percentile" or "bca".
@@ -207,12 +228,15 @@ def bootstrap(
     _check_confidence(confidence)
     check_one_of("interval", interval, INTERVALS)
     difference = _checked("difference", difference, least=2)
-    mean = float(difference.mean())
-    if np.ptp(difference) == 0:
-        return (1.0 if mean == 0 else 2.0 / (resamples + 1)), (mean, mean)
+    samples, statistic = _samples_and_statistic(difference, weight)
+    estimate = float(statistic(*samples))
+    # Where all pairs have the same, so has every resample.
+    if np.ptp(difference if weight is None else difference / samples[1]) == 0:
+        return (1.0 if estimate == 0 else 2.0 / (resamples + 1)), (estimate, estimate)
     result = stats.bootstrap(
-        (difference,),
-        np.mean,
+        samples,
+        statistic,
+        paired=weight is not None,
         vectorized=True,
         n_resamples=resamples,
         batch=max(1, _BATCH_VALUES // difference.size),
@@ -289,6 +313,31 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = p.copy()
     adjusted[ascending] = np.minimum(1.0, np.maximum.accumulate(np.arange(valid.size, 0, -1) * p[ascending]))
     return adjusted
+
+
+def _sums_of_sessions(
+    differences: Float[np.ndarray, " P"], session_id: Int[np.ndarray, " P"]
+) -> tuple[Float[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """Returns the sum of each session's differences, and its number of queries, in the order of the ids."""
+    if np.shape(session_id) != differences.shape:
+        raise ValueError(f"session_id has shape {np.shape(session_id)}; expected {differences.shape}, one per query")
+    _, session, num_queries = np.unique(session_id, return_inverse=True, return_counts=True)
+    if num_queries.size < 2:
+        raise ValueError(f"session_id has {num_queries.size} session; expected at least 2")
+    return np.bincount(session, weights=differences), num_queries
+
+
+def _samples_and_statistic(
+    difference: Float[np.ndarray, " N"], weight: np.ndarray | None
+) -> tuple[tuple[Float[np.ndarray, " N"], ...], Callable[..., Any]]:
+    """Returns what the bootstrap resamples together, and the estimate that it computes from it."""
+    if weight is None:
+        return (difference,), np.mean
+    weight = _checked("weight", weight)
+    if weight.size != difference.size:
+        raise ValueError(f"weight has {weight.size} numbers; expected {difference.size}, one per difference")
+    check_where(weight > 0, "weight", weight, "a number above 0")
+    return (difference, weight), lambda sums, weights, axis=-1: sums.sum(axis) / weights.sum(axis)
 
 
 def _checked(name: str, values: np.ndarray, *, least: int = 0) -> Float[np.ndarray, " N"]:

@@ -157,10 +157,11 @@ def _count_in_chunks(
         return (target_score, counted, num_excluded), None
 
     dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
+    target_score = jnp.zeros((batch, 1), dtype)
     kinds = jax.eval_shape(contribution, *(jax.ShapeDtypeStruct((batch, size), dtype) for size in (chunk, 1)))
     counts, num_excluded = (
         jax.tree.map(lambda _, shape=shape: jnp.zeros(shape, jnp.int32), kinds) for shape in ((batch, lanes), (batch,))
     )
-    initial = jnp.zeros((batch, 1), dtype), counts, num_excluded
+    initial = target_score, counts, num_excluded
     (_, counts, num_excluded), _ = jax.lax.scan(count, initial, jnp.arange(num_chunks))
     return jax.tree.map(lambda count, excluded: count.sum(1) - excluded, counts, num_excluded)

@@ -16,7 +16,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("metric", ["recall@1", "recall@10", "ndcg@5", "ndcg@10", "mrr"])
+@pytest.mark.parametrize("metric", ["recall@1", "recall@10", "ndcg@5", "ndcg@10", "mrr@5", "mrr"])
 def test_values_of_sessions_average_to_the_reported_metric(rng, metric):
     ranks = rng.integers(1, 40, 300)
     averages = metrics.from_ranks(ranks, ks=(1, 5, 10))
@@ -158,6 +158,44 @@ def test_a_side_of_one_row_is_compared_over_sessions_only(rng, shape):
     assert found.p_randomization < 0.05
 
 
+def test_a_session_of_each_query_is_the_comparison_without_sessions(rng):
+    better, worse = two_methods(rng)
+    order = rng.permutation(200)
+    one = significance.compare(np.random.default_rng(1), better, worse, session_id=order, resamples=4_000)
+    plain = significance.compare(np.random.default_rng(1), better, worse, resamples=4_000)
+    assert (one.difference, one.effect, one.num_sessions) == pytest.approx((plain.difference, plain.effect, 200))
+    assert one.interval == pytest.approx(plain.interval, abs=0.2 * (plain.interval[1] - plain.interval[0]))
+
+
+def test_queries_of_a_session_are_resampled_together(rng):
+    """A session with one difference, repeated by all its queries, is one observation."""
+    num_queries = rng.integers(1, 50, 60)
+    session_id = np.repeat(np.arange(60), num_queries)
+    ranks, other = (rng.integers(1, 30, 60)[session_id] for _ in range(2))
+    found = significance.compare(rng, ranks, other, session_id=session_id, metric="mrr@20")
+    naive = significance.compare(rng, ranks, other, metric="mrr@20")
+    difference = significance.per_session(ranks, "mrr@20") - significance.per_session(other, "mrr@20")
+    assert found.difference == pytest.approx(difference.mean())
+    assert (found.num_sessions, found.num_queries) == (60, num_queries.sum())
+    # The linearized standard error of a ratio of two sums.
+    residual = np.bincount(session_id, weights=difference - difference.mean())
+    error = np.sqrt((residual**2).sum()) / num_queries.sum()
+    np.testing.assert_allclose(found.interval, difference.mean() + np.array([-1.96, 1.96]) * error, atol=0.3 * error)
+    sums = np.bincount(session_id, weights=difference)
+    z = sums.sum() / np.sqrt((sums**2).sum())
+    assert found.p_randomization == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.05)
+    assert np.ptp(naive.interval) < 0.5 * np.ptp(found.interval)
+
+
+def test_a_weighted_bootstrap_is_the_ratio_of_its_sums(rng):
+    difference, weight = rng.normal(1.0, 1.0, 40), rng.integers(1, 9, 40)
+    for interval in significance.INTERVALS:
+        _, (low, high) = significance.bootstrap(rng, difference * weight, weight=weight, interval=interval)
+        assert low < np.average(difference, weights=weight) < high
+    same = significance.bootstrap(rng, 0.5 * weight, weight=weight, resamples=9)
+    assert same == (0.2, (0.5, 0.5))
+
+
 def test_equal_methods_do_not_differ(rng):
     ranks, _ = two_methods(rng)
     found = significance.compare(rng, ranks, ranks)
@@ -202,12 +240,14 @@ def test_memory_does_not_change_the_result(rng, monkeypatch):
         ({"sign_patterns": 0}, "sign_patterns is 0"),
         ({"confidence": 95.0}, "confidence is 95.0; expected a number in \\(0, 1\\)"),
         ({"interval": "normal"}, "interval is 'normal'"),
-        ({"other": np.ones((4, 7), int)}, "numbers of sessions are 8 and 7"),
+        ({"other": np.ones((4, 7), int)}, "numbers of queries are 8 and 7"),
         ({"other": np.ones((3, 8), int)}, "numbers of seeds are 4 and 3"),
         ({"other": np.ones((0, 8), int)}, r"shape of other is \[0, 8\]"),
         ({"other": np.ones((1, 4, 8), int)}, r"shape of other is \[1, 4, 8\]"),
         ({"other": np.ones((4, 8), int) * 0}, r"other\[0, 0\] is 0; expected at least 1"),
         ({"other": np.full((4, 8), np.nan)}, "other are numbers of type float64"),
+        ({"session_id": np.zeros(7, int)}, r"session_id has shape \(7,\); expected \(8,\)"),
+        ({"session_id": np.zeros(8, int)}, "session_id has 1 session; expected at least 2"),
         ({"resamples": 2.5}, "resamples is 2.5; expected a whole number"),
     ],
 )
