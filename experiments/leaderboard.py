@@ -31,7 +31,14 @@ from .pipeline import dataset_checks, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, role_of, trained_methods
-from .pipeline.protocols import check_protocol, protocol_inputs, rank_by_protocol, stored_protocol
+from .pipeline.protocols import (
+    check_protocol,
+    clusters,
+    protocol_inputs,
+    protocol_queries,
+    rank_by_protocol,
+    stored_protocol,
+)
 from .pipeline.run import first_seed
 from .pipeline.run_folder import RunFolder
 from .pipeline.settings import Settings, Teacher
@@ -152,7 +159,9 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     seeds_of_methods = [len(method_ranks) for method_ranks in ranks.values()]
     num_seeds = min(number for number in seeds_of_methods if number > 1 or best_args.seeds == 1)
     ranks = {name: method_ranks[:num_seeds] for name, method_ranks in ranks.items()}
-    tests = comparisons.compare_pairs(ranks, [(NAME, other) for other in ranks if other != NAME], seed=0)
+    queries = protocol_queries(dataset, args.protocol)
+    pairs = [(NAME, other) for other in ranks if other != NAME]
+    tests = comparisons.compare_pairs(ranks, pairs, seed=0, session_id=clusters(args.protocol, queries.session_id))
     header = {"dataset": dataset.name, "seeds": args.seeds, "protocol": stored_protocol(args.protocol)}
     return header | {"methods": methods, "published": published_rows(dataset.name), "tests": tests}
 

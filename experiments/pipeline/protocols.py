@@ -6,15 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 import alkd_jax as alkd
 from alkd_jax import evaluation
 from alkd_jax.checks import check_one_of
-from alkd_jax.evaluation import Protocol, make_queries
+from alkd_jax.evaluation import Protocol, Queries, make_queries
 from alkd_jax.evaluation.protocol import SEEN
 from alkd_jax.evaluation.queries import TARGETS
-from alkd_jax.io import save_arrays
+from alkd_jax.io import open_arrays, save_arrays
 from alkd_jax.models import Encoder, Params
+
+from .stage_records import checked_output
 
 
 def check_protocol(seen: str, targets: str, mode: str = "clean") -> None:
@@ -74,12 +77,27 @@ def rank_by_protocol(
     )
 
 
+def protocol_queries(dataset: alkd.Dataset, protocol: Protocol) -> Queries:
+    """Returns the queries of the complete test sessions, which say where in its session each of them stands."""
+    return make_queries(dataset.test_sequences, dataset.num_items, targets=protocol.targets)
+
+
 def save_queries(file: pathlib.Path, dataset: alkd.Dataset, protocol: Protocol) -> None:
     """Stores what the ranks of a run belong to, `[P]` arrays: session_id, position, target, and session_length."""
-    # The last targets are those of the complete sessions, which say where in its session a query stands.
-    queries = make_queries(dataset.test_sequences, dataset.num_items, targets=protocol.targets)
+    queries = protocol_queries(dataset, protocol)
     names = ("session_id", "position", "target", "session_length")
     save_arrays(file, **{name: getattr(queries, name) for name in names})
+
+
+def load_queries(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Loads what :func:`save_queries` stored in a run's folder."""
+    with open_arrays(checked_output(folder, "queries.npz")) as archive:
+        return dict(archive)
+
+
+def clusters(protocol: Protocol, session_id: np.ndarray) -> np.ndarray | None:
+    """Returns the session of each query where a session has several, which tests draw together; else None."""
+    return session_id if protocol.targets == "all" else None
 
 
 def stored_protocol(protocol: Protocol) -> dict[str, str]:

@@ -34,10 +34,15 @@ def method_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def compare_all(
-    ranks: Mapping[str, np.ndarray], *, seed: int, sign_patterns: int = SIGN_PATTERNS
+    ranks: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    session_id: np.ndarray | None = None,
+    sign_patterns: int = SIGN_PATTERNS,
 ) -> list[dict[str, Any]]:
     """Applies :func:`compare_pairs` to all :func:`method_pairs`."""
-    return compare_pairs(ranks, method_pairs(list(ranks)), seed=seed, sign_patterns=sign_patterns)
+    pairs = method_pairs(list(ranks))
+    return compare_pairs(ranks, pairs, seed=seed, session_id=session_id, sign_patterns=sign_patterns)
 
 
 def compare_pairs(
@@ -45,14 +50,17 @@ def compare_pairs(
     pairs: Sequence[tuple[str, str]],
     *,
     seed: int,
+    session_id: np.ndarray | None = None,
     sign_patterns: int = SIGN_PATTERNS,
 ) -> list[dict[str, Any]]:
     """Tests pairs of methods on every metric.
 
     Args:
-        ranks: method → ranks ``[S, N]``; a training-free method has one row, and is compared over sessions only.
+        ranks: method → ranks ``[S, P]``; a training-free method has one row, and is compared over sessions only.
         pairs: the methods to compare, "method" and "against".
         seed: of the resampling, which takes the same sessions in every test.
+        session_id: ``[P]`` session of each query, so that sessions are drawn with all their queries; None where each
+            query is of a session of its own.
         sign_patterns: number of random sign patterns of the randomization test; it bounds the smallest p-value, which
             the correction multiplies by the number of tests.
 
@@ -66,7 +74,12 @@ def compare_pairs(
         for metric in METRICS:
             rng = np.random.default_rng(seed)
             comparison = significance.compare(
-                rng, ranks[method], ranks[against], metric=metric, sign_patterns=sign_patterns
+                rng,
+                ranks[method],
+                ranks[against],
+                session_id=session_id,
+                metric=metric,
+                sign_patterns=sign_patterns,
             )
             tests.append({"method": method, "against": against} | dataclasses.asdict(comparison))
     for name in ("p_randomization", "p_seeds"):

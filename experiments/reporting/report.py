@@ -22,7 +22,7 @@ from ..pipeline.stages import Run
 from ..pipeline.training_free import TRAINING_FREE
 from . import comparisons, example_sessions, teacher_quality
 from .pages import render_page
-from .results import COLUMNS, format_cell, format_tied, tuning_lines
+from .results import COLUMNS, DEBIASED, format_cell, format_tied, tuning_lines
 
 METHOD_COLORS = {
     "Teacher": "#3b6fb6",
@@ -69,6 +69,14 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
             for name, values in results["methods"].items()
         ],
         protocol=results["protocol"]["name"],
+        groups=[(group, f"{part['queries']:,}") for group, part in results["groups"].items()],
+        group_rows=[
+            (
+                name,
+                [format_cell(values[DEBIASED]), *(f"{p['recall@10'][name]:.4f}" for p in results["groups"].values())],
+            )
+            for name, values in results["methods"].items()
+        ],
         controls=set(CONTROLS),
         training_free=set(TRAINING_FREE),
         tuned=tuning_lines(results),

@@ -12,14 +12,17 @@ from rich.table import Table
 
 from alkd_jax.checks import check_ranks
 from alkd_jax.errors import printable
-from alkd_jax.evaluation import metrics
+from alkd_jax.evaluation import beyond_accuracy, groups, metrics
 from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 
 from ..pipeline import teachers
-from ..pipeline.protocols import stored_protocol
+from ..pipeline.protocols import clusters, load_queries, stored_protocol
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
+
+DEBIASED = "stratified_recall@10"
+"""Recall in which hits of rare targets weigh more, see `alkd_jax.evaluation.beyond_accuracy.stratified_recall`."""
 
 COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr")
 
@@ -30,10 +33,10 @@ def collect_results(run: Run) -> dict[str, Any]:
     Returns:
         ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "protocol", "teacher", "lists", "methods":
         {NAME: {METRIC: {"mean", "std", "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10,
-        defaults", "trials", "seeds"} or {"chosen", "from"}}, "tests"}``; ``std`` is over seeds (n − 1), and 0 for the
-        training-free methods, which have no seeds; "protocol" has its fields and its name, and "lists" says whose lists
-        the teacher's are; "tied" counts the targets that share their
-        score with another item; "tuned" holds validation recall; "tests" is what
+        defaults", "trials", "seeds"} or {"chosen", "from"}}, "groups", "tests"}``; ``std`` is over seeds (n − 1), and 0
+        for the training-free methods, which have no seeds; "protocol" has its fields and its name, and "lists" says
+        whose lists the teacher's are; "groups" is that of :func:`group_recalls`; "tied" counts the targets that share
+        their score with another item; "tuned" holds validation recall; "tests" is what
         :func:`experiments.reporting.comparisons.compare_all` returns.
     """
     path = checked_output(run.folder.path, "ranks.npz")
@@ -43,10 +46,15 @@ def collect_results(run: Run) -> dict[str, Any]:
         check_ranks(f"{path}: ranks of {name}", per_seed)
     released_ndcg = read_json(checked_output(run.folder.path, "released_ndcg.json"))
     tied = read_json(checked_output(run.folder.path, "tied.json"))
+    queries, counts = load_queries(run.folder.path), item_counts(run)
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():
         released = {metric: mean_and_std(values) for metric, values in released_ndcg.get(name, {}).items()}
-        methods[name] = metrics_over_seeds(per_seed) | {"tied": mean_and_std(tied[name])} | released
+        debiased = [
+            beyond_accuracy.stratified_recall(seed_ranks, queries["target"], counts, 10) for seed_ranks in per_seed
+        ]
+        methods[name] = metrics_over_seeds(per_seed) | {DEBIASED: mean_and_std(debiased)}
+        methods[name] |= {"tied": mean_and_std(tied[name])} | released
     settings = run.settings
     return {
         "dataset": run.dataset.name,
@@ -60,7 +68,8 @@ def collect_results(run: Run) -> dict[str, Any]:
         "lists": teachers.title_of(settings.resolved_teacher),
         "methods": methods,
         "tuned": tuning_summary(run),
-        "tests": significance_tests(run, ranks),
+        "groups": group_recalls(run, queries, ranks),
+        "tests": significance_tests(run, ranks, clusters(settings.protocol, queries["session_id"])),
     }
 
 
@@ -101,11 +110,37 @@ def tuning_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def significance_tests(run: Run, ranks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def item_counts(run: Run) -> np.ndarray:
+    """Returns ``[V + 1]``, the number of occurrences of each item in the complete training sessions."""
+    return np.bincount(np.asarray(run.dataset.train_sequences.items), minlength=run.dataset.num_items + 1)
+
+
+def group_recalls(
+    run: Run, queries: Mapping[str, np.ndarray], ranks: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Returns recall@10, averaged over seeds, by the popularity of the target and by the length of the session.
+
+    Returns:
+        Group → ``{"queries": number, "recall@10": {NAME: mean}}``; groups without queries are left out.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    by_popularity = groups.by_popularity(queries["target"], item_counts(run))
+    for partition in (by_popularity, groups.by_session_length(queries["session_length"])):
+        for number, group in enumerate(partition.names):
+            own = partition.number == number
+            if own.any():
+                recalls = {name: float(np.mean(per_seed[:, own] <= 10)) for name, per_seed in ranks.items()}
+                table[group] = {"queries": int(own.sum()), "recall@10": recalls}
+    return table
+
+
+def significance_tests(
+    run: Run, ranks: Mapping[str, np.ndarray], session_id: np.ndarray | None
+) -> list[dict[str, Any]]:
     """Returns the tests of significance; a stage that stores them in `tests.json` and runs again for new ranks."""
 
     def write_outputs(folder: pathlib.Path) -> None:
-        write_json(folder / "tests.json", comparisons.compare_all(ranks, seed=run.settings.seed))
+        write_json(folder / "tests.json", comparisons.compare_all(ranks, seed=run.settings.seed, session_id=session_id))
 
     inputs = {"metrics": comparisons.METRICS, "sign_patterns": comparisons.SIGN_PATTERNS}
     run.folder.run_stage("tests", inputs, ["tests.json"], write_outputs, after=["ranks"])
