@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import pathlib
+import re
 import reprlib
 import shutil
 import sysconfig
@@ -55,10 +56,15 @@ _EXTRAS = {
     "uvicorn": "serve",
     "sklearn": "titles",
     "tensorboardX": "tensorboard",
+    "huggingface_hub": "hub",
     "torch": "peers",
     "faiss": "peers",
 }
 """Module → the extra of this package that installs it."""
+
+
+_MARKDOWN = re.compile(r"[\\`*<>|&~#$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)")
+"""A bracket before a target makes a link; an underscore within a word is an ordinary character."""
 
 
 def printable(text: object, *, width: int = 500) -> str:
@@ -75,6 +81,16 @@ def printable(text: object, *, width: int = 500) -> str:
     if len(text) > width:
         text = f"{text[: width // 2]} … {text[len(text) - width // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def markdown(name: str) -> str:
+    r"""Returns a name for a line or a table of Markdown, where neither punctuation nor HTML acts as such.
+
+    Example:
+        >>> markdown("a|b<i>")
+        'a\\|b\\<i\\>'
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", printable(name))
 
 
 class _Short(reprlib.Repr):

@@ -25,6 +25,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import Recipe
 from alkd_jax.distillation.item_rules.recipe import PRESETS
+from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol, metrics
 from alkd_jax.io import open_arrays, save_arrays, to_json, write_texts
 from alkd_jax.training import checkpoints
@@ -38,7 +39,6 @@ from .pipeline.protocols import stored_protocol
 from .pipeline.run_folder import RunFolder
 from .pipeline.stage_records import checked_output
 from .reporting import comparisons
-from .reporting.cells import markdown
 from .reporting.results import COLUMNS, format_cell, metrics_over_seeds
 
 NAME = "Best student (width 10)"

@@ -12,13 +12,16 @@ from typing import Any
 
 import jax
 
+from alkd_jax.io import read_object
 from alkd_jax.serving import export
 
 from .pipeline import calls, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
-from .pipeline.methods import role_of, trained_methods
+from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import RunContext
+from .pipeline.stage_records import checked_output
+from .pipeline.teachers import TEACHERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +68,50 @@ def export_run(args: ExportSettings) -> None:
     params = jax.tree.map(lambda leaf: leaf[index], run.params(method_folder))
     description = f"{args.method}, seed {index} (validation recall {best_metric[index]:.4f})"
     model = run.model(role_of(args.method))
-    export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite}
+    card = model_card(run, args.method, f"{args.method}, seed {index}", index)
+    export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite, "card": card}
     write_student(args.out, description, model, params, run.dataset, **export_options)
+
+
+def model_card(run: RunContext, method: str, name: str, index: int) -> export.Card:
+    """Returns what the model card says of a run's student.
+
+    Args:
+        run: the run.
+        method: of the student.
+        name: the student in words.
+        index: its seed, from 0.
+    """
+    numbers: dict[str, float] = {}
+    protocol = ""
+    if (run.folder.path / "metrics.json").exists():
+        results = read_object(checked_output(run.folder.path, "metrics.json"))
+        columns = results["methods"].get(method, {})
+        numbers = {metric: column["values"][index] for metric, column in columns.items() if "values" in column}
+        protocol = f"On {len(run.dataset.test):,} test sessions, this seed alone: {results['protocol']['name']}."
+    return export.Card(name, protocol if numbers else "", numbers, language_model(run, method))
+
+
+def language_model(run: RunContext, method: str) -> dict[str, str]:
+    """Returns what is known of the language model whose lists a method learned; empty where none was asked."""
+    if method not in METHODS or not METHODS.find(method).is_paid:
+        return {}
+    report = read_object(checked_output(run.folder.path, "rankings.report.json"))
+    asks_llm = TEACHERS.find(report["teacher"]).asks_llm
+    if asks_llm is None:
+        return {"teacher": report["teacher"], "model": "not known: a teacher of one's own"}
+    if not asks_llm:
+        return {}
+    recorded = "recorded by others; not known here"
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(report.get("statuses", {}).items()))
+    return {
+        "model": report.get("model", recorded),
+        "SHA-256 of the prompt's template": report.get("prompt_sha256", recorded),
+        "cost": report.get("cost", recorded),
+        "sessions asked": f"{report['asked']:,}",
+        "answers": statuses or recorded,
+        "sessions without a usable list": f"{len(report['missing']):,}",
+    }
 
 
 def write_student(out: pathlib.Path, description: str, *student: Any, **options: Any) -> None:

@@ -17,6 +17,7 @@ import tabulate
 
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
+from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_texts
 from alkd_jax.llm.pricing import PRICES
@@ -47,7 +48,6 @@ from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
 from .reporting import comparisons
-from .reporting.cells import markdown
 from .reporting.results import format_cell, format_tied, mean_and_std, metrics_over_seeds
 from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline

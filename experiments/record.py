@@ -22,6 +22,7 @@ from typing import Any
 import tabulate
 
 from alkd_jax.data.readers import registry
+from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import read_json, replacing, write_text, write_texts
 
@@ -33,7 +34,6 @@ from .pipeline.run_folder import refuse_earlier_version
 from .pipeline.stage_records import checked_output, read_records
 from .pipeline.training_free import training_free_places
 from .reporting import comparisons, report, tables
-from .reporting.cells import markdown
 from .reporting.recount import recount_leaderboard, recount_results
 from .reporting.results import format_cell, format_tied, mean_and_std, tuning_lines
 

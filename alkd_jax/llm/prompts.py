@@ -237,7 +237,7 @@ def ranking_question(prompt: RankingPrompt, template: Template, titles: Sequence
     items = prompt.history + prompt.candidates
     content = array.array("q", (len(prompt.history), *items)).tobytes()
     content += "\0".join([titles[item] for item in items]).encode("utf-8", "surrogatepass")
-    prompt_hash = hashlib.blake2b(content, key=_template_hash(template, k, seed), digest_size=16).digest()
+    prompt_hash = hashlib.blake2b(content, key=template_hash(template, k, seed), digest_size=16).digest()
     render = functools.partial(_render_ranking, prompt, template, titles, k=k, seed=seed)
     return Question("rank", prompt.session_id, k, prompt_hash, render)
 
@@ -261,7 +261,7 @@ def _render_ranking(
 
 
 @functools.lru_cache
-def _template_hash(template: Template, k: int, seed: int) -> bytes:
+def template_hash(template: Template, k: int, seed: int) -> bytes:
     """Digest of what the text of a ranking question depends on beside session and candidates."""
     content = json.dumps([PROMPT_VERSION, SYSTEM, RANKING_RULES, dataclasses.astuple(template), k, seed])
     return hashlib.sha256(content.encode()).digest()

@@ -28,12 +28,13 @@ from alkd_jax.errors import how_to_install, import_extra, shown, writing
 from alkd_jax.io import move_into
 from alkd_jax.locks import locked
 from alkd_jax.models import BACKBONES, Encoder, Params
-from alkd_jax.serving import manifest, numpy_encoders, onnx_graph
+from alkd_jax.serving import manifest, model_card, numpy_encoders, onnx_graph
+from alkd_jax.serving.model_card import Card
 from alkd_jax.serving.programs import TopK, load_onnx, load_program
 from alkd_jax.serving.recommender import Recommender
 from alkd_jax.types import Dataset
 
-__all__ = ["Recommender", "load_onnx", "load_program", "save"]
+__all__ = ["Card", "Recommender", "load_onnx", "load_program", "save"]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the program is compiled for."""
@@ -53,6 +54,7 @@ def save(
     dtype: str = "float32",
     list_length: int = 100,
     overwrite: bool = False,
+    card: Card | None = None,
 ) -> None:
     """Writes a student to a folder, in one step: the folder is complete or does not exist.
 
@@ -69,6 +71,7 @@ def save(
             student have the rounded weights; computation is still in float32.
         list_length: K, the number of items that the program and the ONNX graph return; at most V.
         overwrite: whether a shipped student that is there is replaced, once the new one is whole.
+        card: what the model card, README.md, says beside the config.
 
     Raises:
         ModuleNotFoundError: safetensors is not installed.
@@ -105,7 +108,9 @@ def save(
         left_out=left_out,
     )
     with new_folder(path, overwrite=overwrite) as partial:
-        for name, data in [*files.items(), (manifest.CONFIG, manifest.config_json(config))]:
+        readme = model_card.as_markdown(config, card or Card()).encode()
+        extra = [(model_card.FILE, readme), (manifest.CONFIG, manifest.config_json(config))]
+        for name, data in [*files.items(), *extra]:
             with writing(path / name, size=len(data)):
                 (partial / name).write_bytes(data)
         check_written_folder(partial, model, weights, np.asarray(ds.train.items[:_NUM_CHECKED_SESSIONS], np.int32))

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int, Int32
 
 from alkd_jax.checks import check_count, check_span
 from alkd_jax.errors import import_extra, reading, shown
-from alkd_jax.serving import manifest, numpy_encoders
+from alkd_jax.serving import hub, manifest, numpy_encoders
 
 _FORMER_NAMES = {"meeting_kernel": "interaction_kernel"}
 """Former name of a parameter in shipped folders → its name today."""
@@ -64,6 +64,7 @@ class Recommender:
         titles: ``num_items + 1`` titles; the first is empty.
         length: L, the number of most recent items that the student reads.
         version: SHA-256 that identifies the shipped student; empty for one that was not read from a folder.
+        folder: from which it was read; None for any other.
 
     Raises:
         ValueError: the parameters, ids or titles are not those of one student.
@@ -76,6 +77,7 @@ class Recommender:
     titles: tuple[str, ...]
     length: int
     version: str = ""
+    folder: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
         for name, column in (("item_ids", self.item_ids), ("titles", self.titles)):
@@ -108,12 +110,50 @@ class Recommender:
         config, version = manifest.read_config(path)
         arrays = current_names(read_arrays(path, config))
         item_ids, titles = manifest.read_items(path, config)
-        student = cls(config.backbone, config.options, arrays, item_ids, titles, config.length, version)
+        student = cls(config.backbone, config.options, arrays, item_ids, titles, config.length, version, path)
         try:
             student.check_scores()
         except ValueError as error:
             raise ValueError(f"{path / manifest.WEIGHTS}: {error}") from error
         return student
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, cache: str | os.PathLike[str] | None = None
+    ) -> "Recommender":
+        """Reads a student from the Hugging Face Hub, as untrusted as any folder, see :meth:`load`.
+
+        Args:
+            repo_id: "OWNER/NAME" of the repository.
+            revision: branch, tag or commit; a commit cannot be changed afterwards. By default the main branch.
+            cache: folder of downloaded files; by default that of `huggingface_hub`.
+
+        Raises:
+            ModuleNotFoundError: `huggingface_hub` is not installed.
+            FileNotFoundError: the repository holds no student.
+            ValueError: there is no such repository, or as :meth:`load`.
+        """
+        with hub.downloaded(repo_id, revision=revision, cache=cache) as folder:
+            return dataclasses.replace(cls.load(folder), folder=None)
+
+    def push_to_hub(self, repo_id: str, *, revision: str | None = None, private: bool = True) -> str:
+        """Uploads the student's folder, with its model card, to the Hugging Face Hub.
+
+        Args:
+            repo_id: "OWNER/NAME" of the repository, which is made if there is none.
+            revision: branch to upload to; by default the main one.
+            private: whether a new repository is private: the terms of the data may forbid a public catalogue.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ModuleNotFoundError: `huggingface_hub` is not installed.
+            ValueError: the student was not read from a folder, the folder was changed since, or the hub refused it.
+        """
+        if self.folder is None:
+            raise ValueError("the student has no folder; expected one that Recommender.load read")
+        return hub.upload(self.folder, repo_id, version=self.version, revision=revision, private=private)
 
     @property
     def num_items(self) -> int:

@@ -11,11 +11,11 @@ import numpy as np
 import tabulate
 
 from alkd_jax.baselines import Places
+from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol, metrics, significance
 
 from ..pipeline.protocols import stored_protocol
 from . import comparisons
-from .cells import markdown
 from .results import format_cell, format_tied, mean_and_std, metrics_over_seeds
 from .tables import TIED
 

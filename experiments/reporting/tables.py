@@ -11,6 +11,7 @@ from typing import Any
 import tabulate
 
 from alkd_jax.data.readers import registry
+from alkd_jax.errors import markdown
 from alkd_jax.io import read_json, to_json, write_texts
 from alkd_jax.locks import locked
 from alkd_jax.registry import is_outside, path_safe
@@ -166,14 +167,14 @@ def write_table(out: pathlib.Path, name: str, runs: Sequence[Mapping[str, Any]])
     def rows(escape: Callable[[str], str]) -> list[list[str]]:
         return [row for run in runs for row in result_rows(run, published, escape)]
 
-    markdown = tabulate.tabulate(rows(cells.markdown), HEADINGS, tablefmt="github", disable_numparse=True)
+    as_github = tabulate.tabulate(rows(markdown), HEADINGS, tablefmt="github", disable_numparse=True)
     latex = tabulate.tabulate(rows(cells.plain), HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
     tuned = [
-        cells.markdown(f"{run['dataset']} {backbone_title(run['backbone'])} {line}")
+        markdown(f"{run['dataset']} {backbone_title(run['backbone'])} {line}")
         for run in runs
         for line in tuning_lines(run)
     ]
-    page = [markdown, "", f"Protocol: {protocol_names(runs)}.", "", NOTE, ""]
+    page = [as_github, "", f"Protocol: {protocol_names(runs)}.", "", NOTE, ""]
     lines = io.StringIO(newline="")
     csv.writer(lines).writerows([HEADINGS, *rows(cells.spreadsheet)])
     out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from alkd_jax.llm.client import Client
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import Estimate
-from alkd_jax.llm.prompts import Question, RankingPrompt, Template, ranking_question
+from alkd_jax.llm.prompts import Question, RankingPrompt, Template, ranking_question, template_hash
 from alkd_jax.llm.teachers.protocol import lists_to_rankings
 from alkd_jax.llm.usage import UsageReport
 from alkd_jax.types import PAD, Rankings, Sessions
@@ -68,7 +68,8 @@ class OnlineTeacher:
 
         Returns:
             As `Teacher.rank`; the report also has "open", the ids of missing sessions that can still be asked, "model",
-            "statuses" and "repairs" of the answers, and the store's "requests" and "tokens".
+            "prompt_sha256" of the template, "statuses" and "repairs" of the answers, and the store's "requests" and
+            "tokens".
         """
         client = self.client
         lists: dict[int, Sequence[int]] = {}
@@ -90,6 +91,7 @@ class OnlineTeacher:
             "missing": [session for session, _ in missing],
             "open": [session for session, key in missing if key not in records or not records[key].is_final],
             "model": client.endpoint.model,
+            "prompt_sha256": template_hash(self.template, self.k, self.seed).hex(),
             "statuses": dict(statuses),
             "repairs": dict(repairs),
             "requests": client.store.ledger.requests,

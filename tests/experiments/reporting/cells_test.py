@@ -11,6 +11,7 @@ import tabulate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alkd_jax.errors import markdown
 from experiments.reporting import cells, pages, tables
 
 NAMES = [
@@ -40,7 +41,7 @@ def run_of(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_table_has_its_rows_and_columns_whatever_the_names(name):
     published = {"implausible": {}}
-    rows = tables.result_rows(run_of(name), published, cells.markdown)
+    rows = tables.result_rows(run_of(name), published, markdown)
     lines = tabulate.tabulate(rows, tables.HEADINGS, tablefmt="github", disable_numparse=True).split("\n")
     assert len(lines) == 4
     for line in lines:
@@ -64,13 +65,13 @@ def test_no_name_is_a_formula_of_a_spreadsheet(name):
 
 @given(st.text() | st.text(r"\`*<>|&~#$[]()_a"))
 def test_an_escaped_name_reads_as_the_name(name):
-    assert re.sub(r"\\([\\`*<>|&~#$\]_])", r"\1", cells.markdown(name)) == cells.plain(name)
-    assert cells.markdown(name).isprintable()
+    assert re.sub(r"\\([\\`*<>|&~#$\]_])", r"\1", markdown(name)) == cells.plain(name)
+    assert markdown(name).isprintable()
 
 
 def test_common_names_stay_as_they_are():
     for name in ("ML", "Games", "last-fm_1k", "RAD-BC", "alkd_jax 0.1.0", "Film 3 é"):
-        assert cells.markdown(name) == cells.plain(name) == cells.spreadsheet(name) == name
+        assert markdown(name) == cells.plain(name) == cells.spreadsheet(name) == name
 
 
 @pytest.mark.parametrize("name", NAMES)
