@@ -23,6 +23,8 @@ from .pipeline.run import RunContext
 from .pipeline.stage_records import checked_output
 from .pipeline.teachers import TEACHERS
 
+_REPORT = "rankings.report.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
@@ -96,7 +98,9 @@ def language_model(run: RunContext, method: str) -> dict[str, str]:
     """Returns what is known of the language model whose lists a method learned; empty where none was asked."""
     if method not in METHODS or not METHODS.find(method).is_paid:
         return {}
-    report = read_object(checked_output(run.folder.path, "rankings.report.json"))
+    if not (run.folder.path / _REPORT).exists():
+        return {"model": f"not known: the run has no {_REPORT}"}
+    report = read_object(checked_output(run.folder.path, _REPORT))
     asks_llm = TEACHERS.find(report["teacher"]).asks_llm
     if asks_llm is None:
         return {"teacher": report["teacher"], "model": "not known: a teacher of one's own"}

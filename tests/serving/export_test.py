@@ -386,6 +386,9 @@ def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
     command.export_run(command.ExportSettings(run=out, out=tmp_path / "student"))
     held = export.Recommender.load(tmp_path / "student")
     np.testing.assert_array_equal(held.arrays["output_embedding"], params["params"]["output_embedding"][1])
+    readme = (tmp_path / "student" / "README.md").read_text()
+    assert "ALKDRec, seed 1." in readme
+    assert "not known: the run has no rankings.report.json" in readme
     for message, options in (
         ("expected one of the run's: Student, Teacher, ALKDRec", {"method": "DE", "out": tmp_path / "other"}),
         ("expected 0..2", {"seed_index": 3, "out": tmp_path / "other"}),
