@@ -24,6 +24,7 @@ from .pipeline.stage_records import checked_output
 from .pipeline.teachers import TEACHERS
 
 _REPORT = "rankings.report.json"
+_FORMER_PROTOCOL = "the last item, ranked among all items that are not in its session"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,9 @@ def model_card(run: RunContext, method: str, name: str, index: int) -> export.Ca
         results = read_object(checked_output(run.folder.path, "metrics.json"))
         columns = results["methods"].get(method, {})
         numbers = {metric: column["values"][index] for metric, column in columns.items() if "values" in column}
-        protocol = f"On {len(run.dataset.test):,} test sessions, this seed alone: {results['protocol']['name']}."
+        # Runs of earlier versions had one protocol and did not name it.
+        name_of_protocol = results.get("protocol", {}).get("name", _FORMER_PROTOCOL)
+        protocol = f"On {len(run.dataset.test):,} test sessions, this seed alone: {name_of_protocol}."
     return export.Card(name, protocol if numbers else "", numbers, language_model(run, method))
 
 
