@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check release clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.quickstart --out runs/quickstart
@@ -19,6 +19,16 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# make release VERSION=x.y.z: checks, tests, tags vx.y.z and builds the wheel; nothing is pushed or uploaded.
+release: $(STAMP)
+	@test -z "$$(git status --porcelain)" || { echo "error: the working tree has changes; commit them first" >&2; exit 2; }
+	@grep -qxF 'version = "$(VERSION)"' pyproject.toml || { echo "error: VERSION is '$(VERSION)'; expected the version in pyproject.toml" >&2; exit 2; }
+	@grep -qE '^## v?$(subst .,\.,$(VERSION))( |$$)' CHANGELOG.md || { echo "error: CHANGELOG.md has no heading ## $(VERSION)" >&2; exit 2; }
+	@! git rev-parse --quiet --verify 'refs/tags/v$(VERSION)' >/dev/null || { echo "error: the tag v$(VERSION) exists" >&2; exit 2; }
+	$(MAKE) check test test-slow
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	git tag -a 'v$(VERSION)' -m 'Version $(VERSION)'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
