@@ -215,8 +215,10 @@ def _parse_columns(text: str) -> dict[str, str]:
     columns = {}
     for part in filter(None, text.split(",")):
         key, equals, name = part.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--columns is {text!r}; expected PURPOSE=NAME pairs such as user=listener,item=track")
+        if not equals or not name or key in columns:
+            raise ValueError(
+                f"--columns is {text!r}; expected PURPOSE=NAME pairs of distinct purposes: user=listener,item=track"
+            )
         columns[key] = name
     return columns
 

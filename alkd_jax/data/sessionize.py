@@ -7,6 +7,7 @@ interactions.
 import dataclasses
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,8 +72,8 @@ class SessionRules:
             check_one_of(name, getattr(self, name), known)
         if not 1 <= self.min_length <= (self.min_length if self.max_length is None else self.max_length):
             raise ValueError(f"min_length, max_length are {self.min_length}, {self.max_length}; expected 1 ≤ min ≤ max")
-        if not self.gap_minutes > 0:
-            raise ValueError(f"gap_minutes is {self.gap_minutes}; expected more than 0")
+        if not 0 < self.gap_minutes < math.inf:
+            raise ValueError(f"gap_minutes is {self.gap_minutes}; expected a finite number above 0")
         local_day(np.zeros(1, np.int64), self.time_zone)
 
 

@@ -19,6 +19,8 @@ from .methods import METHODS, SETS, parse_methods
 from .protocols import check_protocol
 from .teachers import TEACHERS
 
+_LARGEST_DIM = 65_536
+
 _TEACHER = (
     "what ranks the selected sessions: "
     + "; ".join(f'"{name}", {entry.lists}' for name, entry in TEACHERS.items())
@@ -163,7 +165,8 @@ class Settings:
             )
         counts = {"--seeds": self.seeds, "--budget": self.resolved_budget, "--max-steps": self.max_steps}
         dims = {"--student-dim": self.student_dim, "--teacher-dim": self.teacher_dim}
-        check_at_least(1, **counts, **dims, **{"--min-valid": self.min_valid})
+        check_at_least(1, **counts, **{"--min-valid": self.min_valid})
+        check_between(1, _LARGEST_DIM, **dims)
         check_between(0, 1, **{"--accuracy": self.accuracy, "--correction": self.correction})
         if min(self.ratios) < 0 or sum(self.ratios) == 0:
             raise ValueError(f"--ratios is {self.ratios}; expected three numbers of at least 0, not all 0")

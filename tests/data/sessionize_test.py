@@ -195,6 +195,7 @@ def test_wrong_rules_are_refused():
         ({"time_zone": ""}, "time_zone is ''"),
         ({"min_length": 6, "max_length": 5}, "min ≤ max"),
         ({"gap_minutes": 0}, "gap_minutes"),
+        ({"gap_minutes": float("inf")}, "gap_minutes is inf; expected a finite number above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             SessionRules(**wrong)

@@ -254,6 +254,7 @@ def test_ctrl_c_keeps_finished_stages_and_leaves_no_partial_output(tmp_path, mon
         ({"targets": "second"}, "--targets is 'second'; expected 'last' or 'first' or 'all'"),
         ({"mode": "released", "seen": "keep"}, "--mode released with --seen keep and --targets last; expected exclude"),
         ({"seeds": 0}, "--seeds is 0; expected at least 1"),
+        ({"teacher_dim": 10**12}, "--teacher-dim is 1000000000000; expected from 1 to 65536"),
         ({"min_valid": 5}, "--min-valid is 5 without --model; expected it as an option of experiments.query_llm"),
         ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),
         ({"data": "prepared:nowhere", "mode": "paper"}, "--mode is 'paper'"),

@@ -24,7 +24,15 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 _MARK_ERRORS = "alkd_jax.undecodable"
-codecs.register_error(_MARK_ERRORS, lambda error: (UNDECODABLE, getattr(error, "end", 0)))
+
+
+def _mark(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Returns what stands for invalid bytes or for half a surrogate pair, and where to go on."""
+    is_encoding = isinstance(error, UnicodeEncodeError)
+    return UNDECODABLE.encode() if is_encoding else UNDECODABLE, getattr(error, "end", 0)
+
+
+codecs.register_error(_MARK_ERRORS, _mark)
 
 
 def read_blocks(file: TextFile, *, encoding: str = "utf-8", size: int = _BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
@@ -73,10 +81,21 @@ def _decoded_chunks(file: TextFile, encoding: str, size: int) -> Iterator[bytes]
         if extends_ascii and chunk.isascii() and not decoder.getstate()[0]:
             yield chunk
         else:
-            text = decoder.decode(chunk)
-            yield (text.removeprefix("\ufeff") if is_first else text).encode()
+            text = _decode(decoder, chunk, file, encoding)
+            # Some encodings have halves of surrogate pairs, which UTF-8 has not.
+            yield (text.removeprefix("\ufeff") if is_first else text).encode(errors=_MARK_ERRORS)
         is_first = False
-    yield decoder.decode(b"", final=True).encode()
+    yield _decode(decoder, b"", file, encoding, final=True).encode(errors=_MARK_ERRORS)
+
+
+def _decode(
+    decoder: codecs.IncrementalDecoder, chunk: bytes, file: TextFile, encoding: str, *, final: bool = False
+) -> str:
+    """Decodes a chunk; some decoders raise for what the marks of invalid bytes cannot replace, as a missing mark."""
+    try:
+        return decoder.decode(chunk, final)
+    except ValueError as error:
+        raise ValueError(f"{file} is not in {encoding} ({error}); expected the encoding that it is in") from error
 
 
 def _make_decoder(encoding: str) -> codecs.IncrementalDecoder:

@@ -129,6 +129,19 @@ def test_an_unknown_encoding_is_named(path, encoding):
     assert len(str(error.value)) < 300
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_file_that_is_not_in_an_encoding_with_a_mark_is_named(path, blocks, encoding):
+    with pytest.raises(ValueError, match=rf"a\.csv is not in {encoding} \(.*BOM\); expected the encoding") as error:
+        read(path, "user,item,time\n" + "a,x,1\n" * 90, encoding=encoding)
+    assert str(error.value).isprintable()
+
+
+def test_half_a_surrogate_pair_of_an_encoding_is_a_bad_row(path):
+    found, bad_rows = read(path, b"user,item,time\na+2D0-,x,1\nb,y,2\n", encoding="utf-7")
+    assert found == [(3, "b", "y", "2")]
+    assert bad_rows.counts == {"not in the file's encoding": 1}
+
+
 def test_other_forms_of_the_file_are_guessed_in_the_error(path):
     for content, hint in (
         ("user;item;time\na;x;1\n", "--separator ';'"),
