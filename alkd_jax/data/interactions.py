@@ -154,8 +154,7 @@ def build_interactions(
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
     parser.check(name)
     if not len(arrays.get("item", ())):
-        found = f"the first bad rows are {bad_rows.samples[:2]}" if bad_rows.samples else "there are no rows"
-        raise ValueError(f"{name}: no readable interaction; {found}")
+        raise ValueError(f"{name}: no readable interaction; the first bad rows are {bad_rows.samples[:2] or 'none'}")
     milliseconds, nanosecond = np.divmod(arrays["time"], NANOSECONDS)
     arrays["time"] = milliseconds
     counts = {**bad_rows.check(name, before, num_used), "bad_rows": bad_rows.report}

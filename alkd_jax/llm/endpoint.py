@@ -62,8 +62,12 @@ class Endpoint:
     allow_http: bool = False
 
     def __post_init__(self) -> None:
-        url = urllib.parse.urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
+        try:
+            url = urllib.parse.urlsplit(self.base_url)
+            is_address = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
             raise ValueError("base_url is not a web address; expected http://HOST/… or https://HOST/…")
         if url.username or url.password:
             raise ValueError(f"base_url holds a user or password; expected the key in {self.api_key_env}")

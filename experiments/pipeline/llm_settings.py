@@ -10,7 +10,7 @@ import tyro
 
 import alkd_jax as alkd
 from alkd_jax import paper_settings
-from alkd_jax.checks import check_one_of
+from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.errors import printable, shown
 from alkd_jax.io import read_object, write_json
 from alkd_jax.llm import prompts
@@ -132,9 +132,12 @@ class LLMSettings:
             budget: in place of the one in the settings.
 
         Raises:
-            ValueError: money is capped but the price is unknown, or nothing is capped.
+            ValueError: money is capped but the price is unknown, nothing is capped, or a number is out of range.
         """
-        if budget is None and self.price is None and self.budget.usd is not None:
+        check_count(1, **{"--min-valid": self.min_valid})
+        check_count(0, **{"--pilot": self.pilot})
+        own_budget = self.budget
+        if budget is None and self.price is None and own_budget.usd is not None:
             raise ValueError(
                 f"no price is known for {self.model}, so dollars cannot be capped; "
                 "expected --price-input and --price-output in dollars per million tokens"
@@ -143,7 +146,7 @@ class LLMSettings:
             self.endpoint,
             store,
             price=self.price,
-            budget=budget or self.budget,
+            budget=budget or own_budget,
             limits=self.limits,
             min_valid=self.min_valid,
         )

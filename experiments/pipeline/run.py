@@ -57,6 +57,9 @@ class RunContext:
             ValueError: a setting is invalid, the folder holds another run or results that the settings would replace,
                 or another process works in it.
         """
+        if settings.rankings is not None and not settings.rankings.is_file():
+            found = "is no regular file; expected one" if settings.rankings.exists() else "no such file"
+            raise ValueError(f"--rankings: {settings.rankings}: {found}")
         run = cls._open(settings, readonly=readonly, is_checked=not readonly)
         if not readonly:
             run.folder.refuse_replacing(run.stage_inputs)

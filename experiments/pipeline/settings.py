@@ -167,6 +167,8 @@ class Settings:
         dims = {"--student-dim": self.student_dim, "--teacher-dim": self.teacher_dim}
         check_at_least(1, **counts, **{"--min-valid": self.min_valid})
         check_between(1, _LARGEST_DIM, **dims)
+        # JAX makes a key of the lower 32 bits.
+        check_between(0, 2**32 - 1, **{"--seed": self.seed})
         check_between(0, 1, **{"--accuracy": self.accuracy, "--correction": self.correction})
         if min(self.ratios) < 0 or sum(self.ratios) == 0:
             raise ValueError(f"--ratios is {self.ratios}; expected three numbers of at least 0, not all 0")

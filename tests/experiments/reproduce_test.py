@@ -1,6 +1,7 @@
 """The experiments as a user runs them: files, reuse, resumption, and errors of one line."""
 
 import json
+import pathlib
 import re
 import shutil
 import sys
@@ -255,6 +256,10 @@ def test_ctrl_c_keeps_finished_stages_and_leaves_no_partial_output(tmp_path, mon
         ({"mode": "released", "seen": "keep"}, "--mode released with --seen keep and --targets last; expected exclude"),
         ({"seeds": 0}, "--seeds is 0; expected at least 1"),
         ({"teacher_dim": 10**12}, "--teacher-dim is 1000000000000; expected from 1 to 65536"),
+        ({"seed": -1}, "--seed is -1; expected from 0 to 4294967295"),
+        ({"seed": 2**32}, "--seed is 4294967296; expected from 0"),
+        ({"rankings": pathlib.Path("/dev/zero")}, "--rankings: /dev/zero: is no regular file"),
+        ({"rankings": pathlib.Path("nowhere")}, "--rankings: nowhere: no such file"),
         ({"min_valid": 5}, "--min-valid is 5 without --model; expected it as an option of experiments.query_llm"),
         ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),
         ({"data": "prepared:nowhere", "mode": "paper"}, "--mode is 'paper'"),

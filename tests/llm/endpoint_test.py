@@ -128,6 +128,8 @@ def test_a_proxy_of_the_environment_is_not_used_on_this_machine(tmp_path, monkey
         ("http://example.org/v1", "unencrypted"),
         ("https://user:secret@example.org/v1", "user or password"),
         ("ftp://example.org", "expected http"),
+        ("http://[::1", "expected http"),
+        ("http://localhost:99999", "expected http"),
         ("example.org/v1", "expected http"),
     ],
 )
