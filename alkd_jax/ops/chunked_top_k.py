@@ -1,4 +1,7 @@
-"""The exact top k of a table's rows, a chunk of rows at a time; a chunk is searched in bins of adjacent rows."""
+"""The exact top k of a table's rows, a chunk of rows at a time; a chunk is searched in bins of adjacent rows.
+
+On a TPU, where bins would be read one number after the other, :mod:`alkd_jax.ops.block_top_k` takes their place.
+"""
 
 import functools
 from typing import Any, TypeAlias
@@ -7,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from alkd_jax.ops.block_top_k import block_top_k
 from alkd_jax.ops.platforms import cpu_or_device
 from alkd_jax.ops.products import scores
 from alkd_jax.ops.tiles import map_tiles
@@ -56,8 +60,9 @@ def chunked_top_k(
     widened = table.shape[1] if jnp.promote_types(table.dtype, jnp.float32) != table.dtype else 1
     sizes = [_sizes(vectors.shape, table.shape[0], k, chunk_size, on_cpu, widened) for on_cpu in (True, False)]
     on_cpu, on_device = (functools.partial(_top_k, k=k, tile=tile, chunk=chunk) for tile, chunk in sizes)
-    search = on_cpu if sizes[0] == sizes[1] else cpu_or_device(on_cpu, on_device)
-    return search(vectors, table, exclude, items)
+    # A program that is exported for any number of sessions has a symbolic batch size, which blocks cannot be made for.
+    on_tpu = functools.partial(block_top_k, k=k, chunk_size=chunk_size) if isinstance(vectors.shape[0], int) else None
+    return cpu_or_device(on_cpu, on_device, tpu=on_tpu)(vectors, table, exclude, items)
 
 
 def _sizes(

@@ -12,7 +12,9 @@ from typing import Any
 import jax
 
 
-def cpu_or_device(cpu: Callable[..., Any], device: Callable[..., Any]) -> Callable[..., Any]:
+def cpu_or_device(
+    cpu: Callable[..., Any], device: Callable[..., Any], *, tpu: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """A function of arrays that runs `cpu` in programs lowered for a CPU and `device` in all others.
 
     It must be called inside `jax.jit`: the lowering then keeps one branch only. Called eagerly it would compile anew
@@ -21,13 +23,15 @@ def cpu_or_device(cpu: Callable[..., Any], device: Callable[..., Any]) -> Callab
     Args:
         cpu: A function of arrays (pytrees of them).
         device: The same function for any other platform; its results have the same shapes and dtypes.
+        tpu: The same function for TPUs; by default `device`.
 
     Returns:
         The function of the same arrays.
     """
+    others = {} if tpu is None else {"tpu": tpu}
 
     def on_the_lowered_platform(*args: Any) -> Any:
-        return jax.lax.platform_dependent(*args, cpu=cpu, default=device)
+        return jax.lax.platform_dependent(*args, cpu=cpu, **others, default=device)
 
     return on_the_lowered_platform
 

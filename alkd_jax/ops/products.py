@@ -39,6 +39,19 @@ def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array
     return logsumexp_pool(products)
 
 
+def block_scores(session_vectors: Float[Array, "B *L D"], blocks: Float[Array, "N W D"]) -> Float[Array, "B N W"]:
+    """Computes :func:`scores` of items in blocks.
+
+    Args:
+        session_vectors: u; one vector for each session, or one for each position.
+        blocks: the rows of Y.
+    """
+    dtype = jnp.promote_types(jnp.result_type(session_vectors, blocks), jnp.float32)
+    equation, precision = "b...d,nwd->b...nw", jax.lax.Precision.HIGHEST
+    products = jnp.einsum(equation, session_vectors, blocks, precision=precision, preferred_element_type=dtype)
+    return products if products.ndim == 3 else jax.nn.logsumexp(products, axis=1)
+
+
 def candidate_scores(session_vectors: Float[Array, "B *L D"], candidates: Float[Array, "B K D"]) -> Float[Array, "B K"]:
     """Computes :func:`scores` of each session's own candidates, in the device's default precision, for losses.
 

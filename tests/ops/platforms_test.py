@@ -22,6 +22,7 @@ class Case(NamedTuple):
     expected: Any
     cpu_shape: str
     device_shape: str
+    tpu_shape: str | None = None
 
 
 def normal(seed, *shape):
@@ -66,9 +67,9 @@ def lists():
     vectors, table = normal(0, 300, 2), normal(1, 40_001, 2)
     nothing = jnp.zeros((300, 1), jnp.int32)
     expected = jax.lax.top_k(scoring.scores(vectors, table)[:, 1:], 3)[1] + 1
-    return Case(
-        lambda u, y: scoring.top_k(u, y, 3, exclude=nothing)[1], (vectors, table), expected, "100x16384", "300x40001"
-    )
+    search = functools.partial(scoring.top_k, k=3, exclude=nothing)
+    shapes = "100x16384", "300x40001", "313x304x128"
+    return Case(lambda u, y: search(u, y)[1], (vectors, table), expected, *shapes)
 
 
 def game():
@@ -86,9 +87,11 @@ CASES = [bpr_gradient, session_vectors, ranks, lists, game]
 
 def check(case, found, texts):
     for platform, text in texts.items():
-        own, other = (case.cpu_shape, case.device_shape)[:: 1 if platform == "cpu" else -1]
+        tpu_shape = case.tpu_shape or case.device_shape
+        own = {"cpu": case.cpu_shape, "cuda": case.device_shape, "tpu": tpu_shape}[platform]
         assert f"tensor<{own}x" in text, platform
-        assert f"tensor<{other}x" not in text, platform
+        for other in {case.cpu_shape, case.device_shape, tpu_shape} - {own}:
+            assert f"tensor<{other}x" not in text, platform
     for one, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(case.expected), strict=True):
         np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-7)
 
