@@ -284,7 +284,7 @@ def fuzz(toy, cases, seed):
         name = rng.choice(names)
         content = bytearray(whole[name])
         for _ in range(rng.randrange(1, 4)):
-            place = rng.randrange(len(content))
+            place = rng.randrange(len(content) + 1)
             content[place : place + rng.randrange(3)] = rng.choice(
                 [b"", b"\n", b"\r", b'"', b"\xff", b"\0", b",", b"9"]
             )
