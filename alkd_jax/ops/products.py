@@ -3,12 +3,14 @@
 Their shapes are chosen so that XLA computes them fast; the docstrings say why where a plain formula would be slower.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from alkd_jax.ops.platforms import cpu_or_device
 from alkd_jax.ops.precision import at_least_float32
 
 _NARROW_WIDTH = 32
@@ -113,18 +115,24 @@ def add_to_items(x: Float[Array, "B L D"], session_vector: Float[Array, "B D"]) 
 def prefix_products(x: Float[Array, "B K D"], kernels: Sequence[Float[Array, "_ D"]]) -> Float[Array, "B K D"]:
     """``[x_b1, …, x_bi] W_i`` for every i: the concatenation of the first i vectors, times the i-th kernel.
 
-    The kernels of adjacent i form one block matrix, padded with zeros below the shorter kernel: there are fewer
-    products than kernels, and few multiplications by the padding.
+    Kernels of adjacent i form one block matrix, padded with zeros below the shorter kernel: on a CPU two of them, which
+    multiplies little by the padding, and all of them elsewhere, where a product of so small matrices takes no longer
+    than its start. (XLA of jaxlib 0.10.2 has no tiles for some of the pairs on a GPU.)
 
     Args:
         x: K vectors of each session.
         kernels: K kernels, W_i of shape ``[i D, D]``.
     """
+    pairs = functools.partial(_prefix_products, per_product=_LEVELS_PER_PRODUCT)
+    return cpu_or_device(pairs, functools.partial(_prefix_products, per_product=len(kernels)))(x, tuple(kernels))
+
+
+def _prefix_products(x: Array, kernels: Sequence[Array], *, per_product: int) -> Array:
     batch, num, dim = x.shape
     flat = x.reshape(batch, num * dim)
     products = []
-    for first in range(0, num, _LEVELS_PER_PRODUCT):
-        some = kernels[first : first + _LEVELS_PER_PRODUCT]
+    for first in range(0, num, per_product):
+        some = kernels[first : first + per_product]
         height = some[-1].shape[0]
         block = jnp.concatenate([jnp.pad(kernel, ((0, height - kernel.shape[0]), (0, 0))) for kernel in some], axis=1)
         products.append((flat[:, :height] @ block).reshape(batch, len(some), dim))

@@ -19,7 +19,7 @@ from alkd_jax.training.steppers.dense import Dense
 
 from .abstract import Program, abstract_key, array
 from .cases import Case
-from .training_programs import abstract_params, interval_plan, largest_array_bytes, training_data
+from .training_programs import abstract_params, create_backbone, interval_plan, largest_array_bytes, training_data
 
 METHODS = ("DE", "FTD", "HTD", "unKD", "DSL", "DLLM2Rec", "RD", "ALKDRec")
 _STUDENT_WIDTH, _TEACHER_WIDTH = 10, 100
@@ -73,7 +73,7 @@ def _fit_call(name: str, backbone: str, dataset: alkd.Dataset) -> dict[str, Any]
 
 def _call(name: str, backbone: str, dataset: alkd.Dataset) -> Callable[[], Any]:
     model, teacher = (
-        alkd.models.create(backbone, num_items=dataset.num_items, dim=dim) for dim in (_STUDENT_WIDTH, _TEACHER_WIDTH)
+        create_backbone(backbone, num_items=dataset.num_items, dim=dim) for dim in (_STUDENT_WIDTH, _TEACHER_WIDTH)
     )
     student_params, teacher_params = (
         jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract_params(m)) for m in (model, teacher)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-import alkd_jax as alkd
 from alkd_jax import losses, scoring
 from alkd_jax.checks import check_one_of
 from alkd_jax.evaluation import evaluation
@@ -35,7 +34,10 @@ def build(case: Case, target: Target) -> Program:
     """
     if case.kind == "sharded":
         return sharded_programs.build(case, target)
-    program = _BUILDERS[case.kind](case)
+    if case.kind in ("interval", "validation"):
+        program = getattr(training_programs, case.kind)(case, target)
+    else:
+        program = _BUILDERS[case.kind](case)
     device = SingleDeviceSharding(target.devices()[0])
     return dataclasses.replace(program, arguments=on_device(program.arguments, device))
 
@@ -57,7 +59,7 @@ def _ranks(case: Case) -> Program:
 
 
 def _evaluation(case: Case) -> Program:
-    model = alkd.models.create(case["backbone"], num_items=case["V"], dim=case["width"])
+    model = training_programs.create_backbone(case["backbone"], num_items=case["V"], dim=case["width"])
     params = training_programs.abstract_params(model)
     batch = sessions(512)
     options = {"is_released": False, "chunk_size": None, "k": 20}
@@ -110,8 +112,6 @@ _BUILDERS: dict[str, Callable[[Case], Program]] = {
     "proportional_game": functools.partial(_game, proportional=True),
     "select": _select,
     "loss": _loss,
-    "interval": training_programs.interval,
-    "validation": training_programs.validation,
     "fit_large": training_programs.fit_large,
     "method": method_programs.method,
 }

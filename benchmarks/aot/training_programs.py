@@ -10,7 +10,7 @@ import alkd_jax as alkd
 from alkd_jax import objectives, samplers
 from alkd_jax.checks import check_one_of
 from alkd_jax.models import Encoder, Params
-from alkd_jax.ops import embedding
+from alkd_jax.ops import embedding, platforms
 from alkd_jax.ops.row_sparse_adam import Adam
 from alkd_jax.training import interval as programs
 from alkd_jax.training.arrays import TrainingData
@@ -23,11 +23,17 @@ from alkd_jax.training.steppers.lazy_rows import LazyRows, item_tables
 
 from .abstract import SESSION_LENGTH, Program, abstract_key, array, num_bytes, sessions
 from .cases import Case
+from .targets import Target
 
 _NUM_SESSIONS = {8475: (7393, 2465), 26138: (12054, 4018)}
 """V → training and validation sessions of the authors' two datasets; other catalogues take the larger one's."""
 _NUM_LARGE = 100_000, 1024
 _NEGATIVES = 64
+
+
+def create_backbone(name: str, **sizes: int) -> Encoder:
+    """Returns a backbone by the name that a case has: that of the registry, or of the module."""
+    return alkd.models.create({"late_interaction": "late"}.get(name, name), **sizes)
 
 
 def abstract_params(model: Encoder) -> Params:
@@ -69,32 +75,33 @@ def loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
     return losses[name]()
 
 
-def interval(case: Case) -> Program:
+def interval(case: Case, target: Target) -> Program:
     """Returns the program of the steps between two validations."""
-    state, data, plan, calls = _interval_of(case)
+    state, data, plan, calls = _interval_of(case, target)
     keys = abstract_key(case["seeds"]) if plan.has_seed_axis else abstract_key()
     arguments = plan, state, keys, data, array(dtype=jnp.int32)
     return Program(programs.take_steps, arguments, largest_array_bytes(state), steps=plan.steps, calls=calls)
 
 
-def validation(case: Case) -> Program:
+def validation(case: Case, target: Target) -> Program:
     """Returns the program of a validation."""
     options = {"loss": "in_batch_bpr", "steps": 20, **case.options}
-    state, data, plan, calls = _interval_of(Case("interval", options))
+    state, data, plan, calls = _interval_of(Case("interval", options), target)
     return Program(programs.validate, (plan, state, data.validation), largest_array_bytes(state), calls=calls)
 
 
-def _interval_of(case: Case) -> tuple[Any, TrainingData, Interval, int]:
+def _interval_of(case: Case, target: Target) -> tuple[Any, TrainingData, Interval, int]:
     """The state before an interval, what training reads, the static arguments, and how often the host calls."""
-    model = alkd.models.create(case["backbone"], num_items=case["V"], dim=case["width"])
+    model = create_backbone(case["backbone"], num_items=case["V"], dim=case["width"])
     data = training_data(case["V"], loss_of(case["loss"], model, case["V"]))
     stepper = Dense(model, default_optimizer(Adam(1e-3)))
-    has_seed_axis = case["seeds"] > 1
+    in_turn = platforms.trains_seeds_in_turn(target.platform)
+    has_seed_axis = case["seeds"] > 1 and not in_turn
     plan = interval_plan(stepper, case["steps"], has_seed_axis=has_seed_axis)
     params = abstract_params(model)
     if has_seed_axis:
         params = jax.tree.map(lambda leaf: array(case["seeds"], *leaf.shape, dtype=leaf.dtype), params)
-    return jax.eval_shape(lambda p: programs.init_state(plan, p), params), data, plan, 1
+    return jax.eval_shape(lambda p: programs.init_state(plan, p), params), data, plan, case["seeds"] if in_turn else 1
 
 
 def fit_large(case: Case) -> Program:
