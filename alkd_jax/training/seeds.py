@@ -1,8 +1,9 @@
 """Seeds in groups: the seeds of a group are trained in one program, and the groups in turn.
 
 A CPU core and a TPU train several seeds faster one by one than as arrays with one more axis. So there every seed is a
-group without a seed axis, and a seed that has stopped costs nothing. On a GPU, and on a mesh, all seeds are one group. Every group has its own arrays, which are updated in place; a loop over seeds inside a program would copy every
-table in and out.
+group without a seed axis, and a seed that has stopped costs nothing. On a GPU, and on a mesh, all seeds are one group.
+Every group has its own arrays, which are updated in place; a loop over seeds inside a program would copy every table in
+and out.
 """
 
 import functools
