@@ -54,8 +54,11 @@ _EXTRAS = {
     "safetensors": "export",
     "starlette": "serve",
     "uvicorn": "serve",
+    "h11": "serve",
     "sklearn": "titles",
     "tensorboardX": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
     "huggingface_hub": "hub",
     "torch": "peers",
     "faiss": "peers",
@@ -158,9 +161,23 @@ def import_extra(name: str) -> Any:
     Raises:
         ModuleNotFoundError: it is not installed; the error says how to install it.
     """
-    package = name.partition(".")[0]
+    with requiring_extra(name.partition(".")[0]):
+        module = importlib.import_module(name)
+    return module
+
+
+@contextlib.contextmanager
+def requiring_extra(package: str) -> Iterator[None]:
+    """Names the extra that installs a package, where the block imports from the package and it is not installed.
+
+    Args:
+        package: of the imports, such as "starlette".
+
+    Raises:
+        ModuleNotFoundError: it is not installed; the error says how to install it.
+    """
     try:
-        return importlib.import_module(name)
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise

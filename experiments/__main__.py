@@ -64,7 +64,7 @@ complete -o filenames -F _alkd alkd
 def headline(package: str, name: str) -> str:
     """Returns the first line of a module's docstring; the module is not imported, which would take seconds."""
     source = importlib.resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return calls.with_calls((ast.get_docstring(ast.parse(source)) or "").partition("\n")[0])
 
 
 def overview() -> str:

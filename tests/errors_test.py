@@ -1,12 +1,16 @@
 import errno
+import importlib
 import os
+import sys
+import tomllib
 import zipfile
 
 import numpy as np
 import pytest
 
 from alkd_jax.checks import check_at_least
-from alkd_jax.errors import explain, printable, reading, shown
+from alkd_jax.errors import _EXTRAS, explain, import_extra, printable, reading, shown
+from tests.helpers.paths import ROOT
 
 
 def caught(call):
@@ -109,3 +113,34 @@ def test_a_full_disk_is_one_line_whoever_tells_of_it(error):
 )
 def test_a_bug_has_no_line(call):
     assert explain(caught(call)) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("http", "starlette"), ("connections", "h11"), ("connections", "uvicorn"), ("server", "uvicorn")],
+)
+def test_a_module_that_needs_an_extra_names_it_where_it_is_imported_without(module, package, monkeypatch):
+    name = f"alkd_jax.serving.{module}"
+    for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == package or loaded == name]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, package, None)
+    if module == "server":
+        monkeypatch.delitem(sys.modules, "alkd_jax.serving.connections", raising=False)
+    with pytest.raises(ModuleNotFoundError) as caught_error:
+        importlib.import_module(name)
+    line = f"the package {package} is not installed; install it with: pip install 'alkd_jax[serve]'"
+    assert str(caught_error.value) == line
+    assert explain(caught_error.value) == line
+
+
+def test_what_an_installed_package_lacks_itself_is_no_missing_extra(tmp_path, monkeypatch):
+    (tmp_path / "tiktoken.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tiktoken", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'a_package_that_nobody_has'"):
+        import_extra("tiktoken")
+
+
+def test_every_extra_that_an_error_names_exists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(_EXTRAS.values()) <= set(project["optional-dependencies"])

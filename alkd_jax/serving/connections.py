@@ -9,9 +9,13 @@ import http
 import json
 from typing import Any
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
+from alkd_jax.errors import requiring_extra
+
+with requiring_extra("h11"):
+    import h11
+with requiring_extra("uvicorn"):
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.server import ServerState
 
 HEADER_SECONDS, STALL_SECONDS, DRAIN_SECONDS = 10.0, 30.0, 0.5
 """How long a client may take for the headers of a request; how long it may read nothing of an answer; how long the end

@@ -7,11 +7,12 @@ import resource
 import socket
 from typing import Any
 
-import uvicorn
-
 from alkd_jax.checks import check_between
-from alkd_jax.errors import shown
+from alkd_jax.errors import requiring_extra, shown
 from alkd_jax.serving.connections import BoundedProtocol, open_connections
+
+with requiring_extra("uvicorn"):
+    import uvicorn
 
 KEEP_ALIVE_SECONDS, GRACE_SECONDS = 30, 5
 """How long a connection may be idle between two requests; how long the end of the service waits for answers."""

@@ -1,6 +1,5 @@
 """Trackers, which keep the numbers of a training run: JSON lines, TensorBoard, Weights & Biases, MLflow."""
 
-import importlib
 import json
 import math
 import pathlib
@@ -8,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from alkd_jax.checks import check_one_of
+from alkd_jax.errors import import_extra
 from alkd_jax.io import finite_or_none, write_text
 from alkd_jax.training.results import Progress
 
@@ -80,7 +80,7 @@ class TensorBoard:
     """Writes the event files of TensorBoard to ``FOLDER/tensorboard``, with tensorboardX."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._writer = _import("tensorboardX").SummaryWriter(str(folder / "tensorboard"))
+        self._writer = import_extra("tensorboardX").SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Adds the numbers of a validation."""
@@ -106,7 +106,7 @@ class WandB:
         self, name: str, *, folder: pathlib.Path, project: str = "alkd_jax", config: Mapping[str, Any] | None = None
     ) -> None:
         options = {"project": project, "name": name, "dir": str(folder), "config": dict(config or {})}
-        self._run = _import("wandb").init(**options, reinit="create_new")
+        self._run = import_extra("wandb").init(**options, reinit="create_new")
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Logs the numbers of a validation."""
@@ -128,7 +128,7 @@ class MLflow:
 
     def __init__(self, name: str, *, experiment: str = "alkd_jax", config: Mapping[str, Any] | None = None) -> None:
         # The functions of the module act on the one run that is active in a process; a client names its run.
-        self._client = _import("mlflow").MlflowClient()
+        self._client = import_extra("mlflow").MlflowClient()
         found = self._client.get_experiment_by_name(experiment)
         number = self._client.create_experiment(experiment) if found is None else found.experiment_id
         self._run = self._client.create_run(number, run_name=name).info.run_id
@@ -163,25 +163,12 @@ def make_tracker(kind: str, name: str, folder: pathlib.Path, config: Mapping[str
         config: options of the run, plain values.
 
     Raises:
-        ValueError: there is no such tracker, or its package is not installed.
+        ValueError: there is no such tracker.
+        ModuleNotFoundError: its package is not installed; the error names the extra that installs it.
     """
     check_one_of("tracker", kind, TRACKERS)
     folder.mkdir(parents=True, exist_ok=True)
     return TRACKERS[kind](name, folder, config)
-
-
-def _import(module: str) -> Any:
-    """Imports the package of a tracker.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise ValueError(f"tracker needs {module}, which is not installed; run pip install {module}") from error
 
 
 def _drop_lines_from(path: pathlib.Path, step: int) -> None:

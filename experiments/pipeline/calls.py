@@ -1,5 +1,6 @@
 """How the commands are called in this process, for usage lines and advice; without JAX."""
 
+import importlib.resources
 import re
 
 CONSOLE_SCRIPT = "alkd"
@@ -45,9 +46,20 @@ def overview_call() -> str:
 
 
 def with_calls(text: str) -> str:
-    """Returns a text with every `python -m experiments.NAME` and `benchmarks.NAME` as in this process."""
-    return re.sub(
-        r"python -m (experiments|benchmarks)\.(\w+)",
-        lambda found: call_of(found[2] if found[1] == "experiments" else f"benchmarks.{found[2]}"),
-        text,
-    )
+    """Returns a text in which every `python -m experiments.NAME`, and `benchmarks.NAME`, is as in this process.
+
+    For the console script, an `experiments.NAME` of a sentence is the command's name, too, if there is such a command.
+    """
+
+    def call(found: re.Match[str]) -> str:
+        package, name = found["package"], found["name"]
+        if found["python"] is None and not (_uses_console_script and is_command(name)):
+            return found[0]
+        return call_of(name if package == "experiments" else f"{package}.{name}")
+
+    return re.sub(r"(?P<python>python -m )?(?<![\w./-])(?P<package>experiments|benchmarks)\.(?P<name>\w+)", call, text)
+
+
+def is_command(name: str) -> bool:
+    """Whether a module of the experiments has this name."""
+    return importlib.resources.files(_PACKAGE).joinpath(f"{name}.py").is_file()

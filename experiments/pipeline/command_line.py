@@ -1,14 +1,18 @@
 """The command line of every command: usage by the command's name, options with their choices, files of options."""
 
+import contextlib
 import functools
+import io
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from . import calls, config_files
+from alkd_jax.checks import check_one_of
+
+from . import argument_errors, calls, config_files
 
 Parsed = TypeVar("Parsed")
 
@@ -34,13 +38,15 @@ def parse(
         arguments: of the command line; by default those of the process.
 
     Raises:
-        ValueError: `--config` names a file that is none, or that has an unknown option or a value of another type.
-        SystemExit: the arguments ask for help, or are wrong, which has been printed.
+        ValueError: an option is unknown, has a value of another type or is missing, or `--config` names a file that is
+            none, or that has such an option.
+        SystemExit: the arguments ask for help, which has been printed.
     """
     arguments = _with_config(kind, list(sys.argv[1:] if arguments is None else arguments))
-    make: Callable[[], Parsed] = tyro.cli(
-        _command(kind), prog=calls.call_of(module), description=calls.with_calls(description or ""), args=arguments
-    )
+    with _faults_of(kind, arguments, calls.call_of(module)):
+        make: Callable[[], Parsed] = tyro.cli(
+            _command(kind), prog=calls.call_of(module), description=calls.with_calls(description or ""), args=arguments
+        )
     return make()
 
 
@@ -60,15 +66,37 @@ def parse_subcommand(
         arguments: as of :func:`parse`.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in kinds:
-        arguments = [arguments[0], *_with_config(kinds[arguments[0]], arguments[1:])]
-    make = tyro.extras.subcommand_cli_from_dict(
-        {name: _command(kind) for name, kind in kinds.items()},
-        prog=calls.call_of(module),
-        description=calls.with_calls(description or ""),
-        args=arguments,
-    )
+    name, asks_for_help = next(iter(arguments), ""), arguments[:1] in (["-h"], ["--help"])
+    call = calls.call_of(module)
+    if asks_for_help:
+        kind: Callable[..., Any] = dict
+    else:
+        check_one_of(f"the command after {call}", name, kinds)
+        kind = kinds[name]
+        arguments = [name, *_with_config(kind, arguments[1:])]
+    with _faults_of(kind, arguments[1:], f"{call} {name}"):
+        make = tyro.extras.subcommand_cli_from_dict(
+            {name: _command(kind) for name, kind in kinds.items()},
+            prog=call,
+            description=calls.with_calls(description or ""),
+            args=arguments,
+        )
     return make()
+
+
+@contextlib.contextmanager
+def _faults_of(kind: Callable[..., Any], arguments: Sequence[str], call: str) -> Iterator[None]:
+    """Turns what the parser prints about wrong arguments, a box of several lines, into an error of one line."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        fault = argument_errors.fault_of(kind, arguments, call) or argument_errors.first_of_box(printed.getvalue())
+        raise ValueError(fault) from None
+    sys.stderr.write(printed.getvalue())
 
 
 def _command(kind: Callable[..., Parsed]) -> Callable[..., Callable[[], Parsed]]:

@@ -27,16 +27,23 @@ class Option:
     Attributes:
         type: of its value, without annotations.
         repeats: whether several values are given as `--name A --name B`.
+        is_required: whether it has no default.
     """
 
     type: Any
     repeats: bool = False
+    is_required: bool = False
 
     @property
     def members(self) -> tuple[Any, ...]:
         """The types that a value may have, one or several."""
         is_union = typing.get_origin(self.type) in (typing.Union, types.UnionType)
         return tuple(map(_bare, typing.get_args(self.type))) if is_union else (self.type,)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is given as `--name` or `--no-name`, without a value."""
+        return bool in self.members
 
 
 def options_of(kind: Callable[..., Any]) -> dict[str, Option]:
@@ -47,12 +54,13 @@ def options_of(kind: Callable[..., Any]) -> dict[str, Option]:
     """
     found: dict[str, Option] = {}
     hints = typing.get_type_hints(kind, include_extras=True)
-    for name in inspect.signature(kind).parameters:
+    for name, parameter in inspect.signature(kind).parameters.items():
         bare = _bare(hints[name])
         if dataclasses.is_dataclass(bare) and isinstance(bare, type):
             found |= options_of(bare)
         else:
-            found[name] = Option(bare, tyro.conf.UseAppendAction in getattr(hints[name], "__metadata__", ()))
+            repeats = tyro.conf.UseAppendAction in getattr(hints[name], "__metadata__", ())
+            found[name] = Option(bare, repeats, parameter.default is inspect.Parameter.empty)
     return found
 
 
@@ -82,8 +90,7 @@ def read_arguments(path: pathlib.Path, kind: Callable[..., Any], given: Sequence
             raise ValueError(f"{path}: {shown(key)} is {shown(value)}, and is no option; expected some of {known}")
         option = options[name]
         if not any(_is_of(value, member) for member in option.members):
-            expected = " or ".join(_in_words(member) for member in option.members if member is not types.NoneType)
-            raise ValueError(f"{path}: {name} is {shown(value)}; expected {expected}")
+            raise ValueError(f"{path}: {name} is {shown(value)}; expected {in_words(option, quotes=', in quotes')}")
         if isinstance(value, list) and any(str(each).startswith("--") for each in value):
             raise ValueError(f"{path}: {name} is {shown(value)}; expected values that do not begin with --")
         if value is not None and not named & {name, f"no_{name}"}:
@@ -188,18 +195,28 @@ def _is_of(value: object, kind: Any) -> bool:
     return isinstance(value, {float: int | float, pathlib.Path: str}.get(kind, kind))
 
 
-def _in_words(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        members = typing.get_args(kind)
-        count = "" if members[-1] is Ellipsis else f"{len(members)} values, each "
-        return f"a list of {count}{_in_words(members[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text, in quotes"}
-    return names.get(kind, "a path, in quotes")
+def in_words(option: Option, *, quotes: str = "") -> str:
+    """Returns the values that an option takes, in words.
+
+    Args:
+        option: the option.
+        quotes: what follows the word for text and for paths, where these stand in quotes.
+    """
+
+    def words(kind: Any) -> str:
+        if typing.get_origin(kind) is tuple:
+            members = typing.get_args(kind)
+            count = "" if members[-1] is Ellipsis else f"{len(members)} values, each "
+            return f"a list of {count}{words(members[0])}"
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: f"text{quotes}"}
+        return names.get(kind, f"a path{quotes}")
+
+    return " or ".join(words(member) for member in option.members if member is not types.NoneType)
 
 
 def _as_arguments(name: str, value: Any, option: Option) -> list[str]:
     match value:
-        case bool() if option.type is bool:
+        case bool() if option.is_flag:
             return [f"--{name}" if value else f"--no-{name}"]
         case list() if option.repeats:
             return [f"--{name}={each}" for each in value]

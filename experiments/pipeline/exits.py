@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from alkd_jax.errors import explain, origin_of
 
-from . import interrupts
+from . import calls, interrupts
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 2, 130, 141, 143
 """Exit codes: for what a user can correct, Ctrl-C, a reader of the output that has gone, and SIGTERM."""
@@ -41,7 +41,7 @@ def one_line_errors() -> Iterator[None]:
         if line is None:
             error.add_note(_request_to_report(origin_of(error, packages=_PACKAGES)))
             raise
-        _say(f"error: {line}")
+        _say(f"error: {calls.with_calls(line)}")
         sys.exit(BAD_INPUT)
 
 

@@ -57,7 +57,8 @@ def test_a_tracker_sends_numbers_that_are_known_under_a_name_each(kind, module, 
 )
 def test_a_missing_package_is_named_with_what_to_install(kind, module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=f"tracker needs {module}, which is not installed; run pip install {module}"):
+    message = rf"the package {module} is not installed; install it with: pip install 'alkd_jax\[{kind}\]'"
+    with pytest.raises(ModuleNotFoundError, match=message):
         trackers.make_tracker(kind, "run", tmp_path, {})
 
 

@@ -75,6 +75,9 @@ def test_advice_names_commands_as_they_are_called(is_script):
     text = calls.with_calls("see python -m benchmarks.training --json FILE")
     expected = "alkd benchmark training" if is_script else "python -m benchmarks.training"
     assert text == f"see {expected} --json FILE"
+    named = calls.with_calls("run experiments.prepare again; see a/experiments.prepare, experiments.md")
+    name = "alkd prepare" if is_script else "experiments.prepare"
+    assert named == f"run {name} again; see a/experiments.prepare, experiments.md"
 
 
 def options_in(text):
@@ -137,7 +140,7 @@ def by_name(name, value, options):
         f"--{name.replace('_', '-')}",
         [str(each) for each in value] if isinstance(value, list) else [str(value)],
     )
-    if value is True and options[name].type is bool:
+    if value is True and options[name].is_flag:
         return [flag]
     return [word for text in texts for word in (flag, text)] if options[name].repeats else [flag, *texts]
 
