@@ -131,13 +131,23 @@ def completion(shell: str) -> str:
 
 
 def options_of(name: str) -> list[str]:
-    """Returns the options that the help of a command lists."""
+    """Returns the options that the help of a command lists; of one with sub-commands, those and the options of all."""
+    text = help_of(name)
+    usage = re.search(r"\[-h\]\s+\{(.+?)\}", text, re.DOTALL)
+    subcommands = re.split(r",\s*", usage[1]) if usage else []
+    texts = [text, *(help_of(name, subcommand) for subcommand in subcommands)]
+    options = {option for shown in texts for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown)}
+    return [*subcommands, *sorted(options)]
+
+
+def help_of(*words: str) -> str:
+    """Returns what a command, or a sub-command, shows with --help."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit), warnings.catch_warnings():
         # Python warns that another command has imported this one before.
         warnings.simplefilter("ignore", RuntimeWarning)
-        run_command(name, ["--help"])
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown.getvalue())))
+        run_command(words[0], [*words[1:], "--help"])
+    return shown.getvalue()
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ class Preparation:
     min_length: int | None = None
     max_length: int | None = None
     duplicates: Annotated[str | None, options.choices(DUPLICATES)] = None
-    count_duplicates: options.Flag = None
+    count_duplicates: bool | None = None
     ties: Annotated[str | None, options.choices(TIES)] = None
     users: Annotated[str | None, options.choices(USERS)] = None
     split: Annotated[str | None, options.choices((*SPLITS, f"{_WINDOWS}NUMBER"))] = None
@@ -116,7 +116,7 @@ class Preparation:
     test_time: str | None = None
     gap_days: float | None = None
     targets: Annotated[str | None, options.choices(TARGETS)] = None
-    refit: options.Flag = None
+    refit: bool | None = None
     unseen: Annotated[str | None, options.choices(UNSEEN_OPTIONS)] = None
     untitled: Annotated[str | None, options.choices(UNTITLED_OPTIONS)] = None
     seed: int | None = None

@@ -119,7 +119,7 @@ _READERS: Mapping[Any, Callable[[str], Any]] = {int: int, float: float}
 
 def _is_of(word: str, kind: Any) -> bool:
     if kind is types.NoneType:
-        return word == "None"
+        return False
     try:
         _READERS.get(kind, str)(word)
     except ValueError:

@@ -16,6 +16,9 @@ from . import argument_errors, calls, config_files
 
 Parsed = TypeVar("Parsed")
 
+_STYLE = (tyro.conf.DisallowNone,)
+"""An option that is None by default takes no word for it: it shows only its type in help, and a bool is a flag."""
+
 _Config = Annotated[
     pathlib.Path | None,
     tyro.conf.arg(
@@ -45,7 +48,11 @@ def parse(
     arguments = _with_config(kind, list(sys.argv[1:] if arguments is None else arguments))
     with _faults_of(kind, arguments, calls.call_of(module)):
         make: Callable[[], Parsed] = tyro.cli(
-            _command(kind), prog=calls.call_of(module), description=calls.with_calls(description or ""), args=arguments
+            _command(kind),
+            prog=calls.call_of(module),
+            description=calls.with_calls(description or ""),
+            args=arguments,
+            config=_STYLE,
         )
     return make()
 
@@ -80,6 +87,7 @@ def parse_subcommand(
             prog=call,
             description=calls.with_calls(description or ""),
             args=arguments,
+            config=_STYLE,
         )
     return make()
 

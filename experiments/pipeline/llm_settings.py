@@ -277,10 +277,11 @@ def load_settings(run: pathlib.Path) -> LLMSettings:
 
 def usage_hint(run: pathlib.Path) -> str:
     """Returns advice with the commands that ask a model."""
+    call = calls.call_of("query_llm")
     return (
-        f"run `{calls.call_of('query_llm')} estimate --run {run} --model NAME`, "
-        f"then `… run --run {run} --model NAME --budget-usd 1.00`; or rank the sessions that `… questions --run {run} "
-        "--out FILE` writes by a model of your own, and continue with --teacher replay --rankings FILE"
+        f"run `{call} estimate --run {run} --model NAME`, then `{call} run --run {run} --model NAME --budget-usd 1.00`"
+        f"; or rank the sessions that `{call} questions --run {run} --out FILE` writes by a model of your own, and "
+        "continue with --teacher replay --rankings FILE"
     )
 
 

@@ -18,9 +18,6 @@ from alkd_jax.serving import manifest
 
 OWN = "package.module:attribute"
 
-Flag = tyro.conf.DisallowNone[bool | None]
-"""An option that is given as `--name` or `--no-name`; by default it is None, so that something else decides."""
-
 
 def choices(known: Iterable[str], *, help: str | None = None, own: bool = False, several: bool = False) -> Any:
     """Returns an annotation of an option with a closed set of values, which help lists.

@@ -80,7 +80,7 @@ def test_an_unknown_name_is_one_line(alkd, arguments, message):
 
 
 def test_completion_knows_names_and_options(monkeypatch, tmp_path):
-    monkeypatch.setattr(overview, "COMMANDS", {"Some": ("serve", "game")})
+    monkeypatch.setattr(overview, "COMMANDS", {"Some": ("serve", "game", "query_llm")})
     file = tmp_path / "completion"
     file.write_text(overview.completion("bash"))
 
@@ -92,6 +92,8 @@ def test_completion_knows_names_and_options(monkeypatch, tmp_path):
     assert complete("alkd", "se") == ["serve"]
     assert complete("alkd", "serve", "--m") == ["--model"]
     assert {"--out", "--sessions"} <= set(complete("alkd", "game", "--"))
+    assert complete("alkd", "query_llm", "st") == ["status"]
+    assert complete("alkd", "query_llm", "run", "--budget-u") == ["--budget-usd"]
 
 
 def test_the_wheel_holds_every_package_and_the_command():

@@ -38,6 +38,7 @@ FAULTS = {
     "--out a --seeds": "--seeds has no value; expected a whole number",
     "--out a --seeds 2 3": "--seeds is '2 3'; expected one value, a whole number",
     "--out a --share much": "--share is 'much'; expected a number",
+    "--out a --share None": "--share is 'None'; expected a number",
     "--out a --cuts 1 2 3": "--cuts is '1 2 3'; expected a list of 2 values, each a number",
     "--out a --strict yes": "--strict is 'yes'; expected no value, as a name that begins with --no- means no",
     "a --out b": "'a' follows no option; expected options of python -m experiments.reproduce, which begin with --",

@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 import types
 import typing
 import warnings
@@ -14,13 +15,17 @@ import pytest
 import yaml
 
 from experiments import __main__ as overview
-from experiments.pipeline import calls, command_line, config_files
+from experiments.pipeline import argument_errors, calls, command_line, config_files
+from tests.helpers.paths import ROOT
 
 NAMES = [name for names in overview.COMMANDS.values() for name in names]
 COMMANDS = [(name,) for name in NAMES if name != "query_llm"]
 COMMANDS += [("query_llm", name) for name in ("estimate", "pilot", "run", "status", "export", "salvage")]
 COMMANDS += [("benchmark", name) for name in overview.benchmark_names()]
-OWN_MEANING = {"data", "max-steps", "model", "out", "ratios", "runs", "seed", "seeds"}
+OWN_MEANING = {
+    *("backbone", "data", "json", "max-steps", "model", "out", "overwrite"),
+    *("ratios", "runs", "seed", "seeds", "targets"),
+}
 """Options that mean something else in each command, and are described by it."""
 
 
@@ -68,6 +73,7 @@ def test_usage_and_examples_name_the_command_as_it_is_called(is_script):
         if words[0] != "query_llm":
             assert any(line.strip().startswith(f"{call} ") for line in lines[1:]), words
         assert any("--config FILE" in line for line in lines), words
+        assert not any("{None}" in line for line in lines), words
 
 
 def test_advice_names_commands_as_they_are_called(is_script):
@@ -78,6 +84,37 @@ def test_advice_names_commands_as_they_are_called(is_script):
     named = calls.with_calls("run experiments.prepare again; see a/experiments.prepare, experiments.md")
     name = "alkd prepare" if is_script else "experiments.prepare"
     assert named == f"run {name} again; see a/experiments.prepare, experiments.md"
+
+
+CALL = re.compile(r"(?:alkd|python -m (?P<package>experiments|benchmarks)[.]?) ?(?P<name>\w+)(?P<rest>.*)")
+"""A command in a line of a document."""
+
+
+def commands_in(text):
+    """The commands of the fenced blocks of a document: words of its name, and arguments."""
+    for block in re.findall(r"^```(?:bash|sh|)\n(.*?)^```", text.replace("\\\n", " "), re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            if call := CALL.match(line):
+                names = {module: name for name, module in calls.ALIASES.items()}
+                words = [names.get(call["name"], call["name"]), *shlex.split(call["rest"], comments=True)]
+                words = ["benchmark", *words] if call["package"] == "benchmarks" else words
+                num = 2 if words[0] in ("benchmark", "query_llm") else 1
+                yield tuple(words[:num]), words[num:]
+
+
+def test_the_commands_of_the_documents_are_commands_with_these_options():
+    num = 0
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for words, arguments in commands_in(document.read_text()):
+            if words[0] == "completion":
+                assert arguments[0] in overview.SHELLS
+                continue
+            kind, num = found(words, False).kind, num + 1
+            fault = argument_errors.fault_of(kind, arguments, " ".join(words))
+            # What is missing may stand in the file.
+            comes_from_file = "--config" in arguments and "is missing" in str(fault)
+            assert fault is None or comes_from_file, f"{document.name}: {fault}"
+    assert num > 30
 
 
 def options_in(text):

@@ -54,8 +54,9 @@ def test_an_option_of_the_command_line_is_not_taken_from_the_file(read, given):
     assert read("strict: true\n", "--no-strict") == []
 
 
-def test_a_switch_that_may_be_left_open_has_a_value(read):
-    assert read("refit: true\nstrict: true\n") == ["--refit=True", "--strict"]
+def test_a_switch_that_may_be_left_open_is_a_flag_as_any_other(read):
+    assert read("refit: true\nstrict: true\n") == ["--refit", "--strict"]
+    assert read("refit: false\n") == ["--no-refit"]
 
 
 def test_null_stands_for_the_default_where_there_may_be_none(read):
