@@ -22,6 +22,7 @@ from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import RunContext
 from .pipeline.stage_records import checked_output
 from .pipeline.teachers import TEACHERS
+from .reporting.results import TIED_COUNT
 
 _REPORT = "rankings.report.json"
 _FORMER_PROTOCOL = "the last item, ranked among all items that are not in its session"
@@ -90,10 +91,12 @@ def model_card(run: RunContext, method: str, name: str, index: int) -> export.Ca
     if (run.folder.path / "metrics.json").exists():
         results = read_object(checked_output(run.folder.path, "metrics.json"))
         columns = results["methods"].get(method, {})
-        numbers = {metric: column["values"][index] for metric, column in columns.items() if "values" in column}
+        numbers = {name: column["values"][index] for name, column in columns.items() if name != TIED_COUNT}
         # Runs of earlier versions had one protocol and did not name it.
         name_of_protocol = results.get("protocol", {}).get("name", _FORMER_PROTOCOL)
         protocol = f"On {len(run.dataset.test):,} test sessions, this seed alone: {name_of_protocol}."
+        if TIED_COUNT in columns:
+            protocol += f" Targets that share their score with another item: {columns[TIED_COUNT]['values'][index]:,}."
     return export.Card(name, protocol if numbers else "", numbers, language_model(run, method))
 
 

@@ -3,7 +3,7 @@
     python -m experiments.leaderboard --data released:PATH:ML --json leaderboard.json
 
 Models are trained in `--out`; a second call with the same folder reuses them. `--runs` adds finished runs of
-`reproduce`.
+`reproduce`. With `--training-free` nothing is trained: the table has the training-free recommenders alone.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol
-from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_texts
+from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_json, write_texts
 from alkd_jax.llm.pricing import PRICES
 from alkd_jax.models import Encoder, Params
 from alkd_jax.registry import path_safe
@@ -31,6 +31,7 @@ from .best import NAME, Best, open_folder, train_and_collect
 from .pipeline import dataset_checks, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
+from .pipeline.list_metrics import list_metrics
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.protocols import (
     check_protocol,
@@ -47,13 +48,14 @@ from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
-from .reporting import comparisons
-from .reporting.results import format_cell, format_tied, mean_and_std, metrics_over_seeds
+from .reporting import comparisons, training_free_rows
+from .reporting.results import format_cell, format_tied, row_of
 from .reporting.tables import backbone_title, published_results
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-HEADINGS = ("method", *METRICS, "tied targets", "parameters", "bytes", "µs a session", "LLM, USD", "lists")
+COVERAGE = "coverage@20"
+HEADINGS = ("method", *METRICS, COVERAGE, "tied targets", "parameters", "bytes", "µs a session", "LLM, USD", "lists")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Leaderboard:
         json: file for the results, in addition to those in `out`.
         out: folder of the runs; default `runs/leaderboard`.
         runs: folders of finished runs on the same data and by the same protocol, whose models are added to the table.
+        training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
         max_steps: the largest number of training steps of every model that is trained.
     """
 
@@ -72,6 +75,7 @@ class Leaderboard:
     out: pathlib.Path = pathlib.Path("runs/leaderboard")
     backbones: options.Backbones = ("fpmc",)
     runs: tuple[pathlib.Path, ...] = ()
+    training_free: bool = False
     seen: options.Seen = "exclude"
     targets: options.Targets = "last"
     seeds: options.Seeds = 5
@@ -90,11 +94,13 @@ class Leaderboard:
 
 
 def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]:
-    """Returns the checked settings of the pipeline runs, one for each backbone.
+    """Returns the checked settings of the pipeline runs, one for each backbone; none without trained models.
 
     Raises:
         ValueError: a setting is invalid.
     """
+    if args.training_free and args.runs:
+        raise ValueError("--training-free and --runs go not together; expected one of them")
     all_settings = [
         Settings(
             data=args.data,
@@ -109,7 +115,7 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
             rankings=args.rankings,
             overwrite=args.overwrite,
         )
-        for backbone in args.backbones
+        for backbone in (() if args.training_free else args.backbones)
     ]
     check_protocol(args.seen, args.targets)
     dataset_checks.check_all(all_settings)
@@ -123,12 +129,15 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
         ``{"dataset", "seeds", "protocol", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
         "us_per_session", "llm_usd", "lists"}}, "published": {NAME: {METRIC: value}}, "tests"}``; "lists" says
         whose lists a method learns from, and "llm_usd" is left out where their cost is not known; the tests compare the
-        best student with every other method, over the test sessions and as many seeds as every method has.
+        best student with every other method, over the test sessions and as many seeds as every method has. With
+        ``training_free``, what :func:`experiments.reporting.training_free_rows.build` returns.
 
     Raises:
         ValueError: a run is on other data, or a setting is invalid.
     """
     pipeline_settings(args, args.out)
+    if args.training_free:
+        return training_free_rows.build(registry.read(args.data), args.out, args.protocol, overwrite=args.overwrite)
     dataset = registry.read(args.data)
     folder = args.out / dataset.name
     best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps, overwrite=args.overwrite)
@@ -147,10 +156,8 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
             names = run.settings.protocol.name, args.protocol.name
             raise ValueError("protocol of {} is {}; expected {}".format(run.folder.path, *names))
     methods, ranks = best_student_row(best_args, dataset, best_folder, args.protocol)
-    with open_arrays(checked_output(best_folder.path, "training_free_ranks.npz")) as archive:
-        training_free_ranks = {name: archive[name][None] for name in archive}
-    tied = read_json(checked_output(best_folder.path, "training_free_tied.json"))
-    methods |= {name: row_of(method_ranks, tied[name]) for name, method_ranks in training_free_ranks.items()}
+    rows, training_free_ranks = training_free_rows.load(best_folder)
+    methods |= rows
     ranks |= training_free_ranks
     for run in runs:
         rows, run_ranks = run_rows(args, run)
@@ -163,7 +170,8 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     pairs = [(NAME, other) for other in ranks if other != NAME]
     tests = comparisons.compare_pairs(ranks, pairs, seed=0, session_id=clusters(args.protocol, queries.session_id))
     header = {"dataset": dataset.name, "seeds": args.seeds, "protocol": stored_protocol(args.protocol)}
-    return header | {"methods": methods, "published": published_rows(dataset.name), "tests": tests}
+    published = published_rows(dataset.name) if args.protocol == Protocol() else {}
+    return header | {"methods": methods, "published": published, "tests": tests}
 
 
 def best_student_row(
@@ -176,30 +184,28 @@ def best_student_row(
     params = checkpoints.restore_params(stored_at, model, seeds=best_args.seeds)
 
     def write_outputs(folder: pathlib.Path) -> None:
-        per_seed = rank_by_protocol(model, params, dataset, protocol)
+        per_seed = rank_by_protocol(model, params, dataset, protocol, lists=True)
         save_arrays(
             folder / "recipe.test.npz",
             ranks=np.stack([result.ranks for result in per_seed]),
             tied=np.array([result.num_tied for result in per_seed]),
         )
+        write_json(folder / "recipe.lists.json", list_metrics(dataset, [result.exposure for result in per_seed]))
 
-    folder.run_stage("recipe-test", protocol_inputs(protocol), ["recipe.test.npz"], write_outputs, after=["recipe"])
+    outputs = ["recipe.test.npz", "recipe.lists.json"]
+    folder.run_stage("recipe-test", protocol_inputs(protocol), outputs, write_outputs, after=["recipe"])
     with open_arrays(checked_output(best_args.out, "recipe.test.npz")) as archive:
         ranks, tied = archive["ranks"], archive["tied"].tolist()
-    row = row_of(ranks, tied) | model_costs(dataset.test, model, first_seed(params)) | {"llm_usd": 0.0}
+    of_lists = read_json(checked_output(best_args.out, "recipe.lists.json"))
+    row = row_of(ranks, tied, of_lists) | model_costs(dataset.test, model, first_seed(params)) | {"llm_usd": 0.0}
     return {NAME: row}, {NAME: ranks}
-
-
-def row_of(ranks: np.ndarray, tied: list[int]) -> dict[str, Any]:
-    """Returns the metrics of ranks `[S, P]`, and the number of tied targets of each seed as "tied"."""
-    return metrics_over_seeds(ranks) | {"tied": mean_and_std(tied)}
 
 
 def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the results and the ranks of a run's models, by method and backbone."""
     with open_arrays(checked_output(run.folder.path, "ranks.npz")) as archive:
         ranks = dict(archive)
-    tied = read_json(checked_output(run.folder.path, "tied.json"))
+    tied, of_lists = (read_json(checked_output(run.folder.path, name)) for name in ("tied.json", "list_metrics.json"))
     method_names = run.settings.method_names
     method_folders = trained_methods(method_names)
     backbone, question = backbone_title(run.settings.backbone), usd_per_list(args, run)
@@ -208,7 +214,7 @@ def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.
         costs = model_costs(run.dataset.test, run.model(role_of(method)), first_seed(run.params(folder)))
         num_lists = run.settings.resolved_budget if method in method_names and METHODS.find(method).is_paid else 0
         name = f"{method}, {backbone}"
-        rows[name] = row_of(ranks[method], tied[method]) | costs
+        rows[name] = row_of(ranks[method], tied[method], of_lists[method]) | costs
         if question is not None or not num_lists:
             rows[name]["llm_usd"] = round((question or 0.0) * num_lists, 2)
         if num_lists:
@@ -259,6 +265,8 @@ def published_rows(dataset: str) -> dict[str, Any]:
 
 def to_markdown(numbers: Mapping[str, Any]) -> str:
     """Returns the table in descending order of recall@10, measured and published results together."""
+    if "published" not in numbers:
+        return training_free_rows.table(numbers)
     measured = [(row["recall@10"]["mean"], name, row) for name, row in numbers["methods"].items()]
     published = [(row["recall@10"], name, row) for name, row in numbers["published"].items() if "recall@10" in row]
     rows = []
@@ -272,7 +280,7 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
         rows.append(
             [
                 f"**{name}**" if name == NAME else markdown(name),
-                *(format_cell(row[m]) for m in METRICS),
+                *(format_cell(row[m]) for m in (*METRICS, COVERAGE)),
                 format_tied(row),
                 *costs,
                 money,
@@ -302,7 +310,8 @@ def main() -> None:
         args = parse(Leaderboard, "leaderboard", __doc__)
         pipeline_settings(args, args.out)
         # The results that take minutes are written before those that may take an hour.
-        for part_args in dict.fromkeys((dataclasses.replace(args, backbones=(), runs=()), args)):
+        first = args if args.training_free else dataclasses.replace(args, backbones=(), runs=())
+        for part_args in dict.fromkeys((first, args)):
             numbers = build_leaderboard(part_args)
             write(args, numbers)
         print_lines(to_markdown(numbers))

@@ -35,7 +35,7 @@ from .pipeline.stage_records import checked_output, read_records
 from .pipeline.training_free import training_free_places
 from .reporting import comparisons, report, tables
 from .reporting.recount import recount_leaderboard, recount_results
-from .reporting.results import format_cell, format_tied, mean_and_std, tuning_lines
+from .reporting.results import TIED_COUNT, format_cell, format_tied, mean_and_std, tuning_lines
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 TEST_FIELDS = ("method", "against", "metric", "difference", "interval", "p_randomization_holm", "p_seeds_holm")
@@ -133,7 +133,7 @@ def table(run: Mapping[str, Any]) -> str:
         rows.append(
             [f"*{markdown(name)}*" if name in CONTROLS else markdown(name)]
             + [format_cell(mean_and_std(columns[metric])) for metric in METRICS]
-            + [format_tied({"tied": mean_and_std(columns["tied"])}) if "tied" in columns else ""]
+            + [format_tied({TIED_COUNT: mean_and_std(columns[TIED_COUNT])}) if TIED_COUNT in columns else ""]
             + [comparisons.format_difference(tests.get(name)).strip()]
             + [
                 tables.format_published(numbers, metric, implausible=name in implausible)

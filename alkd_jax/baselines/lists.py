@@ -1,17 +1,19 @@
 """Top-k lists of a training-free recommender, on the host in float64."""
 
+import math
+
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from alkd_jax.baselines.counts import Counts, held_out_folds
-from alkd_jax.baselines.queries import Scorer, break_ties, call_scorer
+from alkd_jax.baselines.queries import BATCH_SIZE, Scorer, break_ties, call_scorer
 from alkd_jax.checks import check_count
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 
 def top_k_lists(
-    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = 512
+    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = BATCH_SIZE
 ) -> Rankings:
     """Lists the k best items that are not in the session, so that a neighbor method can be a teacher.
 
@@ -36,7 +38,7 @@ def top_k_lists(
 
 
 def top_k(
-    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = 512
+    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = BATCH_SIZE
 ) -> tuple[Int[np.ndarray, "N K"], Float[np.ndarray, "N K"]]:
     """Returns the items of :func:`top_k_lists`, 0 where fewer remain, and their scores, 0 there too.
 
@@ -53,11 +55,28 @@ def top_k(
         batch_scores = break_ties(counts, call_scorer(score_function, counts, items[rows], mask[rows]))
         np.put_along_axis(batch_scores, np.where(mask[rows], items[rows], PAD), -np.inf, axis=1)
         for row, scores in enumerate(batch_scores, start):
-            least = np.partition(scores, -num_best)[-num_best]
-            candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
-            best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
-            list_items[row, : best.size], list_scores[row, : best.size] = best, scores[best]
+            best = best_items(scores, num_best)
+            list_items[row, :num_best], list_scores[row, :num_best] = best, np.where(best != PAD, scores[best], 0.0)
     return list_items, list_scores
+
+
+def best_items(scores: Float[np.ndarray, " V1"], k: int) -> Int[np.ndarray, " K"]:
+    """Returns the k items of the highest scores, best first, ties to the lower id; 0 where fewer remain.
+
+    Only items that score at least the k-th largest maximum of blocks of √V items are sorted: k items do, and these
+    include the k best.
+
+    Args:
+        scores: of one query, −inf for what is not listed, such as the padding.
+        k: list length, in ``1..V``.
+    """
+    width = math.isqrt(scores.size)
+    num_blocks = scores.size // width
+    maxima = scores[: num_blocks * width].reshape(num_blocks, width).max(axis=1) if k <= num_blocks else scores
+    least = np.partition(maxima, -k)[-k]
+    candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
+    best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
+    return np.pad(best, (0, k - best.size), constant_values=PAD)
 
 
 def held_out_lists(

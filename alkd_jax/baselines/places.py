@@ -1,15 +1,17 @@
 """Places and ranks of targets by a training-free recommender, on the host in float64."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 
 from alkd_jax import scoring
 from alkd_jax.baselines.counts import Counts
-from alkd_jax.baselines.queries import Scorer, break_ties, call_scorer
-from alkd_jax.checks import check_one_of
-from alkd_jax.evaluation import make_queries
+from alkd_jax.baselines.lists import best_items
+from alkd_jax.baselines.queries import BATCH_SIZE, Scorer, break_ties, call_scorer
+from alkd_jax.checks import check_count, check_one_of
+from alkd_jax.evaluation import beyond_accuracy, make_queries
 from alkd_jax.evaluation.protocol import SEEN
 from alkd_jax.types import HeldOutSequences, Sessions
 
@@ -24,10 +26,12 @@ class Places:
     Attributes:
         better: ``[P]`` int32, number of items with a higher score than the target.
         equal: ``[P]`` int32, number of other items with the target's score; above 0 the target is tied.
+        exposure: k → ``[V + 1]``, the number of top-k lists that contain each item; empty where none were asked for.
     """
 
     better: Int[np.ndarray, " P"]
     equal: Int[np.ndarray, " P"]
+    exposure: Mapping[int, Int64[np.ndarray, " V1"]] = dataclasses.field(default_factory=dict)
 
     @property
     def mean(self) -> Float[np.ndarray, " P"]:
@@ -64,7 +68,8 @@ def target_places(
     seen: str = "exclude",
     targets: str = "last",
     max_length: int | None = None,
-    batch_size: int = 512,
+    ks: Sequence[int] = (),
+    batch_size: int = BATCH_SIZE,
 ) -> Places:
     """Counts, for each query, the items that score higher than its target and those that score the same.
 
@@ -79,6 +84,8 @@ def target_places(
         seen: "exclude" does not rank the known items of the session, the target excepted; "keep" ranks all items.
         targets: "last", "first" or "all", see :data:`alkd_jax.evaluation.queries.TARGETS`.
         max_length: L; None for the width of ``Sessions``, else 10.
+        ks: cut-offs, at least 1, of the top-k lists whose items are counted; none by default. The lists are those of
+            :func:`alkd_jax.baselines.top_k`; for "keep" they may contain known items.
         batch_size: queries scored at a time, which bounds the memory to a few times ``batch_size · V`` numbers.
 
     Returns:
@@ -89,8 +96,12 @@ def target_places(
             ``[B, V + 1]``.
     """
     check_one_of("seen", seen, tuple(SEEN))
+    for k in ks:
+        check_count(1, k=k)
+    exposure = np.zeros((len(ks), counts.num_items + 1), np.int64)
+    num_listed = min(max(ks, default=0), counts.num_items)
     if not len(sessions):
-        return Places(np.empty(0, np.int32), np.empty(0, np.int32))
+        return Places(np.empty(0, np.int32), np.empty(0, np.int32), dict(zip(ks, exposure, strict=True)))
     queries = make_queries(sessions, counts.num_items, targets=targets, max_length=max_length)
     better, equal = np.empty(len(queries), np.int32), np.empty(len(queries), np.int32)
     for batch in queries.batches(batch_size):
@@ -100,10 +111,13 @@ def target_places(
         target_score = np.take_along_axis(scores, target, axis=1)
         if seen == "exclude":
             np.put_along_axis(scores, batch.history[: batch.valid], -np.inf, axis=1)
-            np.put_along_axis(scores, target, target_score, axis=1)
+        if ks:
+            lists = np.stack([best_items(scores_of_query, num_listed) for scores_of_query in scores])
+            exposure += beyond_accuracy.count_exposure(lists, counts.num_items, ks)
+        np.put_along_axis(scores, target, target_score, axis=1)
         better[rows] = (scores > target_score).sum(axis=1)
         equal[rows] = (scores == target_score).sum(axis=1) - 1
-    return Places(better, equal)
+    return Places(better, equal, dict(zip(ks, exposure, strict=True)))
 
 
 def rank_targets(
@@ -114,7 +128,7 @@ def rank_targets(
     seen: str = "exclude",
     targets: str = "last",
     ties: str = "average",
-    batch_size: int = 512,
+    batch_size: int = BATCH_SIZE,
 ) -> Int[np.ndarray, " P"]:
     """Ranks the target of each query, from 1 and as int32, see :func:`target_places` and :meth:`Places.ranks`.
 

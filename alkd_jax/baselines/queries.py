@@ -31,6 +31,9 @@ from alkd_jax.types import PAD
 # one occurrence in the tie-break by 1e-6 / (largest popularity).
 _DECIMALS = 12
 
+BATCH_SIZE = 64
+"""Queries scored at a time by default: few enough that the scores of a large catalogue stay in the cache."""
+
 Scorer: TypeAlias = Callable[
     [Counts, Int[np.ndarray, "B L"], Bool[np.ndarray, "B L"]],
     Float[np.ndarray, "B V1"],

@@ -17,7 +17,7 @@ from alkd_jax.evaluation.queries import TARGETS
 from alkd_jax.io import open_arrays, save_arrays
 from alkd_jax.models import Encoder, Params
 
-from .stage_records import checked_output
+from .stage_records import PROTOCOL_DEFAULTS, checked_output
 
 
 def check_protocol(seen: str, targets: str, mode: str = "clean") -> None:
@@ -40,9 +40,8 @@ def protocol_inputs(protocol: Protocol) -> dict[str, Any]:
 
     Runs that were made before there was a choice keep their inputs.
     """
-    default = Protocol()
-    values = {"seen": (protocol.seen, default.seen), "targets": (protocol.targets, default.targets)}
-    return {name: value for name, (value, usual) in values.items() if value != usual}
+    values = {name: getattr(protocol, name) for name in PROTOCOL_DEFAULTS}
+    return {name: value for name, value in values.items() if value != PROTOCOL_DEFAULTS[name]}
 
 
 def ranked_sessions(dataset: alkd.Dataset, protocol: Protocol) -> alkd.Sessions | alkd.HeldOutSequences:
@@ -61,9 +60,10 @@ def rank_by_protocol(
     dataset: alkd.Dataset,
     protocol: Protocol,
     *,
+    lists: bool = False,
     mesh: jax.sharding.Mesh | None = None,
 ) -> list[evaluation.Evaluation]:
-    """Ranks the test targets with the parameters of every seed."""
+    """Ranks the test targets with the parameters of every seed; with lists, counts the items of top-k lists, too."""
     return evaluation.evaluate_seeds(
         model,
         params,
@@ -72,7 +72,7 @@ def rank_by_protocol(
         targets=protocol.targets,
         protocol=protocol.rules,
         max_length=input_length(dataset),
-        lists=False,
+        lists=lists,
         mesh=mesh,
     )
 

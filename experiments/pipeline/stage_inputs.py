@@ -54,6 +54,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
             for method in settings.method_names
         },
         "ranks": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
+        "list_metrics": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
     }
 
 

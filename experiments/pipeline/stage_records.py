@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from alkd_jax.errors import shown
+from alkd_jax.evaluation import Protocol
 from alkd_jax.io import digest_of, read_object, write_json
 
 STAGES_FILE = "stages.json"
@@ -14,6 +15,9 @@ FOLLOWING = frozenset({"methods", "selections", "lists", "sources", "content", "
 """Inputs that change when a method is added, when answers have come, when a stage before has run again, or when a
 version has another rule for ties. A stage runs again for them without being asked: what it wrote is made again from the
 results of other stages."""
+
+PROTOCOL_DEFAULTS = {"seen": Protocol.seen, "targets": Protocol.targets}
+"""Inputs contain these options only where they have other values, so that older folders continue."""
 
 Records: TypeAlias = dict[str, dict[str, Any]]
 """Stage → "digest" of what it depends on, "inputs" (its options), "outputs", "sha256" of each output, "seconds"."""
@@ -109,7 +113,7 @@ def replaced_options(folder: pathlib.Path, planned: Mapping[str, Mapping[str, An
         # Through JSON, so that tuples are lists on both sides.
         old, new = dict(_flat(record["inputs"])), dict(_flat(json.loads(json.dumps(dict(inputs)))))
         changes = [
-            f"{option} {shown(old.get(option), width=40)} → {shown(new.get(option), width=40)}"
+            f"{option} {_shown_option(old, option)} → {_shown_option(new, option)}"
             for option in sorted(old.keys() | new.keys())
             if option.partition(".")[0] not in FOLLOWING and old.get(option) != new.get(option)
         ]
@@ -135,6 +139,12 @@ def forget_changed(folder: pathlib.Path, planned: Mapping[str, Mapping[str, Any]
 
 def _only(digests: Mapping[str, str], output: str) -> dict[str, str]:
     return {output: digests[output]} if output in digests else {}
+
+
+def _shown_option(inputs: Mapping[str, Any], option: str) -> str:
+    """Returns the value of an option as text; one that inputs leave out has its default."""
+    values = PROTOCOL_DEFAULTS | dict(inputs)
+    return shown(values[option], width=40) if option in values else "default"
 
 
 def _flat(inputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

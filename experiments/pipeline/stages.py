@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import selection, training
+from alkd_jax import evaluation, selection, training
 from alkd_jax.io import open_arrays, read_json, remove_folder, save_arrays, write_json
 from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe
@@ -23,6 +23,7 @@ from alkd_jax.training import checkpoints
 from . import interrupts, llm_settings, method_lists, methods, session_selection, teachers
 from .console import stage_bar, training_bar
 from .distill_methods import RECALL_AT
+from .list_metrics import list_metrics
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .protocols import rank_by_protocol, save_queries
 from .run import RunContext, first_seed
@@ -246,19 +247,14 @@ class Run(RunContext):
             tied: dict[str, list[int]] = {}
             released_ndcg: dict[str, dict[str, list[float]]] = {}
             protocol = self.settings.protocol
-            methods_to_rank = trained_methods(self.settings.method_names)
-            with stage_bar("evaluation", total=len(methods_to_rank)) as bar:
-                for number, (method, stored_at) in enumerate(methods_to_rank.items()):
-                    bar.update(number, status=method)
-                    model, params = self.model(role_of(method)), self.params(stored_at)
-                    per_seed = rank_by_protocol(model, params, self.dataset, protocol, mesh=self.mesh)
-                    ranks[method] = np.stack([result.ranks for result in per_seed])
-                    tied[method] = [result.num_tied for result in per_seed]
-                    released_ndcg[method] = {
-                        name: [result.metrics[name] for result in per_seed]
-                        for name in per_seed[0].metrics
-                        if "released" in name
-                    }
+            for method, per_seed in self.evaluations("evaluation"):
+                ranks[method] = np.stack([result.ranks for result in per_seed])
+                tied[method] = [result.num_tied for result in per_seed]
+                released_ndcg[method] = {
+                    name: [result.metrics[name] for result in per_seed]
+                    for name in per_seed[0].metrics
+                    if "released" in name
+                }
             with open_arrays(checked_output(self.folder.path, "training_free_ranks.npz")) as archive:
                 ranks |= {method: archive[method][None] for method in archive}
             tied |= read_json(checked_output(self.folder.path, "training_free_tied.json"))
@@ -270,6 +266,38 @@ class Run(RunContext):
         outputs = ["ranks.npz", "tied.json", "queries.npz", "released_ndcg.json"]
         after = ["training_free", "teacher", "student", *map(stage_of, self.settings.method_names)]
         self.folder.run_stage("ranks", self.stage_inputs["ranks"], outputs, write_outputs, after=after)
+
+    def list_metrics_stage(self) -> None:
+        """Computes coverage, Gini index, popularity and novelty of the test lists of every method and seed.
+
+        It is a stage of its own, so that runs whose targets were ranked before it existed only add it.
+        """
+
+        def write_outputs(folder: pathlib.Path) -> None:
+            of_lists = {
+                method: list_metrics(self.dataset, [result.exposure for result in per_seed])
+                for method, per_seed in self.evaluations("lists", lists=True)
+            }
+            of_lists |= read_json(checked_output(self.folder.path, "training_free_lists.json"))
+            write_json(folder / "list_metrics.json", of_lists)
+
+        inputs = self.stage_inputs["list_metrics"]
+        self.folder.run_stage("list_metrics", inputs, ["list_metrics.json"], write_outputs, after=["ranks"])
+
+    def evaluations(self, title: str, *, lists: bool = False) -> Iterator[tuple[str, list[evaluation.Evaluation]]]:
+        """Yields every trained method with the evaluation of each seed on the test sessions.
+
+        Args:
+            title: names in the progress bar what is computed.
+            lists: whether the items of the top-k lists are counted.
+        """
+        stored = trained_methods(self.settings.method_names)
+        with stage_bar(title, total=len(stored)) as bar:
+            for number, (method, stored_at) in enumerate(stored.items()):
+                bar.update(number, status=method)
+                model, params = self.model(role_of(method)), self.params(stored_at)
+                protocol = self.settings.protocol
+                yield method, rank_by_protocol(model, params, self.dataset, protocol, lists=lists, mesh=self.mesh)
 
     def stages_to_candidates(self) -> None:
         """Runs the unfinished stages up to the candidates, that is, all that come before an LLM is called."""
@@ -288,6 +316,7 @@ class Run(RunContext):
         for method in self.settings.method_names:
             self.distillation_stage(method)
         self.ranks_stage()
+        self.list_metrics_stage()
 
 
 def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:

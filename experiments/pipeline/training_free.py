@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import alkd_jax as alkd
@@ -10,6 +10,7 @@ from alkd_jax import baselines
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import save_arrays, write_json
 
+from .list_metrics import CUT_OFFS, list_metrics
 from .protocols import input_length, protocol_inputs, ranked_sessions
 from .run_folder import RunFolder
 
@@ -31,8 +32,10 @@ def training_free_inputs(protocol: Protocol) -> dict[str, Any]:
     return {"methods": list(TRAINING_FREE), "ties": protocol.ties} | protocol_inputs(protocol)
 
 
-def training_free_places(dataset: alkd.Dataset, protocol: Protocol) -> dict[str, baselines.Places]:
-    """Returns name → the places of the test targets."""
+def training_free_places(
+    dataset: alkd.Dataset, protocol: Protocol, *, ks: Sequence[int] = ()
+) -> dict[str, baselines.Places]:
+    """Returns name → the places of the test targets, with the exposure of items in top-k lists for each k of `ks`."""
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     rank = functools.partial(
         baselines.target_places,
@@ -41,18 +44,21 @@ def training_free_places(dataset: alkd.Dataset, protocol: Protocol) -> dict[str,
         seen=protocol.seen,
         targets=protocol.targets,
         max_length=input_length(dataset),
+        ks=ks,
     )
     return {name: rank(method) for name, method in TRAINING_FREE.items()}
 
 
 def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol) -> None:
-    """Runs the stage that ranks the test targets, and counts the tied ones, with every training-free recommender."""
+    """Runs the stage that ranks the test targets, and counts tied ones and listed items, for training-free methods."""
 
     def write_outputs(folder: pathlib.Path) -> None:
-        places = training_free_places(dataset, protocol)
+        places = training_free_places(dataset, protocol, ks=CUT_OFFS)
         ranks = {name: place.ranks(ties=protocol.ties) for name, place in places.items()}
         save_arrays(folder / "training_free_ranks.npz", **ranks)
         write_json(folder / "training_free_tied.json", {name: [place.num_tied] for name, place in places.items()})
+        of_lists = {name: list_metrics(dataset, [place.exposure]) for name, place in places.items()}
+        write_json(folder / "training_free_lists.json", of_lists)
 
-    outputs = ["training_free_ranks.npz", "training_free_tied.json"]
+    outputs = ["training_free_ranks.npz", "training_free_tied.json", "training_free_lists.json"]
     run_folder.run_stage("training_free", training_free_inputs(protocol), outputs, write_outputs)

@@ -14,9 +14,10 @@ from alkd_jax.baselines import Places
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol, metrics, significance
 
+from ..pipeline.list_metrics import OF_LISTS
 from ..pipeline.protocols import stored_protocol
 from . import comparisons
-from .results import format_cell, format_tied, mean_and_std, metrics_over_seeds
+from .results import TIED_COUNT, format_cell, format_tied, row_of
 from .tables import TIED
 
 FORMER_TIES = "published"
@@ -45,7 +46,10 @@ def recount_results(results: Mapping[str, Any], places: Mapping[str, Places]) ->
         if computed != {metric: methods[name][metric][0] for metric in kept}:
             raise ValueError(f"{name} has {computed} on these data; expected the stored {methods[name]}")
         values = metrics.from_ranks(ranks)
-        methods[name] = {metric: [round(values[metric], 6)] for metric in kept} | {"tied": [places[name].num_tied]}
+        # Lists do not depend on the rule for ties.
+        of_lists = {metric: column for metric, column in methods[name].items() if metric.partition("@")[0] in OF_LISTS}
+        methods[name] = {metric: [round(values[metric], 6)] for metric in kept} | of_lists
+        methods[name] |= {TIED_COUNT: [places[name].num_tied]}
         changed |= {(name, metric) for metric in comparisons.METRICS if _differ(former, ranks, metric)}
     tests = [recount_test(test, methods, changed) for test in results["tests"]]
     return dict(results) | {"protocol": stored_protocol(protocol), "methods": methods, "tests": tests}
@@ -78,7 +82,7 @@ def recount_leaderboard(page: str, places: Mapping[str, Places]) -> str:
             row.insert(headings.index("ndcg@10") + 1, TIED if row is headings else "")
     for row in rows:
         if (name := next((name for name in places if markdown(name) == row[0]), None)) is not None:
-            values = metrics_over_seeds(places[name].ranks()[None]) | {"tied": mean_and_std([places[name].num_tied])}
+            values = row_of(places[name].ranks()[None], [places[name].num_tied], {})
             cells = {h: format_cell(values[h]) for h in headings if h in values} | {TIED: format_tied(values)}
             row[:] = [cells.get(heading, cell) for heading, cell in zip(headings, row, strict=True)]
     rows.sort(key=lambda row: -float(row[headings.index("recall@10")].split()[0]))

@@ -22,7 +22,7 @@ from ..pipeline.stages import Run
 from ..pipeline.training_free import TRAINING_FREE
 from . import comparisons, example_sessions, teacher_quality
 from .pages import render_page
-from .results import COLUMNS, DEBIASED, format_cell, format_tied, tuning_lines
+from .results import COLUMNS, DEBIASED, LIST_COLUMNS, format_cell, format_tied, tuning_lines
 
 METHOD_COLORS = {
     "Teacher": "#3b6fb6",
@@ -75,6 +75,11 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
                 name,
                 [format_cell(values[DEBIASED]), *(f"{p['recall@10'][name]:.4f}" for p in results["groups"].values())],
             )
+            for name, values in results["methods"].items()
+        ],
+        list_columns=tuple(LIST_COLUMNS),
+        list_rows=[
+            (name, [format_cell(values[column], decimals=decimals) for column, decimals in LIST_COLUMNS.items()])
             for name, values in results["methods"].items()
         ],
         controls=set(CONTROLS),

@@ -16,6 +16,7 @@ from alkd_jax.evaluation import beyond_accuracy, groups, metrics
 from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 
 from ..pipeline import teachers
+from ..pipeline.list_metrics import item_counts
 from ..pipeline.protocols import clusters, load_queries, stored_protocol
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
@@ -23,6 +24,12 @@ from . import comparisons
 
 DEBIASED = "stratified_recall@10"
 """Recall in which hits of rare targets weigh more, see `alkd_jax.evaluation.beyond_accuracy.stratified_recall`."""
+
+TIED_COUNT = "tied"
+"""Stands beside the metrics of a method, and is none: the number of targets that share their score with other items."""
+
+LIST_COLUMNS = {"coverage@10": 4, "gini@10": 4, "popularity@10": 1, "novelty@10": 2}
+"""Metrics of the top-k lists that the report shows, and their numbers of decimals."""
 
 COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr")
 
@@ -32,7 +39,7 @@ def collect_results(run: Run) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "backbone", "mode", "seeds", "budget", "selection", "protocol", "teacher", "lists", "methods":
-        {NAME: {METRIC: {"mean", "std", "values"}, "tied": …}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10,
+        {NAME: {METRIC: {"mean", "std", "values"}, …, "tied"}}, "tuned": {NAME: {"chosen", "recall@10", "recall@10,
         defaults", "trials", "seeds"} or {"chosen", "from"}}, "groups", "tests"}``; ``std`` is over seeds (n − 1), and 0
         for the training-free methods, which have no seeds; "protocol" has its fields and its name, and "lists" says
         whose lists the teacher's are; "groups" is that of :func:`group_recalls`; "tied" counts the targets that share
@@ -46,15 +53,15 @@ def collect_results(run: Run) -> dict[str, Any]:
         check_ranks(f"{path}: ranks of {name}", per_seed)
     released_ndcg = read_json(checked_output(run.folder.path, "released_ndcg.json"))
     tied = read_json(checked_output(run.folder.path, "tied.json"))
-    queries, counts = load_queries(run.folder.path), item_counts(run)
+    of_lists = read_json(checked_output(run.folder.path, "list_metrics.json"))
+    queries, counts = load_queries(run.folder.path), item_counts(run.dataset)
     methods: dict[str, dict[str, Any]] = {}
     for name, per_seed in ranks.items():
         released = {metric: mean_and_std(values) for metric, values in released_ndcg.get(name, {}).items()}
         debiased = [
             beyond_accuracy.stratified_recall(seed_ranks, queries["target"], counts, 10) for seed_ranks in per_seed
         ]
-        methods[name] = metrics_over_seeds(per_seed) | {DEBIASED: mean_and_std(debiased)}
-        methods[name] |= {"tied": mean_and_std(tied[name])} | released
+        methods[name] = row_of(per_seed, tied[name], of_lists[name]) | {DEBIASED: mean_and_std(debiased)} | released
     settings = run.settings
     return {
         "dataset": run.dataset.name,
@@ -110,11 +117,6 @@ def tuning_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def item_counts(run: Run) -> np.ndarray:
-    """Returns ``[V + 1]``, the number of occurrences of each item in the complete training sessions."""
-    return np.bincount(np.asarray(run.dataset.train_sequences.items), minlength=run.dataset.num_items + 1)
-
-
 def group_recalls(
     run: Run, queries: Mapping[str, np.ndarray], ranks: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
@@ -124,7 +126,7 @@ def group_recalls(
         Group → ``{"queries": number, "recall@10": {NAME: mean}}``; groups without queries are left out.
     """
     table: dict[str, dict[str, Any]] = {}
-    by_popularity = groups.by_popularity(queries["target"], item_counts(run))
+    by_popularity = groups.by_popularity(queries["target"], item_counts(run.dataset))
     for partition in (by_popularity, groups.by_session_length(queries["session_length"])):
         for number, group in enumerate(partition.names):
             own = partition.number == number
@@ -163,6 +165,12 @@ def metrics_over_seeds(ranks: np.ndarray) -> dict[str, dict[str, Any]]:
     return {metric: mean_and_std([values[metric] for values in per_seed]) for metric in per_seed[0]}
 
 
+def row_of(ranks: np.ndarray, tied: list[int], of_lists: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Returns the metrics of ranks `[S, P]` and of lists, and the number of tied targets of each seed as "tied"."""
+    of_lists_over_seeds = {metric: mean_and_std(values) for metric, values in of_lists.items()}
+    return metrics_over_seeds(ranks) | of_lists_over_seeds | {TIED_COUNT: mean_and_std(tied)}
+
+
 def mean_and_std(values: Sequence[float]) -> dict[str, Any]:
     """Returns mean and standard deviation (n − 1) over seeds, and the values themselves.
 
@@ -176,15 +184,15 @@ def mean_and_std(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "std": std, "values": list(values)}
 
 
-def format_cell(numbers: Mapping[str, Any]) -> str:
+def format_cell(numbers: Mapping[str, Any], *, decimals: int = 4) -> str:
     """Formats mean ± standard deviation, or the mean alone where there is one value."""
-    mean = f"{numbers['mean']:.4f}"
-    return f"{mean} ± {numbers['std']:.4f}" if len(numbers["values"]) > 1 else mean
+    mean = f"{numbers['mean']:.{decimals}f}"
+    return f"{mean} ± {numbers['std']:.{decimals}f}" if len(numbers["values"]) > 1 else mean
 
 
 def format_tied(columns: Mapping[str, Any]) -> str:
     """Formats the number of tied targets, a mean over seeds; empty where it was not counted."""
-    return f"{columns['tied']['mean']:,.1f}".removesuffix(".0") if "tied" in columns else ""
+    return f"{columns[TIED_COUNT]['mean']:,.1f}".removesuffix(".0") if TIED_COUNT in columns else ""
 
 
 def results_table(results: Mapping[str, Any]) -> Group:

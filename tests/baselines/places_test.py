@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import baselines, evaluation
+from alkd_jax.baselines import lists
 from alkd_jax.types import HeldOutSequences, Sequences, Sessions
 
 NUM_ITEMS, WINDOW = 14, 10
@@ -88,6 +89,42 @@ def test_the_queries_are_those_of_models(counts, held_out):
     popularity = counts.popularity[1:]
     assert places.better.tolist() == [(popularity > counts.popularity[v]).sum() for v in queries.target]
     assert places.num_tied == np.count_nonzero(places.equal)
+
+
+def test_the_best_items_equal_those_of_a_sort():
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        scores = rng.integers(0, rng.integers(2, 40), rng.integers(2, 60)).astype(float)
+        scores[rng.random(scores.size) < rng.random()] = -np.inf
+        scores[0] = -np.inf
+        k = int(rng.integers(1, scores.size))
+        listed = sorted(np.flatnonzero(scores > -np.inf), key=lambda v: (-scores[v], v))[:k]
+        assert lists.best_items(scores, k).tolist() == [*listed, *[0] * (k - len(listed))]
+
+
+@pytest.mark.parametrize("seen", ["exclude", "keep"])
+def test_listed_items_are_counted_as_in_a_sort_of_the_catalogue(counts, held_out, seen):
+    rows, sequences = held_out
+    expected = {k: np.zeros(NUM_ITEMS + 1, int) for k in (1, 4, 99)}
+    for row, first in zip(rows, sequences.first_target, strict=True):
+        for position in range(first, len(row)):
+            known = row[:position]
+            window = np.array([known[-WINDOW:]])
+            scores = baselines.markov(counts, window, np.ones(window.shape, bool))[0]
+            scores = np.round(scores + 1e-6 * counts.popularity / counts.popularity.max(), 12)
+            listed = [v for v in range(1, NUM_ITEMS + 1) if seen == "keep" or v not in known]
+            listed.sort(key=lambda v: (-scores[v], v))
+            for k in expected:
+                expected[k][listed[:k]] += 1
+    for batch_size in (3, 512):
+        options = {"seen": seen, "targets": "all", "batch_size": batch_size}
+        places = baselines.target_places(baselines.markov, counts, sequences, ks=(1, 4, 99), **options)
+        assert {k: exposure.tolist() for k, exposure in places.exposure.items()} == {
+            k: exposure.tolist() for k, exposure in expected.items()
+        }
+    assert baselines.target_places(baselines.markov, counts, sequences, **options).exposure == {}
+    with pytest.raises(ValueError, match="k is 0; expected at least 1"):
+        baselines.target_places(baselines.markov, counts, sequences, ks=(0,))
 
 
 def test_options_of_no_protocol_are_named(counts, held_out):

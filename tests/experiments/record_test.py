@@ -152,7 +152,10 @@ def test_training_free_rows_are_ranked_again_and_other_rows_stay():
     # Ranks 10.5, 3.5, 1 and 20: by today's rule the first is no hit at 10.
     places = Places(better=np.array([9, 2, 0, 19], np.int32), equal=np.array([1, 1, 0, 0], np.int32))
     stored = stored_before_the_rule_for_ties(places)
+    stored["methods"]["Markov"] |= {"coverage@10": [0.4], "stratified_recall@10": [0.7]}
     found = recount.recount_results(stored, {"Markov": places})
+    assert found["methods"]["Markov"]["coverage@10"] == [0.4], "lists do not depend on the rule for ties"
+    assert "stratified_recall@10" not in found["methods"]["Markov"], "it does, and the targets are not stored"
     assert found["methods"]["Student"] == stored["methods"]["Student"]
     assert found["methods"]["Markov"]["recall@10"] == [0.5], "it was 0.75"
     assert found["methods"]["Markov"]["tied"] == [2]

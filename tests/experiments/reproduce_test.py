@@ -1,7 +1,6 @@
 """The experiments as a user runs them: files, reuse, resumption, and errors of one line."""
 
 import json
-import pathlib
 import re
 import shutil
 import sys
@@ -10,26 +9,15 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax.data.readers import registry
-from experiments import all as everything
+from alkd_jax import baselines
 from experiments import (
     efficiency,
-    fig2_correction,
-    fig2_width,
-    fig3_ratios,
-    fig4_budget,
-    leaderboard,
-    query_llm,
     quickstart,
     reproduce,
-    table1,
-    table2,
-    tune,
 )
-from experiments.pipeline import console, methods, stage_inputs, stages
+from experiments.pipeline import console, methods, stages
 from experiments.pipeline.methods import METHODS, SELECTIONS
 from experiments.pipeline.settings import Settings
-from experiments.pipeline.teachers import TEACHERS
 from experiments.reporting import figure_options, results, tables
 
 ROWS = {"Student", "Teacher", "Random", "ALKDRec", "Popularity", "Markov", "Co-occurrence", "Item-kNN", "Session-kNN"}
@@ -54,7 +42,7 @@ def test_metrics_have_the_documented_keys(finished):
     assert described == ["synthetic", "fpmc", "clean", 2]
     assert written["methods"].keys() >= ROWS
     for name, columns in written["methods"].items():
-        assert columns.keys() >= {*results.COLUMNS, "tied", "stratified_recall@10"}, name
+        assert columns.keys() >= {*results.COLUMNS, *results.LIST_COLUMNS, "tied", "stratified_recall@10"}, name
         for column in columns.values():
             assert column["mean"] == pytest.approx(sum(column["values"]) / len(column["values"]))
     assert len(written["methods"]["ALKDRec"]["recall@10"]["values"]) == 2
@@ -132,7 +120,8 @@ def test_a_folder_whose_ties_were_ranked_by_another_rule_is_ranked_again_but_not
 def test_another_protocol_ranks_a_finished_run_again_without_training(finished, tmp_path, monkeypatch):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
-    with pytest.raises(ValueError, match=r"training_free \(seen None → 'keep'.*; ranks \(seen None → 'keep', targets"):
+    changes = r"\(seen 'exclude' → 'keep', targets 'last' → 'all'\)"
+    with pytest.raises(ValueError, match=f"training_free {changes}; ranks {changes}; list_metrics {changes}"):
         reproduce.run_pipeline(settings(out, seen="keep", targets="all"))
     monkeypatch.setattr(stages.training, "fit", None)
     numbers = reproduce.run_pipeline(settings(out, seen="keep", targets="all", overwrite=True))
@@ -149,6 +138,41 @@ def test_another_protocol_ranks_a_finished_run_again_without_training(finished, 
     assert np.array_equal(queries["target"], student.target)
     assert {test["num_sessions"] for test in numbers["tests"]} == {len(sequences)}, "sessions are drawn whole"
     assert sum(part["queries"] for part in numbers["groups"].values()) == 2 * num_queries, "in two partitions"
+
+
+def test_metrics_of_lists_are_those_of_the_top_items(finished):
+    out, numbers = finished
+    run = stages.Run.reopen(out, readonly=True)
+    dataset = run.dataset
+    counts = np.bincount(dataset.train_sequences.items, minlength=dataset.num_items + 1)
+    counted = baselines.count(dataset.train_sequences, dataset.num_items)
+    lists = {
+        "Student": np.asarray(run.candidates(dataset.test, num=10, name="student").items),
+        "ALKDRec": np.asarray(run.candidates(dataset.test, num=10, name="distilled/ALKDRec").items),
+        "Session-kNN": baselines.top_k(baselines.session_knn, counted, dataset.test, 10)[0],
+    }
+    for name, items in lists.items():
+        found = {metric: numbers["methods"][name][metric]["values"][0] for metric in results.LIST_COLUMNS}
+        assert found["coverage@10"] == pytest.approx(len(set(items.ravel().tolist())) / dataset.num_items)
+        assert found["popularity@10"] == pytest.approx(counts[items].mean())
+        assert found["novelty@10"] == pytest.approx(-np.log2(np.maximum(counts[items], 1) / counts.sum()).mean())
+        assert 0 < found["gini@10"] < 1
+
+
+def test_a_run_that_was_finished_before_it_had_metrics_of_lists_only_adds_them(finished, tmp_path, monkeypatch):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    for name in ("list_metrics.json", "training_free_lists.json"):
+        (out / name).unlink()
+    before = json.loads((out / "stages.json").read_text())
+    former = {name: record for name, record in before.items() if name != "list_metrics"}
+    record, ranks = before["training_free"], ["training_free_ranks.npz", "training_free_tied.json"]
+    former["training_free"] = record | {"outputs": ranks, "sha256": {name: record["sha256"][name] for name in ranks}}
+    (out / "stages.json").write_text(json.dumps(former))
+    monkeypatch.setattr(stages.training, "fit", None)
+    assert reproduce.run_pipeline(settings(out)) == finished[1]
+    after = json.loads((out / "stages.json").read_text())
+    assert {stage for stage in before if before[stage] != after[stage]} <= {"training_free", "list_metrics"}
 
 
 def test_the_report_refers_to_no_other_file(finished):
@@ -241,113 +265,6 @@ def test_ctrl_c_keeps_finished_stages_and_leaves_no_partial_output(tmp_path, mon
             reproduce.run_pipeline(settings(out))
     assert stop.value.code == 130
     assert list(json.loads((out / "stages.json").read_text())) == ["training_free"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data": "realeased:x:ML"}, "'realeased:x:ML'; expected one of synthetic"),
-        ({"data": "released:nowhere:ML"}, "nowhere"),
-        ({"data": "released:nowhere:Books"}, "'Books'; expected one of ML, Games"),
-        ({"backbone": "gru4rec"}, "backbone is 'gru4rec'; expected 'fpmc'"),
-        ({"mode": "paper"}, "--mode is 'paper'; expected 'clean' or 'released'"),
-        ({"selection": "released"}, "--selection released needs --data released:PATH:NAME"),
-        ({"targets": "second"}, "--targets is 'second'; expected 'last' or 'first' or 'all'"),
-        ({"mode": "released", "seen": "keep"}, "--mode released with --seen keep and --targets last; expected exclude"),
-        ({"seeds": 0}, "--seeds is 0; expected at least 1"),
-        ({"teacher_dim": 10**12}, "--teacher-dim is 1000000000000; expected from 1 to 65536"),
-        ({"seed": -1}, "--seed is -1; expected from 0 to 4294967295"),
-        ({"seed": 2**32}, "--seed is 4294967296; expected from 0"),
-        ({"rankings": pathlib.Path("/dev/zero")}, "--rankings: /dev/zero: is no regular file"),
-        ({"rankings": pathlib.Path("nowhere")}, "--rankings: nowhere: no such file"),
-        ({"min_valid": 5}, "--min-valid is 5 without --model; expected it as an option of experiments.query_llm"),
-        ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),
-        ({"data": "prepared:nowhere", "mode": "paper"}, "--mode is 'paper'"),
-        ({"data": "prepared:nowhere", "teacher": "oracle"}, "--teacher is 'oracle'; expected 'replay' or 'simulated'"),
-        ({"data": "prepared:nowhere", "teacher": "replay"}, "--teacher replay needs --rankings FILE"),
-        ({"data": "prepared:nowhere", "teacher": "simulated"}, "nowhere"),
-    ],
-)
-def test_invalid_settings_are_refused_in_one_line_before_anything_is_written(tmp_path, capsys, changes, message):
-    base = {"data": "synthetic", "backbone": "fpmc", "out": tmp_path / "run", "selection": "own"}
-    with pytest.raises(SystemExit) as stop, console.cli_errors():
-        reproduce.run_pipeline(Settings(**(base | changes)))
-    assert stop.value.code == 2
-    output = capsys.readouterr().err.strip()
-    assert message in output
-    assert "\n" not in output
-    assert not (tmp_path / "run").exists()
-
-
-PREPARED = ["--data", "prepared:nowhere"]
-FIGURES = (fig2_width, fig2_correction, fig3_ratios, fig4_budget)
-
-
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        (reproduce, [*PREPARED, "--backbone", "fpmc", "--selection", "own"]),
-        (table1, [*PREPARED, "--selection", "own"]),
-        (table2, PREPARED),
-        (everything, [*PREPARED, "--selection", "own"]),
-        *((figure, [*PREPARED, "--backbone", "fpmc"]) for figure in FIGURES),
-        (leaderboard, PREPARED),
-    ],
-    ids=lambda value: getattr(value, "__name__", "").removeprefix("experiments."),
-)
-def test_every_command_requires_a_teacher_for_prepared_data(tmp_path, capsys, monkeypatch, command, arguments):
-    line = [command.__name__, *arguments, "--out", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", line)
-    with pytest.raises(SystemExit) as stop:
-        command.main()
-    output = capsys.readouterr().err.strip()
-    assert stop.value.code == 2
-    assert "\n" not in output
-    assert "--data prepared:PATH needs --teacher" in output
-    assert all(f"{name}, {teacher.lists}" in output for name, teacher in TEACHERS.items())
-    assert not (tmp_path / "run").exists()
-    # With a teacher the next thing missing is the data.
-    monkeypatch.setattr(sys, "argv", [*line, "--selection", "own"] if command is not leaderboard else line)
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--teacher", "simulated"])
-    with pytest.raises(SystemExit):
-        command.main()
-    assert "nowhere" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("module", "more"), [(tune, ()), (efficiency, ()), (query_llm, ("estimate", "--model", "m"))])
-def test_a_run_on_prepared_data_without_a_teacher_is_refused(tmp_path, capsys, monkeypatch, module, more):
-    config = {"data": "prepared:nowhere", "backbone": "fpmc", "selection": "own", "ratios": [1, 5, 4]}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(sys, "argv", [module.__name__, *more, "--run", str(tmp_path)])
-    with pytest.raises(SystemExit) as stop:
-        module.main()
-    output = capsys.readouterr().err.strip()
-    assert stop.value.code == 2
-    assert "needs --teacher" in output
-    assert "\n" not in output
-
-
-def test_the_default_teacher_depends_on_the_data(tmp_path):
-    def teacher(data, **options):
-        return Settings(data, "fpmc", tmp_path, **options).resolved_teacher
-
-    assert teacher("synthetic") == teacher("synthetic:3") == "simulated"
-    assert teacher("released:x:ML") == "replay"
-    assert teacher("prepared:x", rankings=tmp_path / "lists.jsonl") == "replay"
-    assert teacher("prepared:x", teacher="neighbor") == "neighbor"
-
-
-def test_another_number_of_valid_entries_is_another_input_of_the_rankings(tmp_path):
-    def rankings(**options):
-        paid = Settings("synthetic", "fpmc", tmp_path, teacher="openai", model="m", budget_usd="1", **options)
-        return stage_inputs.stage_inputs(paid, "synthetic", {})["rankings"]
-
-    assert rankings(min_valid=15) == rankings() | {"min_valid": 15}
-
-
-def test_sources_are_parsed():
-    assert registry.parse_source("released:a:b:ML").path == "a:b"
-    assert registry.parse_source("synthetic:7").arguments == ("7",)
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax import models
 from alkd_jax.serving import export, manifest, numpy_encoders
-from alkd_jax.training import checkpoints
 from tests.helpers import paths, shipped_students
 
 pytest.importorskip("safetensors")
@@ -368,31 +367,3 @@ def test_a_program_of_another_jax_says_so(plain, tmp_path):
     shipped_students.rewrite(folder, manifest.PROGRAM, b"from the future")
     with pytest.raises(ValueError, match=r"expected one that JAX .* can read; JAX 99\.0 wrote it"):
         export.load_program(folder)
-
-
-def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
-    command = pytest.importorskip("experiments.export")
-    from experiments.pipeline.run import RunContext
-    from experiments.pipeline.settings import Settings
-
-    out = tmp_path / "run"
-    settings = {"data": "synthetic", "backbone": "fpmc", "selection": "own", "methods": "ALKDRec"}
-    run = RunContext.open(Settings(out=out, seeds=3, **settings))
-    model = run.model("student")
-    params = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 3))
-    (out / "distilled").mkdir()
-    checkpoints.save_params(out / "distilled" / "ALKDRec", params)
-    np.savez(out / "distilled" / "ALKDRec.history.npz", best_metric=np.array([0.1, 0.3, 0.2]))
-    command.export_run(command.ExportSettings(run=out, out=tmp_path / "student"))
-    held = export.Recommender.load(tmp_path / "student")
-    np.testing.assert_array_equal(held.arrays["output_embedding"], params["params"]["output_embedding"][1])
-    readme = (tmp_path / "student" / "README.md").read_text()
-    assert "ALKDRec, seed 1." in readme
-    assert "not known: the run has no rankings.report.json" in readme
-    for message, options in (
-        ("expected one of the run's: Student, Teacher, ALKDRec", {"method": "DE", "out": tmp_path / "other"}),
-        ("expected 0..2", {"seed_index": 3, "out": tmp_path / "other"}),
-        ("expected a new folder", {"out": tmp_path / "student"}),
-    ):
-        with pytest.raises(ValueError, match=message):
-            command.export_run(command.ExportSettings(run=out, **options))
