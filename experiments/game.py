@@ -18,7 +18,7 @@ from alkd_jax.checks import check_count
 from alkd_jax.io import finite_or_none, write_json
 
 from .pipeline.command_line import parse
-from .pipeline.console import cli_errors
+from .pipeline.console import cli_errors, stage_bar
 
 
 def solve_both(gains: selection.LogGains, num_effective: int, num_similar: int) -> dict[str, maxmin.Solution]:
@@ -53,9 +53,11 @@ def summarize(solution: maxmin.Solution, log_scale: float) -> dict[str, float]:
 def sweep(exponent: float, steps: int, num_sessions: int) -> list[dict[str, float]]:
     """Returns the closed form's worst case as a share of the value, for each mix; NaN unless the value is positive."""
     gains = selection.gains(np.arange(1, num_sessions + 1), exponent=exponent)
+    mixes = [(effective, similar) for effective in range(steps + 1) for similar in range(steps + 1 - effective)]
     rows = []
-    for effective in range(steps + 1):
-        for similar in range(steps + 1 - effective):
+    with stage_bar("mixes of labels", total=len(mixes)) as bar:
+        for number, (effective, similar) in enumerate(mixes):
+            bar.update(number)
             ratios = (effective, similar, steps - effective - similar)
             solutions = solve_both(gains, *selection.class_counts(num_sessions, ratios)[:2])
             exact, paper = solutions["exact"], solutions["closed form"]

@@ -43,6 +43,8 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
     results.store_results(run, run_results)
     report.write_report(run, run_results)
     console.print(results.results_table(run_results))
+    if warning := run.dataset.report.get("leak_warning"):
+        print_line(f"warning: {warning}", style="yellow")
     print_line(f"{settings.out}/metrics.json, {settings.out}/report.html")
     return run_results
 

@@ -1,6 +1,7 @@
 """The difficulty of sessions for the teacher, their ranks by it, and the easiest and hardest sessions."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,7 @@ def session_difficulty(
     *,
     batch_size: int = BATCH,
     mesh: jax.sharding.Mesh | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Float[np.ndarray, " N"]:
     """:func:`difficulty` of sessions that are encoded a batch at a time; only one number a session is kept in memory.
 
@@ -101,6 +103,7 @@ def session_difficulty(
         mask: ``[N, L]`` True on real items; at least one a session.
         batch_size: sessions in a batch; changes the result by rounding only.
         mesh: devices that share the item tables and every batch; by default the first device.
+        progress: called after each batch with the number of sessions that are done.
 
     Returns:
         Difficulty ``[N]`` float32 in (−1, 0), on the host; larger is harder.
@@ -127,6 +130,8 @@ def session_difficulty(
             check_span("items", batch[0], 0, model.num_items)
             check_where(batch[1].any(1), "length", batch[1].sum(1), "at least 1 real item in each session")
             difficulties[start : start + size] = _session_difficulty(model, layout, params, *batch)
+            if progress is not None:
+                progress(start + size)
     check_finite("difficulty", difficulties)
     return difficulties
 

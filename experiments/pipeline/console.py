@@ -79,6 +79,6 @@ def llm_progress_bar(total: int) -> Iterator[Callable[[UsageReport, Ledger], Non
 @contextlib.contextmanager
 def cli_errors() -> Iterator[None]:
     """Runs a command as :func:`experiments.pipeline.exits.one_line_errors` does, with the compilation cache enabled."""
-    with exits.one_line_errors():
+    with exits.one_line_errors(continues=True):
         compile_cache.enable()
         yield

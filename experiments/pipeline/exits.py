@@ -16,10 +16,13 @@ _PACKAGES = ("alkd_jax", __name__.partition(".")[0])
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(*, continues: bool = False) -> Iterator[None]:
     """Runs a command. An error that the user can correct ends it with one line, Ctrl-C and SIGTERM with advice.
 
     Any other exception is passed on with a note that asks to report it.
+
+    Args:
+        continues: whether the same command continues what a signal has interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a letter shows its escape sequence; the streams of tests cannot be reconfigured.
@@ -30,7 +33,8 @@ def one_line_errors() -> Iterator[None]:
             yield
             sys.stdout.flush()
     except KeyboardInterrupt:
-        _say(f"{'ended by SIGTERM' if has_sigterm() else 'interrupted'}; run the same command again to continue")
+        advice = "; run the same command again to continue" if continues else ""
+        _say(f"{'ended by SIGTERM' if has_sigterm() else 'interrupted'}{advice}")
         sys.exit(TERMINATED if has_sigterm() else INTERRUPTED)
     except BrokenPipeError:
         # Python flushes the output once more when it ends, which would fail again.

@@ -14,6 +14,8 @@ from alkd_jax import maxmin, selection
 from alkd_jax.data.readers import registry
 from alkd_jax.registry import Registry, accepts, parameter_names
 
+from .console import stage_bar
+
 if TYPE_CHECKING:
     from .run import RunContext
     from .settings import Settings
@@ -176,10 +178,12 @@ def own_selections(
         has too few sessions for the budget.
     """
     session_id, chosen = np.asarray(run.dataset.train.session_id), {}
-    for name in names:
-        try:
-            chosen[name] = session_id[SELECTIONS.find(name)(run, answerable)]
-        except ValueError:
-            if name in needed:
-                raise
+    with stage_bar("selections", total=len(names)) as bar:
+        for number, name in enumerate(names):
+            bar.update(number, status=name)
+            try:
+                chosen[name] = session_id[SELECTIONS.find(name)(run, answerable)]
+            except ValueError:
+                if name in needed:
+                    raise
     return chosen

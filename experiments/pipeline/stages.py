@@ -105,7 +105,10 @@ class Run(RunContext):
         def write_outputs(folder: pathlib.Path) -> None:
             model, params = self.model(role), first_seed(self.params(role))
             train = self.split("train")
-            difficulty = selection.session_difficulty(model, params, train.items, train.mask, mesh=self.mesh)
+            with stage_bar("sessions", total=len(train)) as bar:
+                difficulty = selection.session_difficulty(
+                    model, params, train.items, train.mask, mesh=self.mesh, progress=bar.update
+                )
             save_arrays(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
 
         self.folder.run_stage(

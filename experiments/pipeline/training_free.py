@@ -10,6 +10,7 @@ from alkd_jax import baselines
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import save_arrays, write_json
 
+from .console import stage_bar
 from .list_metrics import CUT_OFFS, list_metrics
 from .protocols import input_length, protocol_inputs, ranked_sessions
 from .run_folder import RunFolder
@@ -46,7 +47,12 @@ def training_free_places(
         max_length=input_length(dataset),
         ks=ks,
     )
-    return {name: rank(method) for name, method in TRAINING_FREE.items()}
+    places = {}
+    with stage_bar("recommenders", total=len(TRAINING_FREE)) as bar:
+        for number, (name, method) in enumerate(TRAINING_FREE.items()):
+            bar.update(number, status=name)
+            places[name] = rank(method)
+    return places
 
 
 def rank_training_free(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol) -> None:

@@ -63,6 +63,7 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
             f"{results['mode']} mode; {results['protocol']['name']}; {run.settings.resolved_selection} selection of "
             f"{run.settings.resolved_budget} sessions; {results['lists']}."
         ),
+        warning=run.dataset.report.get("leak_warning", ""),
         columns=(*COLUMNS, "tied targets"),
         rows=[
             (name, [*(format_cell(values[c]) for c in COLUMNS), format_tied(values)])

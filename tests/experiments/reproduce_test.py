@@ -1,5 +1,6 @@
 """The experiments as a user runs them: files, reuse, resumption, and errors of one line."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -182,14 +183,18 @@ def test_the_report_refers_to_no_other_file(finished):
     assert "ALKDRec" in page
 
 
-def test_a_second_run_trains_nothing_and_gives_the_same_numbers(finished, monkeypatch):
-    out, numbers = finished
+def test_a_second_run_trains_nothing_and_tells_the_same_numbers_with_a_leak_of_the_split(finished, monkeypatch, capsys):
+    (out, numbers), read = finished, registry.read
+    leak = {"leak_warning": "training <sees> test"}
+    monkeypatch.setattr(registry, "read", lambda source: dataclasses.replace(read(source), report=leak))
 
     def refuse(*args, **options):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(stages.training, "fit", refuse)
     assert reproduce.run_pipeline(settings(out)) == numbers
+    assert "warning: training <sees> test\n" in capsys.readouterr().out
+    assert "training &lt;sees&gt; test" in (out / "report.html").read_text()
 
 
 def test_options_that_would_replace_results_are_listed_and_change_nothing(finished):

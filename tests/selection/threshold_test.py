@@ -57,9 +57,11 @@ def test_difficulty_of_batches_is_that_of_all_at_once(key):
     table = model.apply(params, method="item_embeddings")
     vectors = model.apply(params, jnp.asarray(items), jnp.asarray(mask))
     expected = selection.difficulty(vectors, table, items, mask)
-    for size in (7, 50, 10**6):
-        found = selection.session_difficulty(model, params, items, mask, batch_size=size)
+    for size, batch_ends in ((7, [*range(7, 50, 7), 50]), (50, [50]), (10**6, [50])):
+        done = []
+        found = selection.session_difficulty(model, params, items, mask, batch_size=size, progress=done.append)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert done == batch_ends
     with pytest.raises(ValueError, match=r"items span 31\.\.31; expected 0\.\.30"):
         selection.session_difficulty(model, params, np.full((2, 4), 31), mask[:2])
     with pytest.raises(ValueError, match=r"length\[1\] is 0"):

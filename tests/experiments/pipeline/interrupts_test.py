@@ -26,7 +26,7 @@ def end(number): os.kill(os.getpid(), number)
 
 def test_sigterm_ends_a_command_with_its_clean_up_which_a_second_one_does_not_disturb():
     done = run("""
-with one_line_errors():
+with one_line_errors(continues=True):
     try:
         end(signal.SIGTERM)
         print("not reached")
