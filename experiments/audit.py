@@ -98,7 +98,7 @@ def run(args: Audit) -> dict[str, Any]:
     for heading, lines in topics.items():
         for line in lines:
             if line.severity == "warning":
-                message = f"{heading}: {line.name}: {line.value}. {line.explanation}"
+                message = f"{heading}: {line.name}: {line.value}; {line.explanation}"
                 print_line(message, style="yellow")
     print_line(f"{args.out}/audit.html, {args.out}/audit.json")
     return result

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alkd_jax import maxmin, selection
-from alkd_jax.checks import check_count
+from alkd_jax.checks import check_between, check_count
 from alkd_jax.io import finite_or_none, write_json
 
 from .pipeline.command_line import parse
@@ -127,6 +127,7 @@ def main() -> None:
         counts = selection.class_counts(sessions, ratios)
         gains = selection.gains(jnp.arange(1, sessions + 1), exponent=exponent)
         solutions = solve_both(gains, *counts[:2])
+        check_between(1, int(solutions["exact"].support_size), **{"--asked": asked})
         selected = np.asarray(selection.select(jax.random.key(seed), solutions["exact"].log_policy, num=asked))
         mixes = sweep(exponent, steps, min(sessions, 2_000))
         table = {name: summarize(solution, gains.log_scale) for name, solution in solutions.items()}

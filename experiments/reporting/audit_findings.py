@@ -1,6 +1,7 @@
 """Findings of an audit in words: what a property's value means, and whether it needs attention."""
 
 import dataclasses
+import math
 from typing import Any
 
 from alkd_jax.data.times import format_time
@@ -62,35 +63,41 @@ def _size(result: dict[str, Any]) -> list[Finding]:
 
 
 def _order(result: dict[str, Any]) -> list[Finding]:
-    order, ties = result["order"], result["ties"]
+    order, ties, counts = result["order"], result["ties"], result["counts"]
+    num_pairs = counts["interactions"] - counts["sessions"]
 
-    def rising(name: str, share: float | None) -> Finding:
+    def rising(name: str, share: float | None, num: int) -> Finding:
         if share is None:
             return Finding(name, "none", "")
-        biased = abs(share - 0.5) > 0.05
+        # A share of few pairs differs from a half by chance: by three standard errors at most, of independent pairs.
+        biased = abs(share - 0.5) > max(0.05, 3 * math.sqrt(0.25 / num))
         explanation = (
             "the order follows the item id, so a model can predict items from ids alone"
             if biased
-            else "as often as falling"
+            else f"about as often as falling, of {num:,}"
         )
         return Finding(name, _share(share), explanation, "warning" if biased else "ok")
 
     lines = [
-        rising("consecutive items with rising item id", order["pairs_rising"]),
-        rising("last input and target with rising item id", order["pairs_to_target_rising"]),
+        rising("consecutive items with rising item id", order["pairs_rising"], num_pairs),
+        rising("last input and target with rising item id", order["pairs_to_target_rising"], counts["sessions"]),
         Finding("sessions rising throughout", _share(order["sessions_all_rising"]), "sorted by id"),
     ]
     if ties is None:
         return [*lines, Finding("equal times", "unknown", "these data have no times")]
-    tied = ties["pairs_tied"]
+    tied, num_tied = ties["pairs_tied"], round(ties["pairs_tied"] * num_pairs)
     explanation = "their order is not that of time; see --ties" if tied > 0.01 else "negligible"
     if ties["times_are_days"]:
         explanation += "; all times are midnight, so that only the day is known"
     return [
         *lines,
         Finding("consecutive items with equal times", _share(tied), explanation, "warning" if tied > 0.01 else "ok"),
-        rising("… of these with rising item id", ties["tied_pairs_rising"]),
-        rising("consecutive items with different times and rising item id", ties["untied_pairs_rising"]),
+        rising("consecutive items with equal times and rising item id", ties["tied_pairs_rising"], num_tied),
+        rising(
+            "consecutive items with different times and rising item id",
+            ties["untied_pairs_rising"],
+            num_pairs - num_tied,
+        ),
         Finding("first time", format_time(ties["first_time"]), ""),
         Finding("last time", format_time(ties["last_time"]), ""),
     ]

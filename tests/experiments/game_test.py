@@ -94,5 +94,5 @@ def test_what_is_no_game_is_said_in_one_line(tmp_path, monkeypatch, capsys):
         game.main()
     captured = capsys.readouterr()
     assert left.value.code
-    assert "num is 30; expected 1 to" in captured.out + captured.err
+    assert "--asked is 30; expected from 1 to" in captured.out + captured.err
     assert not (tmp_path / "out").exists()
