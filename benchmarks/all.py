@@ -1,6 +1,6 @@
 """All benchmarks worth running on a GPU, in under ten minutes and into one file; they run on a CPU too, with more time.
 
-python -m benchmarks.all --json FILE
+    python -m benchmarks.all --json FILE
 
 The most important parts run first; the parts for which no time is left are listed at the end.
 

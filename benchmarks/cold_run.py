@@ -1,6 +1,6 @@
 """A complete run from a cold start: imports, compilation, 1,000 steps, 50 validations, one test; one process per run.
 
-python -m benchmarks.cold_run --rounds 3 --json FILE
+    python -m benchmarks.cold_run --rounds 3 --json FILE
 
 Candidates: alkd_jax without JAX's compilation cache, alkd_jax with a filled one, and the eager PyTorch loop if PyTorch
 is installed.

@@ -1,6 +1,6 @@
 """One optimizer step on a large item table: row-sparse updates against dense Adam and PyTorch's SparseAdam.
 
-python -m benchmarks.embedding_update --items 1000000 --json FILE
+    python -m benchmarks.embedding_update --items 1000000 --json FILE
 
 A step takes 4,096 ids, in which popular items repeat, and their gradients. Every candidate updates its state in place.
 """

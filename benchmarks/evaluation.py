@@ -1,6 +1,6 @@
 """Evaluation: ranks counted chunk by chunk, against the full score matrix, PyTorch (top-k and counting) and RecBole.
 
-python -m benchmarks.evaluation --json FILE
+    python -m benchmarks.evaluation --json FILE
 
 A sample encodes and ranks a test split of the released size.
 """

@@ -1,6 +1,6 @@
 """A training run on a large catalogue: time, examples per second and peak memory by the number of items.
 
-python -m benchmarks.large --items 100000 1000000 10000000 --json FILE
+    python -m benchmarks.large --items 100000 1000000 10000000 --json FILE
 
 FPMC with sampled negatives and row-wise Adagrad (row-sparse updates), validated on the full catalogue. The sizes run in
 ascending order in one process, so that the process's peak memory so far is that of the current size.

@@ -1,6 +1,6 @@
 """Services to compare ours with: the same student in ONNX Runtime behind FastAPI, and one that answers a constant.
 
-python -m benchmarks.peers_service onnx FOLDER
+    python -m benchmarks.peers_service onnx FOLDER
 
 Both run in uvicorn with its own settings. Where FastAPI is not installed, the first is a Starlette application, which
 has less to do: FastAPI is Starlette with checks of the request.

@@ -1,6 +1,6 @@
 """Exact top-k of the full catalogue, against PyTorch's product and topk and faiss's brute-force index.
 
-python -m benchmarks.retrieval --items 10000 100000 1000000 --json FILE
+    python -m benchmarks.retrieval --items 10000 100000 1000000 --json FILE
 
 A sample lists the top k for every session of a batch; the line holds the share of list positions that agree with each
 peer's.

@@ -1,6 +1,6 @@
 """Many devices: training, sparse updates, ranks, top-k and sampling on 1 to 8 devices, one process per device count.
 
-python -m benchmarks.scaling --json FILE
+    python -m benchmarks.scaling --json FILE
 
 On a CPU the devices are virtual and share its cores, so the benchmark shows what partitioning the work costs, not what
 more devices would gain.

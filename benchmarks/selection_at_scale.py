@@ -1,6 +1,6 @@
 """The selection stage at up to 10^8 sessions: difficulty in batches, ranks, the game, the draw; time and memory.
 
-python -m benchmarks.selection_at_scale --sessions 100000000 --json FILE
+    python -m benchmarks.selection_at_scale --sessions 100000000 --json FILE
 
 The sessions lie in memory-mapped files of a temporary folder (50 bytes each) and are read batch by batch. The benchmark
 is one cold run; its times include compilation. The line holds the mean rank of the drawn sessions and the mean rank

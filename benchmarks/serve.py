@@ -1,6 +1,6 @@
 """Serving one session at a time: the exported student in NumPy, the compiled model in JAX, and HTTP.
 
-python -m benchmarks.serve --json FILE
+    python -m benchmarks.serve --json FILE
 
 A sample answers a hundred sessions one after the other. The line also holds quantiles of the latency of single answers
 in milliseconds. `OMP_NUM_THREADS=1` restricts NumPy to one core.

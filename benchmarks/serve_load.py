@@ -1,6 +1,6 @@
 """The service under load, beside a plain service of the same student and beside one that answers a constant.
 
-python -m benchmarks.serve_load --json FILE
+    python -m benchmarks.serve_load --json FILE
 
 Each service is a process of its own. In every round each of them answers the same number of requests, over the same
 number of connections. The line also holds for each service: requests per second, CPU milliseconds a request, quantiles

@@ -1,7 +1,7 @@
 """Raw text to sessions: time and peak memory of our reader and sessionizer, against pandas if it is installed.
 
-python -m benchmarks.sessionize --interactions 10000000 --rounds 1 --json FILE
-python -m benchmarks.sessionize --interactions 100000000 --rounds 0 --no-pandas --json FILE
+    python -m benchmarks.sessionize --interactions 10000000 --rounds 1 --json FILE
+    python -m benchmarks.sessionize --interactions 100000000 --rounds 0 --no-pandas --json FILE
 
 Every candidate runs in a process of its own, so that its peak memory is its own.
 """

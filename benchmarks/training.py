@@ -1,6 +1,6 @@
 """Training: our compiled interval against an eager PyTorch loop and RecBole, and five seeds against one.
 
-python -m benchmarks.training --json FILE
+    python -m benchmarks.training --json FILE
 
 Three backbones, two catalogue sizes, widths 10 and 100; the same initial parameters, loss, Adam and batches of 1,024.
 """

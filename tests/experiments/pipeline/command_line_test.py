@@ -72,6 +72,7 @@ def test_usage_and_examples_name_the_command_as_it_is_called(is_script):
         assert lines[0].startswith(f"usage: {call} [-h]"), lines[0]
         if words[0] != "query_llm":
             assert any(line.strip().startswith(f"{call} ") for line in lines[1:]), words
+            assert not any(line.count(f"{call} ") > 1 for line in lines), words
         assert any("--config FILE" in line for line in lines), words
         assert not any("{None}" in line for line in lines), words
 
