@@ -11,6 +11,7 @@ import pytest
 
 import alkd_jax as alkd
 from alkd_jax import baselines
+from alkd_jax.data.readers import registry
 from experiments import (
     efficiency,
     quickstart,
