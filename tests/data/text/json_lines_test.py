@@ -66,7 +66,7 @@ def test_utf16_and_carriage_returns(path):
 
 
 def test_a_key_that_no_line_has_is_named(path):
-    with pytest.raises(ValueError, match=r"a\.jsonl: no line has the key item or item_id; expected"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, first object: columns are 'user'; expected item or item_id"):
         read(path, '{"user": "a"}', "[]", "")
 
 

@@ -51,7 +51,9 @@ with one_line_errors(), interrupts.postponed() as is_waiting:
 
 
 def test_an_event_loop_is_cancelled_and_not_torn():
+    # Where these tests run in the background of a script, Ctrl-C is ignored.
     done = run("""
+signal.signal(signal.SIGINT, signal.default_int_handler)
 async def work():
     try:
         end(signal.SIGTERM)
