@@ -362,7 +362,7 @@ OTHER_METRICS = {
 }
 
 
-@pytest.mark.parametrize("name", ["ML", "Games"])
+@pytest.mark.parametrize("name", ["ML", pytest.param("Games", marks=pytest.mark.slow)])
 def test_figures_on_the_released_test_sessions(released_dataset, name):
     dataset = released_dataset(name)
     counts = baselines.count(dataset.train_sequences, dataset.num_items)

@@ -15,7 +15,7 @@ from experiments import __main__ as overview
 NAMES = sorted(set(overview.benchmark_names()) - {"accelerators", "all"})
 
 
-SLOW = {"cold_run", "evaluation", "scaling", "selection", "serve_load"}
+SLOW = {"cold_run", "evaluation", "scaling", "selection", "serve_load", "training"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

@@ -133,6 +133,7 @@ def test_lists_alone_improve_a_trained_student(rankings, plain):
     assert tuned.best_metric.min() > plain.best_metric.max() + 0.2
 
 
+@pytest.mark.slow
 def test_another_student_loss_gets_its_arrays_and_its_key(teacher):
     loss = objectives.SampledLoss(STUDENT, samplers.uniform(NUM_ITEMS), "bce", num_negatives=2)
     expected = training.fit(jax.random.key(0), STUDENT, TRAIN, VALIDATION, loss=loss, max_steps=8, **FEW)

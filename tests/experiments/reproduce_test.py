@@ -214,6 +214,7 @@ def test_options_that_would_replace_results_are_listed_and_change_nothing(finish
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.slow
 def test_another_budget_selects_and_distills_again_with_overwrite_but_does_not_train_again(finished, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)

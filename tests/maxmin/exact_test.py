@@ -165,6 +165,7 @@ def test_the_golden_games_are_solved_with_a_gap_below_a_ten_thousandth(golden):
         assert float(solution.theta) == pytest.approx(0.6, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gap_is_closed_to_a_billionth_with_x64(golden):
     rng = np.random.default_rng(2)
     with jax.enable_x64(True):

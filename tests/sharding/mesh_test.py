@@ -42,7 +42,9 @@ def test_without_a_mesh_there_is_no_current_mesh():
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("file", ["on_eight_devices.py", "rows_on_eight_devices.py"])
+@pytest.mark.parametrize(
+    "file", ["on_eight_devices.py", pytest.param("rows_on_eight_devices.py", marks=pytest.mark.slow)]
+)
 def test_eight_devices(file, marked):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     # The library of this checkout, whichever is installed.

@@ -30,7 +30,8 @@ def assert_same(one, two):
     np.testing.assert_array_equal(one.best_metric, two.best_metric)
 
 
-@pytest.mark.parametrize("kill_steps", [(25,), pytest.param((15, 25), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_steps", [(25,), (15, 25)])
 def test_killed_and_run_again_it_reaches_bit_equal_results(tmp_path, unbroken, kill_steps):
     assert 0 < unbroken.best_step[0] < 40, "the best are not the last"
     for kill_step in kill_steps:

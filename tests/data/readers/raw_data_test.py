@@ -58,7 +58,8 @@ def test_another_time_zone_gives_other_sessions(release, tmp_path):
     assert 2000 not in counts.values()
 
 
-@pytest.mark.parametrize("year", [2018, *(pytest.param(year, marks=pytest.mark.slow) for year in (2014, 2023))])
+@pytest.mark.slow
+@pytest.mark.parametrize("year", [2014, 2018, 2023])
 def test_amazon_files_give_the_released_arrays(release, released_dataset, tmp_path, year):
     rows, titles = raw_files.released_rows(release, "Games")
     reviews, meta = raw_files.write_amazon(tmp_path, rows, titles, year=year)
@@ -69,6 +70,7 @@ def test_amazon_files_give_the_released_arrays(release, released_dataset, tmp_pa
     assert found.item_ids == wanted.item_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [2014, 2018, 2023])
 def test_amazon_files_of_all_years_say_the_same(tmp_path, year):
     rows = [[f"B{(n * 5 + place) % 90:09d}" for place in range(5 + n % 9)] for n in range(60)]
