@@ -10,7 +10,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,17 +93,45 @@ def compare(
         rate = matmul_rate(kind)
         share = {label: flop / (value * rate) for label, value in measurement[f"{kind}_s"].items()}
         measurement |= {"matmul_flop_per_s": rate, "flop": flop, "share_of_matmul": share}
-    write_measurement(measurement, bench)
+    write_measurement(measurement, bench, summary(measurement))
     return measurement
 
 
-def write_measurement(measurement: Mapping[str, Any], bench: Bench) -> None:
-    """Prints a measurement as a JSON line and appends it to the file in `bench.json`, if there is one."""
+def write_measurement(measurement: Mapping[str, Any], bench: Bench, readable: Sequence[str] = ()) -> None:
+    """Prints a measurement, and appends it as a JSON line to the file in `bench.json`, if there is one.
+
+    Args:
+        measurement: what was measured.
+        bench: the benchmark's options.
+        readable: lines that a terminal shows in place of the JSON line.
+    """
     line = json.dumps(measurement)
-    print(line, flush=True)
+    print("\n".join(readable) if readable and sys.stdout.isatty() else line, flush=True)
     if bench.json is not None:
         with bench.json.open("a") as lines:
             lines.write(line + "\n")
+
+
+def summary(measurement: Mapping[str, Any]) -> list[str]:
+    """Returns a line on what was measured, and one for each candidate: rate, milliseconds, memory and ratio.
+
+    Args:
+        measurement: as of :func:`compare`.
+    """
+    told = ("name", "platform", "cores", "load", "jax", "python", "rounds", "yardstick", "flop", "matmul_flop_per_s")
+    facts = {k: v for k, v in measurement.items() if k not in told and isinstance(v, str | int | float)}
+    lines = [f"{measurement['name']}: {', '.join(f'{name} {value}' for name, value in facts.items())}"]
+    for label, wall in measurement["wall_s"].items():
+        steps = measurement.get("steps")
+        parts = [f"{1e3 * wall / steps:,.3g} ms a step" if steps else f"{1e3 * wall:,.3g} ms"]
+        if "sessions_per_s" in measurement:
+            parts.insert(0, f"{measurement['sessions_per_s'][label]:,.0f} sessions/s")
+        parts.append(f"peak memory {measurement['peak_memory_mib'][label]:,.0f} MiB more")
+        if label in measurement.get("wall_ratio", {}):
+            ratio = measurement["wall_ratio"][label]["median"]
+            parts.append(f"{ratio:.3g} times the time of {measurement['yardstick']}")
+        lines.append(f"  {label}: {', '.join(parts)}")
+    return lines
 
 
 def middle_half(values: list[float]) -> list[float]:

@@ -32,6 +32,19 @@ def test_benchmark_runs(name, tmp_path):
         assert all(time > 0 for time in line["wall_s"].values())
 
 
+def test_a_terminal_shows_rate_milliseconds_a_step_memory_and_ratio(monkeypatch, capsys):
+    measurement = {"name": "training", "backbone": "fpmc", "steps": 20, "jax": "0.1", "yardstick": "ours"}
+    measurement |= {"wall_s": {"ours": 0.1, "peer": 0.25}, "peak_memory_mib": {"ours": 12.4, "peer": 30.0}}
+    measurement |= {"sessions_per_s": {"ours": 204_800.0, "peer": 81_920.0}, "wall_ratio": {"peer": {"median": 2.5}}}
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    harness.write_measurement(measurement, harness.Bench(), harness.summary(measurement))
+    assert capsys.readouterr().out.splitlines() == [
+        "training: backbone fpmc, steps 20",
+        "  ours: 204,800 sessions/s, 5 ms a step, peak memory 12 MiB more",
+        "  peer: 81,920 sessions/s, 12.5 ms a step, peak memory 30 MiB more, 2.5 times the time of ours",
+    ]
+
+
 @pytest.mark.slow
 def test_benchmarks_all_writes_one_file_that_starts_with_the_canary(tmp_path):
     bench = harness.Bench(json=tmp_path / "out.jsonl", rounds=1, smoke=True)
