@@ -93,7 +93,7 @@ def compare(
         rate = matmul_rate(kind)
         share = {label: flop / (value * rate) for label, value in measurement[f"{kind}_s"].items()}
         measurement |= {"matmul_flop_per_s": rate, "flop": flop, "share_of_matmul": share}
-    write_measurement(measurement, bench, summary(measurement))
+    write_measurement(measurement, bench, readable_lines(measurement))
     return measurement
 
 
@@ -112,7 +112,7 @@ def write_measurement(measurement: Mapping[str, Any], bench: Bench, readable: Se
             lines.write(line + "\n")
 
 
-def summary(measurement: Mapping[str, Any]) -> list[str]:
+def readable_lines(measurement: Mapping[str, Any]) -> list[str]:
     """Returns a line on what was measured, and one for each candidate: rate, milliseconds, memory and ratio.
 
     Args:

@@ -12,7 +12,7 @@ from . import calls, interrupts
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 2, 130, 141, 143
 """Exit codes: for what a user can correct, Ctrl-C, a reader of the output that has gone, and SIGTERM."""
 
-_PACKAGES = ("alkd_jax", __name__.partition(".")[0])
+_PACKAGES = ("alkd_jax", __name__.partition(".")[0], "benchmarks")
 
 
 @contextlib.contextmanager
@@ -43,7 +43,10 @@ def one_line_errors(*, continues: bool = False) -> Iterator[None]:
     except Exception as error:
         line = explain(error, packages=_PACKAGES)
         if line is None:
-            error.add_note(_request_to_report(origin_of(error, packages=_PACKAGES)))
+            note = _request_to_report(origin_of(error, packages=_PACKAGES))
+            # A command that `alkd` runs is within two such blocks.
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
             raise
         _say(f"error: {calls.with_calls(line)}")
         sys.exit(BAD_INPUT)

@@ -37,7 +37,7 @@ def test_a_terminal_shows_rate_milliseconds_a_step_memory_and_ratio(monkeypatch,
     measurement |= {"wall_s": {"ours": 0.1, "peer": 0.25}, "peak_memory_mib": {"ours": 12.4, "peer": 30.0}}
     measurement |= {"sessions_per_s": {"ours": 204_800.0, "peer": 81_920.0}, "wall_ratio": {"peer": {"median": 2.5}}}
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    harness.write_measurement(measurement, harness.Bench(), harness.summary(measurement))
+    harness.write_measurement(measurement, harness.Bench(), harness.readable_lines(measurement))
     assert capsys.readouterr().out.splitlines() == [
         "training: backbone fpmc, steps 20",
         "  ours: 204,800 sessions/s, 5 ms a step, peak memory 12 MiB more",

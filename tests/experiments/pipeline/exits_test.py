@@ -25,6 +25,12 @@ def test_a_bug_keeps_its_traceback_and_asks_for_a_report():
     assert "not a part of alkd_jax" in bug.value.__notes__[0]
 
 
+def test_a_command_within_another_asks_once():
+    with pytest.raises(IndexError) as bug, one_line_errors(), one_line_errors():
+        [][0]
+    assert len(bug.value.__notes__) == 1
+
+
 def test_a_process_ends_with_the_code_of_its_error():
     assert run("raise KeyboardInterrupt").returncode == 130
     assert run("open('/absent/file')").stderr == "error: /absent/file: no such file or folder\n"
