@@ -248,7 +248,7 @@ def _sorted_elements(text: CompiledText, instruction: Instruction) -> int:
 
 def _rows_and_length(instruction: Instruction, text: CompiledText) -> tuple[int, int]:
     """The number of rows that a sort or TopK orders, and their length."""
-    operand = _find(text, instruction.operands[0]) if instruction.operands else None
+    operand = text.by_name.get(instruction.operands[0]) if instruction.operands else None
     array = (operand or instruction).arrays[0]
     dimension = instruction.attributes.partition("dimensions={")[2].partition("}")[0]
     length = array.dims[int(dimension)] if dimension.isdecimal() else (array.dims[-1] if array.dims else 1)
@@ -264,14 +264,14 @@ def _slices(op: str, instruction: Instruction, text: CompiledText) -> tuple[int,
     """The bytes of one slice that is read or written at a computed place, and the number of slices."""
     if op in ("dynamic-slice", "dynamic-update-slice"):
         core = _core(op, instruction, text)
-        moved = core if op == "dynamic-slice" else _find(text, core.operands[1]) or core
+        moved = core if op == "dynamic-slice" else text.by_name.get(core.operands[1]) or core
         return moved.num_bytes, 1
     core = _core(op, instruction, text)
     if op == "gather":
         sizes = core.attributes.partition("slice_sizes={")[2].partition("}")[0]
         size = math.prod(int(s) for s in sizes.split(",") if s.strip()) * _width(core)
         return size, max(1, core.num_bytes // max(size, 1))
-    updates = _find(text, core.operands[-1]) if core.operands else None
+    updates = text.by_name.get(core.operands[-1]) if core.operands else None
     if updates is None or not updates.arrays:
         return core.num_bytes, 1
     window = core.attributes.partition("update_window_dims={")[2].partition("}")[0]
@@ -288,10 +288,6 @@ def _core(op: str, instruction: Instruction, text: CompiledText) -> Instruction:
 def _width(instruction: Instruction) -> int:
     array = instruction.arrays[0]
     return array.num_bytes // max(array.size, 1)
-
-
-def _find(text: CompiledText, name: str) -> Instruction | None:
-    return text.by_name.get(name)
 
 
 def as_json(result: Account, target: Target) -> dict[str, Any]:

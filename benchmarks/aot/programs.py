@@ -32,12 +32,12 @@ def build(case: Case, target: Target) -> Program:
     Raises:
         ValueError: a name in the case is unknown.
     """
-    if case.kind == "sharded":
-        return sharded_programs.build(case, target)
-    if case.kind in ("interval", "validation"):
-        program = getattr(training_programs, case.kind)(case, target)
+    if case.kind in _BUILDERS_FOR_TARGET:
+        program = _BUILDERS_FOR_TARGET[case.kind](case, target)
     else:
         program = _BUILDERS[case.kind](case)
+    if program.mesh is not None:
+        return program
     device = SingleDeviceSharding(target.devices()[0])
     return dataclasses.replace(program, arguments=on_device(program.arguments, device))
 
@@ -115,3 +115,10 @@ _BUILDERS: dict[str, Callable[[Case], Program]] = {
     "fit_large": training_programs.fit_large,
     "method": method_programs.method,
 }
+
+_BUILDERS_FOR_TARGET: dict[str, Callable[[Case, Target], Program]] = {
+    "interval": training_programs.interval,
+    "validation": training_programs.validation,
+    "sharded": sharded_programs.build,
+}
+"""Programs that depend on the accelerator: seeds train in turn on some, and a mesh is made of its devices."""
