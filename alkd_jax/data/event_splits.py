@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from alkd_jax.data.catalogue import NumberedSessions
+from alkd_jax.data.session_filters import most_recent
 from alkd_jax.data.sessions import block_split
 from alkd_jax.data.splits import SplitRules, split_rows
 
@@ -42,6 +43,7 @@ class EventSplit:
         test: the same for the reported metrics.
         in_gap: ``[T]`` whether an event lies in a gap before a cut.
         cuts: times of the cuts in milliseconds since 1970; empty where there are none.
+        not_recent: ``[N]`` whether a session is not trained on because it is not recent; None where none is.
     """
 
     train: Prefixes
@@ -49,6 +51,7 @@ class EventSplit:
     test: Prefixes
     in_gap: Bool[np.ndarray, " T"]
     cuts: dict[str, int]
+    not_recent: Bool[np.ndarray, " N"] | None = None
 
     @property
     def parts(self) -> tuple[Prefixes, Prefixes, Prefixes]:
@@ -70,23 +73,82 @@ def split_sessions(sessions: NumberedSessions, rules: SplitRules, *, time_zone: 
     Raises:
         ValueError: as in :func:`alkd_jax.data.splits.split_rows`, or the cuts are not in order.
     """
+    split = _split_by_rule(sessions, rules, time_zone)
+    if rules.recent_training == 1:
+        return split
+    rows = split.train.row
+    keep = most_recent(sessions.time[sessions.offsets[:-1]][rows], rules.recent_training)
+    not_recent = np.zeros(len(sessions.user), bool)
+    not_recent[rows[~keep]] = True
+    train = Prefixes(rows[keep], split.train.length[keep], split.train.first_target[keep])
+    return dataclasses.replace(split, train=train, not_recent=not_recent)
+
+
+def _split_by_rule(sessions: NumberedSessions, rules: SplitRules, time_zone: str) -> EventSplit:
     length = np.diff(sessions.offsets)
     if rules.rule == "leave-one-out":
         return _leave_one_out(length, refit=rules.refit)
     if rules.rule == "time-events":
         return _split_by_time(sessions, rules)
-    parts = split_rows(
-        rules.rule,
-        sessions.user,
-        sessions.time[sessions.offsets[:-1]],
-        fractions=rules.fractions,
-        days=rules.days,
-        time_zone=time_zone,
-        source_split=sessions.split,
-        seed=rules.seed,
-    )
+    if rules.rule == "time-start":
+        return _split_by_start(sessions, rules)
+    cuts: dict[str, int] = {}
+    if rules.rule == "time-end":
+        end = sessions.time[sessions.offsets[1:] - 1]
+        cuts = _cuts(end, rules)
+        part = np.searchsorted([cuts["validation_time"], cuts["test_time"]], end, side="right")
+        parts = (np.flatnonzero(part == 0), np.flatnonzero(part == 1), np.flatnonzero(part == 2))
+    else:
+        parts = split_rows(
+            rules.rule,
+            sessions.user,
+            sessions.time[sessions.offsets[:-1]],
+            fractions=rules.fractions,
+            days=rules.days,
+            time_zone=time_zone,
+            source_split=sessions.split,
+            seed=rules.seed,
+        )
     train, validation, test = (Prefixes(rows, length[rows], np.ones(len(rows), np.int64)) for rows in parts)
-    return EventSplit(train, validation, test, np.zeros(len(sessions.items), bool), {})
+    return EventSplit(train, validation, test, np.zeros(len(sessions.items), bool), cuts)
+
+
+def _cuts(end: Int64[np.ndarray, " N"], rules: SplitRules) -> dict[str, int]:
+    """Returns the times of the cuts of "time-start" and "time-end": those given, or days before the last event.
+
+    Validation of "time-start" is as long as test. That of "time-end" ends with the last event of the sessions before
+    test, since these have no event from the test time on.
+    """
+    test_time = int(end.max()) - rules.days * _DAY if rules.test_time is None else rules.test_time
+    last = test_time if rules.rule == "time-start" else int(end[end < test_time].max(initial=0))
+    value = last - rules.days * _DAY if rules.validation_time is None else rules.validation_time
+    if value >= test_time:
+        raise ValueError(
+            f"validation_time is {value} and test_time {test_time}; expected validation to begin before test"
+        )
+    return {"validation_time": value, "test_time": test_time}
+
+
+def _split_by_start(sessions: NumberedSessions, rules: SplitRules) -> EventSplit:
+    """Takes sessions by their start; the events of a part from the next cut on are not used."""
+    length, start = np.diff(sessions.offsets), sessions.time[sessions.offsets[:-1]]
+    cuts = _cuts(sessions.time[sessions.offsets[1:] - 1], rules)
+
+    def part(first: int | None, end: int | None) -> Prefixes:
+        is_inside = np.ones(len(length), bool) if first is None else start >= first
+        if end is None:
+            return _select(length, np.ones_like(length), is_inside)
+        known = np.add.reduceat(sessions.time < end, sessions.offsets[:-1], dtype=np.int64)
+        return _select(known, np.ones_like(length), is_inside & (start < end))
+
+    validation_time, test_time = cuts["validation_time"], cuts["test_time"]
+    return EventSplit(
+        part(None, test_time if rules.refit else validation_time),
+        part(validation_time, test_time),
+        part(test_time, None),
+        np.zeros(len(sessions.items), bool),
+        cuts,
+    )
 
 
 def _select(
@@ -197,6 +259,12 @@ def account(length: Int64[np.ndarray, " N"], split: EventSplit) -> dict[str, Any
     known = position < np.maximum(ends[1], ends[2])
     unused = ~trained & ~known
     after_target = unused & (np.maximum(ends[1], ends[2]) > 0) & ~split.in_gap
+    not_recent = np.zeros(len(position), bool)
+    if split.not_recent is not None:
+        not_recent = unused & ~split.in_gap & ~after_target & np.repeat(split.not_recent, length)
+    after_training = unused & ~split.in_gap & ~after_target & ~not_recent & (ends[0] > 0)
+    too_short = unused & ~split.in_gap & ~after_target & ~not_recent & ~after_training
+    new_reasons = {"after_training": int(after_training.sum()), "not_recent": int(not_recent.sum())}
     is_validation = predicted[0] & ~trained
     is_test = predicted[1] & ~trained & ~is_validation
     in_part = [np.isin(np.arange(num_sessions), part.row) for part in split.parts]
@@ -210,7 +278,8 @@ def account(length: Int64[np.ndarray, " N"], split: EventSplit) -> dict[str, Any
             "unused": {
                 "in_gap": int((unused & split.in_gap).sum()),
                 "after_target": int(after_target.sum()),
-                "session_too_short": int((unused & ~split.in_gap & ~after_target).sum()),
+                "session_too_short": int(too_short.sum()),
+                **{reason: count for reason, count in new_reasons.items() if count},
             },
             "trained_and_predicted": int((trained & (predicted[0] | predicted[1])).sum()),
             "in_gap": int(split.in_gap.sum()),

@@ -37,6 +37,8 @@ class Interactions:
         nanosecond: ``[E]`` nanoseconds of each time after its millisecond; None where all are 0.
         has_times: whether ``time`` is that of the source; otherwise it is the number of the row, which gives the order.
         session_ids: session identifiers of the source, in order of first appearance; None where it has no sessions.
+        event: ``[E]`` position in ``event_names``; None where the source has one kind of events.
+        event_names: names of the kinds of events, such as "view", in order of first appearance.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Interactions:
     nanosecond: Int32[np.ndarray, " E"] | None = None
     has_times: bool = True
     session_ids: tuple[str, ...] | None = None
+    event: Int32[np.ndarray, " E"] | None = None
+    event_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Returns the number of interactions E."""
@@ -109,8 +113,9 @@ def build_interactions(
         name: name of the dataset in reports.
         frames: pairs of a file name and a polars frame with string columns ``item``, ``user`` or ``session`` or both,
             ``time`` (as :class:`TimeParser` reads it; the row number where the column is missing) and ``line``, in
-            ascending order; optionally ``title`` and ``split`` ("0", "1" or "2").
-        bad_rows: counts the rows without a user, an item or a readable time. An id that is one of
+            ascending order; optionally ``title``, ``event`` and ``split`` ("0", "1" or "2"). Rows of a frame with the
+            same ``line`` are one row of the file, which is bad if any of them is.
+        bad_rows: counts the rows without a user, an item, a kind of event or a readable time. An id that is one of
             :data:`MISSING_IDS` is missing.
         titles: item identifier → title, if the titles come from another file.
         earliest: smallest time accepted, in milliseconds since 1970; None where times may be relative.
@@ -124,8 +129,8 @@ def build_interactions(
         ValueError: no row is left, or the times are dates written as numbers.
         RuntimeError: the reader dropped a row without counting it.
     """
-    users, items, sessions = _IdEncoder(), _IdEncoder(), _IdEncoder()
-    parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "session", "split")}
+    encoders = {key: _IdEncoder() for key in ("user", "item", "session", "event")}
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in (*encoders, "time", "split")}
     parser = TimeParser(time_format)
     row_titles: dict[str, str] = {}
     num_frame_rows, num_used = 0, 0
@@ -138,41 +143,41 @@ def build_interactions(
         num_frame_rows += len(frame)
         frame = _drop_bad_rows(file, frame, bad_rows, earliest)
         num_used += _num_lines(frame["line"].to_numpy())
-        num_known = len(items.ids)
-        item = items.encode(frame["item"])
-        parts["user"].append(users.encode(frame["user"]))
-        parts["item"].append(item)
+        num_known = len(encoders["item"].ids)
+        for key, encoder in encoders.items():
+            if key in frame.columns:
+                parts[key].append(encoder.encode(frame[key]))
         parts["time"].append(frame["nanoseconds"].to_numpy())
-        if "session" in frame.columns:
-            parts["session"].append(sessions.encode(frame["session"]))
         if "split" in frame.columns:
             parts["split"].append(frame["split"].to_numpy().astype(np.int32))
         if "title" in frame.columns:
-            item_numbers, first = np.unique(item, return_index=True)
+            item_numbers, first = np.unique(parts["item"][-1], return_index=True)
             first = first[item_numbers >= num_known]
             row_titles.update(zip(frame["item"].gather(first), frame["title"].fill_null("").gather(first), strict=True))
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
     parser.check(name)
     if not len(arrays.get("item", ())):
         raise ValueError(f"{name}: no readable interaction; the first bad rows are {bad_rows.samples[:2] or 'none'}")
-    milliseconds, nanosecond = np.divmod(arrays["time"], NANOSECONDS)
-    arrays["time"] = milliseconds
+    arrays["time"], nanosecond = np.divmod(arrays["time"], NANOSECONDS)
     counts = {**bad_rows.check(name, before, num_used), "bad_rows": bad_rows.report}
-    counts |= {"time_units": dict(parser.units)} | _count_read(arrays, users.ids, items.ids)
+    ids = {key: tuple(encoder.ids) for key, encoder in encoders.items()}
+    counts |= {"time_units": dict(parser.units)} | _count_read(arrays, ids)
     return Interactions(
         name=name,
         user=arrays["user"],
         item=arrays["item"],
-        time=milliseconds,
+        time=arrays["time"],
         session=arrays.get("session"),
-        user_ids=tuple(users.ids),
-        item_ids=tuple(items.ids),
+        user_ids=ids["user"],
+        item_ids=ids["item"],
         titles=titles if titles is not None else row_titles or None,
         report={"source": name, **counts, **(report or {})},
         split=arrays.get("split"),
         nanosecond=nanosecond.astype(np.int32) if nanosecond.any() else None,
         has_times=has_times,
-        session_ids=tuple(sessions.ids) if "session" in arrays else None,
+        session_ids=ids["session"] if "session" in arrays else None,
+        event=arrays.get("event"),
+        event_names=ids["event"],
     )
 
 
@@ -181,14 +186,18 @@ def _num_lines(line: Int64[np.ndarray, " R"]) -> int:
     return int(np.sum(line[1:] != line[:-1])) + bool(len(line))
 
 
-def _count_read(arrays: Mapping[str, np.ndarray], users: list[str], items: list[str]) -> dict[str, Any]:
-    return {
+def _count_read(arrays: Mapping[str, np.ndarray], ids: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    counts = {
         "interactions_read": len(arrays["item"]),
-        "users_read": len(users),
-        "items_read": len(items),
+        "users_read": len(ids["user"]),
+        "items_read": len(ids["item"]),
         "first_time": int(arrays["time"].min()),
         "last_time": int(arrays["time"].max()),
     }
+    if "event" not in arrays:
+        return counts
+    per_kind = np.bincount(arrays["event"], minlength=len(ids["event"])).tolist()
+    return {**counts, "events_read": dict(zip(ids["event"], per_kind, strict=True))}
 
 
 def _with_user_column(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -203,7 +212,8 @@ def _drop_bad_rows(file: str, frame: "pl.DataFrame", bad_rows: BadRows, earliest
     import polars as pl
 
     good = pl.lit(True)
-    keys = [key for key in ("user", "item", "session") if key in frame.columns]
+    has_lists = _num_lines(frame["line"].to_numpy()) < len(frame)
+    keys = [key for key in ("user", "item", "session", "event") if key in frame.columns]
     in_range = pl.col("nanoseconds").is_between((earliest or 0) * NANOSECONDS, LATEST_TIME * NANOSECONDS)
     reasons = [(f"no {key}", pl.col(key).is_null() | pl.col(key).is_in(MISSING_IDS)) for key in keys]
     reasons += [
@@ -213,6 +223,9 @@ def _drop_bad_rows(file: str, frame: "pl.DataFrame", bad_rows: BadRows, earliest
     ]
     for reason, bad in reasons:
         matches = frame.filter(good & bad)
+        if has_lists:
+            matches = matches.unique("line", keep="first", maintain_order=True)
+            bad = pl.col("line").is_in(matches["line"].implode())
         samples = matches.head(_NUM_SAMPLES)
         texts = samples.drop("line", "nanoseconds", "is_date").rows()
         bad_rows.add(file, reason, zip(samples["line"], texts, strict=True), total=len(matches))

@@ -13,9 +13,10 @@ from alkd_jax.data.event_splits import EventSplit, Prefixes, account, split_sess
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.leaks import leak_warning
 from alkd_jax.data.session_names import name_sessions
-from alkd_jax.data.sessionize import SessionLog, SessionRules, sessionize
+from alkd_jax.data.session_rules import SessionRules
+from alkd_jax.data.sessionize import SessionLog, sessionize
 from alkd_jax.data.sessions import build_dataset
-from alkd_jax.data.splits import EVENT_SPLITS, SPLITS, SplitRules
+from alkd_jax.data.splits import EVENT_SPLITS, SPLITS, TIMED_SPLITS, SplitRules
 from alkd_jax.types import PAD, Dataset, Sequences
 
 PART_NAMES = ("train", "validation", "test")
@@ -57,6 +58,11 @@ class Prepared:
     session_ids: tuple[str, ...] | None = None
 
     @property
+    def has_times(self) -> bool:
+        """Whether ``time`` is that of the source; otherwise it is the number of the row, which gives the order."""
+        return bool(self.report.get("has_times", True))
+
+    @property
     def has_whole_sessions(self) -> bool:
         """Whether every session is whole and in one part, so that no event occurs twice."""
         return self.source_row is None
@@ -90,7 +96,7 @@ class Prepared:
         """Returns the three parts; the last item of each session is the target of ``Sessions``."""
         dataset = build_dataset(
             self.name,
-            self.sequences,
+            self.sequences.replace(time=self.time if self.has_times else None),  # type: ignore[attr-defined]
             self.titles,
             self.item_ids,
             max_length=max_length,
@@ -139,12 +145,12 @@ def prepare_sessions(
     log: Interactions, sessions: SessionLog, rules: SessionRules, split: SplitRules, *, untitled: str = "drop"
 ) -> Prepared:
     """Numbers the items of sessions and splits them; arguments, result and errors are those of :func:`prepare`."""
-    if split.rule == "time-events" and not log.has_times:
-        raise ValueError(f"split is 'time-events', but {log.name} has no times; expected another rule")
+    if split.rule in TIMED_SPLITS and not log.has_times:
+        raise ValueError(f"split is {split.rule!r}, but {log.name} has no times; expected another rule")
     numbered = number_items(log, sessions, untitled=untitled)
     parts = split_sessions(numbered, split, time_zone=rules.time_zone)
     options = {
-        "sessions": dataclasses.asdict(rules),
+        "sessions": rules.options,
         "split": {**dataclasses.asdict(split), "fractions": list(split.fractions), **parts.cuts},
         "untitled": untitled,
     }

@@ -2,15 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.catalogue import UNTITLED_OPTIONS
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.prepared import Prepared, prepare
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.prepared import PART_NAMES, Prepared, prepare
+from alkd_jax.data.session_rules import SessionRules
 from alkd_jax.data.splits import SplitRules
 from alkd_jax.registry import Registry
 
@@ -22,6 +22,31 @@ class Counts(NamedTuple):
     users: int
     items: int
     interactions: int
+
+
+class PartCounts(NamedTuple):
+    """Numbers of one part of a split."""
+
+    sessions: int
+    items: int
+    interactions: int
+
+
+class Comparison(NamedTuple):
+    """A published number beside that of a dataset made here."""
+
+    what: str
+    published: int
+    here: int
+
+    def is_within(self, tolerance: float = 0.0) -> bool:
+        """Whether the numbers differ by no more than a share of the published one."""
+        return abs(self.here - self.published) <= tolerance * self.published
+
+    def line(self, tolerance: float = 0.0) -> str:
+        """Both numbers, and pass, or fail with the difference."""
+        verdict = "pass" if self.is_within(tolerance) else f"fail ({self.here - self.published:+,})"
+        return f"{self.what}: {self.published:,} published, {self.here:,} here: {verdict}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +63,10 @@ class Recipe:
         seen: "exclude" or "keep" items of the history in rankings.
         targets: targets of an evaluated session: "last", "first" or "all".
         published: name of a dataset → its counts in the publication.
+        published_parts: name of a dataset → name of a part ("train", "validation" or "test") → its counts in the
+            publication.
+        unverified: whether the recipe was never run on the data of the publication, because they are not at hand, so
+            that its counts here may differ.
         reference: the publication.
     """
 
@@ -51,6 +80,8 @@ class Recipe:
     seen: str = "exclude"
     targets: str = "last"
     published: Mapping[str, Counts] = dataclasses.field(default_factory=dict)
+    published_parts: Mapping[str, Mapping[str, PartCounts]] = dataclasses.field(default_factory=dict)
+    unverified: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError if an option is unknown."""
@@ -79,8 +110,9 @@ class Recipe:
 
         Returns:
             The dataset with ``report["recipe"]``: ``recipe``, ``protocol`` with ``seen`` and ``targets``,
-            ``statement``, ``reference``, ``counts``, and ``same_counts_as``, the name of the published dataset with the
-            same numbers of users, items and interactions, None if there is none.
+            ``statement``, ``reference``, ``unverified``, ``counts``, ``same_counts_as``, the name of the published
+            dataset with the same numbers of users, items and interactions, None if there is none, and ``comparisons``,
+            the published numbers of the dataset of this name beside those here.
         """
         counts = count(prepared)
         names = [name for name, known in self.published.items() if known == counts]
@@ -91,8 +123,33 @@ class Recipe:
             "reference": self.reference,
             "counts": counts._asdict(),
             "same_counts_as": names[0] if names else None,
+            "unverified": self.unverified,
+            "comparisons": [comparison._asdict() for comparison in self.compare(prepared)],
         }
         return dataclasses.replace(prepared, report={**prepared.report, "recipe": description})
+
+    def compare(self, prepared: Prepared) -> tuple[Comparison, ...]:
+        """Returns each published number of the dataset of this name beside that here; empty where there is none."""
+        found = []
+        if prepared.name in self.published:
+            pairs = zip(Counts._fields, self.published[prepared.name], count(prepared), strict=True)
+            found += [Comparison(name, published, here) for name, published, here in pairs]
+        parts = count_parts(prepared) if prepared.name in self.published_parts else {}
+        for part, known in self.published_parts.get(prepared.name, {}).items():
+            pairs = zip(PartCounts._fields, known, parts[part], strict=True)
+            found += [Comparison(f"{part} {name}", published, here) for name, published, here in pairs]
+        return tuple(found)
+
+
+def count_parts(prepared: Prepared) -> dict[str, PartCounts]:
+    """Counts each part of a split: name of the part → its numbers."""
+    items, length = np.asarray(prepared.sequences.items), np.diff(np.asarray(prepared.sequences.offsets))
+    part = np.repeat(np.arange(len(PART_NAMES)), prepared.sizes)
+    part_of_event = np.repeat(part, length)
+    return {
+        name: PartCounts(prepared.sizes[n], len(np.unique(items[part_of_event == n])), int(np.sum(part_of_event == n)))
+        for n, name in enumerate(PART_NAMES)
+    }
 
 
 def count(prepared: Prepared) -> Counts:
@@ -117,6 +174,41 @@ def prepare_by(recipe: Recipe, log: Interactions) -> Prepared:
     """
     used = recipe.for_log(log)
     return used.described(prepare(log, used.sessions, used.split, untitled=used.untitled))
+
+
+_DAY = 86_400_000
+_RETAILROCKET_END = 1_442_545_200_000
+"""The end of the last day of RetailRocket's events in GRU4Rec's preparation, 2015-09-18 03:00 UTC."""
+
+_GRU4REC_SESSIONS = SessionRules(
+    boundary="given",
+    min_length=2,
+    max_length=None,
+    duplicates="adjacent",
+    count_duplicates=False,
+    ties="id",
+    min_item_count=5,
+    repeat_filter=True,
+)
+_GRU4REC = (
+    "Hidasi, Czapp: The Effect of Third Party Implementations on Reproducibility, RecSys 2023, and its preparation of "
+    "the data"
+)
+
+
+def _gru4rec(name: str, source: str, split: SplitRules, **sessions: Any) -> Recipe:
+    """Returns the preparation of GRU4Rec's authors: no repeats in a row, then no rare items and no short sessions."""
+    return Recipe(
+        name=name,
+        sources=(source,),
+        sessions=dataclasses.replace(_GRU4REC_SESSIONS, **sessions),
+        split=split,
+        untitled="keep",
+        seen="keep",
+        targets="all",
+        unverified=True,
+        reference=_GRU4REC,
+    )
 
 
 RECIPES = Registry[Recipe](
@@ -144,6 +236,56 @@ RECIPES = Registry[Recipe](
             },
             reference="Zhou et al.: S3-Rec: Self-Supervised Learning for Sequential Recommendation with Mutual "
             "Information Maximization, CIKM 2020",
+        ),
+        "gru4rec-yoochoose": _gru4rec(
+            "gru4rec-yoochoose", "yoochoose:CLICKS:TEST", SplitRules("time-start", unseen="drop"), resolution=1000
+        ),
+        "gru4rec-diginetica": _gru4rec(
+            "gru4rec-diginetica", "diginetica:VIEWS", SplitRules("time-start", days=7, unseen="drop")
+        ),
+        "gru4rec-retailrocket": _gru4rec(
+            "gru4rec-retailrocket",
+            "retailrocket:PATH",
+            SplitRules(
+                "time-start",
+                test_time=_RETAILROCKET_END - 7 * _DAY,
+                validation_time=_RETAILROCKET_END - 14 * _DAY,
+                unseen="drop",
+            ),
+            boundary="gap",
+            gap_minutes=60,
+            events=("view",),
+        ),
+        "core-diginetica": Recipe(
+            name="core-diginetica",
+            sources=("diginetica:VIEWS",),
+            sessions=SessionRules(boundary="given", min_length=2, max_length=None, duplicates="keep", min_item_count=5),
+            split=SplitRules("day-order", fractions=(0.8, 0.1, 0.1), unseen="drop"),
+            untitled="keep",
+            seen="keep",
+            targets="all",
+            unverified=True,
+            reference="Hou, Hu, Zhang, Zhao: CORE: Simple and Effective Session-based Recommendation within Consistent "
+            "Representation Space, SIGIR 2022, and its preparation of the data",
+        ),
+        "session-rec": Recipe(
+            name="session-rec",
+            sources=("yoochoose:CLICKS",),
+            sessions=SessionRules(boundary="given", min_length=2, max_length=None, duplicates="keep", min_item_count=5),
+            split=SplitRules("time-end", unseen="drop"),
+            untitled="keep",
+            seen="keep",
+            targets="all",
+            published_parts={
+                "Yoochoose": {
+                    "train": PartCounts(7_953_885, 37_483, 31_579_006),
+                    "validation": PartCounts(12_372, 6_359, 58_233),
+                    "test": PartCounts(15_324, 6_751, 71_222),
+                }
+            },
+            unverified=True,
+            reference="Ludewig, Jannach: Evaluation of Session-based Recommendation Algorithms, UMUAI 2018; the counts "
+            "are those of GRU4Rec's first preparation of the same rules (Hidasi et al., ICLR 2016)",
         ),
     },
     "a Recipe",

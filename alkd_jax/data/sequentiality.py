@@ -21,7 +21,7 @@ def shuffle_items(sequences: Sequences, rng: np.random.Generator, *, keep_last: 
         keep_last: whether the last item stays in its place, so that only its history is shuffled.
 
     Returns:
-        Sessions of the same items.
+        Sessions of the same items; the times of their places stay.
     """
     offsets = np.asarray(sequences.offsets, np.int64)
     length = np.diff(offsets)
@@ -29,7 +29,7 @@ def shuffle_items(sequences: Sequences, rng: np.random.Generator, *, keep_last: 
     if keep_last:
         key[offsets[1:][length > 0] - 1] = 1.0
     order = np.lexsort((key, np.repeat(np.arange(len(length)), length)))
-    return Sequences(items=np.asarray(sequences.items)[order], offsets=sequences.offsets)
+    return sequences.replace(items=np.asarray(sequences.items)[order])  # type: ignore[attr-defined]
 
 
 def count_rules(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from alkd_jax.data.interactions import Interactions
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.session_rules import SessionRules
 from alkd_jax.data.times import local_day
 
 

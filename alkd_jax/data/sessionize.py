@@ -7,74 +7,20 @@ interactions.
 import dataclasses
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, UInt64
 
-from alkd_jax.checks import check_one_of
 from alkd_jax.data.id_order import natural_order
 from alkd_jax.data.interactions import Interactions
+from alkd_jax.data.session_filters import frequent_items, kinds_to_keep, most_recent
+from alkd_jax.data.session_rules import SessionRules
 from alkd_jax.data.times import local_day
 
 _MINUTE = 60_000
 _INTERACTIONS_PER_GROUP = 1 << 22
-
-BOUNDARIES = ("day", "gap", "given", "user")
-TIES = ("file", "id", "hash", "random")
-USERS = ("file", "id")
-DUPLICATES = ("first", "last", "adjacent", "keep")
-
-
-@dataclasses.dataclass(frozen=True)
-class SessionRules:
-    """How sessions are made; the defaults are the recipe that reproduces the authors' released data.
-
-    Attributes:
-        boundary: "day" makes one session per user and calendar day, "gap" begins a new one after inactivity, "given"
-            takes the sessions of the file, "user" makes one sequence of all interactions of a user.
-        time_zone: IANA time zone of the calendar day.
-        gap_minutes: minutes of inactivity that end a session.
-        min_length: smallest number of interactions in a session, the target included.
-        max_length: largest number of interactions in a session; longer sessions are dropped, not truncated. None for
-            no limit.
-        duplicates: which occurrences of an item stay in a session: "first", "last", all but immediate repeats
-            ("adjacent"), or all ("keep").
-        count_duplicates: whether lengths are measured before duplicates are dropped. They are in the released data,
-            which for that reason has shorter sessions too.
-        ties: order of a user's interactions at equal times: "file" as in the file, "id" by item id (numerically if all
-            ids are numbers), "hash" by a hash of user, item and time, or "random".
-        users: order of the users: "file" by first appearance, "id" by their ids.
-        seed: random seed of the order of ties.
-    """
-
-    boundary: str = "day"
-    time_zone: str = "UTC"
-    gap_minutes: float | int = 30.0
-    min_length: int = 5
-    max_length: int | None = 19
-    duplicates: str = "first"
-    count_duplicates: bool = True
-    ties: str = "file"
-    users: str = "file"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError if an option is not valid."""
-        for name, known in (
-            ("boundary", BOUNDARIES),
-            ("ties", TIES),
-            ("duplicates", DUPLICATES),
-            ("users", USERS),
-        ):
-            check_one_of(name, getattr(self, name), known)
-        if not 1 <= self.min_length <= (self.min_length if self.max_length is None else self.max_length):
-            raise ValueError(f"min_length, max_length are {self.min_length}, {self.max_length}; expected 1 ≤ min ≤ max")
-        if not 0 < self.gap_minutes < math.inf:
-            raise ValueError(f"gap_minutes is {self.gap_minutes}; expected a finite number above 0")
-        local_day(np.zeros(1, np.int64), self.time_zone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,39 +50,54 @@ class SessionLog:
         return len(self.user)
 
 
-def sessionize(log: Interactions, rules: SessionRules | None = None) -> SessionLog:
+def sessionize(log: Interactions, rules: SessionRules | None = None, *, keep_single: bool = False) -> SessionLog:
     """Cuts every user's interactions into sessions.
 
     Args:
         log: E interactions in any order.
         rules: how sessions are made; None for the recipe of the released data.
+        keep_single: whether sessions of one interaction stay. They have no target, but a recommender can answer them.
 
     Returns:
         The remaining sessions and the counts of what was dropped.
 
     Raises:
-        ValueError: ``boundary`` is "given" and the source has no sessions, or no session is left.
+        ValueError: ``boundary`` is "given" and the source has no sessions, the source does not have the kinds of
+            events, or no session is left.
     """
     rules = rules or SessionRules()
     if rules.boundary == "given" and log.session is None:
         raise ValueError(f"boundary is 'given', but {log.name} has no session column; expected day or gap")
+    if rules.events:
+        kinds_to_keep(log, rules.events)
+    if rules.resolution > 1:
+        log = dataclasses.replace(log, time=log.time // rules.resolution * rules.resolution, nanosecond=None)
     tie_keys = _make_tie_keys(log, rules)
-    counts = dict.fromkeys(("sessions", "too_short", "too_long", "repeats", "single", "tied", "mixed_split"), 0)
-    groups = [_sessionize_rows(log, rows, rank, tie_keys, rules, counts) for rows, rank in _user_groups(log, rules)]
-    length, user, item, time, split, given = (np.concatenate(column) for column in zip(*groups, strict=True))
+    names = ("sessions", "too_short", "too_long", "repeats", "single", "tied", "mixed_split", "other_kinds", "rare")
+    counts = dict.fromkeys((*names, "short_of_items", "not_recent"), 0)
+    groups = [
+        _sessionize_rows(log, rows, rank, tie_keys, rules, counts, keep_single)
+        for rows, rank in _user_groups(log, rules)
+    ]
+    columns = tuple(np.concatenate(column) for column in zip(*groups, strict=True))
+    length, user, item, time, split, given = _filter_sessions(columns, rules, counts)
     if not len(length):
         lengths = f"{rules.min_length} to {rules.max_length or 'any number of'}"
         raise ValueError(
             f"{log.name} has no session of {lengths} interactions among {counts['sessions']:,}; expected at least one"
         )
     report = {
-        "rules": dataclasses.asdict(rules),
+        "rules": rules.options,
         "sessions_found": counts["sessions"],
         "sessions_dropped": {"too_short": counts["too_short"], "too_long": counts["too_long"]},
         "sessions_without_input": counts["single"],
         "repeats_dropped": counts["repeats"],
         "tied_interactions": counts["tied"],
         "sessions_over_two_given_splits": counts["mixed_split"],
+        "interactions_of_other_kinds": counts["other_kinds"],
+        "interactions_with_rare_items": counts["rare"],
+        "sessions_short_of_items": counts["short_of_items"],
+        "sessions_not_recent": counts["not_recent"],
     }
     offsets = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
     return SessionLog(
@@ -148,6 +109,30 @@ def sessionize(log: Interactions, rules: SessionRules | None = None) -> SessionL
         report,
         given if log.session is not None else None,
     )
+
+
+def _filter_sessions(
+    columns: tuple[np.ndarray, ...], rules: SessionRules, counts: dict[str, int]
+) -> tuple[np.ndarray, ...]:
+    """Drops rare items, sessions that are too short without them, and sessions that are not recent."""
+    length, user, item, time, split, given = columns
+    if rules.min_item_count > 1:
+        minimum = max(rules.min_length, 2)
+        keep = frequent_items(
+            length, item, min_count=rules.min_item_count, min_length=minimum, repeat=rules.repeat_filter
+        )
+        counts["rare"] += int(np.sum(~keep))
+        length = np.bincount(np.repeat(np.arange(len(length)), length)[keep], minlength=len(length))
+        item, time, left = item[keep], time[keep], length > 0
+        counts["short_of_items"] += int(np.sum(~left))
+        length, user, split, given = (column[left] for column in (length, user, split, given))
+    if rules.recent < 1:
+        left = most_recent(time[_exclusive_cumsum(length)], rules.recent)
+        counts["not_recent"] += int(np.sum(~left))
+        keep = np.repeat(left, length)
+        item, time = item[keep], time[keep]
+        length, user, split, given = (column[left] for column in (length, user, split, given))
+    return length, user, item, time, split, given
 
 
 def _user_groups(
@@ -218,6 +203,7 @@ def _sessionize_rows(
     tie_keys: Any,
     rules: SessionRules,
     counts: dict[str, int],
+    keep_single: bool,
 ) -> tuple[np.ndarray, ...]:
     """Returns length and user of the sessions that remain of some rows, their items, times, splits and given ids."""
     rows = _sort_rows(log, rows, rank, tie_keys, rules)
@@ -226,13 +212,17 @@ def _sessionize_rows(
     starts_session[1:] = (user[1:] != user[:-1]) | _session_ends(log, rows, time, rules)
     counts["tied"] += int(np.sum(_tied_rows([user, *_time_keys(log, rows)])))
     session = np.cumsum(starts_session) - 1
+    if rules.events and log.event is not None:
+        wanted = kinds_to_keep(log, rules.events)[log.event[rows]]
+        counts["other_kinds"] += int(np.sum(~wanted))
+        rows, session, user, item, time = (column[wanted] for column in (rows, session, user, item, time))
     if rules.count_duplicates:
         allowed = _select_by_length(session, rules, counts)
         keep = allowed[_drop_duplicates(session[allowed], item[allowed], log, rules, counts)]
     else:
         distinct = _drop_duplicates(session, item, log, rules, counts)
         keep = distinct[_select_by_length(session[distinct], rules, counts)]
-    keep = keep[_select_with_input(session[keep], counts)]
+    keep = keep if keep_single else keep[_select_with_input(session[keep], counts)]
     session = session[keep]
     first = np.flatnonzero(np.diff(session, prepend=-1))
     length = np.diff(np.append(first, len(session)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from alkd_jax.checks import check_count, check_first_targets, check_integers, check_span
+from alkd_jax.checks import check_count, check_first_targets, check_integers, check_span, check_times
 from alkd_jax.errors import shown
 from alkd_jax.types import PAD, Dataset, HeldOutSequences, Sequences, Sessions
 
@@ -66,7 +66,8 @@ def slice_sequences(sequences: Sequences, rows: slice) -> Sequences:
     if step != 1:
         raise ValueError(f"rows has step {step}; expected step 1")
     offsets = np.asarray(sequences.offsets)[start : max(start, stop) + 1]
-    return Sequences(items=np.asarray(sequences.items)[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
+    places = slice(offsets[0], offsets[-1])
+    return _at(sequences, places, offsets - offsets[0])
 
 
 def take_sequences(sequences: Sequences, rows: Int[np.ndarray, " M"]) -> Sequences:
@@ -75,7 +76,30 @@ def take_sequences(sequences: Sequences, rows: Int[np.ndarray, " M"]) -> Sequenc
     length = np.diff(offsets)[rows]
     ends = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
     source = np.arange(ends[-1]) + np.repeat(offsets[:-1][rows] - ends[:-1], length)
-    return Sequences(items=np.asarray(sequences.items)[source], offsets=ends)
+    return _at(sequences, source, ends)
+
+
+def _at(sequences: Sequences, places: slice | Int[np.ndarray, " T"], offsets: Int[np.ndarray, " M1"]) -> Sequences:
+    """Returns the items at some places, with their times, as sessions with these offsets."""
+    time = None if sequences.time is None else np.asarray(sequences.time)[places]
+    return Sequences(items=np.asarray(sequences.items)[places], offsets=offsets, time=time)
+
+
+def most_recent(held_out: HeldOutSequences, max_length: int) -> HeldOutSequences:
+    """Returns the last item of each session and at most L items before it, so that nothing earlier is known.
+
+    The queries for the last items are those of :func:`leave_one_out`, with the times of the items.
+
+    Args:
+        held_out: N complete sessions.
+        max_length: L, at least 1.
+    """
+    check_count(1, max_length=max_length)
+    offsets = np.asarray(held_out.sequences.offsets, np.int64)
+    length = np.minimum(np.diff(offsets), max_length + 1)
+    ends = np.concatenate([[0], np.cumsum(length)])
+    source = np.arange(ends[-1]) + np.repeat(offsets[1:] - ends[1:], length)
+    return HeldOutSequences(_at(held_out.sequences, source, ends), length - 1, held_out.session_id)
 
 
 def leave_one_out(
@@ -111,6 +135,7 @@ def leave_one_out(
         mask=mask,
         target=items[last].astype(np.int32),
         session_id=np.asarray(session_id).astype(np.int32),
+        seconds=sequences.seconds_at(source, mask),
     )
 
 
@@ -254,6 +279,7 @@ def _held_out(sequences: Sequences, first_target: Int[np.ndarray, " N"], rows: s
 
 
 def _check_catalogue(sequences: Sequences, titles: Sequence[str], item_ids: Sequence[str]) -> None:
+    check_times("sequences", sequences)
     for name, texts in (("titles", titles), ("item_ids", item_ids)):
         if texts is None or isinstance(texts, str):
             raise ValueError(f"{name} is {texts!r}; expected a sequence of strings, one per item and one for padding")

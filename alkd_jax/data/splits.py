@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from alkd_jax.checks import check_at_least, check_count, check_one_of
+from alkd_jax.checks import check_at_least, check_count, check_one_of, check_share
 from alkd_jax.data.sessions import block_split
 from alkd_jax.data.times import local_day
 
@@ -21,11 +21,17 @@ SPLITS = {
     "given": "as in the files",
     "time-events": "by the time of each event: sessions are cut, and their later events are targets",
     "leave-one-out": "the last item of each session for test, the one before for validation",
+    "time-start": "by start time: sessions that start from a time on are for test, and earlier ones end at it",
+    "time-end": "by end time: sessions that end from a time on are for test",
+    "day-order": "by the day a session starts on, in the order of the sessions within a day, at exact shares",
 }
 """Name of a split rule → its description in reports."""
 
-EVENT_SPLITS = ("time-events", "leave-one-out")
+EVENT_SPLITS = ("time-events", "leave-one-out", "time-start")
 """The rules that cut sessions; the others assign every session as a whole to one split."""
+
+TIMED_SPLITS = ("time-events", "time-start", "time-end")
+"""The rules that take the times of the cuts."""
 
 VALIDATIONS = ("time", "user", "last-item")
 TARGETS = ("all", "last", "first", "random")
@@ -38,20 +44,22 @@ class SplitRules:
 
     Attributes:
         rule: a key of :data:`SPLITS`.
-        fractions: shares of training, validation and test: of the sessions for "block", "random", "user" and "time",
-            of the events for "time-events".
-        days: number of days of the test split, and of the validation split before it, for "last-days".
+        fractions: shares of training, validation and test: of the sessions for "block", "random", "user", "time" and
+            "day-order", of the events for "time-events".
+        days: number of days of the test split, and of the validation split before it: on the calendar for "last-days",
+            of 24 hours before the last event for "time-start" and "time-end".
         validation: validation of "time-events". "time" cuts at a second, earlier time; "user" takes users at random,
             each with all events before the test time; "last-item" takes the last event of every session before it.
-        validation_time: time of the first validation event of "time-events" in milliseconds since 1970, in place of
-            ``fractions``.
-        test_time: time of the first test event of "time-events" in milliseconds since 1970, in place of ``fractions``.
+        validation_time: time of the cut before validation in milliseconds since 1970, in place of ``fractions`` for
+            "time-events" and of ``days`` for "time-start" and "time-end".
+        test_time: time of the cut before test, in the same way.
         gap_days: days before each cut of "time-events" whose events are neither trained on nor predicted.
         targets: the events that a cut session has to predict, for "time-events": "all" events after the cut one after
             another, each with those before it as history, or only the "last", the "first", or one at "random".
-        refit: whether training sessions of "leave-one-out" contain the validation item.
+        refit: whether training contains validation too: its items for "leave-one-out", its sessions for "time-start".
         unseen: "keep", or "drop" items of validation and test that no training session contains.
         seed: random seed of "random", of "user", of validation by user and of targets at random.
+        recent_training: share of the training sessions that are trained on, the most recent by their start, in (0, 1].
 
     Reference:
         Gusak, Volodkevich, Klenitskiy, Vasilev, Frolov: Time to Split, 2025, arXiv 2507.16289, for "time-events".
@@ -68,6 +76,7 @@ class SplitRules:
     refit: bool = False
     unseen: str = "keep"
     seed: int = 0
+    recent_training: float | int = 1.0
 
     def __post_init__(self) -> None:
         """Raises ValueError if an option is not valid, or belongs to another rule."""
@@ -79,12 +88,15 @@ class SplitRules:
         ):
             check_one_of(name, value, known)
         check_at_least(0, gap_days=self.gap_days)
+        check_share("recent_training", self.recent_training)
         defaults = {field.name: field.default for field in dataclasses.fields(SplitRules)}
-        of_time = ("validation", "validation_time", "test_time", "gap_days", "targets")
-        for name in (*of_time, "refit"):
-            value, rule = getattr(self, name), "time-events" if name in of_time else "leave-one-out"
-            if self.rule != rule and value != defaults[name]:
-                raise ValueError(f"{name} is {value!r}, but split is {self.rule!r}; expected split {rule!r} with it")
+        rules_of: dict[str, tuple[str, ...]] = dict.fromkeys(("validation", "gap_days", "targets"), ("time-events",))
+        rules_of |= dict.fromkeys(("validation_time", "test_time"), TIMED_SPLITS)
+        for name, rules in {**rules_of, "refit": ("leave-one-out", "time-start")}.items():
+            value = getattr(self, name)
+            if self.rule not in rules and value != defaults[name]:
+                expected = " or ".join(map(repr, rules))
+                raise ValueError(f"{name} is {value!r}, but split is {self.rule!r}; expected split {expected} with it")
         if self.validation_time is not None and self.validation != "time":
             raise ValueError(
                 f"validation_time is {self.validation_time}, but validation is {self.validation!r}; expected 'time'"
@@ -110,6 +122,13 @@ class SplitRules:
                 f"Events from the test time on are for test only. {validation}. What lies before the first target of a "
                 f"session is the known history of its query; targets: {self.targets}."
             )
+        if self.rule == "time-start":
+            training = "All earlier sessions are for training" if self.refit else "Earlier ones are for training"
+            return (
+                "Sessions that start from the test time on are for test, those that start from the validation time on "
+                f"for validation. {training}, and no part has events from the next cut on; the first item of a session "
+                "is known, and every later one may be predicted."
+            )
         return "Every session is whole and in one part; its first item is known, and every later one may be predicted."
 
 
@@ -127,12 +146,12 @@ def split_rows(
     """Assigns N whole sessions to three splits.
 
     Args:
-        rule: a key of :data:`SPLITS` that is none of :data:`EVENT_SPLITS`.
+        rule: a key of :data:`SPLITS` that is none of :data:`EVENT_SPLITS` and of :data:`TIMED_SPLITS`.
         user: ``[N]`` number of each session's user.
         start: ``[N]`` start of each session, milliseconds since 1970 in UTC.
-        fractions: shares of training, validation and test, for "block", "random", "user" and "time". The shares are
-            approximate for "time", where sessions that start exactly at a cut go to the later split, and for "user",
-            where all sessions of a user go to one split.
+        fractions: shares of training, validation and test, for "block", "random", "user", "time" and "day-order".
+            They are approximate for "time", where sessions that start exactly at a cut go to the later split, and for
+            "user", where all sessions of a user go to one split.
         days: number of days of the test split, and of the validation split before it, for "last-days".
         time_zone: time zone of the days.
         source_split: ``[N]`` 0, 1 or 2, for "given"; if no session is 1, every fifth training session goes to
@@ -145,7 +164,7 @@ def split_rows(
     Raises:
         ValueError: the rule is unknown, ``days`` is too small, or the rule is "given" and the source is not split.
     """
-    check_one_of("split", rule, [known for known in SPLITS if known not in EVENT_SPLITS])
+    check_one_of("split", rule, [known for known in SPLITS if known not in (*EVENT_SPLITS, *TIMED_SPLITS)])
     check_count(1, days=days)
     num_sessions = len(user)
     cuts = block_split(num_sessions, fractions)
@@ -159,6 +178,8 @@ def split_rows(
         split = _splits_by_user(user, cuts, seed)
     elif rule == "time":
         split = _splits_by_time(start, cuts)
+    elif rule == "day-order":
+        split = _splits_by_order(np.argsort(local_day(start, time_zone), kind="stable"), cuts)
     elif rule == "last-days":
         day = local_day(start, time_zone)
         split = np.maximum(2 - (day.max() - day) // days, 0)

@@ -13,7 +13,8 @@ from alkd_jax.checks import check_count
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.prepared import Prepared, prepare_sessions
 from alkd_jax.data.prepared_folder import MANIFEST_FILE, WINDOWS_FORMAT, save_prepared
-from alkd_jax.data.sessionize import SessionLog, SessionRules, sessionize
+from alkd_jax.data.session_rules import SessionRules
+from alkd_jax.data.sessionize import SessionLog, sessionize
 from alkd_jax.data.splits import SplitRules
 from alkd_jax.io import is_leftover, read_object, write_json
 from alkd_jax.locks import LOCK, locked

@@ -158,7 +158,7 @@ def test_leave_one_out_by_length(refit):
     ("options", "message"),
     [
         ({"rule": "time", "gap_days": 1}, "gap_days is 1, but split is 'time'; expected split 'time-events'"),
-        ({"rule": "block", "refit": True}, "expected split 'leave-one-out' with it"),
+        ({"rule": "block", "refit": True}, "expected split 'leave-one-out' or 'time-start' with it"),
         ({"rule": "time-events", "validation": "nothing"}, "validation is 'nothing'"),
         ({"rule": "time-events", "validation": "user", "validation_time": 1}, "validation is 'user'; expected 'time'"),
         ({"rule": "time-events", "gap_days": -1}, "gap_days is -1"),

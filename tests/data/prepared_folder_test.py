@@ -1,5 +1,6 @@
 """The prepared folder: one writer at a time, replaced only as a whole, and damage named with what to do."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -148,3 +149,11 @@ def test_only_remains_of_our_own_are_replaced(tmp_path):
     with pytest.raises(ValueError, match="contains other files"):
         save_prepared(tmp_path, made())
     assert (tmp_path / "sessions.npz").read_bytes() == b"mine"
+
+
+def test_a_dataset_has_the_times_of_its_source_and_none_where_they_are_row_numbers():
+    timed, untimed = (dataclasses.replace(made(), report={"has_times": has}).dataset() for has in (True, False))
+    assert timed.test_sequences.sequences.time.tolist() == [15, 16, 17]
+    assert timed.train_sequences.time.tolist() == list(range(12))
+    assert untimed.train_sequences.time is None
+    assert timed.fingerprint == untimed.fingerprint == made().dataset().fingerprint

@@ -9,7 +9,7 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax.data.prepared import prepare
 from alkd_jax.data.prepared_folder import read_prepared, save_prepared
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.session_rules import SessionRules
 from alkd_jax.data.splits import SplitRules
 
 NOON = 1_600_000_000_000

@@ -186,3 +186,19 @@ def test_held_out_splits_have_their_complete_sessions():
     assert plain.fingerprint == "0c2ab70bc151b5bdffbf21e7ae8eba7898acd51749fa2b75e49faeea5a06fab4"
     with pytest.raises(ValueError, match=r"first_target\[0\] is 2; expected at least 1 and less than"):
         sessions.build_dataset("x", sessions.pack(rows), CATALOGUE, ITEM_IDS, first_target=first + 1)
+
+
+def test_times_stay_with_their_items_and_leave_the_fingerprint():
+    rows = [[1, 2], [3, 1, 2], [2, 3], [1, 3], [3, 2]]
+    plain = sessions.pack(rows)
+    timed = plain.replace(time=np.arange(100, 111))
+    assert sessions.slice_sequences(timed, slice(1, 3)).time.tolist() == [102, 103, 104, 105, 106]
+    assert sessions.take_sequences(timed, np.array([2, 0])).time.tolist() == [105, 106, 100, 101]
+    assert sessions.take_sequences(plain, np.array([2, 0])).time is None
+    catalogue = (["", "a", "b", "c"], ["", "1", "2", "3"])
+    datasets = [sessions.build_dataset("x", sequences, *catalogue) for sequences in (plain, timed)]
+    assert datasets[0].fingerprint == datasets[1].fingerprint
+    assert datasets[0].test_sequences.sequences.time is None
+    assert datasets[1].test_sequences.sequences.time.tolist() == [109, 110]
+    with pytest.raises(ValueError, match="sequences time has shape"):
+        sessions.build_dataset("x", plain.replace(time=np.arange(3)), *catalogue)

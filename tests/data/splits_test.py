@@ -7,7 +7,7 @@ import alkd_jax as alkd
 from alkd_jax.data.leaks import leak_warning
 from alkd_jax.data.prepared import prepare
 from alkd_jax.data.prepared_folder import load_prepared, read_prepared, save_prepared
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.session_rules import SessionRules
 from alkd_jax.data.splits import SplitRules
 from tests.helpers.prepared_data import sessions_of
 

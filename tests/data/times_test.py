@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from alkd_jax.data.interactions import build_interactions
-from alkd_jax.data.sessionize import SessionRules, sessionize
+from alkd_jax.data.session_rules import SessionRules
+from alkd_jax.data.sessionize import sessionize
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.times import TimeParser
 

@@ -7,7 +7,7 @@ import pytest
 
 import alkd_jax as alkd
 from alkd_jax.data.prepared_folder import load_prepared, read_prepared
-from alkd_jax.data.sessionize import SessionRules
+from alkd_jax.data.session_rules import SessionRules
 from alkd_jax.data.splits import SplitRules
 from alkd_jax.data.windows import prepare_windows, save_windows
 from tests.helpers.prepared_data import sessions_of

@@ -37,7 +37,8 @@ def load_gru4rec(
         strict: whether the first bad row raises an error.
 
     Returns:
-        The interactions with their sessions, and with the split if there are two files.
+        The interactions with their sessions, and with the split if there are two files; a session of the test file
+        whose id the training file has too is named ``test:ID``.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -49,16 +50,27 @@ def load_gru4rec(
     import polars as pl
 
     bad_rows = BadRows(strict)
+    train_ids = pl.Series("session", [], pl.String)
 
     def frames() -> Iterator[tuple[str, Any]]:
-        for path, number in ((train, "0"), (test, "2")):
+        nonlocal train_ids
+        for path, part, number in ((train, "train", "0"), (test, "test", "2")):
             if path is None:
                 continue
             for frame in read_delimited(TextFile(pathlib.Path(path)), bad_rows, _COLUMNS, quote='"'):
-                # The two files may use the same number for different sessions.
-                known = ~pl.col("session").is_in(MISSING_IDS)
-                session = pl.when(known).then(pl.lit(f"{number}:") + pl.col("session"))
-                yield str(path), frame if test is None else frame.with_columns(session=session, split=pl.lit(number))
+                if test is None:
+                    yield str(path), frame
+                    continue
+                # The two files may use the same id for different sessions: that of the test file gets a prefix, and so
+                # does every id that has one already.
+                is_taken = pl.col("session").str.contains("^(train|test):")
+                if part == "test":
+                    is_taken |= pl.col("session").is_in(train_ids.implode())
+                else:
+                    known = frame.filter(~pl.col("session").is_in(MISSING_IDS))["session"].drop_nulls()
+                    train_ids = pl.concat([train_ids, known]).unique()
+                session = pl.when(is_taken).then(pl.lit(f"{part}:") + pl.col("session")).otherwise(pl.col("session"))
+                yield str(path), frame.with_columns(session=session, split=pl.lit(number))
 
     return build_interactions(pathlib.Path(train).name, frames(), bad_rows, time_format=time_format)
 

@@ -1,12 +1,14 @@
 """Columns of Parquet files as text, in batches of rows."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alkd_jax.data.text.bad_rows import BadRows
 from alkd_jax.data.text.columns import check_columns
+from alkd_jax.data.text.source_files import file_below
 from alkd_jax.errors import printable
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def read_parquet(
     columns: Mapping[str, Sequence[str]],
     optional: Sequence[str],
     one_of: Sequence[str] = (),
+    *,
+    lists: bool = False,
 ) -> Iterator[Any]:
     """Reads some columns.
 
@@ -30,6 +34,8 @@ def read_parquet(
         columns: purpose of a column → the names it may have.
         optional: keys of ``columns`` that may be missing.
         one_of: some of them, of which at least one may not be missing.
+        lists: whether columns may hold lists. A row then has as many interactions as its lists have elements, which
+            share its ``line``; rows whose lists have different lengths are counted as bad.
 
     Yields:
         Polars frames with a column for each key and ``line``, the row's number from 1. All columns except ``time`` are
@@ -61,10 +67,49 @@ def read_parquet(
             batch = next(batches, None)
         if batch is None:
             return
-        line = pl.int_range(first, first + len(batch), dtype=pl.Int64)
+        line = pl.int_range(first, first + len(batch), dtype=pl.Int64, eager=True)
         first += len(batch)
+        batch = batch.with_columns(line=line)
+        if lists:
+            batch = _expand_lists(path, batch, bad_rows)
+        line, batch = batch["line"], batch.drop("line")
         texts = [_as_text(path, batch[key]) if key != "time" else batch[key] for key in batch.columns]
         yield _drop_undecodable(path, batch, pl.DataFrame(texts).with_columns(line=line), bad_rows)
+
+
+def find_parquet(path: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Returns a file, or the Parquet files of a folder at any depth, in the order of their paths.
+
+    Args:
+        path: a file of any name, or a folder.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or the folder has no file that ends in ``.parquet``.
+        ValueError: a file of the folder is a link to something outside of it.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return [path]
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.parquet") if not file.is_dir())
+    if not names:
+        raise FileNotFoundError(f"{path} has no .parquet file")
+    return [file_below(path, name) for name in names]
+
+
+def _expand_lists(path: pathlib.Path, batch: "pl.DataFrame", bad_rows: BadRows) -> "pl.DataFrame":
+    """Returns one row per element of the lists in each row, and counts the rows whose lists do not match."""
+    import polars as pl
+
+    inner = {name: kind.inner for name, kind in batch.schema.items() if isinstance(kind, pl.List | pl.Array)}
+    names = list(inner)
+    if not names:
+        return batch
+    batch = batch.with_columns(pl.col(name).cast(pl.List(kind)) for name, kind in inner.items())
+    lengths = [pl.col(name).list.len().fill_null(0) for name in names]
+    same = pl.all_horizontal(length == lengths[0] for length in lengths)
+    wrong = batch.filter(~same)
+    bad_rows.add(str(path), "lists of different lengths", ((line, "") for line in wrong["line"]))
+    return batch.filter(same).explode(names, empty_as_null=True)
 
 
 @contextlib.contextmanager

@@ -16,15 +16,22 @@ from typing import Any, TypeVar
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.prepared_folder import load_prepared
 from alkd_jax.data.readers.amazon import load_amazon
+from alkd_jax.data.readers.amazon_m2 import load_amazon_m2
+from alkd_jax.data.readers.diginetica import load_diginetica
 from alkd_jax.data.readers.gru4rec import load_gru4rec
 from alkd_jax.data.readers.hetrec import load_hetrec
 from alkd_jax.data.readers.lastfm import load_lastfm
+from alkd_jax.data.readers.merrec import load_merrec
 from alkd_jax.data.readers.movielens import load_movielens
+from alkd_jax.data.readers.otto import load_otto
 from alkd_jax.data.readers.recbole import load_recbole
 from alkd_jax.data.readers.released import load_released
+from alkd_jax.data.readers.retailrocket import load_retailrocket
 from alkd_jax.data.readers.srgnn import load_srgnn
 from alkd_jax.data.readers.tables import load_table
 from alkd_jax.data.readers.user_sequences import load_user_sequences
+from alkd_jax.data.readers.yambda import load_yambda
+from alkd_jax.data.readers.yoochoose import load_yoochoose
 from alkd_jax.data.recipes import RECIPES, Recipe, prepare_by
 from alkd_jax.data.synthetic import synthetic
 from alkd_jax.errors import shown
@@ -92,6 +99,13 @@ READERS = Registry[Reader](
         "amazon2023": Reader(functools.partial(load_amazon, year=2023), "amazon2023:REVIEWS[:META]"),
         "movielens": Reader(load_movielens, "movielens:PATH"),
         "lastfm1k": Reader(load_lastfm, "lastfm1k:PATH"),
+        "yoochoose": Reader(load_yoochoose, "yoochoose:CLICKS[:TEST]", recipe="gru4rec-yoochoose"),
+        "diginetica": Reader(load_diginetica, "diginetica:VIEWS[:PRODUCTS]", recipe="gru4rec-diginetica"),
+        "retailrocket": Reader(load_retailrocket, "retailrocket:PATH", recipe="gru4rec-retailrocket"),
+        "otto": Reader(load_otto, "otto:TRAIN[:TEST]"),
+        "amazon-m2": Reader(load_amazon_m2, "amazon-m2:PATH[:LOCALE]"),
+        "yambda": Reader(load_yambda, "yambda:PATH"),
+        "merrec": Reader(load_merrec, "merrec:PATH"),
         "table": Reader(load_table, "table:FILE[:TITLES]"),
         "csv": Reader(functools.partial(load_table, kind="csv"), "csv:FILE[:TITLES]"),
         "tsv": Reader(functools.partial(load_table, kind="tsv"), "tsv:FILE[:TITLES]"),
@@ -219,8 +233,9 @@ def read(text: str, *, recipe: str | Recipe | None = None, max_length: int = 10)
     Args:
         text: source string, such as ``synthetic:0``, ``released:PATH:ML``, ``prepared:PATH`` or ``movielens:PATH``.
         recipe: rules for raw data: a recipe, a name in :data:`alkd_jax.data.recipes.RECIPES`, or
-            ``package.module:attribute``; None for the recipe that belongs to the source, which is "s3rec" for
-            ``userseq:FILE`` and that of the released data for all others.
+            ``package.module:attribute``; None for the recipe that belongs to the source: "s3rec" for ``userseq``,
+            "gru4rec-yoochoose", "gru4rec-diginetica" and "gru4rec-retailrocket" for these, and that of the released
+            data for all others.
         max_length: L, the number of most recent inputs that a model sees.
 
     Returns:

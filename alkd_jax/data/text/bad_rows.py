@@ -11,11 +11,12 @@ _SAMPLES_PER_REASON = 5
 
 
 class Account(NamedTuple):
-    """Numbers of rows that were found, were bad, and repeat the beginning of another, in all files read so far."""
+    """Numbers of rows of all files read so far: found, bad, that repeat the beginning of another, and not asked for."""
 
     found: int
     bad: int
     prefixes: int
+    others: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class BadRows:
         samples: ``FILE, line N: REASON: TEXT`` for the first few rows of each reason.
         found: file → number of its rows, good or bad, as the reader of the file counted them.
         prefixes: file → number of good rows that only repeat the beginning of another row.
+        others: file → number of good rows that are not asked for, such as those of another country.
     """
 
     strict: bool = False
@@ -35,6 +37,7 @@ class BadRows:
     samples: list[str] = dataclasses.field(default_factory=list)
     found: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     prefixes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    others: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def add(self, file: str, reason: str, rows: Iterable[tuple[int, object]], *, total: int | None = None) -> None:
         """Counts bad rows.
@@ -62,7 +65,7 @@ class BadRows:
     @property
     def account(self) -> Account:
         """The numbers of rows that readers have counted so far."""
-        return Account(self.found.total(), self.counts.total(), self.prefixes.total())
+        return Account(self.found.total(), self.counts.total(), self.prefixes.total(), self.others.total())
 
     def check(self, name: str, before: Account, num_used: int) -> dict[str, int]:
         """Checks that every row was used or counted.
@@ -78,15 +81,18 @@ class BadRows:
         Raises:
             RuntimeError: a row is neither used nor counted.
         """
-        found, bad, prefixes = (new - old for new, old in zip(self.account, before, strict=True))
+        found, bad, prefixes, others = (new - old for new, old in zip(self.account, before, strict=True))
+        known = num_used + bad + prefixes + others
         # A reader of one's own may leave it to this class to count the rows.
-        num_rows = found or num_used + bad + prefixes
-        if num_rows != num_used + bad + prefixes:
+        num_rows = found or known
+        if num_rows != known:
             raise RuntimeError(
-                f"{name}: {num_rows:,} rows, of which {num_used:,} are used, {bad:,} are bad and {prefixes:,} are "
-                "the beginning of another; expected the reader to count every row that it drops with BadRows.add"
+                f"{name}: {num_rows:,} rows, of which {num_used:,} are used, {bad:,} are bad, {prefixes:,} are the "
+                f"beginning of another and {others:,} are not asked for; expected the reader to count every row that "
+                "it drops with BadRows.add"
             )
-        return {"rows_read": num_rows, "rows_used": num_used} | ({"rows_of_prefixes": prefixes} if prefixes else {})
+        optional = {"rows_of_prefixes": prefixes, "rows_not_asked_for": others}
+        return {"rows_read": num_rows, "rows_used": num_used, **{key: n for key, n in optional.items() if n}}
 
     @property
     def report(self) -> dict[str, Any]:

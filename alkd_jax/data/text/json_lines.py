@@ -152,12 +152,13 @@ def _drop_absent(
 def _first_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Returns the first value that is a text or a number, as text; lists, objects, truth values and NaN are missing."""
     for name in names:
-        if (text := _as_text(row.get(name))) is not None:
+        if (text := as_text(row.get(name))) is not None:
             return text
     return None
 
 
-def _as_text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
+    """Returns a text or a finite number as text; None for any other value."""
     if isinstance(value, str):
         return value
     is_number = isinstance(value, float) and math.isfinite(value)

@@ -92,6 +92,22 @@ def find_file(root: str | os.PathLike[str], *names: str) -> TextFile:
     raise FileNotFoundError(f"{root} has no {' or '.join(names)}")
 
 
+def file_or_member(path: str | os.PathLike[str], *names: str) -> TextFile:
+    """Returns a file of any name, or finds one by its name in a folder or an archive.
+
+    Args:
+        path: the file, or a folder or an archive (``.zip``, ``.tar``, ``.tar.gz``, …) that has it.
+        *names: accepted names in a folder or an archive, as in :func:`find_file`.
+
+    Raises:
+        FileNotFoundError: no file has any of the names.
+        ValueError: as in :func:`find_file`.
+    """
+    path = pathlib.Path(path)
+    is_archive = path.suffix in (".zip", ".tar", ".tgz") or ".tar" in path.suffixes[-2:]
+    return find_file(path, *names) if path.is_dir() or is_archive else TextFile(path)
+
+
 def _shallowest(matches: list[archives.Member], root: pathlib.Path) -> archives.Member:
     def depth(member: archives.Member) -> int:
         return archives.normalized(member.name).count("/")

@@ -21,9 +21,9 @@ def json_lines(keys):
     return "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in ROWS).encode()
 
 
-def parquet():
+def to_parquet(columns):
     buffer = io.BytesIO()
-    pl.DataFrame(ROWS, schema=HEADER, orient="row").write_parquet(buffer)
+    pl.DataFrame(columns).write_parquet(buffer)
     return buffer.getvalue()
 
 
@@ -41,13 +41,19 @@ def in_folder(load, **others):
     return load_folder
 
 
+USERS, ITEMS, TIMES = zip(*ROWS, strict=True)
+DAYS = [f"2014-05-{13 + n % 9}" for n in range(len(ROWS))]
+OTTO = [{"session": u, "events": [{"aid": i, "ts": int(t) * 1000, "type": "clicks"}]} for u, i, t in ROWS]
+YAMBDA = {"uid": USERS, "item_id": ITEMS, "timestamp": [*range(len(ROWS))], "played_ratio_pct": [60] * len(ROWS)}
+MERREC = {"user_id": USERS, "sequence_id": USERS, "session_id": USERS, "product_id": ITEMS, "stime": DAYS}
+
 PLAYS = "userid-timestamp-artid-artname-traid-traname.tsv"
 FILES = {
     "a.csv": (alkd.data.load_table, separated(HEADER, ROWS)),
     "quoted.csv": (alkd.data.load_table, separated(HEADER, ROWS, quoting=csv.QUOTE_ALL)),
     "a.tsv": (alkd.data.load_table, separated(HEADER, ROWS, "\t")),
     "a.jsonl": (alkd.data.load_table, json_lines(HEADER)),
-    "a.parquet": (alkd.data.load_table, parquet()),
+    "a.parquet": (alkd.data.load_table, to_parquet(dict(zip(HEADER, zip(*ROWS, strict=True), strict=True)))),
     "g.tsv": (alkd.data.load_gru4rec, separated(("SessionId", "ItemId", "Time"), ROWS, "\t")),
     "r.inter": (
         lambda path, strict=False: alkd.data.load_recbole(path.with_suffix(""), strict=strict),
@@ -70,6 +76,25 @@ FILES = {
         in_folder(alkd.data.load_lastfm),
         separated((), [(u, f"2009-05-04T23:08:{n:02}Z", "", "a", i, "") for n, (u, i, _) in enumerate(ROWS)], "\t")[1:],
     ),
+    "clicks.dat": (
+        alkd.data.load_yoochoose,
+        separated((), [(u, f"2014-04-07T10:51:{n:02}.277Z", i, 0) for n, (u, i, _) in enumerate(ROWS)])[1:],
+    ),
+    "views.csv": (
+        alkd.data.load_diginetica,
+        separated(
+            ("sessionId", "userId", "itemId", "timeframe", "eventdate"),
+            [(u, "NA", i, n, "2016-05-09") for n, (u, i, _) in enumerate(ROWS)],
+            ";",
+        ),
+    ),
+    "events.csv": (
+        alkd.data.load_retailrocket,
+        separated(("timestamp", "visitorid", "event", "itemid"), [(f"{t}000", u, "view", i) for u, i, t in ROWS]),
+    ),
+    "otto.jsonl": (alkd.data.load_otto, "".join(json.dumps(row) + "\n" for row in OTTO).encode()),
+    "listens.parquet": (alkd.data.load_yambda, to_parquet(YAMBDA)),
+    "month.parquet": (alkd.data.load_merrec, to_parquet({**MERREC, "event_id": USERS, "name": ITEMS})),
 }
 
 
@@ -145,7 +170,7 @@ def outcome(folder, name, content):
         return None, explain(error)
 
 
-HEADLESS = ("ratings.dat", PLAYS)
+HEADLESS = ("ratings.dat", PLAYS, "clicks.dat")
 WITHOUT_QUOTES = (*HEADLESS, "user_ratedmovies-timestamps.dat")
 
 
