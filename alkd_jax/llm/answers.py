@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from alkd_jax.llm.pricing import Usage
+from alkd_jax.llm.token_usage import Usage
 
 _MAX_ANSWERS = 2
 

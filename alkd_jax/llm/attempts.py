@@ -9,23 +9,28 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from alkd_jax.llm import pricing
 from alkd_jax.llm.client import Client
+from alkd_jax.llm.connection import Connection
 from alkd_jax.llm.database import StoreError
-from alkd_jax.llm.endpoint import Connection, Reply
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.rate_limits import Pacer
+from alkd_jax.llm.refusals import Reply
 from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
 _RECENT = 50
 _RESERVED_BYTES = 16_384
 """Space that is reserved on the disk for every answer in flight; answers of 25 labels take less than a tenth."""
-_STANDARD_TIERS = (None, "default", "auto", "standard")
+_IN_A_ROW = 5
+"""Questions that the server may refuse one after the other, with a status that could be the run's, before it ends."""
+_MIN_TOKENS_PER_BYTE = 1 / 9
+"""Prompt tokens per byte of text below which a server has cut the prompt; titles take 0.32 to 0.395."""
 
 
 class Attempts:
@@ -47,6 +52,7 @@ class Attempts:
         # Reserved in memory for attempts that the store is about to record.
         self._pending = Ledger()
         self._recent: collections.deque[bool] = collections.deque(maxlen=_RECENT)
+        self._answered, self._refused_in_a_row = False, 0
         self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="alkd-store")
 
     async def open(self) -> None:
@@ -88,7 +94,7 @@ class Attempts:
                 await asyncio.sleep(0)
             self.usage.requests += 1
             sent_at = self.pacer.clock()
-            reply = await connection.send(request["body"])
+            reply = self._of_the_question(await connection.send(request["body"]))
             await self._record(reply, attempt, request, sent_at)
             return reply, attempt
         finally:
@@ -122,13 +128,26 @@ class Attempts:
         self._pending.tokens += tokens
         self._pending.requests += requests
 
+    def _of_the_question(self, reply: Reply) -> Reply:
+        """Returns a refusal that only its status calls the run's as the question's, where others were answered."""
+        if reply.outcome == "answer":
+            self._answered, self._refused_in_a_row = True, 0
+        if reply.outcome == "fatal" and not reply.is_certain and self._answered:
+            self._refused_in_a_row += 1
+            if self._refused_in_a_row < _IN_A_ROW:
+                return dataclasses.replace(reply, outcome="bad_request")
+        return reply
+
     async def _record(self, reply: Reply, attempt: int, request: Mapping[str, Any], sent_at: float) -> None:
         """Records the outcome of an attempt, then pauses or stops the run where the outcome requires it."""
         if reply.outcome == "answer":
-            await self._record_answer(reply, attempt, request)
+            await self._record_answer(reply, attempt, request, self.pacer.clock() - sent_at)
         else:
-            mark = self.store.mark_possibly_billed if reply.outcome == "possibly_billed" else self.store.mark_unbilled
+            is_charged = reply.outcome == "possibly_billed" or reply.is_charged
+            mark = self.store.mark_possibly_billed if is_charged else self.store.mark_unbilled
             await self.in_store_thread(lambda: mark(attempt, error=reply.error, http_status=reply.http_status))
+        if reply.is_timeout and reply.outcome != "rate_limited":
+            self.pacer.record_timeout(sent_at)
         if reply.outcome == "rate_limited":
             wait = self.pacer.record_refusal(sent_at, reply.wait)
             if wait is not None:
@@ -136,33 +155,55 @@ class Attempts:
                 await self.stop(f"the server asks to wait until {until}; continue then ({reply.error})")
         elif reply.outcome == "fatal":
             await self.stop(reply.error)
+        elif reply.outcome == "refused_field":
+            await self._adapt(reply, request)
         else:
             self._recent.append(reply.outcome == "answer")
             if len(self._recent) == _RECENT and sum(self._recent) < _RECENT / 2:
                 await self.stop(f"more than half of the last {_RECENT} requests failed; the last: {reply.error}")
 
-    async def _record_answer(self, reply: Reply, attempt: int, request: Mapping[str, Any]) -> None:
+    async def _adapt(self, reply: Reply, request: Mapping[str, Any]) -> None:
+        """Leaves out or replaces a field that the server refuses, or stops the run where that is not possible."""
+        instead = await self.in_store_thread(self.client.adapt, str(reply.field), request["body"])
+        if instead is None:
+            await self.stop(reply.error)
+        elif instead:
+            self.warn(f"the server refuses {reply.field}: {instead} ({reply.error})")
+
+    async def _record_answer(self, reply: Reply, attempt: int, request: Mapping[str, Any], seconds: float) -> None:
         """Records an answer with its cost, and stops the run where the answer exceeds its bounds."""
-        answer = reply.answer
+        answer, endpoint = reply.answer, self.client.endpoint
         assert answer is not None
+        self.client.note_tier(answer.tier)
         cost, tokens, basis = self.client.cost(answer, request)
         max_cost, max_tokens = self.client.max_cost(request)
         await self.in_store_thread(
             lambda: self.store.record_answer(attempt, answer, cost=cost, tokens=tokens, basis=basis)
         )
-        self.pacer.record_success(max_tokens - tokens)
+        self.pacer.record_success(max_tokens - tokens, seconds=seconds)
         self.models[f"{answer.model} {answer.fingerprint or ''}".strip()] += 1
         if answer.usage is not None:
             self.usage.prompt_tokens += answer.usage.prompt
             self.usage.cached_tokens += answer.usage.cached
             self.usage.completion_tokens += answer.usage.completion
-        if answer.tier not in _STANDARD_TIERS:
+            self._check_context(answer.usage.prompt, request)
+        if answer.tier not in pricing.STANDARD_TIERS:
             self.warn(f"the server answered in service tier {answer.tier}, whose price was used")
         if cost > max_cost or tokens > max_tokens:
             await self.stop(
                 f"an answer took {tokens} tokens and {pricing.dollars(cost)}; expected at most {max_tokens} and "
                 f"{pricing.dollars(max_cost)}: the server does not respect "
-                f"{self.client.endpoint.max_tokens_field}, so no cap can be guaranteed"
+                f"{endpoint.max_tokens_field} or charges more than the price says, so no cap can be guaranteed; a "
+                "model that reasons needs a higher bound"
+            )
+
+    def _check_context(self, prompt_tokens: int, request: Mapping[str, Any]) -> None:
+        """Warns where the server has read only a part of the prompt."""
+        num_bytes = sum(len(str(message["content"]).encode()) for message in request["body"]["messages"])
+        if prompt_tokens < _MIN_TOKENS_PER_BYTE * num_bytes:
+            self.warn(
+                f"the server counted {prompt_tokens} tokens in a prompt of {num_bytes:,} bytes: it probably cuts "
+                "prompts to its context; give it a longer one (Ollama: num_ctx or OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)"
             )
 
     async def stop(self, reason: str) -> None:

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from alkd_jax.llm.answers import AnswerRecord
 from alkd_jax.llm.attempts import Attempts
+from alkd_jax.llm.calibration import calibrate
 from alkd_jax.llm.client import Client
+from alkd_jax.llm.connection import Connection
 from alkd_jax.llm.database import StoreError
-from alkd_jax.llm.endpoint import Connection
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import ParsedAnswer
 from alkd_jax.llm.prompts import Question
@@ -25,6 +26,8 @@ from alkd_jax.llm.usage import UsageReport
 
 _T = TypeVar("_T")
 _SECONDS_AFTER_SIGTERM = 20
+_FIRST = 3
+"""Questions that are asked one by one while each fails; where all do, it is not the questions' fault."""
 _load_json = functools.lru_cache(json.loads)
 
 
@@ -79,23 +82,24 @@ class _Collection:
 
     Attributes:
         usage: what was done so far.
-        records: key of a request → its last answer.
-        request_keys: prompt hash → key of the request.
-        rendered_keys: those of `request_keys` that had to be rendered although the answer was in the store.
+        index: of the stored answers by question.
+        rendered_keys: prompt hash → key of the requests that had to be rendered although the answer was in the store.
         in_progress: key of a request that a worker is sending → event that is set afterwards.
         new: number of questions that were not answered before.
+        asked: keys of requests that were sent.
+        cut_off: number of answers that ended at their bound.
         aborted: whether a second signal arrived.
     """
 
     def __init__(self, client: Client, on_progress: Callable[[UsageReport, Ledger], None] | None):
         store = client.store
         self.client, self.store, self.on_progress = client, store, on_progress
-        self.usage, self.records, self.keys_in_batches = UsageReport(), store.answer_records(), store.keys_in_batches()
-        self.request_keys, self.rendered_keys = store.request_keys(), dict[bytes, str]()
+        self.usage, self.index, self.rendered_keys = UsageReport(), client.index(), dict[bytes, str]()
         self.attempts = Attempts(client, self.usage)
         self.in_progress: dict[str, asyncio.Event] = {}
         self.progress_at = 0.0
-        self.new = 0
+        self.new, self.asked = 0, set[str]()
+        self.cut_off = 0
         self.aborted = False
 
     async def run(
@@ -115,7 +119,8 @@ class _Collection:
                 opened = await asyncio.to_thread(Connection, self.client.endpoint, self.client.limits)
                 async with opened as connection:
                     gc.freeze()
-                    if pilot:
+                    await self._ask_first(connection, remaining)
+                    if pilot and not self.attempts.stopping.is_set():
                         await self._run_workers(connection, self._take_new(remaining, pilot))
                         if self.new and not self.attempts.stopping.is_set():
                             await self._check_pilot(after_pilot)
@@ -138,7 +143,7 @@ class _Collection:
     def _count_unreached(self, question: Question) -> None:
         """Counts a question that no worker took before the run stopped."""
         self.usage.asked += 1
-        record = self.records.get(self.client.request_key(question, self.request_keys)[0])
+        record = self.index.find(question).record
         if record is not None and record.status is not None:
             self.usage.cached += 1
             self._count(question, record.status, record.usable, _load_json(record.repairs))
@@ -152,6 +157,21 @@ class _Collection:
             if question is None:
                 return
             yield question
+
+    async def _ask_first(self, connection: Connection, questions: Iterator[Question]) -> None:
+        """Asks one question alone where the model has not answered yet, so that what it refuses is met only once."""
+        endpoint, usage = self.client.endpoint, self.usage
+        if calibrate(self.store, endpoint.normalized_url, endpoint.model).answers:
+            return
+        for number in range(1, _FIRST + 1):
+            await self._run_workers(connection, self._take_new(questions, number))
+            if self.attempts.stopping.is_set() or self.new < number or not usage.failed:
+                return
+            if len(usage.failed) < self.new:
+                # One was answered after another had failed.
+                return
+        reason = next(reversed(usage.failed.values()))
+        await self.attempts.stop(f"none of the first {self.new} questions was answered: {reason}")
 
     async def _check_pilot(self, after_pilot: Callable[[UsageReport], str | None] | None) -> None:
         """Stops the run where the answers of the pilot are not good enough to continue."""
@@ -186,38 +206,38 @@ class _Collection:
 
     async def _process(self, connection: Connection, question: Question) -> None:
         """Finds the answer to a question in the store, or asks it."""
-        key, request = self.client.request_key(question, self.request_keys)
-        while key in self.in_progress:
-            await self.in_progress[key].wait()
-        record = self.records.get(key)
-        if record is not None and record.status is None:
-            stored = await self.attempts.in_store_thread(self.client.parse, question, record.attempt)
-            record = self._keep_record(key, record.attempt, stored, record.answers)
-        if record is not None and record.is_final:
-            if request is not None:
-                self.rendered_keys[request["prompt_hash"]] = key
-            await self._count_stored(question, record)
-            return
-        if key in self.keys_in_batches:
-            self.usage.missing.append(question.session_id)
-            self.usage.failed[question.session_id] = "sent in a batch whose answers are not here yet"
-            return
-        self.new += 1
-        self.in_progress[key] = asyncio.Event()
-        try:
-            parsed = await self._ask(connection, question, request or self.client.endpoint.request(question))
-        finally:
-            self.in_progress.pop(key).set()
-        if parsed is not None:
-            self._count(question, parsed.status, parsed.usable, parsed.repairs)
-        else:
-            self.usage.missing.append(question.session_id)
+        while True:
+            found = self.index.find(question)
+            if found.key in self.in_progress:
+                await self.in_progress[found.key].wait()
+                continue
+            key, record = found.key, found.record
+            if record is not None and record.status is None:
+                stored = await self.attempts.in_store_thread(self.client.parse, question, record.attempt)
+                record = self._keep_record(key, record.attempt, stored)
+            if record is not None and record.is_final:
+                if found.request is not None:
+                    self.rendered_keys[found.request["prompt_hash"]] = key
+                await self._count_stored(question, record)
+                return
+            if found.is_in_batch:
+                self.usage.missing.append(question.session_id)
+                self.usage.failed[question.session_id] = "sent in a batch whose answers are not here yet"
+                return
+            self.new += key not in self.asked
+            self.asked.add(key)
+            self.in_progress[key] = asyncio.Event()
+            try:
+                request = found.request or self.client.endpoint.request(question)
+                is_adapted = await self._ask(connection, question, request)
+            finally:
+                self.in_progress.pop(key).set()
+            if not is_adapted:
+                return
 
-    def _keep_record(self, key: str, attempt: int, parsed: ParsedAnswer, answers: int) -> AnswerRecord:
+    def _keep_record(self, key: str, attempt: int, parsed: ParsedAnswer) -> AnswerRecord:
         """Returns the record of a request's last answer, and keeps it for further questions with this request."""
-        repairs = json.dumps(dict(parsed.repairs))
-        self.records[key] = AnswerRecord(attempt, parsed.status, parsed.usable, repairs, answers)
-        return self.records[key]
+        return self.index.keep(key, attempt, parsed.status, parsed.usable, dict(parsed.repairs))
 
     async def _count_stored(self, question: Question, record: AnswerRecord) -> None:
         """Counts a parsed answer that was in the store."""
@@ -233,27 +253,36 @@ class _Collection:
         if not usable:
             self.usage.missing.append(question.session_id)
 
-    async def _ask(self, connection: Connection, question: Question, request: Mapping[str, Any]) -> ParsedAnswer | None:
-        """Repeats a request until its answer is final, the question has failed, or the run stops."""
+    async def _ask(self, connection: Connection, question: Question, request: Mapping[str, Any]) -> bool:
+        """Repeats a request until its answer is final, the question has failed, or the run stops, and counts it.
+
+        Returns:
+            Whether the server refuses a field of the request, so that the question is to be asked without it.
+        """
         unbilled = possibly_billed = 0
         while True:
             reply, attempt = await self.attempts.send(connection, request)
             if reply is None:
-                return None
+                self.usage.missing.append(question.session_id)
+                return False
             if reply.outcome == "answer":
                 parsed = await self.attempts.in_store_thread(self.client.parse, question, attempt)
-                former = self.records.get(request["key"])
-                record = self._keep_record(request["key"], attempt, parsed, former.answers + 1 if former else 1)
+                record = self._keep_record(request["key"], attempt, parsed)
+                self.cut_off += parsed.status == "truncated"
                 if record.is_final or self.attempts.stopping.is_set():
-                    return parsed
+                    self._count(question, parsed.status, parsed.usable, parsed.repairs)
+                    return False
                 continue
+            if reply.outcome == "refused_field" and not self.attempts.stopping.is_set():
+                return True
             unbilled += reply.outcome == "unbilled"
             possibly_billed += reply.outcome == "possibly_billed"
             limits = self.client.limits
             failed = unbilled >= limits.max_attempts or possibly_billed > limits.max_possibly_billed
-            if reply.outcome in ("bad_request", "fatal") or failed:
+            if reply.outcome in ("bad_request", "fatal", "refused_field") or failed:
                 self.usage.failed[question.session_id] = reply.error
-                return None
+                self.usage.missing.append(question.session_id)
+                return False
             if reply.outcome != "rate_limited":
                 await self.attempts.sleep(self.attempts.pacer.backoff(unbilled + possibly_billed))
 
@@ -303,6 +332,11 @@ class _Collection:
         model = self.client.endpoint.model
         if any(name.split(" ")[0] != model for name in models):
             self.attempts.warn(f"asked {model}, answered by {', '.join(sorted(models))}")
+        if self.cut_off:
+            self.attempts.warn(
+                f"{self.cut_off} answers were cut off at {self.client.endpoint.max_tokens()} tokens; raise the bound, "
+                "or have a model that reasons think less"
+            )
         if self.on_progress:
             self.on_progress(usage, ledger)
 

@@ -1,27 +1,17 @@
-"""An OpenAI-compatible server: the requests sent to it, and the outcome of each request.
+"""An OpenAI-compatible server and model: the requests sent to it, what it refuses of them, and its answers."""
 
-The SDK's own retries are off and redirects are not followed. Every outcome is returned as a `Reply` and never raised,
-because the SDK's exceptions hold the API key.
-"""
-
-import asyncio
 import dataclasses
 import functools
 import hashlib
 import ipaddress
 import json
 import os
-import re
-import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 from alkd_jax.checks import check_at_least, check_one_of
-from alkd_jax.llm.answers import Answer
-from alkd_jax.llm.pricing import read_usage
 from alkd_jax.llm.prompts import Question
-from alkd_jax.llm.rate_limits import Limits, retry_after
 
 STRUCTURED = ("json_schema", "json_object", "none")
 """How requests may ask for JSON."""
@@ -29,10 +19,11 @@ MAX_TOKENS_FIELDS = ("max_completion_tokens", "max_tokens")
 """Names of the field that bounds an answer's tokens: of today and of older servers."""
 
 _KEY_SCHEMA = 1
-_MAX_ANSWER_BYTES = 2_000_000
-_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
-_NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated")
-_SECRET = re.compile(r"(sk-|Bearer\s+)[A-Za-z0-9_\-.]{6,}")
+_OUTPUT_TOKENS = {"rank": 256, "hints": 1024}
+_ADDED_OPTIONS = {"reasoning_effort": None, "extra_body": None, "system_role": "system"}
+"""Options that were added later, and their values of before."""
+_OWN_FIELDS = ("model", "messages", "stream", "n", "best_of", *MAX_TOKENS_FIELDS)
+"""Fields that no extra body may hold: each changes what an answer is or what it can cost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +36,12 @@ class Endpoint:
         api_key_env: environment variable with the API key; a server on this machine needs none.
         structured: how requests ask for JSON: "json_schema", "json_object", or "none" for servers without either.
         max_tokens_field: "max_completion_tokens", or "max_tokens" for older servers.
-        max_output_tokens: bound of an answer's tokens, reasoning included.
+        max_output_tokens: bound of an answer's tokens, reasoning included; None for 256, or 1,024 for hints.
         temperature: of sampling; None leaves it to the server, as reasoning models require.
         seed: of sampling, which servers follow at best approximately; None sends none.
+        reasoning_effort: how much a reasoning model thinks, such as "none" or "low"; None leaves it to the server.
+        extra_body: JSON object of further fields of every request.
+        system_role: role of the instructions; None for models that have none, whose question begins with them.
         allow_http: True allows sending the key to other machines without encryption.
     """
 
@@ -56,9 +50,12 @@ class Endpoint:
     api_key_env: str = "OPENAI_API_KEY"
     structured: str = "json_schema"
     max_tokens_field: str = "max_completion_tokens"
-    max_output_tokens: int = 256
+    max_output_tokens: int | None = None
     temperature: int | float | None = 0.0
     seed: int | None = 0
+    reasoning_effort: str | None = None
+    extra_body: str | None = None
+    system_role: str | None = "system"
     allow_http: bool = False
 
     def __post_init__(self) -> None:
@@ -71,20 +68,27 @@ class Endpoint:
             raise ValueError("base_url is not a web address; expected http://HOST/… or https://HOST/…")
         if url.username or url.password:
             raise ValueError(f"base_url holds a user or password; expected the key in {self.api_key_env}")
+        if names := [name for name, _ in urllib.parse.parse_qsl(url.query) if _holds_secret(name)]:
+            raise ValueError(f"base_url has {names[0]} in its query; expected the key in {self.api_key_env}")
         if url.scheme == "http" and not self.is_local and not self.allow_http:
             raise ValueError(
                 f"base_url is http:// to {url.hostname}, so the key is sent unencrypted; expected https://"
             )
         check_one_of("structured", self.structured, STRUCTURED)
         check_one_of("max_tokens_field", self.max_tokens_field, MAX_TOKENS_FIELDS)
-        check_at_least(1, max_output_tokens=self.max_output_tokens)
+        if self.max_output_tokens is not None:
+            check_at_least(1, max_output_tokens=self.max_output_tokens)
+        if names := [name for name in self.extra_fields if name in _OWN_FIELDS]:
+            raise ValueError(f"extra_body has {names[0]}; expected other fields than {', '.join(_OWN_FIELDS)}")
 
     @property
     def is_local(self) -> bool:
         """Whether the server is on this machine."""
         host = urllib.parse.urlsplit(self.base_url).hostname or ""
         try:
-            return ipaddress.ip_address(host).is_loopback
+            address = ipaddress.ip_address(host)
+            # A connection to the unspecified address, 0.0.0.0, leads to this machine.
+            return address.is_loopback or address.is_unspecified
         except ValueError:
             return host == "localhost"
 
@@ -92,7 +96,27 @@ class Endpoint:
     def normalized_url(self) -> str:
         """The base URL in the form that enters the keys of requests."""
         url = urllib.parse.urlsplit(self.base_url)
-        return f"{url.scheme}://{url.netloc.lower()}{url.path.rstrip('/')}"
+        query = f"?{url.query}" if url.query else ""
+        return f"{url.scheme}://{url.netloc.lower()}{url.path.rstrip('/')}{query}"
+
+    @property
+    def extra_fields(self) -> dict[str, Any]:
+        """The fields in `extra_body`.
+
+        Raises:
+            ValueError: it is no JSON object.
+        """
+        try:
+            fields = json.loads(self.extra_body or "{}")
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            raise ValueError(f"extra_body is {self.extra_body!r}; expected a JSON object")
+        return fields
+
+    def max_tokens(self, kind: str = "rank") -> int:
+        """Returns the bound of an answer's tokens for a kind of question."""
+        return _OUTPUT_TOKENS[kind] if self.max_output_tokens is None else self.max_output_tokens
 
     def api_key(self) -> str:
         """Reads the API key from the environment.
@@ -107,36 +131,53 @@ class Endpoint:
 
     def body(self, question: Question) -> dict[str, Any]:
         """Returns the JSON body of the request, which is the same online and in a batch."""
-        body: dict[str, Any] = {"model": self.model, "messages": [dict(message) for message in question.messages]}
-        body[self.max_tokens_field] = self.max_output_tokens if question.kind == "rank" else 1024
+        body: dict[str, Any] = {"model": self.model, "messages": self._messages(question)}
+        body[self.max_tokens_field] = self.max_tokens(question.kind)
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.seed is not None:
             body["seed"] = self.seed
+        if self.reasoning_effort is not None:
+            body["reasoning_effort"] = self.reasoning_effort
         if self.structured == "json_schema":
             schema = {"name": question.kind, "strict": True, "schema": question.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self.structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        return body
+        return body | self.extra_fields
+
+    def _messages(self, question: Question) -> list[dict[str, str]]:
+        """Returns the messages of a question, in the roles that the model has."""
+        messages = [dict(message) for message in question.messages]
+        instructions = [message["content"] for message in messages if message["role"] == "system"]
+        if self.system_role is not None or not instructions:
+            return messages
+        first, *rest = (message for message in messages if message["role"] != "system")
+        return [first | {"content": "\n\n".join([*instructions, first["content"]])}, *rest]
 
     def prompt_hash(self, question: Question) -> bytes:
         """Returns a digest of all that the request depends on, without rendering it; equal hashes mean equal keys."""
         return hashlib.blake2b(question.prompt_hash, key=_endpoint_hash(self), digest_size=16).digest()
 
+    def unbounded_hash(self, question: Question) -> bytes:
+        """Returns a longer digest of the same without the bound of the answer's tokens."""
+        unbounded = dataclasses.replace(self, max_output_tokens=None)
+        return b"u" + hashlib.blake2b(question.prompt_hash, key=_endpoint_hash(unbounded), digest_size=16).digest()
+
     def request(self, question: Question) -> dict[str, Any]:
         """Makes the request for a question.
 
         Returns:
-            `key`, the SHA-256 of key schema, base URL and body; `prompt_hash`; `kind`, `session_id` and `candidates` of
-            the question; `endpoint` and `model`; `size`, the bytes of the body, which bound its tokens from above;
-            `max_output_tokens`, the bound of the answer's; `body`.
+            `key`, the SHA-256 of key schema, base URL and body; `prompt_hash` and `unbounded_hash`; `kind`,
+            `session_id` and `candidates` of the question; `endpoint` and `model`; `size`, the bytes of the body, which
+            bound its tokens from above; `max_output_tokens`, the bound of the answer's; `body`.
         """
         body = self.body(question)
         text = canonical_json(body)
         return {
             "key": hashlib.sha256(f"{_KEY_SCHEMA}\n{self.normalized_url}\n{text}".encode()).hexdigest(),
             "prompt_hash": self.prompt_hash(question),
+            "unbounded_hash": self.unbounded_hash(question),
             "kind": question.kind,
             "session_id": question.session_id,
             "endpoint": self.normalized_url,
@@ -147,13 +188,61 @@ class Endpoint:
             "body": body,
         }
 
+    def without(self, field: str) -> tuple[str, str | None] | None:
+        """Returns what to change where a server refuses a field of the body.
+
+        Args:
+            field: of the body.
+
+        Returns:
+            Name and value of an attribute, which may be sent instead; None where nothing can.
+        """
+        if field == "messages":
+            return ("system_role", None)
+        if field in MAX_TOKENS_FIELDS:
+            others = [name for name in MAX_TOKENS_FIELDS if name != field]
+            return ("max_tokens_field", others[0])
+        if field == "response_format" and self.structured != STRUCTURED[-1]:
+            return ("structured", STRUCTURED[STRUCTURED.index(self.structured) + 1])
+        return (field, None) if field in ("temperature", "seed", "reasoning_effort") else None
+
+    def sends(self, field: str, body: Mapping[str, Any]) -> bool:
+        """Returns whether requests still have a field as a former body has it."""
+        if field == "messages":
+            return self.system_role is not None
+        if field in MAX_TOKENS_FIELDS:
+            return field == self.max_tokens_field
+        if field == "response_format":
+            return bool(body[field]["type"] == self.structured)
+        return getattr(self, field, None) is not None
+
+    def adapted(self, changes: Mapping[str, str | None]) -> "Endpoint":
+        """Returns the endpoint with what a server is known to refuse replaced.
+
+        Args:
+            changes: attribute → value, as `without` returns them; a format that asks for less than `structured` is
+                taken, no other.
+        """
+        changes = dict(changes)
+        if STRUCTURED.index(str(changes.get("structured") or STRUCTURED[0])) < STRUCTURED.index(self.structured):
+            changes.pop("structured", None)
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
 
 @functools.lru_cache
 def _endpoint_hash(endpoint: Endpoint) -> bytes:
     """Digest of all that a request depends on beside its question."""
     options = dataclasses.asdict(dataclasses.replace(endpoint, api_key_env="", allow_http=True))
-    content = canonical_json([_KEY_SCHEMA, options | {"base_url": endpoint.normalized_url}])
+    options |= {"base_url": endpoint.normalized_url, "max_output_tokens": endpoint.max_tokens()}
+    # Options that were added later count where they are used, so that hashes of earlier versions stay as they are.
+    options = {name: value for name, value in options.items() if (name, value) not in _ADDED_OPTIONS.items()}
+    content = canonical_json([_KEY_SCHEMA, options])
     return hashlib.sha256(content.encode()).digest()
+
+
+def _holds_secret(name: str) -> bool:
+    """Whether the name of a part of an address's query is that of a secret."""
+    return any(word in name.lower() for word in ("key", "token", "secret", "password", "sig"))
 
 
 def canonical_json(value: Any) -> str:
@@ -168,158 +257,3 @@ def _without_floats(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _without_floats(member) for name, member in value.items()}
     return value
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """The outcome of one request.
-
-    Attributes:
-        outcome: "answer"; "rate_limited", refused because there were too many requests; "unbilled", failed before it
-            could be billed; "possibly_billed", failed when it may have been billed; "bad_request", this question cannot
-            be asked; "fatal", no question can be asked.
-        answer: the answer, where there is one.
-        error: one line without secrets.
-        http_status: of the server's answer, where there is one.
-        wait: seconds to wait that the server asked for.
-    """
-
-    outcome: str
-    answer: Answer | None = None
-    error: str = ""
-    http_status: int | None = None
-    wait: float | None = None
-
-
-class Connection:
-    """The SDK's client for one endpoint, to be used within `async with`.
-
-    The constructor imports the SDK, which takes a second, and should therefore run in a thread beside an event loop.
-
-    Attributes:
-        sdk: the SDK's client.
-    """
-
-    def __init__(self, endpoint: Endpoint, limits: Limits):
-        import openai
-
-        self._endpoint, self._limits, self._key = endpoint, limits, endpoint.api_key()
-        # A proxy set in the environment would receive the key unencrypted where the server is on this machine.
-        # Loading certificates takes time and is needed for https only.
-        transport = openai.DefaultAsyncHttpxClient(
-            follow_redirects=False, trust_env=not endpoint.is_local, verify=endpoint.base_url.startswith("https")
-        )
-        # Waiting for a connection from the pool is not an error; the time limit of the whole request bounds it.
-        timeout = openai.Timeout(limits.read_s, connect=limits.connect_s, pool=None)
-        self.sdk = openai.AsyncOpenAI(
-            api_key=self._key, base_url=endpoint.base_url, max_retries=0, timeout=timeout, http_client=transport
-        )
-        # The SDK imports its parts when they are first accessed.
-        self._create = self.sdk.chat.completions.with_streaming_response.create
-
-    async def __aenter__(self) -> "Connection":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.sdk.close()
-
-    async def send(self, body: Mapping[str, Any]) -> Reply:
-        """Sends one request once and waits for its answer within the time limits.
-
-        Args:
-            body: JSON body of the request.
-
-        Returns:
-            The outcome; nothing is raised but cancellation.
-        """
-        import openai
-
-        try:
-            async with asyncio.timeout(self._limits.total_s):
-                # The SDK sends an extra body as it is, but would transform every message of a typed argument.
-                async with self._create(model=self._endpoint.model, messages=[], extra_body=dict(body)) as response:
-                    raw = bytearray()
-                    async for chunk in response.iter_bytes():
-                        raw += chunk
-                        if len(raw) > _MAX_ANSWER_BYTES:
-                            return Reply("possibly_billed", error=f"an answer of more than {_MAX_ANSWER_BYTES} bytes")
-                    return self._parse(bytes(raw), response.status_code)
-        except openai.APIStatusError as error:
-            return self._classify_error(error)
-        except openai.APIConnectionError as error:
-            cause = type(error.__cause__).__name__
-            return Reply("unbilled" if cause in _NOT_SENT else "possibly_billed", error=f"connection: {cause}")
-        except TimeoutError:
-            return Reply("possibly_billed", error=f"no answer within {self._limits.total_s:g} s")
-        except Exception as error:
-            # A body was cut short or wrongly encoded, for example: the answer may exist and be billed.
-            return Reply("possibly_billed", error=f"broken answer: {type(error).__name__}")
-
-    def _parse(self, raw: bytes, http_status: int) -> Reply:
-        """Parses the body of an HTTP answer with a status of success."""
-        answer = parse_completion(self.remove_key(raw))
-        if isinstance(answer, str):
-            return Reply("possibly_billed", error=answer, http_status=http_status)
-        return Reply("answer", answer, http_status=http_status)
-
-    def _classify_error(self, error: Any) -> Reply:
-        """Classifies an HTTP error by what it means for the question, for the run, and for the bill."""
-        status, code = error.status_code, str(error.code or "") or str(error.type or "")
-        message = self.redact(f"HTTP {status} {code}: {error.message}")
-        wait = retry_after(error.response.headers, now=time.time())
-        if code in _NO_CREDIT or error.type in _NO_CREDIT or status in (401, 403, 404) or code == "model_not_found":
-            return Reply("fatal", error=message, http_status=status)
-        if 300 <= status < 400:
-            return Reply("fatal", error=f"HTTP {status}: redirected; give the address it leads to", http_status=status)
-        if status == 429 or (status in (503, 529) and wait is not None):
-            return Reply("rate_limited", error=message, http_status=status, wait=wait)
-        if status in (409, 503, 529):
-            return Reply("unbilled", error=message, http_status=status)
-        if status == 408 or status >= 500:
-            return Reply("possibly_billed", error=message, http_status=status)
-        return Reply("bad_request", error=message, http_status=status)
-
-    def remove_key(self, raw: bytes) -> bytes:
-        """Replaces the API key in what a server sent, which may repeat it."""
-        return raw.replace(self._key.encode(), b"[key]") if len(self._key) > 7 else raw
-
-    def redact(self, text: str) -> str:
-        """Makes a text one short line without the API key or anything that looks like one."""
-        text = text.replace(self._key, "[key]") if len(self._key) > 7 else text
-        return " ".join(_SECRET.sub("[key]", text).split())[:500]
-
-
-def parse_completion(raw: bytes) -> Answer | str:
-    """Parses a chat completion.
-
-    Args:
-        raw: body of the HTTP answer, without the API key.
-
-    Returns:
-        The answer, or a text that says why there is none.
-    """
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return f"an answer of {len(raw)} bytes that is no JSON"
-    choices = value.get("choices") if isinstance(value, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or not isinstance(choice, dict):
-        return "an answer without choices"
-    return Answer(
-        content=_text(message.get("content")),
-        finish_reason=_text(choice.get("finish_reason")),
-        refusal=_text(message.get("refusal")),
-        usage=read_usage(value.get("usage")),
-        model=_text(value.get("model")),
-        fingerprint=_text(value.get("system_fingerprint")),
-        tier=_text(value.get("service_tier")),
-        provider_id=_text(value.get("id")),
-        raw=raw,
-    )
-
-
-def _text(value: Any) -> str | None:
-    """Returns a text that can be encoded in UTF-8, as SQLite requires; lone surrogates are replaced."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None

@@ -46,11 +46,11 @@ class Budget:
             price: of the model; None where it is unknown.
 
         Raises:
-            ValueError: money is capped though the price is unknown, or nothing is capped.
+            ValueError: money is capped though the price is unknown, or nothing is capped and the model is not free.
         """
         if price is None and self.usd is not None:
             raise ValueError("budget usd: the model's price is unknown, so money cannot be capped; give its price")
-        if self == Budget():
+        if self == Budget() and not (price is not None and price.is_free):
             raise ValueError("budget: nothing is capped; give dollars, tokens or requests")
 
     def allows(self, pico: int, tokens: int, requests: int) -> bool:

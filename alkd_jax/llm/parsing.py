@@ -1,33 +1,41 @@
-"""Parses an answer as a list of labels, and counts what had to be repaired.
+"""Parses an answer as a list of candidates, and counts what had to be repaired.
 
-Only labels that were shown are read, never bare digits, because half of all game titles contain some. A short list
+The ranking is the last complete JSON value that holds one, else the only list in the text. Reasoning is left out, and
+no title decides an order. Only labels that were shown are read, and titles that one candidate alone has; never bare
+digits, because half of all game titles contain some. What has several meanings is counted and not read. A short list
 stays short: it is not filled up, and no step knows the held-out item.
 """
 
 import dataclasses
-import json
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from alkd_jax.llm import prompts
+from alkd_jax.llm.entries import Catalogue, UnclearError, labels_in, read_entry
+from alkd_jax.llm.json_rankings import find_ranking, text_behind
+from alkd_jax.llm.json_values import Found, find_values, parse_json
+from alkd_jax.llm.orders import agrees
+from alkd_jax.llm.reasoning import split_reasoning
+from alkd_jax.llm.remarks import is_aside, is_final, says_example, says_revised
+from alkd_jax.llm.surroundings import (
+    check_choice,
+    check_placements,
+    check_remarks,
+    check_trailer,
+    check_unread,
+    without_titles,
+)
+from alkd_jax.llm.text_rankings import read_text
 
-PARSER_VERSION = 1
+PARSER_VERSION = 5
 """Stored with every parsed answer; a stored answer with another version is parsed again."""
 
 STATUSES = ("ok", "repaired", "partial", "truncated", "refused", "invalid")
 
-_THINKING = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL | re.IGNORECASE)
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
-_LABEL = re.compile(r"C[0-9]{2}", re.IGNORECASE)
-_QUOTED = re.compile(r"[\"'](C[0-9]{2})[\"']", re.IGNORECASE)
-_LISTED = re.compile(r"[\s\[(]*(C[0-9]{2}(?:\s*[,;>]\s*C[0-9]{2})+)[\s\]).]*", re.IGNORECASE)
-_BULLET = re.compile(r"\s*(?:[-*•]+|[0-9]{1,3}[.):])?\s*[*_`\"'\[(<]*")
-_LINE = re.compile(_BULLET.pattern + r"(C[0-9]{2})(?![A-Za-z0-9])", re.IGNORECASE)
-_ENTRY = re.compile(r"\s*[\[(<]?(C[0-9]{2})(?![A-Za-z0-9])", re.IGNORECASE)
-_MAX_LENGTH = 100_000
+_MAX_LENGTH: Final = 100_000
+_FENCE = re.compile(r"\s*(?:```|~~~)[\w-]*[ \t]*\n?(?P<inside>.*?)(?:```|~~~)?\s*", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,20 +83,26 @@ def parse_answer(
     """
     if refusal or finish_reason == "content_filter":
         return ParsedAnswer("refused")
-    text, repairs = _strip_wrapping(content or "")
+    text = (content or "").lstrip("\ufeff").strip()
+    is_cut = finish_reason == "length"
     if not text:
-        return ParsedAnswer("truncated" if finish_reason == "length" else "invalid", repairs={"empty": 1})
-    if question.kind == "hints":
-        return _parse_hints(text, finish_reason, repairs)
-    labels = [prompts.label(n) for n in range(len(question.candidates))]
-    item_of = dict(zip(labels, question.candidates, strict=True))
-    listed = _parse_labels(text, item_of, repairs) or _parse_titles(text, question.titles, labels, repairs)
-    distinct = list(dict.fromkeys(listed))
-    _count(repairs, "duplicate", len(listed) - len(distinct))
+        return ParsedAnswer("truncated" if is_cut else "invalid", repairs={"empty": 1})
+    repairs: Counter[str] = Counter()
+    try:
+        if question.kind == "hints":
+            return _parse_hints(text, is_cut, repairs)
+        catalogue = Catalogue(question.titles, _history_titles(question), k=question.k)
+        numbers = _Reader(catalogue, is_cut, repairs).read(text)
+    except UnclearError as error:
+        return ParsedAnswer("truncated" if is_cut else "invalid", repairs={str(error): 1})
+    known = [number for number in numbers if number is not None and number < catalogue.size]
+    distinct = list(dict.fromkeys(known))
+    _count(repairs, "unknown", len(numbers) - len(known))
+    _count(repairs, "duplicate", len(known) - len(distinct))
     _count(repairs, "surplus", len(distinct) - question.k)
-    items = tuple(item_of[label] for label in distinct[: question.k])
+    items = tuple(question.candidates[number] for number in distinct[: question.k])
     complete, enough = len(items) >= question.k, len(items) >= min(min_valid, question.k)
-    if finish_reason == "length":
+    if is_cut:
         return ParsedAnswer("truncated", items if enough else (), repairs=dict(repairs))
     if complete:
         return ParsedAnswer("repaired" if repairs else "ok", items, repairs=dict(repairs))
@@ -96,137 +110,209 @@ def parse_answer(
     return ParsedAnswer("partial" if enough else "invalid", items if enough else (), repairs=dict(repairs))
 
 
-def _strip_wrapping(content: str) -> tuple[str, Counter[str]]:
-    """Removes one block of reasoning and one code fence; the text is empty where a block of reasoning has no end.
+class _Reader:
+    """Reads the ranking of one answer.
 
-    Returns:
-        The text, and the repairs so far.
+    Attributes:
+        catalogue: of the question.
+        is_cut: whether the server cut the answer off.
+        repairs: kind of repair → number of entries; counted while reading.
     """
-    repairs: Counter[str] = Counter()
-    text = content[:_MAX_LENGTH]
-    if match := _THINKING.match(text):
-        text = text[match.end() :]
-        repairs["reasoning"] += 1
-    elif text.lstrip()[:7].lower() == "<think>":
-        return "", repairs
-    if match := _FENCE.search(text):
-        text = match[1]
-        repairs["fence"] += 1
-    return text.strip(), repairs
 
+    def __init__(self, catalogue: Catalogue, is_cut: bool, repairs: Counter[str]):
+        self.catalogue, self.is_cut, self.repairs = catalogue, is_cut, repairs
 
-def _parse_labels(text: str, item_of: Mapping[str, int], repairs: Counter[str]) -> list[str]:
-    """Returns the known labels in the order of the text, and counts unknown entries as repairs."""
-    entries = _list_entries(_parse_json(text), repairs)
-    if entries is None:
-        repairs["prose"] += 1
-        entries = list(_labels_in_prose(text))
-    labels = []
-    for entry in entries:
-        label = _as_label(entry, repairs)
-        if label is not None and label in item_of:
-            labels.append(label)
+    def read(self, text: str) -> list[int | None]:
+        """Returns the numbers of the candidates, best first, None for entries that name none.
+
+        Raises:
+            UnclearError: the text has several meanings.
+        """
+        value, is_open = parse_json(text), False
+        if isinstance(value, str):
+            self.repairs["shape"] += 1
+            return self.read(value) if value.strip() else []
+        if value is None:
+            text, closed, is_open = split_reasoning(text, self.catalogue.shown)
+            _count(self.repairs, "reasoning", closed + is_open)
+            if len(text) > _MAX_LENGTH:
+                raise UnclearError("long")
+            self.repairs.update({"fence": 1} if "```" in text else {})
+            if "\n" not in text and text.count("\\n") > 1:
+                text = text.replace("\\n", "\n")
+            fence = _FENCE.fullmatch(text)
+            value = None if is_open else parse_json(fence["inside"] if fence else text)
+        if isinstance(value, dict | list) and (numbers := self._whole(value)) is not None:
+            check_remarks(text, self.catalogue)
+            return numbers
+        is_whole = isinstance(value, dict)
+        numbers = self._last_in_values(text, is_open)
+        if numbers is None:
+            if is_open:
+                raise UnclearError("reasoning")
+            self.repairs["prose"] += 1
+            numbers = None if is_whole else self._in_prose(text)
+            check_unread(text, numbers or [], self.catalogue)
+        check_remarks(text, self.catalogue)
+        return numbers or []
+
+    def _whole(self, value: Any) -> list[int | None] | None:
+        """Finds the ranking in an answer that is JSON and nothing else."""
+        numbers = self._in_value(value)
+        is_named = isinstance(value, dict) and any("rank" in name.lower() for name in value)
+        if numbers is None or (self.catalogue.is_echo(numbers) and len(numbers) > self.catalogue.k and not is_named):
+            return None
+        if isinstance(value, dict) and (behind := text_behind(value)):
+            if says_revised(without_titles(behind, self.catalogue)):
+                raise UnclearError("revised")
+            check_placements(behind, numbers, self.catalogue)
+        self._count_shape(value)
+        return numbers
+
+    def _in_value(self, value: Any) -> list[int | None] | None:
+        """Finds the ranking in a JSON value."""
+        return find_ranking(value, self.catalogue, lambda text: read_text(text, self.catalogue))
+
+    def _in_prose(self, text: str) -> list[int | None] | None:
+        """Finds the ranking in a text that is no JSON."""
+        if self.is_cut:
+            # The last word of a text that was cut off may be a part of a label.
+            text = re.sub(r"[^\s,;>]*\Z", "", text)
+        numbers = read_text(text, self.catalogue)
+        lines = text.splitlines()
+        first = next((n for n, line in enumerate(lines) if labels_in(line)), len(lines))
+        finals = (n for n, line in enumerate(lines) if is_final(line) and labels_in(" ".join(lines[n : n + 2])))
+        final = max(finals, default=first)
+        rest = without_titles("\n".join(lines[max(first, final) + 1 :]), self.catalogue)
+        sentences = re.split(r"\n|(?<=[.!?:;])\s", rest)
+        if any(says_revised(sentence.strip(" *_#>-"), at_start=True) for sentence in sentences):
+            raise UnclearError("revised")
+        entries = [
+            n for n, line in enumerate(lines) if (entry := read_entry(line, self.catalogue)).is_item or entry.several
+        ]
+        if numbers and entries:
+            check_placements("\n".join(lines[entries[-1] + 1 :]), numbers, self.catalogue)
+        return numbers
+
+    def _last_in_values(self, text: str, is_open: bool) -> list[int | None] | None:
+        """Finds the ranking in the last JSON value of a text that holds one."""
+        found = self._values_with_rankings(text)
+        if not found:
+            return None
+        full = [
+            n for n, (_, order) in enumerate(found) if isinstance(order, UnclearError) or self.catalogue.is_full(order)
+        ]
+        chosen, order = found[full[-1]] if full else found[-1]
+        if isinstance(order, UnclearError):
+            raise order
+        others = [other for _, other in found if isinstance(other, list)]
+        later = [other for value, other in found if value.start > chosen.start]
+        differing = [other for other in others if other != order]
+        if any(isinstance(other, UnclearError) or not agrees(other, order) for other in later):
+            raise UnclearError("several lists")
+        if not full and differing:
+            raise UnclearError("several lists")
+        before, after = text[: chosen.start], text[chosen.end :]
+        heading = without_titles(before, self.catalogue)[-200:].rsplit("\n\n", 1)[-1]
+        if differing:
+            check_choice(text, [value for value, _ in found], self.catalogue)
+            if is_aside(heading.rsplit(".", 1)[-1]):
+                raise UnclearError("several lists")
+        rest = after.strip(" \t\r\n`~*_}])\"'.;")
+        paragraph, newline, line = before.rpartition("\n")
+        is_apart = bool(newline) and bool(paragraph.strip()) and not line.strip(" `")
+        if is_open and (rest or differing or self.is_cut or not is_apart):
+            raise UnclearError("reasoning")
+        if self.is_cut and not chosen.is_cut and rest:
+            raise UnclearError("revised")
+        if rest and not chosen.is_cut:
+            check_trailer(after, order, self.catalogue)
+            check_unread(after, order, self.catalogue)
+        self.repairs["cut" if chosen.is_cut else "prose" if before.strip() or rest else "shape"] += 1
+        return order
+
+    def _values_with_rankings(self, text: str) -> list[tuple[Found, list[int | None] | UnclearError]]:
+        """Returns the JSON values that hold a ranking, each with its ranking or what makes it unclear."""
+        values = find_values(text)
+        found: list[tuple[Found, list[int | None] | UnclearError]] = []
+        for value in values:
+            span = text[value.start : value.end]
+            line = text[text.rfind("\n", 0, value.start) + 1 :].partition("\n")[0]
+            if self.catalogue.is_title(line):
+                continue
+            try:
+                order = self._in_value(value.value)
+            except UnclearError as error:
+                found.append((value, error))
+                continue
+            if order is None:
+                continue
+            labels = labels_in(span)
+            is_named = bool(re.search(r"rank", span, re.IGNORECASE))
+            if (
+                self.catalogue.is_echo(labels)
+                and not (is_named and len(labels) == self.catalogue.size)
+                and {n for n in order if n is not None} <= set(labels)
+            ):
+                continue
+            lead = without_titles(text[: value.start], self.catalogue)
+            if says_example(lead) or (not is_named and is_aside(lead.rstrip().rpartition("\n")[2])):
+                continue
+            found.append((value, order))
+        if len(found) > 1 and all(isinstance(order, list) and len(order) == 1 for _, order in found):
+            rows = [value.value for value, _ in found]
+            whole = Found(rows, found[0][0].start, found[-1][0].end, is_cut=found[-1][0].is_cut)
+            order = self._in_value([row[0] if isinstance(row, list) else row for row in rows])
+            return [(whole, order)] if order is not None and not self.catalogue.is_echo(order) else []
+        return found
+
+    def _count_shape(self, value: Any) -> None:
+        """Counts what makes a JSON answer another than was asked for."""
+        ranking = value.get("ranking") if isinstance(value, dict) and set(value) == {"ranking"} else None
+        if not isinstance(ranking, list):
+            self.repairs["shape"] += 1
+        elif any(isinstance(entry, list) for entry in ranking):
+            self.repairs["nested"] += 1
+        elif any(isinstance(entry, dict) for entry in ranking):
+            self.repairs["shape"] += 1
         else:
-            repairs["unknown"] += 1
-    return labels
+            odd = [text for text in ranking if isinstance(text, str) and not re.fullmatch(r"C[0-9]{2}", text, re.ASCII)]
+            _count(self.repairs, "spelling", sum(map(bool, map(labels_in, odd))))
 
 
-def _list_entries(value: Any, repairs: Counter[str]) -> list[Any] | None:
-    """Returns the list in a JSON value: the member "ranking", the only list of an object, or the value itself.
-
-    Returns:
-        The entries, with nested lists flattened; None where there is no list.
-    """
-    if isinstance(value, dict):
-        lists = [member for member in value.values() if isinstance(member, list)]
-        ranking = value.get("ranking")
-        if set(value) != {"ranking"}:
-            repairs["shape"] += 1
-        value = ranking if isinstance(ranking, list) else lists[0] if len(lists) == 1 else None
-    elif isinstance(value, list):
-        repairs["shape"] += 1
-    if not isinstance(value, list):
-        return None
-    if any(isinstance(entry, list) for entry in value):
-        repairs["nested"] += 1
-        value = [member for entry in value for member in (entry if isinstance(entry, list) else [entry])]
-    return value
+def _history_titles(question: prompts.Question) -> list[str]:
+    """Returns the titles of the history as shown."""
+    found = []
+    for line in question.messages[-1]["content"].splitlines():
+        value = parse_json(line) if line.startswith('{"title": ') else None
+        if isinstance(value, dict):
+            found.append(str(value["title"]))
+    return found
 
 
-def _as_label(entry: Any, repairs: Counter[str]) -> str | None:
-    """Returns the label that an entry begins with, such as "C07", "c07", "C07: a title" or {"id": "C07"}, or None."""
-    if isinstance(entry, dict):
-        repairs["shape"] += 1
-        entry = entry.get("id")
-    if not isinstance(entry, str):
-        return None
-    match = _ENTRY.match(_ascii_digits(entry[:1000]))
-    if not match:
-        return None
-    label = match[1].upper()
-    if label != entry:
-        repairs["spelling"] += 1
-    return label
-
-
-def _labels_in_prose(text: str) -> Sequence[str]:
-    """Returns labels in quotes; else those of a text that only lists labels; else those at the beginning of lines."""
-    ascii_text = _ascii_digits(text)
-    if quoted := _QUOTED.findall(ascii_text):
-        return quoted
-    if listed := _LISTED.fullmatch(ascii_text):
-        return _LABEL.findall(listed[1])
-    return [match[1] for line in ascii_text.splitlines() if (match := _LINE.match(line))]
-
-
-def _parse_titles(text: str, titles: Sequence[str], labels: Sequence[str], repairs: Counter[str]) -> list[str]:
-    """Returns the labels of lines or entries that equal exactly one candidate's title; for texts without labels."""
-    entries = _list_entries(_parse_json(text), Counter())
-    if entries is None:
-        entries = [_BULLET.sub("", line, count=1) for line in text.splitlines()]
-    folded = [_fold(title) for title in titles]
-    counts = Counter(folded)
-    label_of = {title: label for title, label in zip(folded, labels, strict=True) if counts[title] == 1}
-    listed = [label_of[_fold(entry)] for entry in entries if isinstance(entry, str) and _fold(entry) in label_of]
-    if listed:
-        repairs["title"] += len(listed)
-        repairs.pop("unknown", None)
-        _count(repairs, "unknown", len(entries) - len(listed))
-    return listed
-
-
-def _parse_hints(text: str, finish_reason: str | None, repairs: Counter[str]) -> ParsedAnswer:
+def _parse_hints(text: str, is_cut: bool, repairs: Counter[str]) -> ParsedAnswer:
     """Parses the answer to a question for hints."""
-    value = _parse_json(text)
-    entries = value.get("hints") if isinstance(value, dict) else value
-    if not isinstance(entries, list):
-        return ParsedAnswer("truncated" if finish_reason == "length" else "invalid", repairs=dict(repairs))
+    value = parse_json(text)
+    if value is None:
+        text, closed, is_open = split_reasoning(text)
+        _count(repairs, "reasoning", closed + is_open)
+        values = [found.value for found in find_values(text) if _hints_in(found.value) is not None and not found.is_cut]
+        if values and not is_open:
+            value = values[-1]
+            repairs["fence" if "```" in text else "prose"] += 1
+    entries = _hints_in(value)
+    if entries is None:
+        return ParsedAnswer("truncated" if is_cut else "invalid", repairs=dict(repairs))
     hints = prompts.clean_hints(entry for entry in entries if isinstance(entry, str))
     _count(repairs, "unknown", len(entries) - len(hints))
-    status = "truncated" if finish_reason == "length" else "invalid" if not hints else "repaired" if repairs else "ok"
+    status = "truncated" if is_cut else "invalid" if not hints else "repaired" if repairs else "ok"
     return ParsedAnswer(status, hints=hints, repairs=dict(repairs))
 
 
-def _parse_json(text: str) -> Any:
-    """Parses JSON; returns None where the text is none."""
-    try:
-        return json.loads(text)
-    # The parser raises other errors than JSONDecodeError for thousands of brackets or digits.
-    except (ValueError, RecursionError):
-        return None
-
-
-def _ascii_digits(text: str) -> str:
-    """Normalizes a text by NFKC and writes the decimal digits of every script as 0-9."""
-    normal = unicodedata.normalize("NFKC", text)
-    if normal.isascii():
-        return normal
-    return "".join(c if c.isascii() or not c.isdecimal() else str(unicodedata.decimal(c)) for c in normal)
-
-
-def _fold(title: str) -> str:
-    """Returns a title in the form in which titles are compared."""
-    return prompts.clean_title(title).casefold().strip("\"'*_` ")
+def _hints_in(value: Any) -> list[Any] | None:
+    """Returns the list of hints in a JSON value, or None."""
+    entries = value.get("hints") if isinstance(value, dict) else value
+    return entries if isinstance(entries, list) else None
 
 
 def _count(repairs: Counter[str], kind: str, entries: int) -> None:

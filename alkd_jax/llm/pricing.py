@@ -11,14 +11,19 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
 
 from alkd_jax.io import sha256_of
+from alkd_jax.llm.token_usage import Usage
 
 PICO = 10**12
 """Pico-dollars in a dollar."""
-_MAX_TOKENS = 10**9
 _MAX_PRICE = 10**6
+_GIVEN, _FREE = "as given", "free"
+STANDARD_TIERS = (None, "default", "auto", "standard", "on_demand")
+"""Service tiers at the list price."""
+_CHEAP_TIERS = ("flex", "batch")
+_DEAR_TIERS = {"priority": Decimal("2.5"), "other": Decimal(6)}
+"""Factor of a service tier where a model's own is not known: the largest on any list."""
 TOKENS_PER_BYTE = 0.40
 """Expected tokens per byte of a request while no answer has been measured; titles gave 0.32 to 0.395."""
 OUTPUT_TOKENS = 90
@@ -39,18 +44,25 @@ _ENCODINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Usage:
-    """Tokens of one answer, as counted by the server.
+class LongPrompt:
+    """Factors on the prices of a request whose prompt is long.
 
     Attributes:
-        prompt: prompt tokens.
-        cached: of these, tokens that the server had cached.
-        completion: completion tokens, reasoning included.
+        above: prompt tokens from which on, exclusive, the factors hold for all tokens of the request.
+        input: factor on the price of prompt tokens, cached ones and those written to a cache included.
+        output: factor on the price of completion tokens.
     """
 
-    prompt: int
-    cached: int
-    completion: int
+    above: int
+    input: Decimal
+    output: Decimal
+
+    def __post_init__(self) -> None:
+        if self.above < 0:
+            raise ValueError(f"price long_prompt above is {self.above}; expected at least 0")
+        for name, value in (("input", self.input), ("output", self.output)):
+            if not value.is_finite() or not 1 <= value <= 100:
+                raise ValueError(f"price long_prompt {name} is {value}; expected a factor from 1 to 100")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +73,10 @@ class Price:
         input: price of prompt tokens.
         output: price of completion tokens, reasoning included.
         cached_input: price of prompt tokens that the server had cached; None means the same as `input`.
+        cache_write: price of prompt tokens that the server puts into its cache; None means the same as `input`.
         batch_factor: factor on all prices in the Batch API.
         tier_factors: service tier that the server may answer with → factor on all prices.
+        long_prompt: what long prompts cost more; None where all prompts cost the same.
         source: where the price is from.
         is_free: must be True where a price is zero, so that none is zero by mistake.
     """
@@ -70,13 +84,15 @@ class Price:
     input: Decimal
     output: Decimal
     cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
     batch_factor: Decimal = Decimal("0.5")
     tier_factors: Mapping[str, Decimal] = dataclasses.field(default_factory=dict)
-    source: str = "as given"
+    source: str = _GIVEN
     is_free: bool = False
+    long_prompt: LongPrompt | None = None
 
     def __post_init__(self) -> None:
-        prices = {"input": self.input, "output": self.output, "cached_input": self.cached}
+        prices = {"input": self.input, "output": self.output, "cached_input": self.cached, "cache_write": self.written}
         for name, value in {**prices, "batch_factor": self.batch_factor, **self.tier_factors}.items():
             if not isinstance(value, Decimal) or not value.is_finite() or value < 0:
                 raise ValueError(f"price {name} is {value!r}; expected a Decimal of at least 0")
@@ -95,61 +111,74 @@ class Price:
     @classmethod
     def free(cls) -> "Price":
         """Returns the price of a server that costs nothing."""
-        return cls(Decimal(0), Decimal(0), source="free", is_free=True)
+        return cls(Decimal(0), Decimal(0), source=_FREE, is_free=True)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the price is from a list, which knows other models too."""
+        return self.source not in (_GIVEN, _FREE)
 
     @property
     def cached(self) -> Decimal:
         """Price of cached prompt tokens."""
         return self.input if self.cached_input is None else self.cached_input
 
-    def cost(self, usage: Usage, *, tier: str | None = None, batch: bool = False) -> int:
+    @property
+    def written(self) -> Decimal:
+        """Price of prompt tokens that the server puts into its cache."""
+        return self.input if self.cache_write is None else self.cache_write
+
+    def length_factors(self, prompt_tokens: int) -> tuple[Decimal, Decimal]:
+        """Returns the factors on the prices of the prompt and of the answer for a prompt of that length."""
+        if self.long_prompt is None or prompt_tokens <= self.long_prompt.above:
+            return Decimal(1), Decimal(1)
+        return self.long_prompt.input, self.long_prompt.output
+
+    def factor(self, tier: str | None, *, batch: bool = False) -> Decimal:
+        """Returns the factor on all prices in a service tier; one that is not known counts as the dearest there is."""
+        if batch:
+            return self.batch_factor
+        if tier in STANDARD_TIERS:
+            return Decimal(1)
+        if tier in _CHEAP_TIERS:
+            return self.tier_factors.get(str(tier), Decimal(1))
+        worst = _DEAR_TIERS.get(str(tier), _DEAR_TIERS["other"])
+        return self.tier_factors.get(str(tier), max([f for f in self.tier_factors.values() if f > 1], default=worst))
+
+    def cost(self, usage: Usage, *, tier: str | None = None, batch: bool = False, longest: int | None = None) -> int:
         """Computes the cost of one answer.
 
         Args:
             usage: tokens of the answer.
-            tier: service tier that answered; a tier without a factor is priced by the largest factor known.
+            tier: service tier that answered.
             batch: whether the Batch API answered.
+            longest: tokens of the longest prompt, where `usage` is that of several answers together.
 
         Returns:
-            Pico-dollars, rounded up.
+            Pico-dollars, rounded up; at least what the server says it has charged.
         """
-        uncached = usage.prompt - usage.cached
-        dollars = uncached * self.input + usage.cached * self.cached + usage.completion * self.output
-        factor = self.batch_factor if batch else Decimal(1)
-        if tier not in (None, "default", "auto", "standard") and not batch:
-            factor = self.tier_factors.get(tier or "", max([Decimal(1), *self.tier_factors.values()]))
-        return math.ceil(dollars * 10**6 * factor)
+        input_factor, output_factor = self.length_factors(usage.prompt if longest is None else longest)
+        plain = usage.prompt - usage.cached - usage.cache_write
+        dollars = plain * self.input + usage.cached * self.cached + usage.cache_write * self.written
+        dollars = dollars * input_factor + usage.completion * self.output * output_factor
+        return max(math.ceil(dollars * 10**6 * self.factor(tier, batch=batch)), usage.charged)
 
-    def max_cost(self, size: int, max_output_tokens: int, *, batch: bool = False) -> int:
+    def max_cost(self, size: int, max_output_tokens: int, *, tier: str | None = None, batch: bool = False) -> int:
         """Bounds the cost of one answer from above.
 
         Args:
             size: bytes of the request, which bound its tokens from above.
             max_output_tokens: tokens of the answer at most; the server is trusted to enforce it.
+            tier: service tier that answers.
             batch: whether the Batch API answers.
 
         Returns:
             Pico-dollars, rounded up.
         """
-        dollars = size * max(self.input, self.cached) + max_output_tokens * self.output
-        return math.ceil(dollars * 10**6 * (self.batch_factor if batch else Decimal(1)))
-
-
-def _list_price(input_: str, output: str, cached: str | None = None) -> Price:
-    return Price(Decimal(input_), Decimal(output), Decimal(cached) if cached else None, source="list price, 2025")
-
-
-PRICES: Mapping[str, Price] = {
-    "gpt-4-turbo-2024-04-09": _list_price("10", "30"),
-    "gpt-4o-2024-08-06": _list_price("2.50", "10", "1.25"),
-    "gpt-4o-mini-2024-07-18": _list_price("0.15", "0.60", "0.075"),
-    "gpt-4o-mini": _list_price("0.15", "0.60", "0.075"),
-    "gpt-4.1-2025-04-14": _list_price("2", "8", "0.50"),
-    "gpt-4.1-mini-2025-04-14": _list_price("0.40", "1.60", "0.10"),
-    "gpt-4.1-mini": _list_price("0.40", "1.60", "0.10"),
-    "gpt-4.1-nano-2025-04-14": _list_price("0.10", "0.40", "0.025"),
-}
-"""List prices of some models; compare them with your provider's before a large run. No other price is known."""
+        input_factor, output_factor = self.length_factors(size)
+        dollars = size * max(self.input, self.cached, self.written) * input_factor
+        dollars += max_output_tokens * self.output * output_factor
+        return math.ceil(dollars * 10**6 * self.factor(tier, batch=batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +226,7 @@ def estimate(
     max_output_tokens: int,
     answered: int = 0,
     calibration: Calibration | None = None,
+    tier: str | None = None,
 ) -> Estimate:
     """Estimates the cost of questions that are not answered yet.
 
@@ -207,13 +237,15 @@ def estimate(
         max_output_tokens: bound of an answer that the server is told.
         answered: number of further questions, which are answered already and cost nothing.
         calibration: what earlier answers of the same model measured; it is preferred to counted tokens.
+        tier: service tier that answers.
 
     Returns:
         The estimate.
     """
     size = sum(num_bytes for num_bytes, _ in sizes)
     counted = sum(tokens for _, tokens in sizes if tokens is not None)
-    output = min(float(OUTPUT_TOKENS), float(max_output_tokens))
+    # A bound of thousands of tokens is for a model that reasons, and takes a part of it.
+    output = min(max(float(OUTPUT_TOKENS), max_output_tokens / 8), float(max_output_tokens))
     if calibration and calibration.answers:
         prompt, output = size * calibration.tokens_per_byte, calibration.output_tokens
         basis = f"measured on {calibration.answers} answers"
@@ -223,26 +255,12 @@ def estimate(
         prompt, basis = size * TOKENS_PER_BYTE, f"{TOKENS_PER_BYTE:.2f} tokens per byte"
     usage = Usage(round(prompt), 0, round(output * len(sizes)))
     least = Usage(size // _MAX_BYTES_PER_TOKEN, size // _MAX_BYTES_PER_TOKEN, len(sizes))
-    worst = 2 * sum(price.max_cost(num_bytes, max_output_tokens) for num_bytes, _ in sizes)
+    worst = 2 * sum(price.max_cost(num_bytes, max_output_tokens, tier=tier) for num_bytes, _ in sizes)
     tokens = usage.prompt + usage.completion
-    low, expected = price.cost(least), price.cost(usage)
+    longest = max((num_bytes for num_bytes, _ in sizes), default=0)
+    low = price.cost(least, longest=0)
+    expected = price.cost(usage, tier=tier, longest=longest * usage.prompt // max(size, 1))
     return Estimate(len(sizes) + answered, answered, min(low, expected), min(expected, worst), worst, tokens, basis)
-
-
-def read_usage(value: Any) -> Usage | None:
-    """Reads the JSON field `usage` of an answer; returns None where a count is missing, negative or no integer."""
-    if not isinstance(value, dict):
-        return None
-    details = value.get("prompt_tokens_details")
-    prompt, completion = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens"))
-    cached = _count(details.get("cached_tokens") or 0 if isinstance(details, dict) else 0)
-    if prompt is None or completion is None or cached is None:
-        return None
-    return Usage(prompt, min(cached, prompt), completion)
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_TOKENS else None
 
 
 @functools.cache

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from alkd_jax.checks import check_at_least, check_between
-from alkd_jax.types import PAD
 
 MAX_TITLE = 160
 MAX_CANDIDATES = 100
@@ -292,7 +291,7 @@ def hints_question(
     parts = []
     for number, (history, suggested) in enumerate(cases, start=1):
         for item in (*history, *suggested):
-            if not PAD < item < len(titles):
+            if not 0 < item < len(titles):
                 raise ValueError(f"case {number}: item is {item}; expected from 1 to {len(titles) - 1}")
         history_lines = "\n".join(_title_line(titles[item]) for item in history)
         suggested_lines = "\n".join(_title_line(titles[item]) for item in suggested)
@@ -346,5 +345,5 @@ def _check(prompt: RankingPrompt, num_titles: int) -> None:
         raise ValueError(f"{session} has a candidate twice; expected distinct candidates")
     check_at_least(1, **{f"{session}: k": prompt.k})
     items = prompt.history + prompt.candidates
-    check_between(PAD + 1, num_titles - 1, **{f"{session}: item": min(items)})
-    check_between(PAD + 1, num_titles - 1, **{f"{session}: item": max(items)})
+    check_between(1, num_titles - 1, **{f"{session}: item": min(items)})
+    check_between(1, num_titles - 1, **{f"{session}: item": max(items)})

@@ -23,8 +23,7 @@ class Limits:
         tpm: prompt and completion tokens per minute; None for no limit.
         in_flight: requests in flight: the least, the number to begin with, and the most.
         connect_s: seconds to connect to the server.
-        read_s: seconds without a byte from the server.
-        total_s: seconds for one request in all.
+        total_s: seconds for one request in all; a server sends no byte of an answer before the model has finished.
         max_attempts: attempts at one question that may fail without being billed.
         max_possibly_billed: repeats of one question whose earlier attempts may have been billed.
         max_wait_s: longest pause in seconds; a longer one ends the run.
@@ -35,7 +34,6 @@ class Limits:
     tpm: int | float | None = None
     in_flight: tuple[int, int, int] = (4, 20, 64)
     connect_s: int | float = 10.0
-    read_s: int | float = 120.0
     total_s: int | float = 300.0
     max_attempts: int = 6
     max_possibly_billed: int = 2
@@ -46,7 +44,7 @@ class Limits:
         least, first, most = self.in_flight
         if not 1 <= least <= first <= most <= 500:
             raise ValueError(f"in_flight is {self.in_flight}; expected 1 <= least <= first <= most <= 500")
-        for name in ("rpm", "tpm", "connect_s", "read_s", "total_s", "max_wait_s", "backoff_s"):
+        for name in ("rpm", "tpm", "connect_s", "total_s", "max_wait_s", "backoff_s"):
             number = getattr(self, name)
             if number is not None and not (math.isfinite(number) and number > 0):
                 raise ValueError(f"{name} is {number}; expected a positive number")
@@ -79,7 +77,8 @@ class Pacer:
     """Admits requests one by one: a slot among those in flight, then the rates per minute, then the shared pause.
 
     The number of slots doubles with every full window of successes until the first refusal, and grows by one per window
-    afterwards. A refusal halves it, once for all requests that were in flight together.
+    afterwards; it does not grow while answers take more than a quarter of the time limit. A refusal or a timeout halves
+    it, once for all requests that were in flight together.
 
     Attributes:
         slots: requests that may be in flight now.
@@ -137,11 +136,29 @@ class Pacer:
         async with self._slots_changed:
             self._slots_changed.notify_all()
 
-    def record_success(self, unused_tokens: int) -> None:
-        """Adds slots after an answer, and returns the tokens that were reserved and not used."""
+    def record_success(self, unused_tokens: int, *, seconds: int | float = 0.0) -> None:
+        """Adds slots after an answer, and returns the tokens that were reserved and not used.
+
+        Args:
+            unused_tokens: tokens to return.
+            seconds: that the answer took. A server that answers one request at a time takes the longer the more are in
+                flight, and answers no more of them.
+        """
         self._pauses, self._last_success = 0, self.clock()
-        self.slots = min(float(self._limits.in_flight[2]), self.slots + (1 if self._doubling else 1 / self.slots))
+        if seconds < self._limits.total_s / 4:
+            self.slots = min(float(self._limits.in_flight[2]), self.slots + (1 if self._doubling else 1 / self.slots))
         self._tokens.refund(unused_tokens)
+
+    def record_timeout(self, sent_at: float) -> None:
+        """Halves the slots after a request that the server had no time for.
+
+        Args:
+            sent_at: when the request was sent, on the pacer's clock.
+        """
+        if sent_at >= self._decreased_at:
+            self.slots = max(float(self._limits.in_flight[0]), self.slots / 2)
+            self._doubling, self._decreased_at = False, self.clock()
+            self.decreases += 1
 
     def record_refusal(self, sent_at: float, wait: float | None) -> float | None:
         """Pauses all workers after a refusal for too many requests, and halves the slots.
@@ -156,11 +173,8 @@ class Pacer:
         """
         self.refusals += 1
         now = self.clock()
-        if sent_at >= self._decreased_at:
-            self.slots = max(float(self._limits.in_flight[0]), self.slots / 2)
-            self._doubling, self._decreased_at = False, now
-            self._pauses += 1
-            self.decreases += 1
+        self._pauses += sent_at >= self._decreased_at
+        self.record_timeout(sent_at)
         if wait is None:
             wait = self.backoff(self._pauses)
         self.paused_until = max(self.paused_until, now + wait)

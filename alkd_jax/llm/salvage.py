@@ -43,7 +43,7 @@ def salvage(
         reason = "no undamaged row can be read"
         with open(damaged, "rb") as file:
             version = int.from_bytes(file.read(_VERSION_END)[-4:], "big")
-        if 0 < version < schema.VERSION:
+        if 0 < version < schema.DIGESTS_VERSION:
             reason = f"version is {version}, whose rows have no digests by which damage is found"
         raise ValueError(f"{damaged}: {reason}; expected a damaged store of version {schema.VERSION}, or a backup")
     with contextlib.ExitStack() as stack:

@@ -3,7 +3,8 @@
 Paid answers of users are in these files, so that tables, columns and states keep the names of version 1: the table
 `wordings` holds prompt hashes (`mark`) and request keys, the state "settled" means answered, "released" unbilled.
 Version 2 has added the table `digests`. The program's own connection fills it by temporary triggers, so that a row
-that anything else has changed, added or deleted is recognized.
+that anything else has changed, added or deleted is recognized. Version 3 has added `adaptations`: the fields of a
+request that a server refuses, and what is sent instead.
 """
 
 import functools
@@ -18,7 +19,9 @@ from alkd_jax.llm.database import ADVICE, Database, StoreError
 from alkd_jax.llm.parsing import STATUSES
 
 APPLICATION: Final = 0x414C4B44
-VERSION: Final = 2
+VERSION: Final = 3
+DIGESTS_VERSION: Final = 2
+"""Version from which rows have digests."""
 MAX_AMOUNT: Final = 10**15
 """Pico-dollars, or tokens, of one attempt at most: a thousand dollars. The sum of nine thousand fits into 64 bits."""
 
@@ -43,11 +46,17 @@ CREATE TABLE wordings (mark BLOB PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE digests (name TEXT NOT NULL, row NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (name, row)) WITHOUT ROWID;
 """
 
-TABLES: Final = _VERSION_1 + _ADDED
+_ADAPTATIONS = """
+CREATE TABLE adaptations (id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, field TEXT NOT NULL,
+    value TEXT);
+"""
+
+TABLES: Final = _VERSION_1 + _ADDED + _ADAPTATIONS
 
 _AMOUNT = f"an integer from 0 to {MAX_AMOUNT}"
 _STATES = "'sent', 'settled', 'possible', 'released', 'imported'"
 _NAMES = ", ".join(f"'{status}'" for status in STATUSES)
+_FIELDS = "'max_tokens_field', 'structured', 'temperature', 'seed', 'reasoning_effort', 'system_role'"
 _RULES = (
     ("requests", "session_id", "typeof(session_id) = 'integer'", "an integer"),
     ("requests", "size", f"typeof(size) = 'integer' AND size BETWEEN 0 AND {MAX_AMOUNT}", _AMOUNT),
@@ -76,6 +85,7 @@ _RULES = (
     ("answers", "repairs", "status IS NULL OR is_counts(repairs)", "a JSON object of counts"),
     ("answers", "usage", "usage IS NULL OR is_counts(usage)", "a JSON object of counts"),
     ("wordings", "key", "typeof(mark) = 'blob' AND typeof(key) = 'text'", "a text"),
+    ("adaptations", "field", f"field IN ({_FIELDS})", f"one of {_FIELDS}"),
 )
 """Of each rule: table, column, a condition that every row fulfils, and what is expected of the column's value."""
 
@@ -119,12 +129,13 @@ def keep_digests(connection: sqlite3.Connection) -> None:
             connection.execute(f"CREATE TEMP TRIGGER {name} AFTER {event} ON main.{table} BEGIN {new} END")
 
 
-def upgrade(connection: sqlite3.Connection) -> None:
-    """Brings a checked store of version 1 to this version, within a transaction."""
-    for statement in _statements(_ADDED):
+def upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Brings a checked store of an earlier version to this version, within a transaction."""
+    for statement in _statements(_ADDED + _ADAPTATIONS):
         connection.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
-    for table, names in columns().items():
-        connection.execute(f"INSERT INTO digests SELECT '{table}', {names[0]}, {_digest_of(table)} FROM {table}")
+    if version < DIGESTS_VERSION:
+        for table, names in columns().items():
+            connection.execute(f"INSERT INTO digests SELECT '{table}', {names[0]}, {_digest_of(table)} FROM {table}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -150,7 +161,10 @@ def _problems(connection: sqlite3.Connection, version: int) -> Iterator[str]:
     query = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     found = {str(name): " ".join(str(sql).split()) for name, sql in connection.execute(query)}
     expected = {sql.split()[2]: " ".join(sql.split()) for sql in _statements(TABLES)}
+    tables = [table for table in columns() if table in found]
     if version < VERSION:
+        found.setdefault("adaptations", expected["adaptations"])
+    if version < DIGESTS_VERSION:
         del expected["digests"]
         found.setdefault("wordings", expected["wordings"])
     for name in sorted(found.keys() | expected.keys()):
@@ -160,8 +174,8 @@ def _problems(connection: sqlite3.Connection, version: int) -> Iterator[str]:
     for (text,) in connection.execute("PRAGMA integrity_check(1)"):
         if text != "ok":
             yield f"damaged ({printable(text.splitlines()[-1], width=150)})"
-    if version == VERSION:
-        yield from _edited_rows(connection)
+    if version >= DIGESTS_VERSION:
+        yield from _edited_rows(connection, tables)
     if (problem := broken_rule(connection)) is not None:
         yield problem
 
@@ -181,9 +195,10 @@ def broken_rule(connection: sqlite3.Connection) -> str | None:
     return None
 
 
-def _edited_rows(connection: sqlite3.Connection) -> Iterator[str]:
+def _edited_rows(connection: sqlite3.Connection, tables: list[str]) -> Iterator[str]:
     """Yields the first row of each table that is not as it was written, or is missing, by the digests."""
-    for table, (row, *_) in columns().items():
+    for table in tables:
+        row = columns()[table][0]
         # The plus sign leaves the key its type; a column would have it converted, and SQLite could not use the index.
         changed = (
             f"SELECT t.{row}, d.digest IS NULL FROM {table} t "
@@ -196,8 +211,8 @@ def _edited_rows(connection: sqlite3.Connection) -> Iterator[str]:
         deleted = f"SELECT row FROM digests WHERE name = '{table}' AND row NOT IN (SELECT {row} FROM {table}) LIMIT 1"
         for (key,) in connection.execute(deleted):
             yield f"table {table}, row {shown(key)}: was deleted by hand; expected the row as it was written"
-    tables = ", ".join(f"'{table}'" for table in columns())
-    for name, key in connection.execute(f"SELECT name, row FROM digests WHERE name NOT IN ({tables}) LIMIT 1"):
+    known = ", ".join(f"'{table}'" for table in tables)
+    for name, key in connection.execute(f"SELECT name, row FROM digests WHERE name NOT IN ({known}) LIMIT 1"):
         yield f"table digests, row {shown(key)}: name is {shown(name)}; expected a table"
 
 

@@ -20,8 +20,8 @@ from alkd_jax.llm.answers import Answer, AnswerRecord
 from alkd_jax.llm.database import Database, StoreError
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import PARSER_VERSION, ParsedAnswer
-from alkd_jax.llm.pricing import Calibration, Usage
 from alkd_jax.llm.reserve import Reserve
+from alkd_jax.llm.token_usage import Usage
 
 
 class Store:
@@ -59,7 +59,7 @@ class Store:
             if not readonly:
                 if database.version < schema.VERSION:
                     with database.transaction() as connection:
-                        schema.upgrade(connection)
+                        schema.upgrade(connection, database.version)
                     database.version = schema.VERSION
                 database.use(schema.keep_digests)
                 store.mark_lost_attempts()
@@ -137,8 +137,8 @@ class Store:
                 columns = ("key", "kind", "session_id", "endpoint", "model", "candidates", "size")
                 values = (*(request[name] for name in columns), body)
                 connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-                prompt_hash = (request["prompt_hash"], request["key"])
-                connection.execute("INSERT OR REPLACE INTO wordings VALUES (?, ?)", prompt_hash)
+                hashes = [(request[name], request["key"]) for name in ("prompt_hash", "unbounded_hash")]
+                connection.executemany("INSERT OR REPLACE INTO wordings VALUES (?, ?)", hashes)
                 inserted = connection.execute(
                     "INSERT INTO attempts (key, batch, state, reserved, cost, tokens, sent_at) "
                     "VALUES (?, ?, 'sent', ?, 0, ?, ?) RETURNING id",
@@ -291,6 +291,23 @@ class Store:
         """Returns prompt hash of a question → key of its request, for all questions that were rendered before."""
         return dict(self.read("SELECT mark, key FROM wordings"))
 
+    def adaptations(self, endpoint: str, model: str) -> dict[str, str | None]:
+        """Returns the attributes of an endpoint that its server is known to refuse → what is sent instead.
+
+        Args:
+            endpoint: normalized base URL.
+            model: as the server calls it.
+        """
+        if self.database.version < schema.VERSION:
+            return {}
+        return dict(self.read("SELECT field, value FROM adaptations WHERE endpoint = ? AND model = ?", endpoint, model))
+
+    def record_adaptation(self, endpoint: str, model: str, field: str, value: str | None) -> None:
+        """Records an attribute of an endpoint that its server refuses, and what is sent instead."""
+        values = (json.dumps([endpoint, model, field]), endpoint, model, field, value)
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO adaptations VALUES (?, ?, ?, ?, ?)", values)
+
     def save_request_keys(self, request_keys: Mapping[bytes, str]) -> None:
         """Records keys of requests by prompt hash, so that these questions are found without rendering them again."""
         with self.transaction() as connection:
@@ -315,31 +332,11 @@ class Store:
         totals = "SELECT state, COUNT(*), SUM(cost), SUM(reserved), SUM(tokens) FROM attempts GROUP BY state"
         return Ledger.add_up(self.read(totals))
 
-    def calibration(self, endpoint: str, model: str, kind: str = "rank") -> Calibration:
-        """Measures tokens on the stored answers.
-
-        Args:
-            endpoint: normalized base URL.
-            model: as the server calls it.
-            kind: of the questions, "rank" or "hints".
-        """
-        query = (
-            "SELECT COUNT(*), SUM(r.size), SUM(json_extract(a.usage, '$.prompt')), "
-            "SUM(json_extract(a.usage, '$.completion')) FROM answers a JOIN requests r USING (key) "
-            "JOIN attempts t ON t.id = a.attempt "
-            "WHERE t.basis = 'usage' AND r.endpoint = ? AND r.model = ? AND r.kind = ?"
-        )
-        count, size, prompt, completion = self.read(query, endpoint, model, kind)[0]
-        return Calibration(prompt / size, completion / count, count) if count else Calibration(0.0, 0.0, 0)
-
     def failures(self, state: str = "possible") -> list[tuple[str, str | None, int]]:
-        """Lists attempts without an answer.
+        """Lists attempts without an answer: the key of the request, the error, and the pico-dollars of each.
 
         Args:
             state: "possible" for those that may have been billed, "released" for those that cost nothing.
-
-        Returns:
-            Of each attempt, the key of its request, its error, and its pico-dollars.
         """
         return self.read("SELECT key, error, cost FROM attempts WHERE state = ? ORDER BY id", state)
 

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import json
-import random
-import re
 import traceback
 
 import pytest
@@ -12,76 +9,9 @@ import pytest
 from alkd_jax.llm.batch import Batches
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.store import Store
-from tests.helpers.fault_server import COMPLETION, PROMPT, FaultServer, completion, error, http
+from tests.helpers.batch_api import BatchApi, answered, failed, faulty, whole
+from tests.helpers.fault_server import COMPLETION, PROMPT, FaultServer, error
 from tests.helpers.llm_questions import client, questions
-
-BATCH_FIELDS = {"object": "batch", "endpoint": "/v1/chat/completions", "completion_window": "24h", "created_at": 1}
-
-
-class BatchApi:
-    """Files and batches of a provider; `outcome` decides what a batch brings."""
-
-    def __init__(self, outcome=None, fail=()):
-        self.files, self.batches, self.outcome, self.fail = {}, {}, outcome or whole, list(fail)
-        self.created = 0
-
-    def __call__(self, call):
-        path = call.path.split("?")[0]
-        name = (call.method, re.sub(r"(file|batch)_\d+", "ID", path.removeprefix("/v1")))
-        if self.fail and self.fail[0][0] == name:
-            _, before = self.fail.pop(0)
-            if before:
-                return [error(500, "down")]
-            list(self._answer(name, path, call))
-            return [error(500, "down after the work was done")]
-        return self._answer(name, path, call)
-
-    def _answer(self, name, path, call):
-        if name == ("POST", "/files"):
-            lines = [json.loads(line) for line in call.raw.splitlines() if line.startswith(b'{"custom_id"')]
-            file = f"file_{len(self.files)}"
-            self.files[file] = lines
-            yield http({"id": file, "object": "file", "bytes": 1, "created_at": 1, "filename": "f", "purpose": "batch"})
-        elif name == ("POST", "/batches"):
-            self.created += 1
-            batch = {"id": f"batch_{self.created}", "status": "in_progress", **BATCH_FIELDS, **call.body}
-            self.batches[batch["id"]] = batch
-            yield http(batch)
-        elif name == ("GET", "/batches"):
-            yield http({"object": "list", "data": list(self.batches.values()), "has_more": False})
-        elif name == ("GET", "/batches/ID"):
-            batch = self.batches[path.rsplit("/")[-1]]
-            if batch["status"] == "in_progress":
-                status, output, errors = self.outcome(self.files[batch["input_file_id"]], call)
-                batch["status"] = status
-                for kind, lines in (("output", output), ("error", errors)):
-                    if lines is not None:
-                        self.files[f"file_{len(self.files)}"] = lines
-                        batch[f"{kind}_file_id"] = f"file_{len(self.files) - 1}"
-            yield http(batch)
-        elif name == ("GET", "/files/ID/content"):
-            file = path.split("/")[-2]
-            if self.files[file] == "gone":
-                yield error(404, "not_found")
-            else:
-                yield http("".join(json.dumps(line) + "\n" for line in self.files[file]).encode())
-        else:
-            yield error(404, "unknown")
-
-
-def answered(line, call):
-    call.body, call.raw = line["body"], json.dumps(line["body"]).encode()
-    return {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": completion(call)}, "error": None}
-
-
-def failed(line):
-    return {"custom_id": line["custom_id"], "response": {"status_code": 400, "body": {"error": {"message": "no"}}}}
-
-
-def whole(lines, call):
-    done = [answered(line, call) for line in lines]
-    random.Random(0).shuffle(done)
-    return "completed", done, None
 
 
 @contextlib.contextmanager
@@ -151,7 +81,8 @@ def mixed(lines, call):
     """One answered twice, one failed, one missing, one foreign."""
     first = answered(lines[0], call)
     foreign = {"custom_id": "f" * 64, "response": {"status_code": 200, "body": {}}}
-    return "expired", [answered(lines[3], call), first, first, foreign], [failed(lines[1])]
+    counts = {"request_counts": {"completed": 2, "failed": 1, "total": 4}}
+    return "expired", [answered(lines[3], call), first, first, foreign], [failed(lines[1])], counts
 
 
 def test_every_row_of_a_half_done_batch_is_accounted_for(tmp_path):
@@ -171,14 +102,21 @@ def test_every_row_of_a_half_done_batch_is_accounted_for(tmp_path):
         (lambda lines, call: ("failed", None, None), {"not done": 4}),
         (lambda lines, call: ("cancelled", [answered(lines[0], call)], None), {"answers": 1, "not done": 3}),
         (lambda lines, call: ("completed", "gone", None), {"files gone": 4}),
-        (lambda lines, call: ("completed", [[1], "x", {"custom_id": 5}], None), {"foreign": 3, "not done": 4}),
+        (
+            lambda lines, call: ("completed", [[1], "x", {"custom_id": 5}], None),
+            {"foreign": 3, "lost": 3, "not done": 1},
+        ),
+        (
+            lambda lines, call: ("completed", [answered(lines[0], call)], None, {"request_counts": None}),
+            {"answers": 1, "lost": 3},
+        ),
     ],
-    ids=["only errors", "failed", "cancelled", "file gone", "rubbish"],
+    ids=["only errors", "failed", "cancelled", "file gone", "rubbish", "half a file"],
 )
 def test_batches_that_end_badly_leave_no_row_behind(tmp_path, outcome, counts):
     with provider(tmp_path, BatchApi(outcome)) as (_, batches, server, store):
         assert asyncio.run(run_to_the_end(batches, questions(4))) == counts
-        assert (store.ledger.possible > 0) == ("files gone" in counts)
+        assert (store.ledger.possible > 0) == ("files gone" in counts or "lost" in counts)
         assert_bill_is_kept(server, store)
         assert asyncio.run(batches.ingest()) == {}
 
@@ -201,3 +139,82 @@ def test_the_key_is_in_no_error(tmp_path, monkeypatch):
         assert key not in repr(caught.value)
         assert caught.value.__cause__ is None
         assert key not in "".join(traceback.format_exception(caught.value))
+
+
+def test_half_an_output_file_is_billed_in_full(tmp_path):
+    """The provider has answered all four, and its file holds two of them."""
+
+    def half(lines, call):
+        done = [answered(line, call) for line in lines]
+        return "completed", done[:2], None, {"request_counts": {"completed": 4, "failed": 0, "total": 4}}
+
+    with provider(tmp_path, BatchApi(half)) as (_, batches, server, store):
+        assert asyncio.run(run_to_the_end(batches, questions(4))) == {"answers": 2, "lost": 2}
+        assert store.ledger.possible > 0
+        assert_bill_is_kept(server, store)
+
+
+@pytest.mark.parametrize("path", ["/files", "/batches"])
+def test_a_refused_shard_is_released_and_can_be_asked_otherwise(tmp_path, path):
+    api = BatchApi()
+
+    def refuse(call):
+        if (call.method, call.path.split("?")[0]) == ("POST", f"/v1{path}"):
+            return [error(400, "invalid_request_error", message="no such model for batches")]
+        return api(call)
+
+    with FaultServer(routes=refuse) as server, Store.open(tmp_path / "s") as store:
+        llm_client = client(server, store)
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="no such model for batches"):
+                asyncio.run(Batches(llm_client).submit(questions(3)))
+            assert (store.ledger.committed, store.ledger.open, store.keys_in_batches()) == (0, 0, set())
+        assert collect_sync(llm_client, questions(3), pilot=0).statuses == {"ok": 3}
+
+
+def test_a_failed_batch_says_why_and_is_not_submitted_again_by_itself(tmp_path):
+    api = BatchApi(faulty("the model gpt-x does not exist", "invalid_model"))
+    with provider(tmp_path, api) as (_, batches, _, store):
+        assert asyncio.run(run_to_the_end(batches, questions(4))) == {"not done": 4}
+        assert batches.errors == {"batch failed: the model gpt-x does not exist (line 2)": 4}
+        for _ in range(2):
+            with pytest.raises(ValueError, match="gpt-x does not exist"):
+                asyncio.run(batches.submit(questions(4)))
+        assert (api.created, store.ledger.committed) == (1, 0)
+        assert asyncio.run(batches.submit(questions(4), again=True)) == 4
+
+
+def test_a_batch_that_the_server_has_no_place_for_is_submitted_again(tmp_path):
+    api = BatchApi(faulty("Enqueued token limit reached, please try again", "token_limit_exceeded"))
+    with provider(tmp_path, api) as (_, batches, _, _):
+        asyncio.run(run_to_the_end(batches, questions(4)))
+        assert asyncio.run(batches.submit(questions(4))) == 4
+
+
+def test_a_cancelled_batch_releases_what_was_not_done_and_is_waited_for(tmp_path):
+    with provider(tmp_path, BatchApi()) as (_, batches, server, store):
+        asyncio.run(batches.submit(questions(6)))
+        assert asyncio.run(batches.cancel()) == 2
+        asyncio.run(batches.wait(first_s=0.01))
+        assert asyncio.run(batches.ingest()) == {"not done": 6}
+        assert (store.ledger.committed, store.keys_in_batches()) == (0, set())
+        assert asyncio.run(batches.cancel()) == 0
+        assert_bill_is_kept(server, store)
+
+
+def test_a_field_that_a_batch_refuses_is_left_out_of_the_next(tmp_path):
+    def picky(lines, call):
+        message = {"error": {"message": "'temperature' does not support 0", "param": "temperature"}}
+        if "temperature" in lines[0]["body"]:
+            bad = [
+                {"custom_id": line["custom_id"], "response": {"status_code": 400, "body": message}} for line in lines
+            ]
+            return "completed", None, bad
+        return whole(lines, call)
+
+    with provider(tmp_path, BatchApi(picky)) as (llm_client, batches, server, store):
+        assert asyncio.run(run_to_the_end(batches, questions(4))) == {"errors": 4}
+        assert any("left out the next time" in text for text in batches.errors)
+        assert asyncio.run(run_to_the_end(batches, questions(4))) == {"answers": 4}
+        assert len(usable(llm_client, questions(4))) == 4
+        assert_bill_is_kept(server, store)

@@ -81,7 +81,8 @@ def test_money_needs_a_price(tmp_path):
         with pytest.raises(ValueError, match="price is unknown"):
             Client(endpoint, store, price=None, budget=Budget(usd=Decimal(1)))
         with pytest.raises(ValueError, match="nothing is capped"):
-            Client(endpoint, store, price=Price.free(), budget=Budget())
+            Client(endpoint, store, price=None, budget=Budget())
+        Client(endpoint, store, price=Price.free(), budget=Budget())
 
 
 @pytest.mark.parametrize("num", [120, pytest.param(1000, marks=pytest.mark.slow)])

@@ -37,7 +37,8 @@ def execute(path, *statements):
     connection.close()
 
 
-VERSION_1 = ("DROP TABLE digests", "PRAGMA user_version = 1")
+VERSION_2 = ("DROP TABLE adaptations", "PRAGMA user_version = 2")
+VERSION_1 = ("DROP TABLE adaptations", "DROP TABLE digests", "PRAGMA user_version = 1")
 EDITS = {
     "UPDATE answers SET items = '[999999, -5]' WHERE attempt = 7": "table answers, row 7",
     "UPDATE answers SET usable = 0 WHERE attempt = 7": "table answers, row 7",
@@ -89,7 +90,9 @@ def test_a_store_of_version_1_has_no_digests_and_its_values_are_checked(copy, st
         Store.open(copy)
 
 
-@pytest.mark.parametrize("statements", [(), ("VACUUM",), ("ANALYZE",), VERSION_1, (*VERSION_1, "DROP TABLE wordings")])
+@pytest.mark.parametrize(
+    "statements", [(), ("VACUUM",), ("ANALYZE",), VERSION_2, VERSION_1, (*VERSION_1, "DROP TABLE wordings")]
+)
 def test_a_sound_store_is_read_to_the_same_answers(copy, sound, statements):
     execute(copy, *statements)
     for readonly in (True, False, True):

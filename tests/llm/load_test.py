@@ -18,7 +18,7 @@ import asyncio, json, os, resource, sys, time, weakref
 sys.path.insert(0, sys.argv[1])
 from tests.helpers.llm_questions import client, question
 from alkd_jax.llm.collection import collect
-from alkd_jax.llm.endpoint import Connection
+from alkd_jax.llm.connection import Connection
 from alkd_jax.llm.store import Store
 
 lags, busy, memory = [], [], []

@@ -29,7 +29,7 @@ WHOLE = {
     "bare list": (json.dumps(FULL), {"shape"}),
     "another name": (json.dumps({"result": FULL}), {"shape"}),
     "more than requested": (json.dumps({"why": "because", "ranking": FULL}), {"shape"}),
-    "fence": (f"Here you are:\n```json\n{ranking(FULL)}\n```", {"fence"}),
+    "fence": (f"Here you are:\n```json\n{ranking(FULL)}\n```", {"fence", "prose"}),
     "reasoning": (f"<think>C01 or C02?</think>\n{ranking(FULL)}", {"reasoning"}),
     "lower case": (ranking(name.lower() for name in FULL), {"spelling"}),
     "full-width digits": (ranking(name.replace("1", "１") for name in FULL), {"spelling"}),
@@ -46,7 +46,7 @@ WHOLE = {
     "bullets": ("I think:\n" + "\n".join(f"- **{name}** (C49 is near)" for name in FULL), {"prose"}),
     "commas": (", ".join(FULL), {"prose"}),
     "arrows": (" > ".join(FULL), {"prose"}),
-    "cut off but whole": (ranking(FULL)[:-2], {"prose"}),
+    "cut off but whole": (ranking(FULL)[:-2], {"cut"}),
 }
 
 
@@ -110,14 +110,14 @@ def query_about(titles):
     return prompts.ranking_question(prompt, prompts.ITEMS, named)
 
 
-def test_titles_count_only_where_no_label_was_named_and_they_are_exact_and_alone():
+def test_titles_count_where_they_are_exact_and_alone():
     query = query_about(["Toy Story", "Toy Story 2", "Twin", "Twin", "Heat"])
     assert parse_answer(query, '["Toy Story 2", "heat", "TOY STORY"]').items == (3, 6, 2)
     assert parse_answer(query, "1. Toy Story\n2. Heat\n3. Toy Story 2").items == (2, 6, 3)
     twin = parse_answer(query, '["Twin", "Toy Story", "Heat"]', min_valid=2)
     assert (twin.items, twin.status, twin.repairs["unknown"]) == ((2, 6), "partial", 1)
     label = prompts.label(query.candidates.index(6))
-    assert parse_answer(query, json.dumps([label, "Toy Story", "Toy Story 2"]), min_valid=1).items == (6,)
+    assert parse_answer(query, json.dumps([label, "Toy Story", "Toy Story 2"])).items == (6, 2, 3)
 
 
 def test_a_title_that_looks_like_a_label_is_never_taken_for_one():
@@ -135,8 +135,11 @@ texts = st.one_of(
     ),
     st.lists(st.sampled_from(NAMES)).map(ranking),
     st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.sampled_from(NAMES),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["ranking", "id", "x"]), inner),
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4) | st.sampled_from(NAMES),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["ranking", "id", "rank", "points", "C03", "1", "x"]), inner)
+        ),
     ).map(json.dumps),
     st.lists(st.sampled_from([*NAMES, "\n", "1. ", "- ", '"', "`", "Title 7"])).map("".join),
 )

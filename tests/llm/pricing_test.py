@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from alkd_jax.llm import pricing
 from alkd_jax.llm.ledger import Budget
-from alkd_jax.llm.pricing import PICO, PRICES, Calibration, Price, Usage, estimate, read_usage
+from alkd_jax.llm.price_list import PRICES
+from alkd_jax.llm.pricing import PICO, Calibration, LongPrompt, Price, estimate
+from alkd_jax.llm.token_usage import Usage, read_usage
 from tests.helpers import paths
 
 
@@ -28,12 +30,18 @@ prices = st.decimals(min_value="0.000001", max_value="1000", places=6)
 tokens = st.integers(0, 10**6)
 
 
-@given(prices, prices, prices, tokens, tokens, tokens)
-def test_no_usage_within_the_bounds_costs_more_than_the_worst(input_, output, cached_input, prompt, cached, done):
-    price = Price(input_, output, cached_input)
+factors = st.decimals(min_value="1", max_value="3", places=2)
+
+
+@given(prices, prices, prices, tokens, tokens, tokens, st.none() | st.builds(LongPrompt, tokens, factors, factors))
+def test_no_usage_within_the_bounds_costs_more_than_the_worst(
+    input_, output, cached_input, prompt, cached, done, long_prompt
+):
+    price = Price(input_, output, cached_input, long_prompt=long_prompt)
     usage = Usage(prompt, min(cached, prompt), done)
     for batch in (False, True):
-        assert price.cost(usage, batch=batch) <= price.max_cost(prompt, done, batch=batch)
+        for size in (prompt, 3 * prompt):
+            assert price.cost(usage, batch=batch) <= price.max_cost(size, done, batch=batch)
 
 
 @given(prices, prices, st.lists(st.tuples(tokens, tokens), max_size=30))
@@ -50,6 +58,18 @@ def test_cached_tokens_and_tiers_have_their_own_price():
     assert price.cost(usage) == Decimal("1.4") * PICO
     assert price.cost(usage, tier="flex") == Decimal("0.7") * PICO
     assert price.cost(usage, tier="priority") == price.cost(usage, tier="unheard of") == Decimal("2.8") * PICO
+
+
+def test_long_prompts_cost_more_in_every_tier():
+    price = PRICES["gemini-3.1-pro-preview"]
+    short, long = Usage(200_000, 0, 1000), Usage(200_001, 100_000, 1000)
+    assert price.cost(short) == (200_000 * 2 + 1000 * 12) * 10**6
+    assert price.cost(long) == (100_001 * 4 + 100_000 * Decimal("0.4") + 1000 * 18) * 10**6
+    assert price.cost(long, tier="priority") == price.cost(long) * Decimal("1.8")
+    sizes = [(600_000, None)] * 3
+    many = estimate(sizes, price, max_output_tokens=256, calibration=Calibration(0.3, 100.0, 5))
+    assert many.expected == 3 * price.cost(Usage(180_000, 0, 100)), "no single prompt is long"
+    assert estimate(sizes, price, max_output_tokens=256).expected == 3 * price.cost(Usage(240_000, 0, 90))
 
 
 @pytest.mark.parametrize("value", [Decimal("NaN"), Decimal("-1"), Decimal("Infinity"), Decimal("0.1234567")])
@@ -73,7 +93,7 @@ def test_a_senseless_budget_is_refused(usd):
 
 def test_usage_is_counts_or_nothing():
     good = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 9}}
-    assert read_usage(good) == Usage(5, 5, 2)
+    assert read_usage(good) == Usage(14, 9, 2)
     assert read_usage(good | {"prompt_tokens_details": None}) == Usage(5, 0, 2)
     for bad in (None, [], {}, {"prompt_tokens": 1}, good | {"completion_tokens": -1}, good | {"prompt_tokens": 1.0}):
         assert read_usage(bad) is None
@@ -99,9 +119,9 @@ if sys.argv[1] == "not installed":
     sys.modules["tiktoken"] = None
 def refuse(*_): raise AssertionError("a connection was tried")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from alkd_jax.llm import pricing
+from alkd_jax.llm import pricing, price_list
 print(pricing.token_counter("gpt-4o-mini"), pricing.token_counter("no such model"))
-print(pricing.estimate([(9000, None)], pricing.PRICES["gpt-4o-mini"], max_output_tokens=256).basis)
+print(pricing.estimate([(9000, None)], price_list.PRICES["gpt-4o-mini"], max_output_tokens=256).basis)
 """
 
 

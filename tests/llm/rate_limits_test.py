@@ -7,24 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alkd_jax.llm.rate_limits import Limits, Pacer, RateLimiter, retry_after
-
-
-class Clock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    async def sleep(self, seconds):
-        self.now += seconds
-
-
-def pacer(clock, **options):
-    return Pacer(Limits(**options), clock=clock, sleep=clock.sleep, uniform=lambda: 0.5)
+from alkd_jax.llm.rate_limits import Limits, RateLimiter, retry_after
+from tests.helpers.clocks import Clock, pacer
 
 
 def test_a_rate_lets_one_second_pass_at_once_and_no_more_than_its_share_afterwards():

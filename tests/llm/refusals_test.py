@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from alkd_jax.llm.endpoint import Connection
+from alkd_jax.llm.connection import Connection
 from alkd_jax.llm.rate_limits import Pacer
 from tests.helpers.fault_server import (
     error,

@@ -19,10 +19,10 @@ from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.parsing import ParsedAnswer
-from alkd_jax.llm.pricing import Usage
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import ReplayTeacher
 from alkd_jax.llm.teachers.replay import load_rankings
+from alkd_jax.llm.token_usage import Usage
 from tests.helpers.fault_server import FaultServer
 from tests.helpers.llm_questions import client, question, questions, run
 

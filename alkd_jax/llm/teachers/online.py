@@ -2,12 +2,15 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from alkd_jax.checks import check_count
+from alkd_jax.io import finite_or_none
+from alkd_jax.llm.agreement import fuse_rankings, mean_agreement
 from alkd_jax.llm.client import Client
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.llm.ledger import Ledger
@@ -17,7 +20,7 @@ from alkd_jax.llm.teachers.protocol import lists_to_rankings
 from alkd_jax.llm.usage import UsageReport
 from alkd_jax.types import PAD, Rankings, Sessions
 
-_SEED_STEP = 2**32
+_SEED_STEP, _SHUFFLE_STEP = 2**32, 2**48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class OnlineTeacher:
         template: words for the kind of item, and hints.
         k: length of the lists.
         seed: of the order of the labels.
+        shuffles: number of questions about each session, which show its candidates in different orders; their lists are
+            fused by reciprocal rank.
     """
 
     client: Client
@@ -37,10 +42,17 @@ class OnlineTeacher:
     template: Template
     k: int = 25
     seed: int = 0
+    shuffles: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if there are no questions."""
+        check_count(1, shuffles=self.shuffles)
 
     def questions(self, sessions: Sessions, candidates: Int[np.ndarray, "M C"]) -> Iterator[Question]:
-        """Yields the question about each session; see :func:`build_questions`."""
-        return build_questions(sessions, candidates, self.titles, self.template, k=self.k, seed=self.seed)
+        """Yields the questions about each session, one about every session before the second about any."""
+        for shuffle in range(self.shuffles):
+            seed = self.seed + _SHUFFLE_STEP * shuffle
+            yield from build_questions(sessions, candidates, self.titles, self.template, k=self.k, seed=seed)
 
     def estimate(self, sessions: Sessions, candidates: Int[np.ndarray, "M C"]) -> Estimate:
         """Estimates what the answers that are not in the store will cost; sends nothing."""
@@ -68,12 +80,12 @@ class OnlineTeacher:
 
         Returns:
             As `Teacher.rank`; the report also has "open", the ids of missing sessions that can still be asked, "model",
-            "prompt_sha256" of the template, "statuses" and "repairs" of the answers, and the store's "requests" and
-            "tokens".
+            "prompt_sha256" of the template, "statuses" and "repairs" of the answers, the store's "requests" and
+            "tokens", and with several shuffles how far the lists of a session agree.
         """
         client = self.client
-        lists: dict[int, Sequence[int]] = {}
-        missing: list[tuple[int, str]] = []
+        lists: collections.defaultdict[int, list[Sequence[int]]] = collections.defaultdict(list)
+        unusable: list[tuple[int, str]] = []
         statuses: collections.Counter[str] = collections.Counter()
         repairs: collections.Counter[str] = collections.Counter()
         for question, key, parsed in client.parsed_answers(self.questions(sessions, candidates)):
@@ -81,21 +93,36 @@ class OnlineTeacher:
                 statuses[parsed.status] += 1
                 repairs.update(set(parsed.repairs))
             if parsed is not None and parsed.usable:
-                lists[question.session_id] = parsed.items
+                lists[question.session_id].append(parsed.items)
                 continue
-            missing.append((question.session_id, key))
+            unusable.append((question.session_id, key))
+        missing = {session: None for session, _ in unusable if session not in lists}
         # Read after the answers were parsed, on which depends whether one is final.
         records = client.store.answer_records()
-        return lists_to_rankings(lists, self.k), {
+        can_be_asked = {session for session, key in unusable if key not in records or not records[key].is_final}
+        fused = {
+            session: own[0] if self.shuffles == 1 else fuse_rankings(own, self.k) for session, own in lists.items()
+        }
+        return lists_to_rankings(fused, self.k), {
             "asked": len(sessions),
-            "missing": [session for session, _ in missing],
-            "open": [session for session, key in missing if key not in records or not records[key].is_final],
+            "missing": list(missing),
+            "open": [session for session in missing if session in can_be_asked],
             "model": client.endpoint.model,
             "prompt_sha256": template_hash(self.template, self.k, self.seed).hex(),
             "statuses": dict(statuses),
             "repairs": dict(repairs),
             "requests": client.store.ledger.requests,
             "tokens": client.store.ledger.tokens,
+        } | self._agreement(lists)
+
+    def _agreement(self, lists: Mapping[int, Sequence[Sequence[int]]]) -> dict[str, Any]:
+        """Returns how far the lists of the same session agree, as a mean over sessions with several."""
+        if self.shuffles == 1:
+            return {}
+        return {
+            "shuffles": self.shuffles,
+            "lists_of_a_session": float(np.mean([len(own) for own in lists.values()])) if lists else 0.0,
+            "self_agreement": finite_or_none(dataclasses.asdict(mean_agreement(lists.values()))),
         }
 
 

@@ -59,7 +59,7 @@ def test_the_conventional_teacher_gives_its_own_list(queried):
 
 def test_a_neighbor_teacher_gives_lists_that_never_saw_the_session(dataset, queried):
     lists = baselines.held_out_lists(
-        baselines.co_occurrence, dataset.train_sequences, dataset.num_items, dataset.train, 25, folds=5
+        baselines.method("co_occurrence"), dataset.train_sequences, dataset.num_items, dataset.train, 25, folds=5
     )
     ranked, report = ReplayTeacher(lists).rank(*queried)
     assert report == {"asked": 40, "missing": []}
