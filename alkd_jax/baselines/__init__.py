@@ -2,27 +2,39 @@
 
 from alkd_jax.baselines.counts import Counts, count, held_out_folds
 from alkd_jax.baselines.knn import item_knn, session_knn
-from alkd_jax.baselines.lists import held_out_lists, top_k, top_k_lists
+from alkd_jax.baselines.lists import best_items, held_out_lists, top_k, top_k_lists
+from alkd_jax.baselines.packed import packed_scorer
 from alkd_jax.baselines.places import TIES, Places, rank_targets, target_places
 from alkd_jax.baselines.popularity import popularity
-from alkd_jax.baselines.queries import Scorer
+from alkd_jax.baselines.queries import Histories, Method, Scorer, break_ties, query_matrix, steps_to_end
+from alkd_jax.baselines.registry import METHODS, fit, method
 from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
 
 __all__ = [
+    "METHODS",
     "TIES",
     "Counts",
+    "Histories",
+    "Method",
     "Places",
     "Scorer",
+    "best_items",
+    "break_ties",
     "co_occurrence",
     "count",
+    "fit",
     "held_out_folds",
     "held_out_lists",
     "item_knn",
     "markov",
+    "method",
+    "packed_scorer",
     "popularity",
+    "query_matrix",
     "rank_targets",
     "sequential_rules",
     "session_knn",
+    "steps_to_end",
     "target_places",
     "top_k",
     "top_k_lists",

@@ -1,41 +1,84 @@
 """Counts of items, item pairs and transitions in the training sessions, as sparse matrices on the host."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from scipy.sparse import csr_array
 
-from alkd_jax.checks import check_between, check_count, check_span
+from alkd_jax.checks import check_between, check_count, check_span, check_times
+from alkd_jax.data.sessions import take_sequences
+from alkd_jax.models.stored_sessions import farthest_follower
 from alkd_jax.types import Sequences
-
-_MIN_WEIGHT = 1e-3
-"""Pairs of items so far apart that their decayed weight is below this are not counted."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Counts:
-    """Exact counts over N training sessions of items ``1..V``, in float64.
+    """Exact counts over N training sessions of items ``1..V``, in float64; each is made when it is first read.
 
     Attributes:
+        sequences: the training sessions at full length, on the host.
         num_items: V.
-        popularity: ``[V + 1]``, occurrences of each item, as input or target.
-        transitions: ``[V + 1, V + 1]``, how often the column's item directly follows the row's item.
-        followers: ``[V + 1, V + 1]``, how often the column's item comes after the row's item in a session, with weight
-            ``decayᵈ⁻¹`` at a distance of d positions.
-        co_occurrence: ``[V + 1, V + 1]``, number of sessions with both items; on the diagonal, with the item.
-        session_items: ``[N, V + 1]``, 1 where the session contains the item.
-        item_sessions: ``[V + 1, N]``, the transpose of ``session_items``: the sessions that contain each item.
+        decay: factor by which each further position of distance reduces the weight of a follower.
     """
 
+    sequences: Sequences
     num_items: int
-    popularity: Float[np.ndarray, " V1"]
-    transitions: csr_array
-    followers: csr_array
-    co_occurrence: csr_array
-    session_items: csr_array
-    item_sessions: csr_array
+    decay: float = 0.9
+
+    def __len__(self) -> int:
+        """Returns the number of training sessions N."""
+        return len(self.sequences)
+
+    @functools.cached_property
+    def session(self) -> Int64[np.ndarray, " T"]:
+        """``[T]``, the row of each item's session."""
+        return np.repeat(np.arange(len(self)), np.diff(self.sequences.offsets))
+
+    @functools.cached_property
+    def popularity(self) -> Float[np.ndarray, " V1"]:
+        """``[V + 1]``, occurrences of each item, as input or target."""
+        return np.bincount(self.sequences.items, minlength=self.num_items + 1).astype(np.float64)
+
+    @functools.cached_property
+    def transitions(self) -> csr_array:
+        """``[V + 1, V + 1]``, how often the column's item directly follows the row's item."""
+        return self._pairs_at(1)
+
+    @functools.cached_property
+    def followers(self) -> csr_array:
+        """``[V + 1, V + 1]``, how often the column's item comes after the row's, ``decayᵈ⁻¹`` at d positions."""
+        total = csr_array((self.num_items + 1, self.num_items + 1))
+        longest = int(np.diff(self.sequences.offsets).max())
+        for distance in range(1, min(farthest_follower(self.decay), longest - 1) + 1):
+            total = total + self.decay ** (distance - 1) * self._pairs_at(distance)
+        return total.tocsr()
+
+    @functools.cached_property
+    def co_occurrence(self) -> csr_array:
+        """``[V + 1, V + 1]``, number of sessions with both items; on the diagonal, with the item."""
+        return (self.item_sessions @ self.session_items).tocsr()
+
+    @functools.cached_property
+    def session_items(self) -> csr_array:
+        """``[N, V + 1]``, 1 where the session contains the item."""
+        matrix = _count_pairs(self.session, np.asarray(self.sequences.items), (len(self), self.num_items + 1))
+        matrix.data[:] = 1.0
+        return matrix
+
+    @functools.cached_property
+    def item_sessions(self) -> csr_array:
+        """``[V + 1, N]``, the transpose of ``session_items``: the sessions that contain each item."""
+        return self.session_items.T.tocsr()
+
+    def _pairs_at(self, distance: int) -> csr_array:
+        """Counts the pairs of items at a distance within a session."""
+        items = np.asarray(self.sequences.items)
+        same = self.session[distance:] == self.session[:-distance]
+        shape = (self.num_items + 1, self.num_items + 1)
+        return _count_pairs(items[:-distance][same], items[distance:][same], shape)
 
 
 def count(sequences: Sequences, num_items: int, *, decay: float = 0.9) -> Counts:
@@ -51,8 +94,8 @@ def count(sequences: Sequences, num_items: int, *, decay: float = 0.9) -> Counts
         The counts from which all methods of this package compute scores.
 
     Raises:
-        ValueError: there are no items, an id is outside ``1..V``, the offsets do not partition the items, or decay is
-            out of range.
+        ValueError: there are no items, an id is outside ``1..V``, the offsets do not partition the items, times are not
+            one for each item, or decay is out of range.
     """
     check_count(1, num_items=num_items)
     items, offsets = np.asarray(sequences.items), np.asarray(sequences.offsets)
@@ -61,25 +104,13 @@ def count(sequences: Sequences, num_items: int, *, decay: float = 0.9) -> Counts
     if items.size == 0:
         raise ValueError("number of items in the training sequences is 0; expected at least 1")
     check_span("items of the training sequences", items, 1, num_items)
-    lengths = np.diff(offsets)
-    if offsets[0] != 0 or offsets[-1] != items.size or lengths.min() < 0:
+    if offsets[0] != 0 or offsets[-1] != items.size or np.diff(offsets).min() < 0:
         raise ValueError(
             f"offsets are from {offsets[0]} to {offsets[-1]}; expected ascending ones from 0 to {items.size}, the items"
         )
-    session = np.repeat(np.arange(lengths.size), lengths)
-    adjacent = session[1:] == session[:-1]
-    session_items = _count_pairs(session, items, (lengths.size, num_items + 1))
-    session_items.data[:] = 1.0
-    item_sessions = session_items.T.tocsr()
-    return Counts(
-        num_items=num_items,
-        popularity=np.bincount(items, minlength=num_items + 1).astype(np.float64),
-        transitions=_count_pairs(items[:-1][adjacent], items[1:][adjacent], (num_items + 1, num_items + 1)),
-        followers=_followers(session, items, num_items, decay),
-        co_occurrence=(item_sessions @ session_items).tocsr(),
-        session_items=session_items,
-        item_sessions=item_sessions,
-    )
+    check_times("training sequences", sequences)
+    time = None if sequences.time is None else np.asarray(sequences.time)
+    return Counts(Sequences(items, offsets, time), num_items, decay)
 
 
 def held_out_folds(
@@ -104,25 +135,9 @@ def held_out_folds(
     num_sessions = len(sequences)
     check_count(2, folds=folds)
     check_between(2, num_sessions, folds=folds)
-    items, lengths = np.asarray(sequences.items), np.diff(np.asarray(sequences.offsets))
     for fold in range(folds):
         is_counted = np.arange(num_sessions) % folds != fold
-        offsets = np.concatenate([[0], np.cumsum(lengths[is_counted])])
-        others = Sequences(items=items[np.repeat(is_counted, lengths)], offsets=offsets)
-        yield count(others, num_items), np.flatnonzero(~is_counted)
-
-
-def _followers(session: Int[np.ndarray, " T"], items: Int[np.ndarray, " T"], num_items: int, decay: float) -> csr_array:
-    """Sums the decayed weights of item pairs over all distances within a session."""
-    total = csr_array((num_items + 1, num_items + 1))
-    max_distance = 1 + int(np.log(_MIN_WEIGHT) / np.log(decay))
-    for distance in range(1, min(max_distance, len(items) - 1) + 1):
-        same_session = session[distance:] == session[:-distance]
-        if not same_session.any():
-            break
-        pairs = _count_pairs(items[:-distance][same_session], items[distance:][same_session], total.shape)
-        total = total + decay ** (distance - 1) * pairs
-    return total.tocsr()
+        yield count(take_sequences(sequences, np.flatnonzero(is_counted)), num_items), np.flatnonzero(~is_counted)
 
 
 def _count_pairs(row: Int[np.ndarray, " T"], column: Int[np.ndarray, " T"], shape: tuple[int, int]) -> csr_array:

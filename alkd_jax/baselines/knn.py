@@ -4,38 +4,33 @@ Arguments, results and errors are those of all scoring functions, see :mod:`alkd
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from alkd_jax.baselines.counts import Counts
-from alkd_jax.baselines.queries import check_query_items, check_recency, query_matrix, steps_to_end
-from alkd_jax.checks import check_count
+from alkd_jax.baselines.queries import Histories, check_query_items, query_matrix, steps_to_end
+from alkd_jax.checks import check_count, check_share
 
 
-def item_knn(
-    counts: Counts, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], *, recency: float = 1.0
-) -> Float[np.ndarray, "B V1"]:
+def item_knn(counts: Counts, histories: Histories, *, recency: float | int = 1.0) -> Float[np.ndarray, "B V1"]:
     """``score(v | s) = Σ_j λʲ C[x_j, v] / √(pop(x_j) pop(v))``, x_j the query's item j steps before its end.
 
     Args:
         counts: the counts of the training sessions.
-        items: ``[B, L]`` queries.
-        mask: ``[B, L]`` True on real items.
+        histories: B histories.
         recency: λ in (0, 1]; with 1 all items have the same weight.
 
     Reference:
         Deshpande and Karypis, "Item-based top-N recommendation algorithms", TOIS 2004, cosine similarity.
     """
-    check_recency(recency)
+    check_share("recency", recency)
     norm = np.sqrt(np.maximum(counts.popularity, 1.0))
-    queries = query_matrix(counts, items, mask, recency ** steps_to_end(mask))
+    queries = query_matrix(counts, histories, recency ** steps_to_end(histories.mask))
     queries.data /= norm[queries.indices]
     return (queries @ counts.co_occurrence).toarray() / norm
 
 
-def session_knn(
-    counts: Counts, items: Int[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], *, neighbors: int = 100
-) -> Float[np.ndarray, "B V1"]:
+def session_knn(counts: Counts, histories: Histories, *, neighbors: int = 100) -> Float[np.ndarray, "B V1"]:
     """``score(v | s) = Σ_{t ∈ N(s), v ∈ t} sim(s, t)``, N(s) the training sessions of largest ``sim = |s ∩ t| / √|t|``.
 
     Sessions are taken as sets of items. Among equally similar sessions the earlier ones in the training data are
@@ -43,8 +38,7 @@ def session_knn(
 
     Args:
         counts: the counts of the training sessions.
-        items: ``[B, L]`` queries.
-        mask: ``[B, L]`` True on real items.
+        histories: B histories.
         neighbors: size of N(s), at least 1.
 
     Reference:
@@ -52,12 +46,13 @@ def session_knn(
         RecSys 2017.
     """
     check_count(1, neighbors=neighbors)
-    check_query_items(counts, items, mask)
-    neighborhoods = [_nearest_sessions(counts, query[real], neighbors) for query, real in zip(items, mask, strict=True)]
+    check_query_items(counts.num_items, histories)
+    queries = zip(histories.items, histories.mask, strict=True)
+    neighborhoods = [_nearest_sessions(counts, query[real], neighbors) for query, real in queries]
     indptr = np.cumsum([0, *(session.size for session, _ in neighborhoods)])
     session = np.concatenate([np.empty(0, np.int64), *(session for session, _ in neighborhoods)])
     similarity = np.concatenate([np.empty(0), *(similarity for _, similarity in neighborhoods)])
-    similarities = csr_array((similarity, session, indptr), shape=(items.shape[0], counts.session_items.shape[0]))
+    similarities = csr_array((similarity, session, indptr), shape=(len(histories), len(counts)))
     return (similarities @ counts.session_items).toarray()
 
 

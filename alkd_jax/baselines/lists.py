@@ -4,16 +4,22 @@ import math
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 
 from alkd_jax.baselines.counts import Counts, held_out_folds
-from alkd_jax.baselines.queries import BATCH_SIZE, Scorer, break_ties, call_scorer
+from alkd_jax.baselines.queries import BATCH_SIZE, Histories, Method, Scorer, break_ties, call_scorer
 from alkd_jax.checks import check_count
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 
 def top_k_lists(
-    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = BATCH_SIZE
+    scorer: Scorer,
+    counts: Counts,
+    sessions: Sessions,
+    k: int,
+    *,
+    time: Int64[np.ndarray, " N"] | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Rankings:
     """Lists the k best items that are not in the session, so that a neighbor method can be a teacher.
 
@@ -21,10 +27,11 @@ def top_k_lists(
     session, the method has seen its target: for training sessions use :func:`held_out_lists`.
 
     Args:
-        score_function: a method of this package, or a function with the same arguments and result.
+        scorer: function of histories that returns scores, such as of :func:`alkd_jax.baselines.fit`.
         counts: the counts of the training sessions.
         sessions: N sessions.
         k: list length, at least 1.
+        time: ``[N]`` time of each session's last item, as in :class:`alkd_jax.baselines.Histories`.
         batch_size: sessions scored at a time.
 
     Returns:
@@ -33,12 +40,18 @@ def top_k_lists(
     Raises:
         ValueError: k is below 1, or as in :func:`alkd_jax.baselines.target_places`.
     """
-    items, _ = top_k(score_function, counts, sessions, k, batch_size=batch_size)
+    items, _ = top_k(scorer, counts, sessions, k, time=time, batch_size=batch_size)
     return Rankings.from_top_k(sessions.session_id, items)
 
 
 def top_k(
-    score_function: Scorer, counts: Counts, sessions: Sessions, k: int, *, batch_size: int = BATCH_SIZE
+    scorer: Scorer,
+    counts: Counts,
+    sessions: Sessions,
+    k: int,
+    *,
+    time: Int64[np.ndarray, " N"] | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> tuple[Int[np.ndarray, "N K"], Float[np.ndarray, "N K"]]:
     """Returns the items of :func:`top_k_lists`, 0 where fewer remain, and their scores, 0 there too.
 
@@ -52,7 +65,8 @@ def top_k(
     items, mask = np.asarray(sessions.items), np.asarray(sessions.mask)
     for start in range(0, len(sessions), batch_size):
         rows = slice(start, start + batch_size)
-        batch_scores = break_ties(counts, call_scorer(score_function, counts, items[rows], mask[rows]))
+        histories = Histories(items[rows], mask[rows], None if time is None else np.asarray(time)[rows])
+        batch_scores = break_ties(counts, call_scorer(scorer, counts, histories))
         np.put_along_axis(batch_scores, np.where(mask[rows], items[rows], PAD), -np.inf, axis=1)
         for row, scores in enumerate(batch_scores, start):
             best = best_items(scores, num_best)
@@ -80,12 +94,12 @@ def best_items(scores: Float[np.ndarray, " V1"], k: int) -> Int[np.ndarray, " K"
 
 
 def held_out_lists(
-    score_function: Scorer, sequences: Sequences, num_items: int, sessions: Sessions, k: int, *, folds: int = 10
+    method: Method, sequences: Sequences, num_items: int, sessions: Sessions, k: int, *, folds: int = 10
 ) -> Rankings:
     """Lists the k best items for each training session by counts that exclude it, see :func:`held_out_folds`.
 
     Args:
-        score_function: a method of this package, or a function with the same arguments and result.
+        method: function of counts that returns a scorer, such as of :func:`alkd_jax.baselines.method`.
         sequences: N training sessions at full length.
         num_items: V.
         sessions: the same N sessions in the same order.
@@ -102,8 +116,11 @@ def held_out_lists(
     if len(sequences) != len(sessions):
         raise ValueError(f"number of sessions is {len(sessions)}; expected {len(sequences)}, as of sequences")
     lists, rows_of_folds = [], []
+    # The last item of each session is its target, the one before it the last known.
+    time = None if sequences.time is None else np.asarray(sequences.time)[np.asarray(sequences.offsets)[1:] - 2]
     for counts, rows in held_out_folds(sequences, num_items, folds=folds):
-        lists.append(top_k_lists(score_function, counts, sessions.take(rows), k))
+        known = None if time is None else time[rows]
+        lists.append(top_k_lists(method(counts), counts, sessions.take(rows), k, time=known))
         rows_of_folds.append(rows)
     order = np.argsort(np.concatenate(rows_of_folds))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *lists).take(order)

@@ -9,11 +9,11 @@ from jaxtyping import Float, Int, Int64
 from alkd_jax import scoring
 from alkd_jax.baselines.counts import Counts
 from alkd_jax.baselines.lists import best_items
-from alkd_jax.baselines.queries import BATCH_SIZE, Scorer, break_ties, call_scorer
+from alkd_jax.baselines.queries import BATCH_SIZE, Histories, Scorer, break_ties, call_scorer
 from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.evaluation import beyond_accuracy, make_queries
 from alkd_jax.evaluation.protocol import SEEN
-from alkd_jax.types import HeldOutSequences, Sessions
+from alkd_jax.types import PAD, HeldOutSequences, Sessions
 
 TIES = (*scoring.TIES, "published")
 """Rules for items whose score equals the target's, see :meth:`Places.ranks`."""
@@ -61,7 +61,7 @@ class Places:
 
 
 def target_places(
-    score_function: Scorer,
+    scorer: Scorer,
     counts: Counts,
     sessions: Sessions | HeldOutSequences,
     *,
@@ -69,6 +69,7 @@ def target_places(
     targets: str = "last",
     max_length: int | None = None,
     ks: Sequence[int] = (),
+    ties_broken: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> Places:
     """Counts, for each query, the items that score higher than its target and those that score the same.
@@ -78,7 +79,7 @@ def target_places(
     the same ones; a method reads the L most recent known items.
 
     Args:
-        score_function: a method of this package, or a function with the same arguments and result.
+        scorer: function of histories that returns scores, such as of :func:`alkd_jax.baselines.fit`.
         counts: the counts of the training sessions.
         sessions: N sessions; complete ones have queries of any position.
         seen: "exclude" does not rank the known items of the session, the target excepted; "keep" ranks all items.
@@ -86,6 +87,7 @@ def target_places(
         max_length: L; None for the width of ``Sessions``, else 10.
         ks: cut-offs, at least 1, of the top-k lists whose items are counted; none by default. The lists are those of
             :func:`alkd_jax.baselines.top_k`; for "keep" they may contain known items.
+        ties_broken: whether the scores are compared as they are, because the scorer breaks ties itself.
         batch_size: queries scored at a time, which bounds the memory to a few times ``batch_size · V`` numbers.
 
     Returns:
@@ -106,8 +108,12 @@ def target_places(
     better, equal = np.empty(len(queries), np.int32), np.empty(len(queries), np.int32)
     for batch in queries.batches(batch_size):
         rows, inputs = batch.rows[: batch.valid], batch.sessions.take(slice(batch.valid))
-        items, mask, target = (np.asarray(array) for array in (inputs.items, inputs.mask, inputs.target[:, None]))
-        scores = break_ties(counts, call_scorer(score_function, counts, items, mask))
+        histories = Histories(np.asarray(inputs.items), np.asarray(inputs.mask), queries.last_time(rows))
+        scores = call_scorer(scorer, counts, histories)
+        if not ties_broken:
+            scores = break_ties(counts, scores)
+        scores[:, PAD] = -np.inf
+        target = np.asarray(inputs.target)[:, None]
         target_score = np.take_along_axis(scores, target, axis=1)
         if seen == "exclude":
             np.put_along_axis(scores, batch.history[: batch.valid], -np.inf, axis=1)
@@ -121,7 +127,7 @@ def target_places(
 
 
 def rank_targets(
-    score_function: Scorer,
+    scorer: Scorer,
     counts: Counts,
     sessions: Sessions | HeldOutSequences,
     *,
@@ -137,5 +143,5 @@ def rank_targets(
     authors' ML test sessions.
     """
     check_one_of("ties", ties, TIES)
-    places = target_places(score_function, counts, sessions, seen=seen, targets=targets, batch_size=batch_size)
+    places = target_places(scorer, counts, sessions, seen=seen, targets=targets, batch_size=batch_size)
     return places.ranks(ties=ties)

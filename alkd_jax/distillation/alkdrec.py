@@ -1,6 +1,7 @@
 """ALKDRec's distillation: a trained student is fine-tuned on pairs of session and listed item, weighted by position."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,16 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from alkd_jax import training
-from alkd_jax.checks import check_count, check_span
+from alkd_jax.checks import check_count, check_one_of, check_span
 from alkd_jax.models import Encoder, Params
-from alkd_jax.objectives import InBatchBPR
+from alkd_jax.objectives import LIST_LOSSES, InBatchBPR, ListLoss, PartialPlackettLuce
 from alkd_jax.training.examples import Examples
+from alkd_jax.training.list_examples import list_examples
 from alkd_jax.types import Rankings, Sessions
 
 PAPER_BOUNDS = (5, 15, 25)
 """Last position of each band: positions 1–5, 6–15 and 16–25 have the weights 3, 2 and 1."""
 RELEASED_BOUNDS = (6, 16, 25)
 """The released code counts positions from 0 and compares with ≤, so its bands hold 6, 10 and 9 items."""
+
+OF_WHOLE_LISTS: Mapping[str, Callable[[Encoder], Any]] = {
+    **{kind: functools.partial(ListLoss, kind=kind) for kind in LIST_LOSSES},
+    "partial_plackett_luce": PartialPlackettLuce,
+}
+"""Name of a loss of whole lists → the objective of a backbone."""
+
+FORMS_OF_LOSS = ("bpr", *OF_WHOLE_LISTS)
+"""The losses that :func:`distill` has for a list."""
 
 
 def position_weights(length: int, *, bounds: Sequence[int] = PAPER_BOUNDS) -> np.ndarray:
@@ -85,11 +96,12 @@ def stack_examples(examples: Sequence[Examples]) -> Examples:
     """
     length = max(len(seed_examples.target) for seed_examples in examples)
 
-    def stack(field: str, padding: int) -> jax.Array:
-        arrays = [np.asarray(getattr(seed_examples, field)) for seed_examples in examples]
-        return jnp.asarray(np.stack([np.pad(a, (0, length - len(a)), constant_values=padding) for a in arrays]))
+    def stack(*arrays: jax.Array) -> jax.Array:
+        rows = [np.pad(array, ((0, length - len(array)), *((0, 0),) * (array.ndim - 1))) for array in arrays]
+        return jnp.asarray(np.stack(rows))
 
-    return Examples(session=stack("session", 0), target=stack("target", 1), weight=stack("weight", 0))
+    stacked = jax.tree.map(stack, *examples)
+    return stacked.replace(target=jnp.maximum(stacked.target, 1))
 
 
 def distill(
@@ -103,6 +115,7 @@ def distill(
     released: bool = False,
     bounds: Sequence[int] | None = None,
     loss: Callable[..., Any] | None = None,
+    list_loss: str = "bpr",
     patience: int = 20,
     recall_at: int = 50,
     **fit_options: Any,
@@ -121,7 +134,9 @@ def distill(
         rankings: the teacher's lists, the same for all seeds or one set for each seed.
         released: use the loss and the position bands of the released code.
         bounds: position bands, see :func:`position_weights`; default the paper's, or the released ones.
-        loss: the loss of an example; default in-batch BPR.
+        loss: the loss of an example; default in-batch BPR, or that of ``list_loss``.
+        list_loss: "bpr", the paper's pairs of session and listed item; or one of :data:`OF_WHOLE_LISTS`, losses of
+            whole lists, see :mod:`alkd_jax.losses.lists`, for which ``bounds`` has no meaning.
         patience: as in :func:`alkd_jax.training.fit`.
         recall_at: as in :func:`alkd_jax.training.fit`; the released code has 15 for STAMP and AttMix.
         **fit_options: further options of :func:`alkd_jax.training.fit`; the released code has the learning rate 1e-4
@@ -131,8 +146,9 @@ def distill(
         The distilled student.
 
     Raises:
-        ValueError: a list belongs to no training session, or holds an item twice, which only released lists may; or as
-            in :func:`alkd_jax.training.fit`.
+        ValueError: a list belongs to no training session, or holds an item twice, which only released lists may;
+            ``list_loss`` is unknown, or is not "bpr" with the released form or with ``bounds``; or as in
+            :func:`alkd_jax.training.fit`.
 
     Reference:
         Du et al., ALKDRec, AAAI 2025, Module 2.
@@ -145,13 +161,20 @@ def distill(
         >>> key, splits = jax.random.key(1), (ds.train, ds.validation)
         >>> distilled = alkd.distill(key, model, student.params, *splits, rankings, max_steps=20)
     """
+    check_one_of("list_loss", list_loss, FORMS_OF_LOSS)
+    has_pairs = list_loss == "bpr"
+    if not has_pairs and (released or bounds is not None):
+        raise ValueError(f"list_loss is {list_loss!r} with released or bounds; expected 'bpr'")
     if bounds is None:
         bounds = RELEASED_BOUNDS if released else PAPER_BOUNDS
+    make_examples = functools.partial(ranking_examples, bounds=bounds) if has_pairs else list_examples
+    if loss is None:
+        loss = InBatchBPR(model, released=released) if has_pairs else OF_WHOLE_LISTS[list_loss](model)
     rankings_of_seeds = [rankings] if isinstance(rankings, Rankings) else rankings
     if not released:
         for seed_rankings in rankings_of_seeds:
             check_distinct(seed_rankings)
-    examples_of_seeds = [ranking_examples(seed_rankings, train, bounds=bounds) for seed_rankings in rankings_of_seeds]
+    examples_of_seeds = [make_examples(seed_rankings, train) for seed_rankings in rankings_of_seeds]
     examples = examples_of_seeds[0] if isinstance(rankings, Rankings) else stack_examples(examples_of_seeds)
     return training.fit(
         key,
@@ -160,7 +183,7 @@ def distill(
         validation,
         initial=student_params,
         examples=examples,
-        loss=InBatchBPR(model, released=released) if loss is None else loss,
+        loss=loss,
         patience=patience,
         recall_at=recall_at,
         **fit_options,

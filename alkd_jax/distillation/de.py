@@ -63,7 +63,9 @@ class ExpertReconstruction(RepresentationLoss):
         temperature = annealed_temperature(batch.step, self.temperature_end, total=self.total_steps)
         sessions = self.session_entities(params, batch, key)
         sampled_items = sample_items(keys[0], self.model, len(valid))
-        positives, negatives = (self.item_entities(params, items, valid) for items in (batch.target, sampled_items))
+        positives, negatives = (
+            self.item_entities(params, items, valid, key) for items in (batch.target, sampled_items)
+        )
         experts = params["experts"]
         item_loss = reconstruction_loss(keys[2], experts["item"], positives, temperature)
         item_loss += reconstruction_loss(keys[3], experts["item"], negatives, temperature)
@@ -90,8 +92,9 @@ def distill(
         Kang et al., DE-RRD: a knowledge distillation framework for recommender system, CIKM 2020.
     """
     temperature_end, total_steps = map(jnp.float32, (options.temperature_end, max_steps))
-    loss = ExpertReconstruction(model, encode_teacher(teacher, train), temperature_end, total_steps)
-    init = ExpertInit(options.num_experts, teacher.model.dim)
+    embeddings = encode_teacher(teacher, train)
+    loss = ExpertReconstruction(model, embeddings, temperature_end, total_steps)
+    init = ExpertInit(options.num_experts, embeddings.items.shape[1])
     return fit_with_distillation(
         key, model, train, validation, loss, options.weight, extra_params_init=init, max_steps=max_steps, **fit_options
     )

@@ -171,7 +171,7 @@ class ImportanceWeightedLists(BoundLoss):
         lists = jax.tree.map(lambda array: array[rows], self.lists)
         list_items = lists.list_items
         sessions = Batch(lists.items, lists.mask, lists.session, list_items[:, 0], valid, rows, batch.step)
-        all_scores = scoring.scores(self.encode(params, sessions, encode_key), self.item_embeddings(params))
+        all_scores = scoring.scores(self.encode(params, sessions, encode_key), self.item_embeddings(params, encode_key))
         weights = valid[:, None] * importance_weights(
             agreement(jax.lax.stop_gradient(all_scores), list_items),
             where=list_items != PAD,

@@ -73,13 +73,19 @@ class RepresentationLoss(BoundLoss):
     teacher: TeacherEmbeddings
 
     def session_entities(self, params: Params, batch: Batch, key: jax.Array) -> Entities:
-        """Encodes the sessions of a batch; the weights count each distinct session once. The key is for dropout."""
+        """Encodes the sessions of a batch; the weights count each distinct session once. The key is for
+        dropout.
+        """
         weight = inverse_counts(batch.session, batch.weight > 0)
         return Entities(self.encode(params, batch, key), self.teacher.sessions[batch.session], weight)
 
-    def item_entities(self, params: Params, items: Int[Array, " N"], valid: Bool[Array, " N"]) -> Entities:
-        """Looks up items in the output tables; the weights count each distinct valid item once."""
-        vectors = at_least_float32(embedding_lookup(self.item_embeddings(params), items))
+    def item_entities(
+        self, params: Params, items: Int[Array, " N"], valid: Bool[Array, " N"], key: jax.Array
+    ) -> Entities:
+        """Looks up items in the output tables; the weights count each distinct valid item once. The key is for
+        dropout.
+        """
+        vectors = at_least_float32(embedding_lookup(self.item_embeddings(params, key), items))
         return Entities(vectors, self.teacher.items[items], inverse_counts(items, valid))
 
     def batch_entities(
@@ -95,5 +101,5 @@ class RepresentationLoss(BoundLoss):
         """
         valid = batch.weight > 0
         items = jnp.concatenate([batch.target, sample_items(sample_key, self.model, len(valid))])
-        item_vectors = self.item_entities(params, items, jnp.concatenate([valid, valid]))
+        item_vectors = self.item_entities(params, items, jnp.concatenate([valid, valid]), key)
         return self.session_entities(params, batch, key), item_vectors

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from alkd_jax.checks import check_count
 from alkd_jax.distillation.entities import Entities
 from alkd_jax.models import Encoder, Params
+from alkd_jax.models.encoder import vector_width
 
 Experts: TypeAlias = dict[str, Array]
 """Parameters of E experts and their gate: ``gate_kernel [T, E]``, ``gate_bias [E]``, ``hidden_kernel [E, D, H]``,
@@ -58,7 +59,7 @@ class ExpertInit:
 
     Attributes:
         num_experts: E, of either kind.
-        teacher_dim: T, the teacher's width.
+        teacher_dim: T, the width of the teacher's vectors.
     """
 
     num_experts: int
@@ -67,7 +68,7 @@ class ExpertInit:
     def __call__(self, key: jax.Array, student: Encoder) -> Params:
         """Returns the collection "experts"."""
         keys = zip(("session", "item"), jax.random.split(key), strict=True)
-        sizes = {"num_experts": self.num_experts, "student_dim": student.dim, "teacher_dim": self.teacher_dim}
+        sizes = {"num_experts": self.num_experts, "student_dim": vector_width(student), "teacher_dim": self.teacher_dim}
         return {"experts": {kind: init_experts(kind_key, **sizes) for kind, kind_key in keys}}
 
 

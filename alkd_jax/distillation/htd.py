@@ -233,7 +233,7 @@ def distill(
     topology, temperature_end, total_steps = map(jnp.float32, (options.topology, options.temperature_end, max_steps))
     embeddings, level = encode_teacher(teacher, train), options.level
     loss = HierarchicalTopology(model, embeddings, topology, temperature_end, total_steps, level, options.positive_only)
-    init = ExpertInit(options.num_groups, teacher.model.dim)
+    init = ExpertInit(options.num_groups, embeddings.items.shape[1])
     return fit_with_distillation(
         key, model, train, validation, loss, options.weight, extra_params_init=init, max_steps=max_steps, **fit_options
     )

@@ -160,7 +160,7 @@ class TeacherList(BoundLoss):
         lists = self.lists[batch.session]
         shape = len(lists), self.num_sampled
         sampled_items = sample_items(distillation_key(key), self.model, math.prod(shape)).reshape(shape)
-        vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        vectors, table = self.encode(params, batch, key), self.item_embeddings(params, key)
         list_scores, sampled_scores = (
             jnp.einsum("bd,bcd->bc", vectors, embedding_lookup(table, items)) for items in (lists, sampled_items)
         )

@@ -93,6 +93,6 @@ class RobustLoss(BoundLoss):
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the loss of a batch."""
-        all_scores = scoring.scores(self.encode(params, batch, key), self.item_embeddings(params))
+        all_scores = scoring.scores(self.encode(params, batch, key), self.item_embeddings(params, key))
         robust_losses = self.robust.losses(all_scores, batch.target[:, None])
         return self.student(params, batch, key) + self.robust.weight * weighted_mean(robust_losses[:, 0], batch.weight)

@@ -11,7 +11,7 @@ from alkd_jax.types import Sequences, Sessions
 
 
 def held_out_labels(
-    score_function: baselines.Scorer,
+    method: baselines.Method,
     sequences: Sequences,
     num_items: int,
     examples: Positions,
@@ -25,7 +25,7 @@ def held_out_labels(
     are therefore what the method predicts for an unseen session.
 
     Args:
-        score_function: a method of :mod:`alkd_jax.baselines`.
+        method: function of counts that returns a scorer, such as of :func:`alkd_jax.baselines.method`.
         sequences: the training sessions at full length, N of them.
         num_items: V.
         examples: E examples; each names the session and the position of its target.
@@ -46,7 +46,7 @@ def held_out_labels(
         rows = np.flatnonzero(np.isin(session, held_out))
         if len(rows):
             sessions = _example_sessions(examples, sequences, rows)
-            list_items[rows], scores = baselines.top_k(score_function, counts, sessions, k)
+            list_items[rows], scores = baselines.top_k(method(counts), counts, sessions, k)
             list_gain[rows] = np.maximum(scores, 0.0)
     return list_items, list_gain
 

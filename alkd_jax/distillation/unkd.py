@@ -215,7 +215,7 @@ class PopularityPairs(BoundLoss):
         """Returns the loss of a batch."""
         lists, length = self.lists[batch.session], self.length[batch.session]
         better, worse, where = sample_pairs(distillation_key(key), lists, length, self.pairs_per_group, mu=self.mu)
-        table, vectors = self.item_embeddings(params), self.encode(params, batch, key)
+        table, vectors = self.item_embeddings(params, key), self.encode(params, batch, key)
         better_rows, worse_rows = (at_least_float32(embedding_lookup(table, items)) for items in (better, worse))
         margin = jnp.einsum("bd,bpd->bp", vectors, better_rows - worse_rows)
         return pair_loss(margin, where, weight=batch.weight)

@@ -1,4 +1,3 @@
-import functools
 import itertools
 import math
 
@@ -8,34 +7,23 @@ import numpy as np
 import pytest
 
 from alkd_jax import baselines
-from alkd_jax.types import Sequences, Sessions
+from alkd_jax.types import Sequences
+from tests.helpers.counted_sessions import sequences_of, sessions_of
 
 METHODS = {
-    "popularity": baselines.popularity,
-    "Markov": baselines.markov,
-    "co-occurrence": baselines.co_occurrence,
-    "item-kNN": baselines.item_knn,
-    "item-kNN, recency": functools.partial(baselines.item_knn, recency=0.8),
-    "session-kNN": functools.partial(baselines.session_knn, neighbors=4),
-    "sequential rules": functools.partial(baselines.sequential_rules, recency=0.7, backward=0.4, damping=0.5),
-    "sequential rules, plain": functools.partial(baselines.sequential_rules, recency=1.0, damping=0.0),
+    "popularity": baselines.method("popularity"),
+    "Markov": baselines.method("markov"),
+    "co-occurrence": baselines.method("co_occurrence"),
+    "item-kNN": baselines.method("item_knn"),
+    "item-kNN, recency": baselines.method("item_knn", recency=0.8),
+    "session-kNN": baselines.method("session_knn", neighbors=4),
+    "sequential rules": baselines.method("sequential_rules", recency=0.7, backward=0.4, damping=0.5),
+    "sequential rules, plain": baselines.method("sequential_rules", recency=1.0, damping=0.0),
 }
 
 
-def sequences_of(*rows: list[int]) -> Sequences:
-    items = np.array([item for row in rows for item in row], np.int32)
-    return Sequences(items=items, offsets=np.cumsum([0, *map(len, rows)]))
-
-
-def sessions_of(*rows: list[int], length: int = 4, targets: list[int] | None = None) -> Sessions:
-    items = np.array([row + [0] * (length - len(row)) for row in rows], np.int32).reshape(-1, length)
-    target = np.ones(len(rows), np.int32) if targets is None else np.array(targets, np.int32)
-    return Sessions(items=items, mask=items > 0, target=target, session_id=np.arange(100, 100 + len(rows)))
-
-
 def score(method, counts, *rows: list[int]) -> np.ndarray:
-    queries = sessions_of(*rows)
-    return method(counts, queries.items, queries.mask)
+    return method(counts)(baselines.Histories.from_rows(rows))
 
 
 def reference_scores(name: str, train: list[list[int]], num_items: int, query: list[int]) -> list[float]:
@@ -101,9 +89,9 @@ def test_ranks_and_lists_equal_a_sort_of_the_allowed_items(name, seed):
     train, queries, targets = random_data(seed)
     counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
-    places = baselines.target_places(METHODS[name], counts, sessions)
+    places = baselines.target_places(METHODS[name](counts), counts, sessions)
     ranks = {ties: places.ranks(ties=ties) for ties in baselines.TIES}
-    lists = baselines.top_k_lists(METHODS[name], counts, sessions, 7)
+    lists = baselines.top_k_lists(METHODS[name](counts), counts, sessions, 7)
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
     for row, (query, target, items, mask) in enumerate(zip(queries, targets, lists.items, lists.mask, strict=True)):
         scores = broken_ties(reference_scores(name, train, 9, query), train)
@@ -127,25 +115,25 @@ def test_followers_too_far_apart_to_count_are_left_out():
 
 def test_recency_one_half_halves_the_weight_with_every_step_from_the_last_real_item():
     counts = baselines.count(sequences_of([1, 4], [2, 5], [3, 6]), 6)
-    scores = score(functools.partial(baselines.item_knn, recency=0.5), counts, [1, 2, 3], [2, 1])
+    scores = score(baselines.method("item_knn", recency=0.5), counts, [1, 2, 3], [2, 1])
     np.testing.assert_allclose(scores[:, 4:], [[0.25, 0.5, 1.0], [1.0, 0.5, 0.0]])
 
 
 def test_cosine_divides_by_the_popularity_of_both_items():
     counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 2], [2, 4]), 4)
-    np.testing.assert_allclose(score(baselines.item_knn, counts, [1])[0, 2:], [2 / 3, 1 / math.sqrt(3), 0.0])
+    np.testing.assert_allclose(score(baselines.method("item_knn"), counts, [1])[0, 2:], [2 / 3, 1 / math.sqrt(3), 0.0])
 
 
 def test_markov_looks_at_the_last_item_and_at_adjacent_pairs_inside_one_session():
     counts = baselines.count(sequences_of([1, 2, 3], [1, 2], [4, 1]), 4)
     np.testing.assert_array_equal(
-        score(baselines.markov, counts, [4, 1], [2], [3]), [[0, 0, 2, 0, 0], [0, 0, 0, 1, 0], [0] * 5]
+        score(baselines.method("markov"), counts, [4, 1], [2], [3]), [[0, 0, 2, 0, 0], [0, 0, 0, 1, 0], [0] * 5]
     )
 
 
 def test_of_equally_similar_sessions_the_earlier_are_neighbors():
     counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 4], [1, 4, 5]), 5)
-    scores = score(functools.partial(baselines.session_knn, neighbors=2), counts, [1])
+    scores = score(baselines.method("session_knn", neighbors=2), counts, [1])
     np.testing.assert_allclose(scores[0, 2:], [2**-0.5, 2**-0.5, 0.0, 0.0])
 
 
@@ -154,7 +142,7 @@ def test_equal_similarities_with_unequal_float_quotients_are_a_tie():
     assert 3 / math.sqrt(18) != 1 / math.sqrt(2), "the sessions below tie only in exact arithmetic"
     for rows in ([long, [1, 19]], [[1, 19], long]):
         counts = baselines.count(sequences_of(*rows), 19)
-        scores = score(functools.partial(baselines.session_knn, neighbors=1), counts, [1, 2, 3])
+        scores = score(baselines.method("session_knn", neighbors=1), counts, [1, 2, 3])
         assert scores[0, rows[0][-1]] > 0
         assert scores[0, rows[1][-1]] == 0
 
@@ -162,30 +150,37 @@ def test_equal_similarities_with_unequal_float_quotients_are_a_tie():
 @pytest.mark.parametrize("name", METHODS)
 def test_queries_nobody_has_seen_get_popularity_order(name):
     counts = baselines.count(sequences_of([1, 2, 3], [2, 3], [3, 5]), 7)
-    lists = baselines.top_k_lists(METHODS[name], counts, sessions_of([6], [6, 7], []), 7)
+    lists = baselines.top_k_lists(METHODS[name](counts), counts, sessions_of([6], [6, 7], []), 7)
     assert lists.items.tolist() == [[3, 2, 1, 5, 4, 7, 0], [3, 2, 1, 5, 4, 0, 0], [3, 2, 1, 5, 4, 6, 7]]
 
 
 def test_popularity_breaks_ties_before_the_mean_rank_does():
     counts = baselines.count(sequences_of([1, 2], [1, 3], [1, 4], [5, 3]), 6)
     sessions = sessions_of([1], [1], [1], targets=[3, 2, 4])
-    assert baselines.target_places(baselines.co_occurrence, counts, sessions).mean.tolist() == [1, 2.5, 2.5]
-    assert baselines.rank_targets(baselines.co_occurrence, counts, sessions).tolist() == [1, 3, 3]
+    assert baselines.target_places(baselines.method("co_occurrence")(counts), counts, sessions).mean.tolist() == [
+        1,
+        2.5,
+        2.5,
+    ]
+    assert baselines.rank_targets(baselines.method("co_occurrence")(counts), counts, sessions).tolist() == [1, 3, 3]
 
 
 def test_popularity_never_outweighs_a_count():
     counts = baselines.count(sequences_of([1, 2], *[[3]] * 1000), 3)
-    assert baselines.rank_targets(baselines.co_occurrence, counts, sessions_of([1], targets=[2])).tolist() == [1]
+    assert baselines.rank_targets(
+        baselines.method("co_occurrence")(counts), counts, sessions_of([1], targets=[2])
+    ).tolist() == [1]
 
 
 def test_one_occurrence_breaks_a_tie_in_a_large_dataset():
     counts = baselines.count(sequences_of([1], [2], [2], *[[3]] * 50_000), 4)
     sessions = sessions_of([4], [4], targets=[1, 2])
-    assert baselines.rank_targets(baselines.item_knn, counts, sessions, ties="pessimistic").tolist() == [3, 2]
+    scorer = baselines.method("item_knn")(counts)
+    assert baselines.rank_targets(scorer, counts, sessions, ties="pessimistic").tolist() == [3, 2]
 
 
 def test_sums_in_another_order_still_tie():
-    def shuffled_sums(counts, items, mask):
+    def shuffled_sums(histories):
         return np.array([[0.0, 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.5]])
 
     counts = baselines.count(sequences_of([1], [2], [3]), 3)
@@ -195,8 +190,10 @@ def test_sums_in_another_order_still_tie():
 def test_a_target_inside_its_own_session_is_ranked_but_not_listed():
     counts = baselines.count(sequences_of([1, 2], [2, 3], [2, 4]), 4)
     session = sessions_of([1, 2], targets=[2])
-    assert baselines.rank_targets(baselines.popularity, counts, session).tolist() == [1]
-    assert baselines.top_k_lists(baselines.popularity, counts, session, 3).items.tolist() == [[3, 4, 0]]
+    assert baselines.rank_targets(baselines.method("popularity")(counts), counts, session).tolist() == [1]
+    assert baselines.top_k_lists(baselines.method("popularity")(counts), counts, session, 3).items.tolist() == [
+        [3, 4, 0]
+    ]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -204,14 +201,14 @@ def test_results_do_not_depend_on_batch_mates(name):
     train, queries, targets = random_data(3)
     counts = baselines.count(sequences_of(*train), 9)
     sessions = sessions_of(*queries, targets=targets)
-    ranks = baselines.rank_targets(METHODS[name], counts, sessions)
-    lists = baselines.top_k_lists(METHODS[name], counts, sessions, 5)
+    ranks = baselines.rank_targets(METHODS[name](counts), counts, sessions)
+    lists = baselines.top_k_lists(METHODS[name](counts), counts, sessions, 5)
     for batch_size in (1, 3):
         np.testing.assert_array_equal(
-            ranks, baselines.rank_targets(METHODS[name], counts, sessions, batch_size=batch_size)
+            ranks, baselines.rank_targets(METHODS[name](counts), counts, sessions, batch_size=batch_size)
         )
         np.testing.assert_array_equal(
-            lists.items, baselines.top_k_lists(METHODS[name], counts, sessions, 5, batch_size=batch_size).items
+            lists.items, baselines.top_k_lists(METHODS[name](counts), counts, sessions, 5, batch_size=batch_size).items
         )
 
 
@@ -219,14 +216,15 @@ def test_arrays_on_a_device_give_what_arrays_on_the_host_give():
     train, queries, targets = random_data(4)
     host = (sequences_of(*train), sessions_of(*queries, targets=targets))
     device = jax.tree.map(jnp.asarray, host)
-    ranks = [baselines.rank_targets(baselines.item_knn, baselines.count(s, 9), q) for s, q in (host, device)]
+    counts = [baselines.count(sequences, 9) for sequences, _ in (host, device)]
+    scorers = map(baselines.method("item_knn"), counts)
+    ranks = list(map(baselines.rank_targets, scorers, counts, (host[1], device[1])))
     np.testing.assert_array_equal(*ranks)
 
 
 def test_lists_longer_than_the_catalogue_end_in_padding():
-    lists = baselines.top_k_lists(
-        baselines.popularity, baselines.count(sequences_of([2, 3], [3]), 3), sessions_of([1]), 5
-    )
+    counts = baselines.count(sequences_of([2, 3], [3]), 3)
+    lists = baselines.top_k_lists(baselines.method("popularity")(counts), counts, sessions_of([1]), 5)
     assert lists.items.tolist() == [[3, 2, 0, 0, 0]]
     assert lists.mask.tolist() == [[True, True, False, False, False]]
 
@@ -234,9 +232,10 @@ def test_lists_longer_than_the_catalogue_end_in_padding():
 def test_no_sessions_give_no_ranks_and_no_lists():
     counts, none = baselines.count(sequences_of([1, 2]), 2), sessions_of()
     for method in METHODS.values():
-        assert method(counts, none.items, none.mask).shape == (0, 3)
-        assert baselines.rank_targets(method, counts, none).shape == (0,)
-        assert baselines.top_k_lists(method, counts, none, 4).items.shape == (0, 4)
+        scorer = method(counts)
+        assert scorer(baselines.Histories(none.items, none.mask)).shape == (0, 3)
+        assert baselines.rank_targets(scorer, counts, none).shape == (0,)
+        assert baselines.top_k_lists(scorer, counts, none, 4).items.shape == (0, 4)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 11])
@@ -248,7 +247,8 @@ def test_held_out_lists_are_those_of_counts_without_the_fold(name, folds):
     np.testing.assert_array_equal(lists.session_id, sessions.session_id)
     for n, query in enumerate(queries):
         others = [row for m, row in enumerate(train) if m % folds != n % folds]
-        alone = baselines.top_k_lists(METHODS[name], baselines.count(sequences_of(*others), 9), sessions_of(query), 5)
+        counts = baselines.count(sequences_of(*others), 9)
+        alone = baselines.top_k_lists(METHODS[name](counts), counts, sessions_of(query), 5)
         assert lists.items[n].tolist() == alone.items[0].tolist()
         assert lists.mask[n].tolist() == alone.mask[0].tolist()
 
@@ -256,8 +256,9 @@ def test_held_out_lists_are_those_of_counts_without_the_fold(name, folds):
 def test_held_out_lists_do_not_know_the_target_that_only_this_session_shows():
     train = [[1, 2], [1, 3], [1, 3], [1, 3], [4, 5]]
     sessions = sessions_of(*[row[:-1] for row in train], targets=[row[-1] for row in train])
-    seen = baselines.top_k_lists(baselines.markov, baselines.count(sequences_of(*train), 5), sessions, 1)
-    held_out = baselines.held_out_lists(baselines.markov, sequences_of(*train), 5, sessions, 1, folds=5)
+    markov, counts = baselines.method("markov"), baselines.count(sequences_of(*train), 5)
+    seen = baselines.top_k_lists(markov(counts), counts, sessions, 1)
+    held_out = baselines.held_out_lists(markov, sequences_of(*train), 5, sessions, 1, folds=5)
     assert seen.items[:, 0].tolist() == [3, 3, 3, 3, 5]
     assert held_out.items[:, 0].tolist() == [3, 3, 3, 3, 1]
 
@@ -285,37 +286,37 @@ def test_queries_with_unknown_ids_are_refused_by_every_method(name, item):
     counts = baselines.count(sequences_of([1, 2], [3]), 3)
     items = np.array([[1, 2], [item, 0]])
     with pytest.raises(ValueError, match=r"items of the queries span .*; expected 1\.\.3"):
-        METHODS[name](counts, items, items != 0)
+        METHODS[name](counts)(baselines.Histories(items, items != 0))
 
 
 @pytest.mark.parametrize("target", [0, 4])
 def test_targets_with_unknown_ids_are_refused(target):
     counts = baselines.count(sequences_of([1, 2], [3]), 3)
     with pytest.raises(ValueError, match=rf"targets span {target}\.\.{target}; expected 1\.\.3"):
-        baselines.rank_targets(baselines.popularity, counts, sessions_of([1], targets=[target]))
+        baselines.rank_targets(baselines.method("popularity")(counts), counts, sessions_of([1], targets=[target]))
 
 
 def test_what_lies_under_the_mask_is_ignored():
     counts = baselines.count(sequences_of([1, 2, 3], [2, 3], [1, 3]), 3)
     clean, dirty = np.array([[1, 0, 0]]), np.array([[1, 2, 99]])
-    mask = clean > 0
+    histories = [baselines.Histories(items, clean > 0) for items in (clean, dirty)]
     for method in METHODS.values():
-        np.testing.assert_array_equal(method(counts, dirty, mask), method(counts, clean, mask))
+        np.testing.assert_array_equal(*map(method(counts), histories))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c, s: baselines.item_knn(c, s.items, s.mask, recency=0.0), "recency is 0.0"),
-        (lambda c, s: baselines.item_knn(c, s.items, s.mask, recency=1.1), "recency is 1.1"),
-        (lambda c, s: baselines.session_knn(c, s.items, s.mask, neighbors=0), "neighbors is 0"),
-        (lambda c, s: baselines.rank_targets(baselines.markov, c, s, batch_size=0), "batch_size is 0"),
-        (lambda c, s: baselines.top_k_lists(baselines.markov, c, s, 0), "k is 0"),
-        (lambda c, s: baselines.rank_targets(lambda c, i, m: np.full((1, 4), np.nan), c, s), "finite"),
-        (lambda c, s: baselines.rank_targets(lambda c, i, m: np.zeros((1, 3)), c, s), r"shape \(1, 4\)"),
-        (lambda c, s: baselines.held_out_lists(baselines.markov, sequences_of([1]), 3, s, 1, folds=2), "folds is 2"),
+        (lambda c, s: baselines.method("item_knn", recency=0.0)(c), "recency is 0.0"),
+        (lambda c, s: baselines.method("item_knn", recency=1.1)(c), "recency is 1.1"),
+        (lambda c, s: baselines.method("session_knn", neighbors=0)(c), "neighbors is 0"),
+        (lambda c, s: baselines.rank_targets(baselines.method("markov")(c), c, s, batch_size=0), "batch_size is 0"),
+        (lambda c, s: baselines.top_k_lists(baselines.method("markov")(c), c, s, 0), "k is 0"),
+        (lambda c, s: baselines.rank_targets(lambda histories: np.full((1, 4), np.nan), c, s), "finite"),
+        (lambda c, s: baselines.rank_targets(lambda histories: np.zeros((1, 3)), c, s), r"shape \(1, 4\)"),
+        (lambda c, s: baselines.held_out_lists(METHODS["Markov"], sequences_of([1]), 3, s, 1, folds=2), "folds is 2"),
         (
-            lambda c, s: baselines.held_out_lists(baselines.markov, sequences_of([1], [2]), 3, s, 1),
+            lambda c, s: baselines.held_out_lists(METHODS["Markov"], sequences_of([1], [2]), 3, s, 1),
             "number of sessions is 1; expected 2",
         ),
     ],
@@ -367,8 +368,8 @@ def test_figures_on_the_released_test_sessions(released_dataset, name):
     dataset = released_dataset(name)
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     for method, expected in RECALL_AT_10[name].items():
-        score_function = baselines.session_knn if method == "session-kNN" else METHODS[method]
-        places = baselines.target_places(score_function, counts, dataset.test)
+        fit = baselines.method("session_knn") if method == "session-kNN" else METHODS[method]
+        places = baselines.target_places(fit(counts), counts, dataset.test)
         ranks, mean = places.ranks(ties="published"), places.mean
         assert np.mean(ranks <= 10) == pytest.approx(expected, abs=5e-4), method
         assert np.mean(places.ranks() <= 10) == np.mean(mean <= 10), "a half is rounded up"
@@ -382,6 +383,6 @@ def test_impossible_options_of_sequential_rules_are_refused():
     counts = baselines.count(sequences_of([1, 2]), 2)
     for options, message in (({"recency": 0.0}, "recency is 0.0"), ({"backward": -1.0}, "backward is -1.0")):
         with pytest.raises(ValueError, match=message):
-            score(functools.partial(baselines.sequential_rules, **options), counts, [1])
+            score(baselines.method("sequential_rules", **options), counts, [1])
     with pytest.raises(ValueError, match=r"decay is 1.0"):
         baselines.count(sequences_of([1, 2]), 2, decay=1.0)

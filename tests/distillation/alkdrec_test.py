@@ -110,3 +110,32 @@ def test_a_list_that_holds_an_item_twice_is_refused_unless_it_is_as_released(tra
 def test_bounds_that_are_no_positions_are_refused(bounds):
     with pytest.raises(ValueError, match="bounds"):
         alkdrec.position_weights(25, bounds=bounds)
+
+
+@pytest.mark.parametrize("list_loss", ["ranknet", "partial_plackett_luce"])
+def test_whole_lists_teach_their_order_to_each_seed_with_its_own(train, list_loss):
+    model = models.create("fpmc", num_items=NUM_ITEMS, dim=8)
+    students = jax.vmap(lambda key: models.init_params(key, model))(jax.random.split(jax.random.key(0), 2))
+    lists = [lists_for(train.session_id[:4], length=4, seed=seed) for seed in range(2)]
+    lists[1] = lists[1].take(slice(0, 3))
+    options = {"list_loss": list_loss, "learning_rate": 0.1, "max_steps": 40, "steps_per_validation": 40}
+    fitted = distillation.distill(
+        jax.random.key(1), model, students, train, train, lists, seeds=2, keep_best=False, **options
+    )
+    for seed, own in enumerate(lists):
+        params = jax.tree.map(lambda leaf, s=seed: leaf[s], fitted.params)
+        sessions = train.take(np.arange(len(own)))
+        vectors = models.encode(model, params, sessions.items, sessions.mask)
+        scores = np.asarray(scoring.scores(vectors, model.apply(params, method="item_embeddings")))
+        listed = np.take_along_axis(scores, np.asarray(own.items), axis=1)
+        assert (np.diff(listed, axis=1) < 0).mean() > 0.8
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_loss_of_whole_lists_refuses_what_belongs_to_pairs(train):
+    lists = lists_for(train.session_id[:2])
+    for options in ({"released": True}, {"bounds": (5,)}):
+        with pytest.raises(ValueError, match="list_loss is 'ranknet' with released or bounds; expected 'bpr'"):
+            distillation.distill(None, None, None, train, train, lists, list_loss="ranknet", **options)
+    with pytest.raises(ValueError, match="list_loss is 'rank'; expected 'bpr' or 'ranknet'"):
+        distillation.distill(None, None, None, train, train, lists, list_loss="rank")

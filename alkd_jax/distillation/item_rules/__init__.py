@@ -1,7 +1,7 @@
 """The strongest narrow student: a late-interaction model that is trained on item-to-item rules.
 
 :func:`train` makes it. Its parts are the rules (from counts, titles and teachers' lists), the soft labels made of them,
-and the training on these.
+and the training on these. :func:`table_student` packs the strongest rules themselves, without training.
 """
 
 from alkd_jax.distillation.item_rules.ensembles import fuse_rankings
@@ -24,24 +24,33 @@ from alkd_jax.distillation.item_rules.rules import (
     rule_targets,
     title_rules,
 )
+from alkd_jax.distillation.item_rules.tables import TableRecipe, counted_student, table_rules, table_student
 from alkd_jax.distillation.item_rules.targets import fit_rule_targets
+from alkd_jax.distillation.item_rules.title_neighbors import read_vectors, title_neighbors, word_vectors
 
 __all__ = [
     "LIST_WEIGHTS",
     "PRESETS",
     "Recipe",
     "RuleTargets",
+    "TableRecipe",
     "add_rules",
     "build_rules",
     "cooccurrence_rules",
+    "counted_student",
     "create_student",
     "fit_rule_targets",
     "fuse_rankings",
     "list_rules",
     "random_walk_sessions",
+    "read_vectors",
     "recipe_of",
     "rule_targets",
+    "table_rules",
+    "table_student",
+    "title_neighbors",
     "title_rules",
     "train",
     "train_backbone",
+    "word_vectors",
 ]

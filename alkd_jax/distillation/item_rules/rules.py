@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array, diags_array
 
 from alkd_jax.baselines import Counts
-from alkd_jax.baselines.queries import check_recency
-from alkd_jax.checks import check_at_least, check_count, check_finite, check_span, check_where
+from alkd_jax.checks import check_at_least, check_count, check_finite, check_share, check_span, check_where
 from alkd_jax.types import PAD, Rankings, Sequences, Sessions
 
 _BLOCK = 2048
@@ -114,7 +113,7 @@ def list_rules(
             not the number of lists, a weight or a confidence is negative or not finite, or recency or an item is out of
             range.
     """
-    check_recency(recency)
+    check_share("recency", recency)
     check_weights("weights", weights)
     if confidence is not None:
         check_weights("confidence", confidence)

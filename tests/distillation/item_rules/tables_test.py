@@ -1,0 +1,101 @@
+"""Sparse-table students: what their rules are made of, how they fit into bytes, and whose titles are similar."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+import alkd_jax as alkd
+from alkd_jax import baselines
+from alkd_jax.distillation import item_rules
+from alkd_jax.distillation.item_rules import TableRecipe
+from alkd_jax.serving import packed
+
+pytest.importorskip("sklearn")
+
+DATASET = alkd.data.synthetic(num_items=120, num_sessions=500, seed=0)
+TITLES = ("", "red car", "red car two", "blue boat", "blue boat red", "tree")
+
+
+def neighbors_of_titles(**options):
+    return item_rules.title_neighbors(item_rules.word_vectors(TITLES), **options)
+
+
+def test_neighbors_are_the_items_of_the_largest_cosines():
+    vectors = item_rules.word_vectors(TITLES).toarray()
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, 0)
+    found = neighbors_of_titles(places=5, min_cosine=0.01).toarray()
+    np.testing.assert_allclose(found, np.where(cosines >= 0.01, cosines, 0), atol=1e-6)
+    dense = item_rules.title_neighbors(vectors.astype(np.float32), places=5, min_cosine=0.01).toarray()
+    np.testing.assert_allclose(dense, found, atol=1e-6)
+    nearest = neighbors_of_titles(places=1, min_cosine=0.01)
+    for row in range(1, 5):
+        np.testing.assert_array_equal(nearest[[row]].toarray()[0].nonzero()[0], [np.argmax(cosines[row])])
+    assert neighbors_of_titles(min_cosine=0.5).nnz < neighbors_of_titles(min_cosine=0.01).nnz
+
+
+def test_vectors_are_read_with_their_scale_and_checked(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = rng.integers(-127, 128, (6, 4)).astype(np.int8)
+    np.savez(tmp_path / "good.npz", vectors=whole, scale=np.full(6, 0.01, np.float32))
+    found = item_rules.read_vectors(tmp_path / "good.npz", 5)
+    np.testing.assert_allclose(np.linalg.norm(found[1:], axis=1), 1, rtol=1e-5)
+    assert not found[0].any()
+    for name, arrays, message in (
+        ("other", {"other": whole}, "expected vectors"),
+        ("short", {"vectors": whole[:4]}, r"shape of vectors is \(4, 4\)"),
+        ("nan", {"vectors": np.full((6, 4), np.nan, np.float32)}, "vectors"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        with pytest.raises(ValueError, match=message):
+            item_rules.read_vectors(tmp_path / f"{name}.npz", 5)
+
+
+def test_rules_are_counts_both_ways_damped_and_titles_added_absolutely():
+    rng = np.random.default_rng(0)
+    cosines = rng.random((121, 121)) * (rng.random((121, 121)) < 0.1)
+    cosines[0] = cosines[:, 0] = 0
+    np.fill_diagonal(cosines, 0)
+    recipe = TableRecipe(decay=0.7, backward=0.3, damping=0.4, titles=1.5, min_cosine=0.5)
+    counts = baselines.count(DATASET.train_sequences, 120, decay=0.7)
+    counted = counts.followers.toarray() + 0.3 * counts.followers.toarray().T
+    np.fill_diagonal(counted, 0)
+    expected = (
+        counted / np.maximum(counts.popularity, 1)[:, None] ** 0.4 + 1.5 * np.where(cosines < 0.5, 0, cosines) ** 2
+    )
+    np.testing.assert_allclose(item_rules.table_rules(DATASET, recipe, csr_array(cosines)).toarray(), expected)
+    with pytest.raises(ValueError, match="neighbors is None"):
+        item_rules.table_rules(DATASET, recipe)
+
+
+@pytest.mark.parametrize("make", [item_rules.table_student, item_rules.counted_student])
+@pytest.mark.parametrize("num_bytes", [2500, 4000, 9000])
+def test_students_fit_into_their_bytes_and_twice_of_them_in_memory(make, num_bytes):
+    neighbors = item_rules.title_neighbors(item_rules.word_vectors(DATASET.titles))
+    recipe = TableRecipe(titles=1.0, backward=0.5)
+    student = make(DATASET, recipe, max_bytes=num_bytes, neighbors=neighbors)
+    if student is None:
+        assert num_bytes < 4000
+        return
+    assert 0.6 * min(num_bytes, 5000) < student.nbytes <= num_bytes
+    form = packed.resident_form(student.kind, student.options, student.arrays, num_items=120)
+    held = alkd.Recommender(*form, DATASET.item_ids, DATASET.titles, 10).resident_bytes
+    assert held <= 2 * (student.nbytes + 700)
+
+
+def test_the_rules_with_the_largest_weights_or_of_the_most_use_are_kept():
+    rules = item_rules.table_rules(DATASET, TableRecipe())
+    largest = item_rules.table_student(DATASET, TableRecipe(use=0.0), max_bytes=1500, rules=rules)
+    useful = item_rules.table_student(DATASET, TableRecipe(use=1.0), max_bytes=1500, rules=rules)
+    assert largest.options["num_entries"] == useful.options["num_entries"]
+    assert largest.options["smallest"] > useful.options["smallest"]
+
+
+def test_a_table_without_room_is_refused():
+    with pytest.raises(ValueError, match="max_bytes is 100"):
+        item_rules.table_student(DATASET, TableRecipe(), max_bytes=100)
+    assert item_rules.counted_student(DATASET, TableRecipe(), max_bytes=100) is None
+    with pytest.raises(ValueError, match="backward is"):
+        item_rules.table_rules(DATASET, dataclasses.replace(TableRecipe(), backward=-1.0))
