@@ -1,6 +1,6 @@
 """Evaluation: ranks of the held-out items, metrics of these ranks and of top-k lists, and statistical tests."""
 
-from alkd_jax.evaluation import beyond_accuracy, groups, metrics, significance
+from alkd_jax.evaluation import beyond_accuracy, groups, metrics, seeds_and_sessions, significance
 from alkd_jax.evaluation.evaluation import Evaluation, evaluate, evaluate_seeds
 from alkd_jax.evaluation.protocol import Protocol
 from alkd_jax.evaluation.queries import Queries, make_queries
@@ -18,5 +18,6 @@ __all__ = [
     "make_queries",
     "metrics",
     "released_view",
+    "seeds_and_sessions",
     "significance",
 ]

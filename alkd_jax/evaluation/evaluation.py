@@ -16,6 +16,7 @@ from alkd_jax.evaluation.protocol import Protocol
 from alkd_jax.evaluation.queries import Queries, make_queries
 from alkd_jax.evaluation.released import hash_order_ndcg, released_input
 from alkd_jax.models import Encoder, Params, check_finite_params, check_params, encode, released_form
+from alkd_jax.models.encoder import times_for
 from alkd_jax.types import PAD, HeldOutSequences, Sessions
 
 
@@ -182,7 +183,9 @@ def _count_queries(
         inputs = batch.sessions
         exclude = batch.history if seen == "exclude" else np.full_like(batch.history[:, :1], PAD)
         with sharding.use_mesh(mesh):
-            found = _count_batch(model, layout, params, inputs.items, inputs.mask, inputs.target, exclude, **options)
+            times = times_for(model, inputs.seconds)
+            arrays = inputs.items, inputs.mask, inputs.target, exclude, *times
+            found = _count_batch(model, layout, params, *arrays, **options)
         better, equal, batch_lists = (np.asarray(array)[: batch.valid] for array in found)
         rows = batch.rows[: batch.valid]
         num_better[rows], num_equal[rows] = better, equal
@@ -207,6 +210,7 @@ def _count_batch(
     mask: Bool[Array, "B L"],
     target: Int[Array, " B"],
     exclude: Int[Array, "B M"],
+    seconds: Int[Array, "B L"] | None = None,
     *,
     is_released: bool,
     chunk_size: int | None,
@@ -216,7 +220,7 @@ def _count_batch(
     params = params if layout is None else layout.unpad_rows(params)
     if is_released:
         items, mask, exclude = released_input(items, mask)
-    vectors, table = encode(model, params, items, mask), model.apply(params, method="item_embeddings")
+    vectors, table = encode(model, params, items, mask, seconds), model.apply(params, method="item_embeddings")
     better, equal = scoring.full_catalogue_counts(vectors, table, target, exclude=exclude, chunk_size=chunk_size)
     if is_released:
         # An item of the session is never recommended: its rank is the last one.

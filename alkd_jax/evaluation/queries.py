@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Int, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64
 
 from alkd_jax import sharding
 from alkd_jax.checks import check_count, check_held_out, check_one_of, check_sessions
@@ -92,7 +92,17 @@ class Queries:
         if self.windows is not None:
             return self.windows.take(rows)
         items = self._most_recent(rows, self.max_length)
-        return Sessions(items, items != PAD, self._targets(rows), self.session_id[rows])
+        return Sessions(items, items != PAD, self._targets(rows), self.session_id[rows], self._seconds(rows))
+
+    def _seconds(self, rows: Rows) -> Int32[np.ndarray, "B L"] | None:
+        """Returns the times of the most recent known items; None where the sessions have no times."""
+        return self.sequences.seconds_at(*self._known_places(rows, self.max_length))
+
+    def last_time(self, rows: Rows) -> Int64[np.ndarray, " B"] | None:
+        """Returns the time of the last known item of queries; None where the sessions have no times."""
+        if self.sequences.time is None:
+            return None
+        return np.asarray(self.sequences.time)[self._target_places(rows)[0] - 1]
 
     def history(self, rows: Rows, width: int) -> Int32[np.ndarray, "B H"]:
         """Returns the known items of queries, 0 after the last.
@@ -138,11 +148,15 @@ class Queries:
         return np.asarray(self.sequences.items)[self._target_places(rows)[0]].astype(np.int32)
 
     def _most_recent(self, rows: Rows, width: int) -> Int32[np.ndarray, "B H"]:
+        source, is_known = self._known_places(rows, width)
+        return np.where(is_known, np.asarray(self.sequences.items)[source], PAD).astype(np.int32)
+
+    def _known_places(self, rows: Rows, width: int) -> tuple[Int64[np.ndarray, "B H"], Bool[np.ndarray, "B H"]]:
+        """Returns where the most recent known items are among the items of all sessions, and which there are."""
         end, num_known = self._target_places(rows)
         length = np.minimum(num_known, width)[:, None]
         place = np.arange(width)[None]
-        source = np.where(place < length, end[:, None] - length + place, 0)
-        return np.where(place < length, np.asarray(self.sequences.items)[source], PAD).astype(np.int32)
+        return np.where(place < length, end[:, None] - length + place, 0), place < length
 
     def _target_places(self, rows: Rows) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
         """Returns where each query's target is among the items of all sessions, and the number of known items."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # Its part stats takes a second to import, and is imported when it is first used.
 from jaxtyping import Float, Int
-from scipy import stats
 
 from alkd_jax.checks import check_count, check_one_of, check_ranks, check_where
 from alkd_jax.evaluation import metrics
@@ -181,11 +181,11 @@ def randomization_test(
     batch = max(1, _BATCH_VALUES // nonzero.size)
     # 2^N ≤ sign_patterns in integer arithmetic, because 2^1024 overflows a float.
     if nonzero.size < int(sign_patterns).bit_length():
-        result = stats.permutation_test(
+        result = scipy.stats.permutation_test(
             (nonzero,), np.sum, permutation_type="samples", vectorized=True, n_resamples=sign_patterns, batch=batch
         )
         return float(result.pvalue)
-    distribution = stats.monte_carlo_test(
+    distribution = scipy.stats.monte_carlo_test(
         nonzero,
         lambda size: nonzero * (2 * rng.integers(0, 2, size, np.int8) - 1),
         np.sum,
@@ -233,7 +233,7 @@ def bootstrap(
     # Where all pairs have the same, so has every resample.
     if np.ptp(difference if weight is None else difference / samples[1]) == 0:
         return (1.0 if estimate == 0 else 2.0 / (resamples + 1)), (estimate, estimate)
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         samples,
         statistic,
         paired=weight is not None,
@@ -268,7 +268,7 @@ def paired_t(difference: Float[np.ndarray, " S"], *, confidence: float = 0.95) -
     difference = _checked("difference", difference)
     if difference.size < 2 or _is_constant(difference):
         return float("nan"), (float("nan"), float("nan"))
-    result = stats.ttest_1samp(difference, 0.0)
+    result = scipy.stats.ttest_1samp(difference, 0.0)
     low, high = result.confidence_interval(confidence)
     return float(result.pvalue), (float(low), float(high))
 

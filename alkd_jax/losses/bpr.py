@@ -117,3 +117,38 @@ def sampled_bpr(
     losses = jax.nn.softplus(negative - positive[:, None])
     row_losses = jax.vmap(weighted_mean)(losses, where) if where is not None else losses.mean(-1)
     return weighted_mean(row_losses, weight)
+
+
+def bpr_max(
+    positive: Float[Array, " B"],
+    negative: Float[Array, "B C"],
+    *,
+    regularization: float = 1.0,
+    elu: float = 0.0,
+    where: Bool[Array, "B C"] | None = None,
+    weight: Float[Array, " B"] | None = None,
+) -> Float[Array, ""]:
+    """BPR-max: each negative counts as much as its share of a softmax over the negatives.
+
+    ``w_bc = softmax_c(s⁻_bc)``, ``L = mean_b [−log(Σ_c w_bc σ(s⁺_b − s⁻_bc) + 1e-24) + λ Σ_c w_bc (s⁻_bc)²]``
+
+    Args:
+        positive: score s⁺ of each row's target.
+        negative: scores s⁻ of its negatives.
+        regularization: λ.
+        elu: a in ``s ← s if s > 0, else a (exp(s) − 1)``, which all scores pass through first; 0 leaves them as they
+            are.
+        where: True for negatives that count.
+        weight: non-negative weight of each row; 0 excludes a row.
+
+    Reference:
+        Hidasi and Karatzoglou, Recurrent neural networks with top-k gains, CIKM 2018, eq. 10 and 12.
+    """
+    positive, negative = at_least_float32(positive), at_least_float32(negative)
+    if elu > 0:
+        positive, negative = (jax.nn.elu(scores, elu) for scores in (positive, negative))
+    # A finite number in place of −∞, so that a row without negatives has a gradient of 0 and not NaN.
+    share = jax.nn.softmax(negative if where is None else jnp.where(where, negative, -1e30), axis=1)
+    share = share if where is None else jnp.where(where, share, 0.0)
+    wins = (share * jax.nn.sigmoid(positive[:, None] - negative)).sum(1)
+    return weighted_mean(-jnp.log(wins + 1e-24) + regularization * (share * negative**2).sum(1), weight)

@@ -11,25 +11,55 @@ import numpy as np
 
 from alkd_jax.checks import check_count
 from alkd_jax.models.attmix import AttMix
-from alkd_jax.models.encoder import Encoder, Params, check_finite_params, check_params, encode, init_params
+from alkd_jax.models.core import CORE
+from alkd_jax.models.encoder import (
+    CausalEncoder,
+    Encoder,
+    Params,
+    check_finite_params,
+    check_params,
+    encode,
+    init_params,
+)
 from alkd_jax.models.fpmc import FPMC
+from alkd_jax.models.gru4rec import GRU4Rec
+from alkd_jax.models.hstu import HSTU
 from alkd_jax.models.late_interaction import LateInteraction
+from alkd_jax.models.narm import NARM
+from alkd_jax.models.packed_student import PackedStudent
+from alkd_jax.models.sasrec import ESASRec, GSASRec, SASRec
+from alkd_jax.models.sparse_table import counted_table, packed_table
+from alkd_jax.models.srgnn import SRGNN
 from alkd_jax.models.stamp import STAMP
+from alkd_jax.models.stored_sessions import packed_sessions
 from alkd_jax.registry import Registry
 
 __all__ = [
     "BACKBONES",
+    "CORE",
     "FPMC",
+    "HSTU",
+    "NARM",
+    "SRGNN",
     "STAMP",
     "AttMix",
+    "CausalEncoder",
+    "ESASRec",
     "Encoder",
+    "GRU4Rec",
+    "GSASRec",
     "LateInteraction",
+    "PackedStudent",
     "Params",
+    "SASRec",
     "check_finite_params",
     "check_params",
+    "counted_table",
     "create",
     "encode",
     "init_params",
+    "packed_sessions",
+    "packed_table",
     "params_from_reference",
     "released_form",
 ]
@@ -44,7 +74,20 @@ def _adopt(name: str, found: Any) -> type | None:
 
 BACKBONES = Registry[type](
     "backbone",
-    {"fpmc": FPMC, "stamp": STAMP, "attmix": AttMix, "late": LateInteraction},
+    {
+        "fpmc": FPMC,
+        "stamp": STAMP,
+        "attmix": AttMix,
+        "late": LateInteraction,
+        "gru4rec": GRU4Rec,
+        "narm": NARM,
+        "srgnn": SRGNN,
+        "core": CORE,
+        "sasrec": SASRec,
+        "gsasrec": GSASRec,
+        "esasrec": ESASRec,
+        "hstu": HSTU,
+    },
     "a Linen module class with the fields num_items and dim and the method item_embeddings",
     _adopt,
 )

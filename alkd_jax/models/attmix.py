@@ -1,15 +1,16 @@
 """AttMix (Atten-Mixer): attention from several levels of user intent, in the form that ALKDRec's authors released."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.ops import lookup
 from alkd_jax.ops.dropout import dropout
+from alkd_jax.ops.packed_rows import draw_table
 from alkd_jax.ops.products import batched_product, linear, prefix_products
 
 _LAYER_NORM_EPSILON = 1e-8
@@ -51,6 +52,7 @@ class AttMix(nn.Module):
     heads: int = 2
     dropout: float = 0.1
     separate_tables = True
+    reads_padding = False
 
     def setup(self) -> None:
         """Declares the item tables, the levels, and the attention; initial values are uniform in ±1/√D."""
@@ -88,9 +90,9 @@ class AttMix(nn.Module):
         bound = self.dim**-0.5
         return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
-    def item_table(self, key: jax.Array, shape: tuple[int, int]) -> Array:
+    def item_table(self, key: jax.Array, shape: tuple[int, int]) -> Any:
         """Initial values of an item table, uniform in ±1/√D; 0 in the padding row."""
-        return zero_padding_row(self.uniform(key, shape))
+        return draw_table(self.uniform, key, shape)
 
     def initial_layers(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
         """Initial values of the layers, in one loop over parameters.
@@ -113,7 +115,13 @@ class AttMix(nn.Module):
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u from the rows of the input table at the items."""
-        x = l2_normalize(jnp.where(mask[..., None], rows, 0.0))
+        return self.encode_masked_rows(jnp.where(mask[..., None], rows, 0.0), mask, train=train)
+
+    def encode_masked_rows(
+        self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """Returns u from these rows, which are 0 where there is no item."""
+        x = l2_normalize(rows)
         x = self.drop(x) if train and self.dropout else x
         recent = most_recent_first(x, mask, self.levels)
         queries = linear(self.level_queries(recent), *self.level_query)

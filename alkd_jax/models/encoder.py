@@ -1,15 +1,19 @@
 """The protocol of backbones: they encode sessions and return the item table that scores session vectors."""
 
 import functools
+import inspect
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.checks import check_finite
+from alkd_jax.ops.dropout import dropout
 from alkd_jax.ops.tiles import map_rows
+from alkd_jax.types import IntArray
 
 Params: TypeAlias = Any
 """A Linen variable tree, ``{"params": {...}}``; with a leading seed axis where a function says so."""
@@ -46,8 +50,67 @@ class Encoder(Protocol):
         ...
 
     def item_embeddings(self) -> Float[Array, "V D"]:
-        """Returns the output table Y, ``num_items + 1`` rows; row 0 is padding."""
+        """Returns the output table Y, ``num_items + 1`` rows; row 0 is padding.
+
+        A backbone whose table has dropout in training takes a keyword ``train``, False by default.
+        """
         ...
+
+
+@runtime_checkable
+class CausalEncoder(Encoder, Protocol):
+    """An encoder whose vector after each position depends on no later item, so that one pass gives all of them."""
+
+    def encode_positions(
+        self, items: Int[Array, "B L"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B L D"]:
+        """Returns the vector after each position; where there is no item, it has no meaning and is finite."""
+        ...
+
+
+def at_last_item(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """Returns the vector at each session's last item, wherever the padding is; 0 for a session without items."""
+    last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    picked = jnp.take_along_axis(vectors, last[:, None, None], axis=1)[:, 0]
+    return jnp.where(mask.any(1)[:, None], picked, 0.0)
+
+
+def reads_times(model: Encoder) -> bool:
+    """Whether a backbone takes the times of items after items and mask: it has a true attribute ``reads_times``."""
+    return bool(getattr(model, "reads_times", False))
+
+
+def times_for(model: Encoder, seconds: IntArray | None) -> tuple[Any, ...]:
+    """Returns what a backbone takes after items and mask: times where it reads them, otherwise nothing.
+
+    Args:
+        model: a backbone.
+        seconds: ``[B, L]`` time of each item, if known.
+
+    Raises:
+        ValueError: the backbone reads times, and these are not known.
+    """
+    if not reads_times(model):
+        return ()
+    if seconds is None:
+        raise ValueError(f"{type(model).__name__} reads times; expected sessions with times")
+    return (seconds,)
+
+
+def vector_width(model: Encoder) -> int:
+    """Returns the width of the vectors that are scored with each other, which a bias makes larger than ``dim``."""
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
+    return int(jax.eval_shape(functools.partial(model.apply, method="item_embeddings"), params).shape[1])
+
+
+def drops_item_embeddings(model: Encoder) -> bool:
+    """Whether a backbone's output table has dropout in training."""
+    return "train" in inspect.signature(type(model).item_embeddings).parameters
+
+
+def drop(module: nn.Module, x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
+    """Returns x after dropout by a module's random stream "dropout"."""
+    return dropout(module.make_rng("dropout"), x, rate) if rate else x
 
 
 def zero_padding_row(table: Float[Array, "V D"]) -> Float[Array, "V D"]:
@@ -61,9 +124,9 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
     Args:
         key: a JAX key; the function consumes it.
         model: a backbone.
-        length: L, the number of positions the backbone reads.
+        length: L, the number of positions the backbone reads; at most its ``max_length``, where it has one.
     """
-    items = jnp.ones((1, length), jnp.int32)
+    items = jnp.ones((1, min(length, getattr(model, "max_length", length))), jnp.int32)
     return model.init(key, items, items > 0)
 
 
@@ -99,7 +162,11 @@ def check_finite_params(params: Params) -> None:
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode(
-    model: Encoder, params: Params, items: Int[Array, "B L"], mask: Bool[Array, "B L"]
+    model: Encoder,
+    params: Params,
+    items: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    seconds: Int[Array, "B L"] | None = None,
 ) -> Float[Array, "B *L D"]:
     """Encodes sessions without dropout.
 
@@ -108,8 +175,12 @@ def encode(
         params: its parameters, without a seed axis.
         items: ``[B, L]`` items of the sessions, 0 after the last.
         mask: ``[B, L]`` True on real items.
+        seconds: ``[B, L]`` time of each item, for a backbone that reads times.
 
     Returns:
         ``[B, D]``, or ``[B, L, D]`` of a backbone with several vectors per session.
+
+    Raises:
+        ValueError: the backbone reads times, and there are none.
     """
-    return map_rows(functools.partial(model.apply, params), items, mask)
+    return map_rows(functools.partial(model.apply, params), items, mask, *times_for(model, seconds))

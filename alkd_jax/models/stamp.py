@@ -1,19 +1,21 @@
 """STAMP, short-term attention/memory priority: the form that ALKDRec uses, and the original."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.checks import check_one_of
-from alkd_jax.models.encoder import zero_padding_row
 from alkd_jax.ops import lookup
-from alkd_jax.ops.products import add_to_items, project_items, weighted_sum
+from alkd_jax.ops.packed_rows import draw_table
+from alkd_jax.ops.products import add_to_items, linear, project_items, weighted_sum
 
 
-def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "V D"]:
+def small_normal_table(key: jax.Array, shape: tuple[int, int]) -> Any:
     """Initial values ``N(0, 0.002²)`` for the items; 0 in the padding row."""
-    return zero_padding_row(0.002 * jax.random.normal(key, shape))
+    return draw_table(lambda key, shape: 0.002 * jax.random.normal(key, shape), key, shape)
 
 
 class STAMP(nn.Module):
@@ -74,19 +76,50 @@ class STAMP(nn.Module):
         """Whether the input table and the table that scores items are separate parameters."""
         return self.variant == "alkdrec"
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the vectors depend on the input table's row 0."""
+        return self.sum_padding
+
     def encode_rows(
         self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
     ) -> Float[Array, "B D"]:
         """Returns u, or h_s ∘ h_t in the original form, from the rows of the input table at the items."""
-        x = jnp.where(mask[..., None], rows, 0.0)
+        return self._encode(jnp.where(mask[..., None], rows, 0.0), rows if self.sum_padding else None, mask)
+
+    def encode_masked_rows(
+        self, rows: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool = False
+    ) -> Float[Array, "B D"]:
+        """Returns the same from these rows, which are 0 where there is no item; without ``sum_padding``.
+
+        Steps on accelerators call it: it has sums where :meth:`encode_rows` has products that are fast on a CPU, since
+        sums are computed together and a product is a kernel of its own.
+        """
         length = mask.sum(1, keepdims=True)
-        rows_in_mean = rows if self.sum_padding else x
+        mean = rows.sum(1) / jnp.maximum(length, 1)
+        # A sum of products with 0 and 1, whose gradient is no scatter.
+        is_last = jnp.arange(mask.shape[1])[None] == length - 1
+        last = jnp.where(is_last[..., None], rows, 0.0).sum(1)
+        kernel = jnp.concatenate([self.attention_last_kernel, self.attention_mean_kernel])
+        query = jnp.concatenate([last, mean], axis=1) @ kernel + self.attention_bias[None]
+        hidden = linear(rows, self.attention_item_kernel) + query[:, None]
+        energy = (jax.nn.sigmoid(hidden) * self.attention_out_kernel[None, None, :, 0]).sum(2)
+        return self._form((jnp.where(mask, energy, 0.0)[..., None] * rows).sum(1) + mean, last)
+
+    def _encode(
+        self, x: Float[Array, "B L D"], unmasked: Float[Array, "B L D"] | None, mask: Bool[Array, "B L"]
+    ) -> Float[Array, "B D"]:
+        length = mask.sum(1, keepdims=True)
+        rows_in_mean = x if unmasked is None else unmasked
         mean = weighted_sum(jnp.ones_like(mask, x.dtype), rows_in_mean) / jnp.maximum(length, 1)
         last = jnp.take_along_axis(rows_in_mean, jnp.maximum(length - 1, 0)[..., None], axis=1)[:, 0]
         query = last @ self.attention_last_kernel + mean @ self.attention_mean_kernel + self.attention_bias[None]
         hidden = add_to_items(project_items(x, self.attention_item_kernel), query)
         energy = project_items(jax.nn.sigmoid(hidden), self.attention_out_kernel)[..., 0]
-        vector = weighted_sum(jnp.where(mask, energy, 0.0), x) + mean
+        return self._form(weighted_sum(jnp.where(mask, energy, 0.0), x) + mean, last)
+
+    def _form(self, vector: Float[Array, "B D"], last: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        """Returns u itself, or h_s ∘ h_t in the original form."""
         if self.variant == "original":
             long_term = jnp.tanh(vector @ self.session_kernel + self.session_bias[None])
             short_term = jnp.tanh(last @ self.last_kernel + self.last_bias[None])

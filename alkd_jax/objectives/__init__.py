@@ -8,10 +8,14 @@ static. So training again with other arrays of the same shapes compiles nothing.
 
 from alkd_jax.objectives.base import PER_ITEM, BoundLoss, FunctionLoss, Loss, Objective, as_loss, encode
 from alkd_jax.objectives.in_batch import InBatchBPR, InBatchSoftmax
+from alkd_jax.objectives.lists import LIST_LOSSES, ListLoss, PartialPlackettLuce
+from alkd_jax.objectives.positions import PositionSampledLoss, PositionSoftmax
 from alkd_jax.objectives.sampled import SampledLoss
+from alkd_jax.objectives.shared_negatives import SharedNegatives
 from alkd_jax.objectives.softmax import DistilledSoftmax, FullSoftmax, ListwiseSoftmax, SelfNormalizedSoftmax
 
 __all__ = [
+    "LIST_LOSSES",
     "PER_ITEM",
     "BoundLoss",
     "DistilledSoftmax",
@@ -19,11 +23,16 @@ __all__ = [
     "FunctionLoss",
     "InBatchBPR",
     "InBatchSoftmax",
+    "ListLoss",
     "ListwiseSoftmax",
     "Loss",
     "Objective",
+    "PartialPlackettLuce",
+    "PositionSampledLoss",
+    "PositionSoftmax",
     "SampledLoss",
     "SelfNormalizedSoftmax",
+    "SharedNegatives",
     "as_loss",
     "encode",
 ]

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -12,9 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.models import Encoder, Params
+from alkd_jax.models.encoder import drops_item_embeddings, times_for
 from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.types import Batch
 
+_TABLE_STREAM = 1000
+"""Number of the random stream for dropout of the output table, far from those that a split of the key gives."""
 PER_ITEM = {"per_item": True}
 """Metadata of an objective's field that has one row for each item."""
 
@@ -73,7 +76,8 @@ def encode(model: Encoder, params: Params, batch: Batch, key: jax.Array) -> Floa
         batch: the batch to encode.
         key: a JAX key for dropout.
     """
-    return at_least_float32(model.apply(params, batch.items, batch.mask, train=True, rngs={"dropout": key}))
+    inputs = batch.items, batch.mask, *times_for(model, batch.seconds)
+    return at_least_float32(model.apply(params, *inputs, train=True, rngs={"dropout": key}))
 
 
 @flax.struct.dataclass
@@ -82,9 +86,11 @@ class BoundLoss(abc.ABC):
 
     Attributes:
         model: the backbone.
+        reads_positions: whether batches have a target for every position rather than for every session.
     """
 
     model: Encoder = flax.struct.field(pytree_node=False)
+    reads_positions: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
@@ -94,9 +100,12 @@ class BoundLoss(abc.ABC):
         """Returns the vectors of a batch's sessions; the key is for dropout."""
         return encode(self.model, params, batch, key)
 
-    def item_embeddings(self, params: Params) -> Float[Array, "V1 D"]:
-        """Returns the backbone's output table."""
-        return self.model.apply(params, method="item_embeddings")
+    def item_embeddings(self, params: Params, key: jax.Array | None = None) -> Float[Array, "V1 D"]:
+        """Returns the backbone's output table; given the key of the loss, with dropout where the backbone has it."""
+        if key is None or not drops_item_embeddings(self.model):
+            return self.model.apply(params, method="item_embeddings")
+        rngs = {"dropout": jax.random.fold_in(key, _TABLE_STREAM)}
+        return self.model.apply(params, train=True, rngs=rngs, method="item_embeddings")
 
 
 @flax.struct.dataclass

@@ -27,7 +27,7 @@ class InBatchBPR(Objective):
     def loss(self, params: Params, batch: Batch, candidates: None, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors = self.encode(params, batch, key)
-        targets = embedding_lookup(self.item_embeddings(params), batch.target)
+        targets = embedding_lookup(self.item_embeddings(params, key), batch.target)
         if vectors.ndim > 2:
             scores = scoring.logsumexp_pool(vectors @ targets.T)
             other_session = batch.session[:, None] != batch.session[None, :]
@@ -45,7 +45,13 @@ class InBatchBPR(Objective):
         return {"input_embedding": batch.items, "output_embedding": batch.target} if is_separate else {}
 
     def loss_from_rows(
-        self, params: Params, rows: dict[str, Float[Array, "..."]], batch: Batch, key: jax.Array
+        self,
+        params: Params,
+        rows: dict[str, Float[Array, "..."]],
+        batch: Batch,
+        key: jax.Array,
+        *,
+        method: str = "encode_rows",
     ) -> Float[Array, ""]:
         """Computes the loss from rows of the item tables, so that it can be differentiated with respect to these.
 
@@ -54,9 +60,10 @@ class InBatchBPR(Objective):
             rows: the rows at :meth:`table_ids`, by the table's name.
             batch: the batch.
             key: a JAX key for dropout.
+            method: of the backbone; "encode_masked_rows" for rows that are 0 where there is no item.
         """
         vectors = self.model.apply(
-            params, rows["input_embedding"], batch.mask, train=True, rngs={"dropout": key}, method="encode_rows"
+            params, rows["input_embedding"], batch.mask, train=True, rngs={"dropout": key}, method=method
         )
         return losses.fused_in_batch_bpr(
             vectors, rows["output_embedding"], batch.target, batch.session, batch.weight, self.released
@@ -81,7 +88,7 @@ class InBatchSoftmax(Objective):
     def loss(self, params: Params, batch: Batch, candidates: None, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors = self.encode(params, batch, key)
-        targets = embedding_lookup(self.item_embeddings(params), batch.target)
+        targets = embedding_lookup(self.item_embeddings(params, key), batch.target)
         log_prob = jnp.asarray(self.log_frequency)[batch.target]
         scores = scoring.logsumexp_pool(vectors @ targets.T)
         differs = (batch.target[:, None] != batch.target[None, :]) & (batch.session[:, None] != batch.session[None, :])

@@ -49,12 +49,11 @@ class SampledLoss(Objective):
 
     def on_rows(self, ids: Int[Array, " R"]) -> "Objective":
         """Returns the objective of some rows; its sampler gives their probabilities and cannot draw."""
-        sampler = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), self.sampler)
-        return super().on_rows(ids).replace(sampler=sampler)  # type: ignore[attr-defined]
+        return super().on_rows(ids).replace(sampler=self.sampler.on_rows(ids))  # type: ignore[attr-defined]
 
     def loss(self, params: Params, batch: Batch, candidates: Int[Array, "B C"], key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
-        vectors, table = self.encode(params, batch, jax.random.split(key)[0]), self.item_embeddings(params)
+        vectors, table = self.encode(params, batch, jax.random.split(key)[0]), self.item_embeddings(params, key)
         is_unseen = (candidates != batch.target[:, None]) & (candidates[:, :, None] != batch.items[:, None, :]).all(-1)
         positive = scoring.candidate_scores(vectors, embedding_lookup(table, batch.target)[:, None])[:, 0]
         negative = scoring.candidate_scores(vectors, embedding_lookup(table, candidates))

@@ -26,7 +26,7 @@ class FullSoftmax(BoundLoss):
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
-        vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        vectors, table = self.encode(params, batch, key), self.item_embeddings(params, key)
         return losses.full_softmax(vectors, table, batch.target, weight=batch.weight, chunk_size=self.chunk_size)
 
 
@@ -49,7 +49,7 @@ class ListwiseSoftmax(Objective):
     def loss(self, params: Params, batch: Batch, candidates: Int[Array, "B K"], key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
         vectors, gain = self.encode(params, batch, key), jnp.asarray(self.list_gain)[batch.row]
-        scores = scoring.candidate_scores(vectors, embedding_lookup(self.item_embeddings(params), candidates))
+        scores = scoring.candidate_scores(vectors, embedding_lookup(self.item_embeddings(params, key), candidates))
         return losses.listwise_softmax(scores, gain, where=candidates > 0, weight=batch.weight)
 
 
@@ -76,7 +76,7 @@ class DistilledSoftmax(BoundLoss):
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
-        vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        vectors, table = self.encode(params, batch, key), self.item_embeddings(params, key)
         candidates = jnp.asarray(self.list_items)[batch.row]
         gain = jnp.where(candidates > 0, jnp.asarray(self.list_gain)[batch.row], 0.0)
         total = gain.sum(-1)
@@ -126,7 +126,7 @@ class SelfNormalizedSoftmax(BoundLoss):
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Returns the mean loss of a batch."""
-        vectors, table = self.encode(params, batch, key), self.item_embeddings(params)
+        vectors, table = self.encode(params, batch, key), self.item_embeddings(params, key)
         candidates = jnp.asarray(self.list_items)[batch.row]
         gain = jnp.where(candidates > 0, jnp.asarray(self.list_gain)[batch.row], 0.0)
         log_z = losses.log_partition(vectors, table, self.chunk_size)

@@ -42,6 +42,7 @@ def block_top_k(
     *,
     k: int,
     chunk_size: int | None = None,
+    precision: str = "highest",
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The best k rows of a table or of a shard of one; arguments and results as of ``chunked_top_k``.
 
@@ -55,12 +56,13 @@ def block_top_k(
         items: only rows in this range are candidates.
         k: list length, at least 1.
         chunk_size: the largest number of rows scored at a time, rounded up to a multiple of 128.
+        precision: of the scores, see :mod:`alkd_jax.ops.precision`.
     """
     batch, num_rows, num = vectors.shape[0], table.shape[0], k + exclude.shape[1]
     tile = _round_up(min(batch, _TILE_SESSIONS), _ROWS_PER_TILE)
     limit = min(_CHUNK_ITEMS, _CHUNK_SCORES // tile) if chunk_size is None else chunk_size
     chunk = min(_round_up(limit, _BLOCK), _round_up(num_rows, _BLOCK))
-    tiles = split_rows(vectors, tile)
+    tiles, score = split_rows(vectors, tile), functools.partial(block_scores, precision=precision)
 
     def merge(lists: Lists, number: Array | int) -> tuple[Lists, None]:
         # The last chunk overlaps the one before it; rows of the overlap are not candidates again.
@@ -74,7 +76,7 @@ def block_top_k(
         is_candidate = (row >= jnp.maximum(first, items[0])) & (row < jnp.minimum(items[1], num_rows))
 
         def merge_tile(tile: tuple[Array, Lists]) -> Lists:
-            negated = _negated_scores(tile[0], rows, is_candidate)
+            negated = _negated_scores(score, tile[0], rows, is_candidate)
             found = _choose_way(negated.shape[0], num)(negated, start, num)
             return _smallest(num, *(jnp.concatenate(pair, axis=1) for pair in zip(tile[1], found, strict=True)))
 
@@ -83,7 +85,7 @@ def block_top_k(
         merged = merge_tile(jax.tree.map(lambda array: array[0], (tiles, lists)))
         return jax.tree.map(lambda array: array[None], merged), None
 
-    shape, dtype = (len(tiles), tile, num), jax.eval_shape(block_scores, tiles[0], table[None, :1]).dtype
+    shape, dtype = (len(tiles), tile, num), jax.eval_shape(score, tiles[0], table[None, :1]).dtype
     lists: Lists = jnp.full(shape, jnp.inf, dtype), jnp.full(shape, _NO_ITEM, jnp.int32)
     num_chunks = -(-num_rows // chunk)
     if num_chunks > 1:
@@ -101,13 +103,16 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def _negated_scores(
-    vectors: Float[Array, "B *L D"], rows: Float[Array, "C D"], is_candidate: Bool[Array, " C"]
+    score: Callable[[Array, Array], Array],
+    vectors: Float[Array, "B *L D"],
+    rows: Float[Array, "C D"],
+    is_candidate: Bool[Array, " C"],
 ) -> Float[Array, "N B W"]:
     """−s in blocks; +inf for NaN and for rows that are no candidates, and 0 for −0, which a sort tells from 0."""
     num_blocks = rows.shape[0] // _BLOCK
     blocks = rows.reshape(num_blocks, _BLOCK, rows.shape[1])
     # Blocks come first, so that a block of a session is one row of lanes.
-    block_first = block_scores(vectors, blocks).transpose(1, 0, 2)
+    block_first = score(vectors, blocks).transpose(1, 0, 2)
     is_ranked = is_candidate.reshape(num_blocks, 1, _BLOCK) & ~jnp.isnan(block_first)
     return jnp.where(is_ranked, jnp.where(block_first == 0, 0.0, -block_first), jnp.inf)
 

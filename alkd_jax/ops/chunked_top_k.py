@@ -4,6 +4,7 @@ On a TPU, where bins would be read one number after the other, :mod:`alkd_jax.op
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -18,6 +19,9 @@ from alkd_jax.ops.top_k import stable_top_k
 
 ItemRange: TypeAlias = tuple[Int[Array, ""] | int, Int[Array, ""] | int]
 """The first row of a table that is an item, and the first row after the items."""
+
+Scores: TypeAlias = Callable[[Array, Array], Array]
+"""The scores of rows of a table for session vectors, in some precision."""
 
 _BIN_SIZE = 64
 """Adjacent items in a bin. Only the k bins with the highest maxima can contain one of the k best items."""
@@ -34,7 +38,7 @@ not there to be asked for its memory."""
 _DEVICE_TILE_SESSIONS = 4096
 
 
-@functools.partial(jax.jit, static_argnames=("k", "chunk_size"))
+@functools.partial(jax.jit, static_argnames=("k", "chunk_size", "precision"))
 def chunked_top_k(
     vectors: Float[Array, "B *L D"],
     table: Float[Array, "V D"],
@@ -43,6 +47,7 @@ def chunked_top_k(
     *,
     k: int,
     chunk_size: int | None,
+    precision: str = "highest",
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The best k rows of a table or of a shard of one, in bounded memory.
 
@@ -53,15 +58,18 @@ def chunked_top_k(
         items: only rows in this range are candidates.
         k: list length, at least 1.
         chunk_size: the largest number of rows scored at a time; None decides by the platform.
+        precision: of the scores, see :mod:`alkd_jax.ops.precision`.
 
     Returns:
         Scores and row numbers, best first, ties to the lower row; −inf and −1 where fewer than k candidates remain.
     """
     widened = table.shape[1] if jnp.promote_types(table.dtype, jnp.float32) != table.dtype else 1
     sizes = [_sizes(vectors.shape, table.shape[0], k, chunk_size, on_cpu, widened) for on_cpu in (True, False)]
-    on_cpu, on_device = (functools.partial(_top_k, k=k, tile=tile, chunk=chunk) for tile, chunk in sizes)
+    score = functools.partial(scores, precision=precision)
+    on_cpu, on_device = (functools.partial(_top_k, score, k=k, tile=tile, chunk=chunk) for tile, chunk in sizes)
     # A program that is exported for any number of sessions has a symbolic batch size, which blocks cannot be made for.
-    on_tpu = functools.partial(block_top_k, k=k, chunk_size=chunk_size) if isinstance(vectors.shape[0], int) else None
+    in_blocks = functools.partial(block_top_k, k=k, chunk_size=chunk_size, precision=precision)
+    on_tpu = in_blocks if isinstance(vectors.shape[0], int) else None
     return cpu_or_device(on_cpu, on_device, tpu=on_tpu)(vectors, table, exclude, items)
 
 
@@ -88,18 +96,34 @@ def _sizes(
 
 
 def _top_k(
-    vectors: Array, table: Array, exclude: Array, items: ItemRange, *, k: int, tile: int | None, chunk: int
+    score: Scores,
+    vectors: Array,
+    table: Array,
+    exclude: Array,
+    items: ItemRange,
+    *,
+    k: int,
+    tile: int | None,
+    chunk: int,
 ) -> tuple[Array, Array]:
     """The top k of one tile of sessions after another."""
     binned = chunk >= _MIN_BIN_RATIO * _BIN_SIZE * k
-    tile_top_k = functools.partial(_top_k_of_tile, table=table, items=items, k=k, chunk=chunk, binned=binned)
+    tile_top_k = functools.partial(_top_k_of_tile, score, table=table, items=items, k=k, chunk=chunk, binned=binned)
     if tile is None or vectors.shape[0] <= tile:
         return tile_top_k(vectors, exclude)
     return map_tiles(tile_top_k, tile, vectors, exclude)
 
 
 def _top_k_of_tile(
-    vectors: Array, exclude: Array, *, table: Array, items: ItemRange, k: int, chunk: int, binned: bool
+    score: Scores,
+    vectors: Array,
+    exclude: Array,
+    *,
+    table: Array,
+    items: ItemRange,
+    k: int,
+    chunk: int,
+    binned: bool,
 ) -> tuple[Array, Array]:
     """The top k of one tile: a scan over chunks that carries the best items so far."""
     batch, rows = vectors.shape[0], table.shape[0]
@@ -117,13 +141,13 @@ def _top_k_of_tile(
         # Negative indices would wrap around, so items outside the chunk get an index past its end, which is dropped.
         chunk_position = jnp.where((chunk_position >= 0) & (chunk_position < chunk), chunk_position, chunk)
         chunk_rows = current_rows if chunk == rows else jax.lax.dynamic_slice_in_dim(current_rows, start, chunk)
-        chunk_scores = scores(vectors, chunk_rows).at[row, chunk_position].set(-jnp.inf, mode="drop")
+        chunk_scores = score(vectors, chunk_rows).at[row, chunk_position].set(-jnp.inf, mode="drop")
         if binned:
             return _merge_bins(best, chunk_scores, start, candidates, k), None
         item = jnp.broadcast_to(start + jnp.arange(chunk), chunk_scores.shape)
         return _merge(best, _candidate_scores(chunk_scores, item, candidates), item, k), None
 
-    dtype = jax.eval_shape(scores, vectors, table).dtype
+    dtype = jax.eval_shape(score, vectors, table).dtype
     # A single chunk is not merged with earlier items; if it has fewer than k items, the list is filled up.
     num_carried = k if chunk < rows else max(0, k - chunk)
     empty = (jnp.full((batch, num_carried), -jnp.inf, dtype), jnp.full((batch, num_carried), -1, jnp.int32))

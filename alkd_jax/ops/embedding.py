@@ -20,16 +20,15 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from alkd_jax.checks import check_rates
+from alkd_jax.ops.packed_rows import PackedTable, full_like
+from alkd_jax.ops.row_gradients import row_gradients
 from alkd_jax.sharding import DATA, MODEL, batch_axis, shard_map_unchecked
 from alkd_jax.types import PAD
 
-Table: TypeAlias = Array
-"""``[V, *D]``, one row for each item."""
+Table: TypeAlias = Array | PackedTable
+"""``[V, *D]``, one row for each item; or a packed one, which a TPU updates without a copy of the whole table."""
 LearningRate: TypeAlias = float | Callable[[Array], Any]
 """A number, or a schedule over the steps taken so far."""
-
-_MAX_ROWS_PER_ID = 8
-"""Up to this many table rows for each id, an array with one entry for each row is cheaper than sorting the ids."""
 
 
 class RowOptimizer(NamedTuple):
@@ -37,11 +36,13 @@ class RowOptimizer(NamedTuple):
 
     Attributes:
         init: ``init(table) -> slots``; slots are the optimizer's state.
-        update: ``update(table, slots, ids, gradients, *, unique_ids=False, key=None) -> (table, slots)``, where row
-            ``ids[m]`` has the gradient ``gradients[m]`` of ``[M, *D]``. Gradients of the same row are added up. Ids
-            outside ``1..V-1`` are ignored, so row 0, the padding, never changes. ``unique_ids`` promises that no id
-            comes twice. Arithmetic is in float32; with a key, rows stored in bfloat16 are rounded stochastically, so
-            that steps smaller than the precision are not lost. Donate table and slots, otherwise both are copied.
+        update: ``update(table, slots, ids, gradients, *, unique_ids=False, sorted_ids=False, where=None, key=None) ->
+            (table, slots)``, where row ``ids[m]`` has the gradient ``gradients[m]`` of ``[M, *D]``. Gradients of the
+            same row are added up. Ids outside ``1..V-1``, and those where ``where`` is False, are ignored, so row 0,
+            the padding, never changes. ``unique_ids`` promises that no id comes twice, ``sorted_ids`` that they ascend;
+            a packed table saves a sort where both are promised. Arithmetic is in float32; with a key, rows stored in
+            bfloat16 are rounded stochastically, so that steps smaller than the precision are not lost. Donate table and
+            slots, otherwise both are copied.
     """
 
     init: Callable[[Table], Any]
@@ -59,6 +60,14 @@ class AdagradSlots(NamedTuple):
 
     steps: Array
     squares: Array
+
+
+class MomentumSlots(NamedTuple):
+    """State of :func:`adagrad` with momentum: also the running sum of scaled gradients of every number."""
+
+    steps: Array
+    squares: Array
+    velocity: Array
 
 
 class AdamSlots(NamedTuple):
@@ -81,9 +90,9 @@ def sgd(learning_rate: LearningRate) -> RowOptimizer:
         return SgdSlots(jnp.zeros((), jnp.int32))
 
     def update(table: Table, slots: SgdSlots, ids: Array, gradients: Array, **options: Any) -> tuple[Table, SgdSlots]:
-        rows = RowGradients(table, ids, gradients, **options)
+        rows = row_gradients(table, ids, gradients, **options)
         step_size = _step_size(learning_rate, slots.steps)
-        return rows.write(table, rows.read(table) - step_size * rows.gradient), SgdSlots(slots.steps + 1)
+        return rows.write(table, rows.read(table) - step_size * rows.in_rows(rows.gradient)), SgdSlots(slots.steps + 1)
 
     return RowOptimizer(init, update)
 
@@ -95,9 +104,12 @@ def adagrad(
     initial_accumulator_value: float = 0.1,
     eps: float = 1e-7,
     rowwise: bool = False,
+    momentum: float = 0.0,
     dtype: Any = jnp.float32,
 ) -> RowOptimizer:
     """Adagrad, ``G_v ← G_v + g_v²``, ``Y_v ← Y_v − η g_v / √(G_v + ε)``; equal to dense ``optax.adagrad``.
+
+    With momentum μ, ``m_v ← μ m_v + g_v / √(G_v + ε)``, ``Y_v ← Y_v − η m_v``, for the rows with a gradient.
 
     Args:
         learning_rate: η.
@@ -105,27 +117,41 @@ def adagrad(
         eps: ε.
         rowwise: G is one number for each row, to which the mean of the row's squared gradients is added; this takes
             1/D of the memory.
-        dtype: the type that G is stored in.
+        momentum: μ in [0, 1).
+        dtype: the type that G and m are stored in.
+
+    Raises:
+        ValueError: the momentum is out of range.
 
     Reference:
         Duchi et al., Adaptive subgradient methods, JMLR 2011; row-wise as in Mudigere et al., ISCA 2022.
     """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum}; expected at least 0 and below 1")
 
-    def init(table: Table) -> AdagradSlots:
-        shape = table.shape[:1] if rowwise else table.shape
-        return AdagradSlots(jnp.zeros((), jnp.int32), jnp.full(shape, initial_accumulator_value, dtype))
+    def init(table: Table) -> AdagradSlots | MomentumSlots:
+        like = jax.ShapeDtypeStruct(table.shape[:1], dtype) if rowwise else table
+        slots = AdagradSlots(jnp.zeros((), jnp.int32), full_like(like, initial_accumulator_value, dtype))
+        return MomentumSlots(*slots, full_like(table, 0.0, dtype)) if momentum else slots
 
     def update(
-        table: Table, slots: AdagradSlots, ids: Array, gradients: Array, **options: Any
-    ) -> tuple[Table, AdagradSlots]:
-        rows = RowGradients(table, ids, gradients, **options)
-        square = jnp.square(rows.gradient)
+        table: Table, slots: Any, ids: Array, gradients: Array, **options: Any
+    ) -> tuple[Table, AdagradSlots | MomentumSlots]:
+        rows = row_gradients(table, ids, gradients, **options)
+        gradient = rows.gradient if rowwise else rows.in_rows(rows.gradient)
+        square = jnp.square(gradient)
         if rowwise:
             square = square.reshape(len(square), -1).mean(1)
         squares = rows.read(slots.squares) + square
         scale = jnp.where(squares > 0, jax.lax.rsqrt(squares + eps), 0.0)
         scale = scale.reshape(scale.shape + (1,) * (table.ndim - scale.ndim))
-        updated = rows.read(table) - _step_size(learning_rate, slots.steps) * scale * rows.gradient
+        to_rows = rows.in_rows if rowwise else jnp.asarray
+        if momentum:
+            velocity = momentum * rows.read(slots.velocity) + to_rows(scale * gradient)
+            updated = rows.read(table) - _step_size(learning_rate, slots.steps) * velocity
+            stored = rows.write(slots.squares, squares), rows.write(slots.velocity, velocity)
+            return rows.write(table, updated), MomentumSlots(slots.steps + 1, *stored)
+        updated = rows.read(table) - to_rows(_step_size(learning_rate, slots.steps) * scale * gradient)
         return rows.write(table, updated), AdagradSlots(slots.steps + 1, rows.write(slots.squares, squares))
 
     return RowOptimizer(init, update)
@@ -152,60 +178,19 @@ def adam(
     """
 
     def init(table: Table) -> AdamSlots:
-        return AdamSlots(jnp.zeros((), jnp.int32), jnp.zeros(table.shape, dtype), jnp.zeros(table.shape, dtype))
+        return AdamSlots(jnp.zeros((), jnp.int32), full_like(table, 0.0, dtype), full_like(table, 0.0, dtype))
 
     def update(table: Table, slots: AdamSlots, ids: Array, gradients: Array, **options: Any) -> tuple[Table, AdamSlots]:
-        rows = RowGradients(table, ids, gradients, **options)
-        count = slots.steps + 1
-        first = b1 * rows.read(slots.first) + (1 - b1) * rows.gradient
-        second = b2 * rows.read(slots.second) + (1 - b2) * jnp.square(rows.gradient)
+        rows = row_gradients(table, ids, gradients, **options)
+        count, gradient = slots.steps + 1, rows.in_rows(rows.gradient)
+        first = b1 * rows.read(slots.first) + (1 - b1) * gradient
+        second = b2 * rows.read(slots.second) + (1 - b2) * jnp.square(gradient)
         step = first / (1 - b1**count) / (jnp.sqrt(second / (1 - b2**count)) + eps)
         updated = rows.read(table) - _step_size(learning_rate, slots.steps) * step
         slots = AdamSlots(count, rows.write(slots.first, first), rows.write(slots.second, second))
         return rows.write(table, updated), slots
 
     return RowOptimizer(init, update)
-
-
-def sorted_unique_ids(ids: Int[Array, "..."], num_rows: int) -> tuple[Int[Array, " M"], Int[Array, "..."]]:
-    """Returns the unique ids in ascending order, found by sorting, and the index of each id among them.
-
-    Args:
-        ids: any integers; those outside ``0..V-1`` count as one id beyond the table.
-        num_rows: V.
-
-    Returns:
-        As many ids as there are in ``ids``; free places at the end hold different ids of V or more. And the index of
-        each id, of the shape of ``ids``.
-    """
-    in_range = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows)
-    unique, index = jnp.unique(in_range.reshape(-1), return_inverse=True, size=ids.size, fill_value=num_rows)
-    beyond = num_rows + jnp.arange(ids.size, dtype=unique.dtype)
-    return jnp.where(unique < num_rows, unique, beyond), index.reshape(ids.shape)
-
-
-def unsorted_unique_ids(
-    ids: Int[Array, "..."], num_rows: int
-) -> tuple[Int[Array, " M"], Int[Array, "..."], Int[Array, ""]]:
-    """Returns the unique ids in no particular order, found by an array with one entry for each row instead of sorting.
-
-    Args:
-        ids: any integers; those outside ``0..V-1`` count as one id beyond the table.
-        num_rows: V.
-
-    Returns:
-        The unique ids and the index of each id as :func:`sorted_unique_ids` returns them, and the number of unique ids,
-        in which all ids beyond the table count as one.
-    """
-    in_range = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows).reshape(-1)
-    order = jnp.arange(ids.size, dtype=jnp.int32)
-    # The last occurrence of an id stands for all of them.
-    last = jnp.zeros(num_rows + 1, jnp.int32).at[in_range].max(order)[in_range]
-    is_last = last == order
-    count = jnp.cumsum(is_last, dtype=jnp.int32)
-    place = jnp.where(is_last & (in_range < num_rows), count - 1, ids.size)
-    unique = (num_rows + order).at[place].set(in_range, mode="drop", unique_indices=True)
-    return unique, (count - 1)[last].reshape(ids.shape), count[-1]
 
 
 def update_sharded(
@@ -247,7 +232,7 @@ def update_sharded(
 
     def update_shard(
         table: Array, slots: Any, ids: Array, gradients: Array, key: jax.Array | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Table, Any]:
         if batch is not None:
             ids, gradients = (jax.lax.all_gather(array, DATA, tiled=True) for array in (ids, gradients))
         shard = jax.lax.axis_index(MODEL)
@@ -262,66 +247,6 @@ def update_sharded(
     return update(table, slots, ids, gradients, key)
 
 
-class RowGradients:
-    """The unique rows that have a gradient in a step, and the sum of each row's gradients.
-
-    Args:
-        table: ``[V, *D]``.
-        ids: ``[M]`` the row of each gradient.
-        gradients: ``[M, *D]``.
-        unique_ids: promises that no id comes twice.
-        key: a JAX key; rows stored in bfloat16 are rounded stochastically with it.
-        first_row: rows before this one are not updated; by default the padding row.
-    """
-
-    def __init__(
-        self,
-        table: Array,
-        ids: Array,
-        gradients: Array,
-        *,
-        unique_ids: bool = False,
-        key: jax.Array | None = None,
-        first_row: Array | int = PAD + 1,
-    ) -> None:
-        num_rows = table.shape[0]
-        if ids.ndim != 1 or gradients.shape != ids.shape + table.shape[1:]:
-            raise ValueError(
-                f"gradients have shape {gradients.shape} for ids of shape {ids.shape}; "
-                f"expected {(ids.size, *table.shape[1:])}"
-            )
-        gradients, self.key = gradients.astype(jnp.float32), key
-        if unique_ids:
-            self.ids, self.gradient = ids, gradients
-        else:
-            find_unique = unsorted_unique_ids if num_rows <= _MAX_ROWS_PER_ID * ids.size else sorted_unique_ids
-            self.ids, index = find_unique(ids, num_rows)[:2]
-            self.gradient = jax.ops.segment_sum(gradients, index, num_segments=ids.size)
-        # A negative index would wrap around, so every id that is not to be updated becomes a different one beyond the
-        # table.
-        beyond = num_rows + jnp.arange(ids.size, dtype=self.ids.dtype)
-        self.ids = jnp.where((self.ids >= first_row) & (self.ids < num_rows), self.ids, beyond)
-
-    def read(self, stored: Array) -> Array:
-        """Returns these rows of an array in float32."""
-        return stored.at[self.ids].get(mode="clip").astype(jnp.float32)
-
-    def write(self, stored: Array, rows: Array) -> Array:
-        """Returns the array with these rows replaced, rounded to the array's type."""
-        if self.key is not None and stored.dtype == jnp.bfloat16:
-            self.key, key = jax.random.split(self.key)
-            rows = _stochastic_round(key, rows)
-        return stored.at[self.ids].set(rows.astype(stored.dtype), mode="drop", unique_indices=True)
-
-
 def _step_size(learning_rate: LearningRate, count: Array) -> Any:
     check_rates(learning_rate=learning_rate)
     return learning_rate(count) if callable(learning_rate) else learning_rate
-
-
-def _stochastic_round(key: jax.Array, rows: Array) -> Array:
-    """Rounds to one of the two nearest bfloat16 values, with the probabilities that make the expectation exact."""
-    bits = jax.lax.bitcast_convert_type(rows, jnp.uint32)
-    noise = jax.random.bits(key, rows.shape, jnp.uint16).astype(jnp.uint32)
-    rounded = (bits + noise) & jnp.uint32(0xFFFF0000)
-    return jnp.where(jnp.isfinite(rows), jax.lax.bitcast_convert_type(rounded, jnp.float32), rows)

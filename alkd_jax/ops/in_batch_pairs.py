@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from alkd_jax.ops.layouts import by_columns
 from alkd_jax.ops.platforms import cpu_or_device
 from alkd_jax.ops.tiles import split_rows
 
@@ -120,8 +121,42 @@ def _gradients(pair_loss: PairLoss, rows: Rows, size: int) -> tuple[Float[Array,
     return to_vectors, scale * (as_negative - slopes * rows.vectors)
 
 
+def _gradients_at_once(pair_loss: PairLoss, rows: Rows) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+    """Computes :func:`_gradients` from whole matrices of pairs, in few operations."""
+    vectors, targets, weight, _ = rows
+    margin = vectors @ targets.T - (vectors * targets).sum(1)[:, None]
+    is_pair = pair_loss.is_pair(rows, rows)
+    slope = jnp.where(is_pair, pair_loss.slope(margin), 0.0) * weight[:, None]
+    slopes, total = slope.sum(1)[:, None], jnp.where(is_pair, weight[:, None], 0.0).sum(1).sum()
+    scale = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
+    return scale * (slope @ targets - slopes * targets), scale * (slope.T @ vectors - slopes * vectors)
+
+
+def _gradients_on_tpu(pair_loss: PairLoss, rows: Rows) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+    """Computes :func:`_gradients_at_once` for a TPU, which has no fast way to reduce two matrices in one pass.
+
+    Pairs are counted in the matrix of slopes, from which others are told by their zeros. Narrow vectors are stored by
+    columns, so that factors of rows lie along the lanes.
+    """
+    vectors, targets, weight, _ = rows
+    vectors, targets = by_columns(vectors), by_columns(targets)
+    margin = vectors @ targets.T - (vectors * targets).sum(1)[:, None]
+    slope = jnp.maximum(pair_loss.slope(margin), jnp.finfo(margin.dtype).tiny)
+    slope = jnp.where(pair_loss.is_pair(rows, rows), slope, 0.0)
+    slopes, pairs = weight * slope.sum(1), jax.lax.optimization_barrier((slope > 0).sum(1, dtype=slope.dtype))
+    total = (weight * pairs).sum()
+    scale = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
+    to_vectors = scale * (weight[:, None] * (slope @ targets) - slopes[:, None] * targets)
+    to_targets = scale * (slope.T @ (weight[:, None] * vectors) - slopes[:, None] * vectors)
+    return by_columns(to_vectors), by_columns(to_targets)
+
+
 def _forward(pair_loss: PairLoss, rows: Rows) -> tuple[Array, tuple[Array, Array]]:
-    return _mean(pair_loss, rows), _on_tiles(functools.partial(_gradients, pair_loss), rows)
+    return _mean(pair_loss, rows), cpu_or_device(
+        functools.partial(_gradients, pair_loss, size=min(_CPU_TILE_ROWS, len(rows.weight))),
+        functools.partial(_gradients_at_once, pair_loss),
+        tpu=functools.partial(_gradients_on_tpu, pair_loss),
+    )(rows)
 
 
 def _backward(pair_loss: PairLoss, gradients: tuple[Array, Array], cotangent: Array) -> tuple[Rows]:

@@ -1,4 +1,4 @@
-"""The log-partition function of the softmax over the whole catalogue, computed in chunks of items."""
+"""The log-partition function of the softmax over the whole catalogue, or all but a list, in chunks of items."""
 
 import functools
 from typing import Any
@@ -12,6 +12,9 @@ from alkd_jax.ops.lookup import pad_rows
 from alkd_jax.ops.precision import at_least_float32
 from alkd_jax.sharding import DATA, MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import PAD
+
+_NO_SCORE = -1e30
+"""The score of an item that does not count, in place of −inf, whose differences are NaN."""
 
 
 def log_partition(
@@ -35,6 +38,44 @@ def log_partition(
     flat = at_least_float32(vectors).reshape(-1, vectors.shape[-1])
     log_z = _log_partition(mesh, num_rows, chunk_size, flat, pad_rows(table, num_shards))
     return log_z if vectors.ndim == 2 else jax.nn.logsumexp(log_z.reshape(vectors.shape[:-1]), axis=1)
+
+
+def log_rest(
+    vectors: Float[Array, "B D"],
+    table: Float[Array, "V D"],
+    listed: Int[Array, "B K"],
+    chunk_size: int | None = None,
+) -> Float[Array, " B"]:
+    """Computes ``log Σ exp(score(b, v))`` over the items that are not listed; −inf where all are.
+
+    The listed items are left out of the sum rather than subtracted from it, which would leave a rounding error where
+    they have almost all of it. At most ``[B, chunk_size]`` scores are in memory, forward and backward.
+
+    Args:
+        vectors: u.
+        table: Y; row 0 is the padding.
+        listed: items in ``1..V-1`` that are left out; 0 stands for none.
+        chunk_size: items scored at a time, at least 1; None scores all at once.
+
+    Raises:
+        ValueError: there is a current mesh.
+    """
+    if current_mesh() is not None:
+        raise ValueError("log_rest is called on a mesh; expected one device")
+    vectors, rows = at_least_float32(vectors), jnp.arange(len(vectors))[:, None]
+    chunks, is_item = _chunks(table, jnp.int32(0), table.shape[0], chunk_size or table.shape[0])
+
+    @jax.checkpoint
+    def add_chunk(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        first, items, counts = chunk
+        place = jnp.where(listed >= first, listed - first, items.shape[0])
+        is_listed = jnp.zeros((len(vectors), items.shape[0]), bool).at[rows, place].set(True, mode="drop")
+        scores = jnp.where(counts[None] & ~is_listed, vectors @ items.T, _NO_SCORE)
+        return jnp.logaddexp(total, jax.nn.logsumexp(scores, axis=1)), None
+
+    starts = jnp.arange(len(chunks)) * chunks.shape[1]
+    total = jax.lax.scan(add_chunk, jnp.full_like(vectors[:, 0], _NO_SCORE), (starts, chunks, is_item))[0]
+    return jnp.where(total > _NO_SCORE / 2, total, -jnp.inf)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

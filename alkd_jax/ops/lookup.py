@@ -13,19 +13,20 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from alkd_jax.ops.packed_rows import PackedTable
 from alkd_jax.sharding.mesh import DATA, MODEL, batch_axis, current_mesh, shard_map_unchecked
 from alkd_jax.types import IntArray
 
 
-def embedding_lookup(table: Float[Array, "V ..."], ids: IntArray) -> Float[Array, "..."]:
+def embedding_lookup(table: Float[Array, "V ..."] | PackedTable, ids: IntArray) -> Float[Array, "..."]:
     """Returns ``table[ids]``, with the same numbers and the same gradient on one device and on the current mesh.
 
     Args:
-        table: an item table.
+        table: an item table; a packed one lies on one device.
         ids: rows in ``0..V-1``, of any shape; on a mesh the first axis is the batch.
     """
     mesh = current_mesh()
-    if mesh is None or ids.ndim == 0:
+    if mesh is None or ids.ndim == 0 or isinstance(table, PackedTable):
         return table[ids]
     return _sharded_lookup(mesh, pad_rows(table, mesh.shape[MODEL]), ids)
 

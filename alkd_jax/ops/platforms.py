@@ -6,6 +6,7 @@ platform's branch. Where a shape or a schedule of the host depends on the answer
 decision, and the caller passes it on as a static argument.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,19 @@ def cpu_or_device(
     return on_the_lowered_platform
 
 
+def cuda_or_tpu_or_other(
+    cuda: Callable[..., Any], tpu: Callable[..., Any], other: Callable[..., Any]
+) -> Callable[..., Any]:
+    """As `cpu_or_device`, a function of arrays that runs one of three by the platform that the program is lowered for.
+
+    Args:
+        cuda: The function for NVIDIA GPUs.
+        tpu: The same function for TPUs.
+        other: The same function for any other platform.
+    """
+    return functools.partial(jax.lax.platform_dependent, cuda=cuda, tpu=tpu, default=other)
+
+
 def trains_seeds_in_turn(platform: str | None = None) -> bool:
     """Whether several seeds train faster one after the other than in one batched program: on a CPU and on a TPU.
 
@@ -45,7 +59,7 @@ def trains_seeds_in_turn(platform: str | None = None) -> bool:
     Args:
         platform: The platform's name; by default that of the default device.
     """
-    return (jax.default_backend() if platform is None else platform) in ("cpu", "tpu")
+    return _name(platform) in ("cpu", "tpu")
 
 
 def has_own_memory() -> bool:
@@ -53,6 +67,28 @@ def has_own_memory() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def postpones_row_updates() -> bool:
-    """Whether row-sparse Adam, which postpones the updates of rows without a gradient, is faster: on a CPU."""
-    return jax.default_backend() == "cpu"
+def postpones_row_updates(platform: str | None = None) -> bool:
+    """Whether row-sparse Adam, which postpones the updates of rows without a gradient, is faster: on a CPU.
+
+    Elsewhere few operations are faster than small ones.
+
+    Args:
+        platform: The platform's name; by default that of the default device.
+    """
+    return _name(platform) == "cpu"
+
+
+def tiles_memory(platform: str | None = None) -> bool:
+    """Whether memory is tiled over the last two axes of an array: on a TPU.
+
+    Rows that are narrower than a tile are then padded to it, unless tables of them are packed, see
+    :mod:`alkd_jax.ops.packed_rows`.
+
+    Args:
+        platform: The platform's name; by default that of the default device.
+    """
+    return _name(platform) == "tpu"
+
+
+def _name(platform: str | None) -> str:
+    return jax.default_backend() if platform is None else platform

@@ -1,4 +1,6 @@
-"""The precision of training: the type of the products in a loss and its gradient.
+"""The precision of training and of scores.
+
+Training: the type of the products in a loss and its gradient.
 
 ================  ========================  ==========================  ==========================
 precision         CPU                       GPU                         TPU
@@ -11,6 +13,21 @@ precision         CPU                       GPU                         TPU
 
 Parameters, gradients, the optimizer and validation are in float32 always. With "bfloat16" the loss reads a copy of the
 parameters that is rounded to bfloat16: backbones compute in that type, and losses sum up in float32.
+
+Scores of ranks and lists: float32 products, or sums of products of parts that a GPU's tensor cores multiply. A number
+is split into bfloat16 or TF32 parts, and the products of the smallest parts are left out.
+
+======================  ==================  ========================  ======================  ===================
+precision               CPU                 NVIDIA GPU                TPU                     error ε
+======================  ==================  ========================  ======================  ===================
+``"highest"``           float32             float32                   six bfloat16 passes     2⁻²⁰ on a TPU, or 0
+``"BF16_BF16_F32_X6"``  float32             six bfloat16 products     six bfloat16 passes     2⁻²⁰
+``"TF32_TF32_F32_X3"``  float32             three TF32 products       six bfloat16 passes     2⁻¹⁹
+``"BF16_BF16_F32_X3"``  float32             three bfloat16 products   three bfloat16 passes   2⁻¹³
+======================  ==================  ========================  ======================  ===================
+
+A score differs from the exact one by at most (ε + D 2⁻²³) Σ_d |u_d Y_vd|; the second term is the rounding of the sum
+in float32. The names are those of :class:`jax.lax.DotAlgorithmPreset`, and ε holds whether parts are rounded or cut.
 """
 
 import contextlib
@@ -24,6 +41,17 @@ _MATMUL_PRECISION = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": 
 
 PRECISIONS = tuple(_MATMUL_PRECISION)
 """The names of the precisions."""
+
+SCORE_ERRORS = {
+    "highest": 2.0**-20,
+    "BF16_BF16_F32_X6": 2.0**-20,
+    "TF32_TF32_F32_X3": 2.0**-19,
+    "BF16_BF16_F32_X3": 2.0**-13,
+}
+"""Precision of scores → the largest error ε of a product on any platform, as in the table above."""
+
+SCORE_PRECISIONS = tuple(SCORE_ERRORS)
+"""The names of the precisions of scores."""
 
 
 def matmul_precision(name: str) -> contextlib.AbstractContextManager[Any]:

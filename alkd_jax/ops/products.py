@@ -4,22 +4,27 @@ Their shapes are chosen so that XLA computes them fast; the docstrings say why w
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from alkd_jax.ops.platforms import cpu_or_device
-from alkd_jax.ops.precision import at_least_float32
+from alkd_jax.checks import check_one_of
+from alkd_jax.ops.lookup import embedding_lookup
+from alkd_jax.ops.platforms import cpu_or_device, cuda_or_tpu_or_other
+from alkd_jax.ops.precision import SCORE_PRECISIONS, at_least_float32
 
 _NARROW_WIDTH = 32
 """Rows of at most this width are combined, because shorter rows leave a CPU's vector registers partly empty."""
 _LEVELS_PER_PRODUCT = 2
 
 
-def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array, "V D"]) -> Float[Array, "B V"]:
-    """Computes ``u_b · Y_v`` for every item, in full float32 precision, since rankings are defined by it.
+def scores(
+    session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array, "V D"], *, precision: str = "highest"
+) -> Float[Array, "B V"]:
+    """Computes ``u_b · Y_v`` for every item, by default in full float32 precision, since rankings are defined by it.
 
     A session with several vectors is scored by their log-sum-exp, ``log Σ_l exp(u_bl · Y_v)``. Where vectors and table
     are stored in bfloat16, products are still accumulated in float32.
@@ -27,31 +32,46 @@ def scores(session_vectors: Float[Array, "B *L D"], item_embeddings: Float[Array
     Args:
         session_vectors: u; one vector for each session, or one for each position.
         item_embeddings: Y; row 0 is the padding.
+        precision: how products are computed, with the errors that :mod:`alkd_jax.ops.precision` states.
+
+    Raises:
+        ValueError: ``precision`` is unknown.
     """
-    dtype = jnp.promote_types(jnp.result_type(session_vectors, item_embeddings), jnp.float32)
     # An einsum rather than a product with the transposed table, which XLA would copy for a single row, or read with
     # a stride.
-    products = jnp.einsum(
-        "b...d,vd->b...v",
-        session_vectors,
-        item_embeddings,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=dtype,
-    )
-    return logsumexp_pool(products)
+    return logsumexp_pool(_score_products("b...d,vd->b...v", session_vectors, item_embeddings, precision))
 
 
-def block_scores(session_vectors: Float[Array, "B *L D"], blocks: Float[Array, "N W D"]) -> Float[Array, "B N W"]:
+def block_scores(
+    session_vectors: Float[Array, "B *L D"], blocks: Float[Array, "N W D"], *, precision: str = "highest"
+) -> Float[Array, "B N W"]:
     """Computes :func:`scores` of items in blocks.
 
     Args:
         session_vectors: u; one vector for each session, or one for each position.
         blocks: the rows of Y.
+        precision: as of :func:`scores`.
     """
-    dtype = jnp.promote_types(jnp.result_type(session_vectors, blocks), jnp.float32)
-    equation, precision = "b...d,nwd->b...nw", jax.lax.Precision.HIGHEST
-    products = jnp.einsum(equation, session_vectors, blocks, precision=precision, preferred_element_type=dtype)
+    products = _score_products("b...d,nwd->b...nw", session_vectors, blocks, precision)
     return products if products.ndim == 3 else jax.nn.logsumexp(products, axis=1)
+
+
+def _score_products(equation: str, session_vectors: Array, rows: Array, precision: str) -> Array:
+    """An einsum of session vectors and rows of the table, accumulated at least in float32."""
+    check_one_of("precision", precision, SCORE_PRECISIONS)
+    operand_dtype = jnp.result_type(session_vectors, rows)
+    dtype = jnp.promote_types(operand_dtype, jnp.float32)
+
+    def product(precision: Any) -> Callable[[Array, Array], Array]:
+        return functools.partial(jnp.einsum, equation, precision=precision, preferred_element_type=dtype)
+
+    highest = product(jax.lax.Precision.HIGHEST)
+    # Numbers of 16 bits are multiplied exactly in a single pass, and those of 64 bits are not split.
+    if precision == "highest" or operand_dtype != jnp.float32:
+        return highest(session_vectors, rows)
+    on_gpu = product(jax.lax.DotAlgorithmPreset[precision])
+    on_tpu = product(jax.lax.Precision.HIGH) if precision == "BF16_BF16_F32_X3" else highest
+    return cuda_or_tpu_or_other(on_gpu, on_tpu, highest)(session_vectors, rows)
 
 
 def candidate_scores(session_vectors: Float[Array, "B *L D"], candidates: Float[Array, "B K D"]) -> Float[Array, "B K"]:
@@ -63,6 +83,29 @@ def candidate_scores(session_vectors: Float[Array, "B *L D"], candidates: Float[
     """
     session_vectors, candidates = at_least_float32(session_vectors), at_least_float32(candidates)
     return logsumexp_pool(jnp.einsum("b...d,bkd->b...k", session_vectors, candidates))
+
+
+def position_scores(
+    vectors: Float[Array, "B L D"], table: Float[Array, "V D"], candidates: Int[Array, "B L C"]
+) -> Float[Array, "B L C"]:
+    """Computes ``u_bl · Y_c`` of each position's own candidates c, in the device's default precision, for losses.
+
+    The rows of a single position are gathered at a time, and again for the gradient: those of all positions together
+    would take C times as much memory as the vectors.
+
+    Args:
+        vectors: u, one for each position.
+        table: Y.
+        candidates: rows of the table.
+    """
+
+    @jax.checkpoint
+    def scores_at(position: tuple[Array, Array]) -> Array:
+        vector, rows = position
+        return jnp.einsum("bd,bcd->bc", vector, at_least_float32(embedding_lookup(table, rows)))
+
+    by_position = at_least_float32(vectors).swapaxes(0, 1), candidates.swapaxes(0, 1)
+    return jax.lax.map(scores_at, by_position).swapaxes(0, 1)
 
 
 def logsumexp_pool(products: Float[Array, "B *L C"]) -> Float[Array, "B C"]:

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.ops.lookup import local_embedding_lookup, pad_rows
+from alkd_jax.ops.packed_rows import ItemTable, PackedTable, slice_rows
 from alkd_jax.ops.platforms import cpu_or_device
 from alkd_jax.ops.products import scores
 from alkd_jax.sharding import MODEL, batch_axis, current_mesh, shard_map_unchecked
@@ -32,11 +33,12 @@ Contribution = Callable[[Float[Array, "B C"], Float[Array, "B 1"]], Counts]
 def catalogue_count(
     contribution: Contribution,
     session_vectors: Float[Array, "B *L D"],
-    item_embeddings: Float[Array, "V D"],
+    item_embeddings: ItemTable,
     target: Int[Array, " B"],
     excluded: Int[Array, "B M"],
     is_counted: Bool[Array, "B M"],
     chunk_size: int | None,
+    precision: str = "highest",
 ) -> Counts:
     """Adds up the contributions of all items of the catalogue, minus those of excluded ones.
 
@@ -50,13 +52,14 @@ def catalogue_count(
         excluded: items that do not count.
         is_counted: True where an excluded item occurs for the first time in its row.
         chunk_size: items scored at a time; None decides by the platform.
+        precision: of the scores, see :mod:`alkd_jax.ops.precision`.
 
     Returns:
         ``[B]`` sums, as many as an item's score has contributions.
     """
     mesh, num_rows = current_mesh(), item_embeddings.shape[0]
-    count = functools.partial(_count, contribution, chunk_size)
-    if mesh is None:
+    count = functools.partial(_count, contribution, functools.partial(scores, precision=precision), chunk_size)
+    if mesh is None or isinstance(item_embeddings, PackedTable):
         return count(num_rows, session_vectors, item_embeddings, item_embeddings[target], excluded, is_counted)
 
     def count_in_shard(vectors: Array, shard: Array, target: Array, excluded: Array, is_counted: Array) -> Counts:
@@ -73,7 +76,11 @@ def catalogue_count(
 
 
 def _count(
-    contribution: Contribution, chunk_size: int | None, num_rows: Int[Array, ""] | int, *arrays: Array
+    contribution: Contribution,
+    score: Callable[[Array, Array], Array],
+    chunk_size: int | None,
+    num_rows: Int[Array, ""] | int,
+    *arrays: Any,
 ) -> Counts:
     """Counts with the chunks of the platform."""
     vectors, table = arrays[:2]
@@ -83,9 +90,8 @@ def _count(
     else:
         cpu_chunk = device_chunk = min(chunk_size, total)
     cpu_sizes, device_sizes = (cpu_chunk, 1 if cpu_chunk % _CPU_LANES else _CPU_LANES), (device_chunk, 1)
-    on_cpu, on_device = (
-        functools.partial(_count_in_chunks, contribution, num_rows, *sizes) for sizes in (cpu_sizes, device_sizes)
-    )
+    count = functools.partial(_count_in_chunks, contribution, score, num_rows)
+    on_cpu, on_device = (functools.partial(count, *sizes) for sizes in (cpu_sizes, device_sizes))
     return (on_cpu if cpu_sizes == device_sizes else cpu_or_device(on_cpu, on_device))(*arrays)
 
 
@@ -103,11 +109,12 @@ def _device_chunk_size(batch: int, rows: int) -> int:
 
 def _count_in_chunks(
     contribution: Contribution,
+    score: Callable[[Array, Array], Array],
     num_rows: Int[Array, ""] | int,
     chunk: int,
     lanes: int,
     session_vectors: Float[Array, "B *L D"],
-    item_embeddings: Float[Array, "V D"],
+    item_embeddings: ItemTable,
     target_vectors: Float[Array, "B D"],
     excluded: Int[Array, "B M"],
     is_counted: Bool[Array, "B M"],
@@ -122,7 +129,7 @@ def _count_in_chunks(
     # The table is preceded by the target vectors, whose scores are needed first. A chunk that the target vectors fill
     # only in part also holds the first rows of the table.
     num_head, num_chunks = -(-(batch if chunk <= rows else total) // chunk), -(-total // chunk)
-    head = jnp.concatenate([target_vectors, item_embeddings[: num_head * chunk - batch]])
+    head = jnp.concatenate([target_vectors, slice_rows(item_embeddings, 0, min(rows, num_head * chunk - batch))])
     head = jnp.pad(head, ((0, num_head * chunk - head.shape[0]), (0, 0)))
     num_items = jnp.minimum(num_rows, rows)
     is_counted = is_counted & (excluded >= 0) & (excluded < num_items)
@@ -137,9 +144,9 @@ def _count_in_chunks(
             # The last chunk overlaps the one before it, so that all chunks have the same size; ``is_new`` skips the
             # overlap.
             start = jnp.minimum(first, rows - chunk)
-            table_rows = jax.lax.dynamic_slice_in_dim(current_rows, start, chunk)
+            table_rows = slice_rows(current_rows, start, chunk)
             chunk_rows = jnp.where(step < num_head, chunk_rows, table_rows)
-        chunk_scores = scores(session_vectors, chunk_rows)
+        chunk_scores = score(session_vectors, chunk_rows)
 
         position = jnp.arange(batch)[:, None] - step * chunk
         scores_at_position = jnp.take_along_axis(chunk_scores, jnp.clip(position, 0, chunk - 1), axis=1)
@@ -156,7 +163,7 @@ def _count_in_chunks(
         num_excluded = jax.tree.map(lambda count, new: count + (new * is_in_chunk).sum(1), num_excluded, new)
         return (target_score, counted, num_excluded), None
 
-    dtype = jax.eval_shape(scores, session_vectors, item_embeddings).dtype
+    dtype = jax.eval_shape(score, session_vectors, head).dtype
     target_score = jnp.zeros((batch, 1), dtype)
     kinds = jax.eval_shape(contribution, *(jax.ShapeDtypeStruct((batch, size), dtype) for size in (chunk, 1)))
     counts, num_excluded = (

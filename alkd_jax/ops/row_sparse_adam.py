@@ -23,8 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.checks import check_rates
-from alkd_jax.ops import platforms
-from alkd_jax.ops.embedding import unsorted_unique_ids
+from alkd_jax.ops.row_gradients import unsorted_unique_ids
 
 MAX_STEPS = 400
 """The longest interval. After 400 steps ``β₁ᵏ`` is 5e-19; gradients of up to 1e18 divided by that are still finite."""
@@ -186,14 +185,14 @@ class UniqueRows(NamedTuple):
 
 
 def is_row_sparse_faster(shape: tuple[int, ...], num_ids: int) -> bool:
-    """Whether row-sparse updates of a table are faster than dense ones.
+    """Whether row-sparse updates of a table are faster than dense ones on a CPU.
 
     Args:
         shape: of the table.
         num_ids: ids that a step reads, repeats included.
     """
     is_large = math.prod(shape) >= _MIN_TABLE_SIZE and shape[0] >= _MIN_ROWS_PER_ID * num_ids
-    return platforms.postpones_row_updates() and is_large
+    return is_large
 
 
 def init_table(value: Array, first: Array, second: Array) -> Table:

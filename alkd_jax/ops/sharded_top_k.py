@@ -23,6 +23,7 @@ def sharded_top_k(
     k: int,
     exclude: Int[Array, "B L"],
     chunk_size: int | None,
+    precision: str = "highest",
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """Merges the top-k lists of all shards of the table; between devices travel ``[B, k]`` numbers of each shard.
 
@@ -33,6 +34,7 @@ def sharded_top_k(
         k: list length.
         exclude: items that are never returned; 0 fills free places.
         chunk_size: items scored at a time by a device; None decides by the platform.
+        precision: of the scores, see :mod:`alkd_jax.ops.precision`.
 
     Returns:
         Scores and items, best first; item −1 where the score is −inf.
@@ -43,17 +45,25 @@ def sharded_top_k(
         arrays = tuple(
             device_put_global(array, NamedSharding(mesh, spec)) for array, spec in zip(arrays, specs, strict=True)
         )
-    return _merge_shards(mesh, item_embeddings.shape[0], k, chunk_size, *arrays)
+    return _merge_shards(mesh, item_embeddings.shape[0], k, chunk_size, precision, *arrays)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _merge_shards(
-    mesh: Any, num_rows: int, k: int, chunk_size: int | None, vectors: Array, table: Array, exclude: Array
+    mesh: Any,
+    num_rows: int,
+    k: int,
+    chunk_size: int | None,
+    precision: str,
+    vectors: Array,
+    table: Array,
+    exclude: Array,
 ) -> tuple[Array, Array]:
     def merge(vectors: Array, shard: Array, exclude: Array) -> tuple[Array, Array]:
         first = jax.lax.axis_index(MODEL) * shard.shape[0]
         items = PAD + 1 - first, num_rows - first
-        value, row = chunked_top_k(vectors, shard, exclude - first, items, k=k, chunk_size=chunk_size)
+        options = {"k": k, "chunk_size": chunk_size, "precision": precision}
+        value, row = chunked_top_k(vectors, shard, exclude - first, items, **options)
         value, item = (jax.lax.all_gather(array, MODEL, axis=1, tiled=True) for array in (value, row + first))
         # The lists are concatenated in the order of their items, so that the lower id comes first among equal scores.
         value, index = stable_top_k(value, k)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from alkd_jax.ops.platforms import cpu_or_device
+
 DoubleFloat = tuple[Array, Array]
 """A number ``high + low`` that is kept as two floats: a rounded value and its rounding error."""
 
@@ -36,15 +38,25 @@ def double_float_sum(terms: DoubleFloat) -> DoubleFloat:
     Returns:
         The high and the low part of the sum, ``[]`` each.
     """
+    return cpu_or_device(_sum_by_lanes, _sum_at_once)(terms)
+
+
+def _sum_at_once(terms: DoubleFloat) -> DoubleFloat:
+    """One reduction, in few operations: its order of sums costs two of the digits that the other form keeps."""
+    zero = jnp.zeros((), terms[0].dtype)
+    high, low = jax.lax.reduce(terms, (zero, zero), add_double_floats, (0,))
+    return high, low
+
+
+def _sum_by_lanes(terms: DoubleFloat) -> DoubleFloat:
+    """Lanes of a few terms, one addition after another in each, until few lanes are left."""
     high, low = terms
     while high.shape[0] > ROWS**2:
         padding = (0, -high.shape[0] % ROWS)
         rows = (jnp.pad(high, padding).reshape(ROWS, -1), jnp.pad(low, padding).reshape(ROWS, -1))
         start = (jnp.zeros_like(rows[0][0]), jnp.zeros_like(rows[0][0]))
         (high, low), _ = jax.lax.scan(lambda total, row: (add_double_floats(total, row), None), start, rows)
-    zero = jnp.zeros((), high.dtype)
-    high, low = jax.lax.reduce((high, low), (zero, zero), add_double_floats, (0,))
-    return high, low
+    return _sum_at_once((high, low))
 
 
 def add_double_floats(left: DoubleFloat, right: DoubleFloat) -> DoubleFloat:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alkd_jax.checks import check_count, check_one_of, check_span
+from alkd_jax.ops.packed_rows import ItemTable
+from alkd_jax.ops.precision import SCORE_PRECISIONS
 from alkd_jax.ops.rank_counts import catalogue_count
 from alkd_jax.types import PAD, IntArray
 
@@ -57,12 +59,13 @@ def target_rank(
 
 def full_catalogue_rank(
     session_vectors: Float[Array, "B *L D"],
-    item_embeddings: Float[Array, "V D"],
+    item_embeddings: ItemTable,
     target: Int[Array, " B"],
     *,
     exclude: Int[Array, "B L"],
     ties: str = "average",
     chunk_size: int | None = None,
+    precision: str = "highest",
 ) -> Int[Array, " B"]:
     """:func:`target_rank` of ``u_b · Y_v``, a chunk of items at a time, without a ``[B, V]`` array in memory.
 
@@ -73,34 +76,45 @@ def full_catalogue_rank(
 
     Args:
         session_vectors: u.
-        item_embeddings: Y, with the padding in row 0.
+        item_embeddings: Y, with the padding in row 0; it may be packed.
         target: items in ``1..V-1``.
         exclude: items that are not ranked, as in :func:`target_rank`.
         ties: as in :func:`target_rank`.
         chunk_size: items scored at a time; by default so many that their scores fit the cache on a CPU, and 256 MiB
             elsewhere.
+        precision: of the scores, as of :func:`alkd_jax.scoring.top_k`; published ranks are those of "highest".
 
     Returns:
         Ranks from 1, int32.
 
     Raises:
-        ValueError: ``ties`` is unknown, chunk_size is no whole number of at least 1, or a target is no item.
+        ValueError: ``ties`` or ``precision`` is unknown, chunk_size is no whole number of at least 1, or a target is no
+            item.
     """
-    _check_options(ties, chunk_size)
+    _check_options(ties, chunk_size, precision)
     check_span("target", target, 1, item_embeddings.shape[0] - 1)
-    return _full_catalogue_rank(session_vectors, item_embeddings, target, exclude, ties=ties, chunk_size=chunk_size)
+    options: dict[str, Any] = {"ties": ties, "chunk_size": chunk_size, "precision": precision}
+    return _full_catalogue_rank(session_vectors, item_embeddings, target, exclude, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("ties", "chunk_size"))
+@functools.partial(jax.jit, static_argnames=("ties", "chunk_size", "precision"))
 def _full_catalogue_rank(
-    session_vectors: Array, item_embeddings: Array, target: Array, exclude: Array, *, ties: str, chunk_size: int | None
+    session_vectors: Array,
+    item_embeddings: ItemTable,
+    target: Array,
+    exclude: Array,
+    *,
+    ties: str,
+    chunk_size: int | None,
+    precision: str,
 ) -> Int[Array, " B"]:
     contribution = functools.partial(_contribution, ties=ties)
     sessions = target, *_excluded_items(target, exclude, item_embeddings.shape[0])
-    return _rank_of(catalogue_count(contribution, session_vectors, item_embeddings, *sessions, chunk_size), ties)
+    arguments = session_vectors, item_embeddings, *sessions, chunk_size, precision
+    return _rank_of(catalogue_count(contribution, *arguments), ties)
 
 
-@functools.partial(jax.jit, static_argnames="chunk_size")
+@functools.partial(jax.jit, static_argnames=("chunk_size", "precision"))
 def full_catalogue_counts(
     session_vectors: Float[Array, "B *L D"],
     item_embeddings: Float[Array, "V D"],
@@ -108,6 +122,7 @@ def full_catalogue_counts(
     *,
     exclude: Int[Array, "B L"],
     chunk_size: int | None = None,
+    precision: str = "highest",
 ) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
     """The numbers of ranked items that are better than the target, and that share its score.
 
@@ -119,18 +134,19 @@ def full_catalogue_counts(
         target: items in ``1..V-1``.
         exclude: items that are not ranked, as in :func:`target_rank`.
         chunk_size: items scored at a time, as in :func:`full_catalogue_rank`.
+        precision: as in :func:`full_catalogue_rank`.
 
     Returns:
         Number of better items and of others with an equal score, int32; a NaN counts as better.
 
     Raises:
-        ValueError: chunk_size is no whole number of at least 1, or a target is no item.
+        ValueError: ``precision`` is unknown, chunk_size is no whole number of at least 1, or a target is no item.
     """
-    _check_options("average", chunk_size)
+    _check_options("average", chunk_size, precision)
     check_span("target", target, 1, item_embeddings.shape[0] - 1)
     sessions = target, *_excluded_items(target, exclude, item_embeddings.shape[0])
     contribution = _better_and_at_least_as_good
-    better, at_least = catalogue_count(contribution, session_vectors, item_embeddings, *sessions, chunk_size)
+    better, at_least = catalogue_count(contribution, session_vectors, item_embeddings, *sessions, chunk_size, precision)
     return better, at_least - better
 
 
@@ -151,8 +167,9 @@ def rank_of_counts(num_better: IntArray, num_equal: IntArray, *, ties: str = "av
     return _rank_of(num_better if ties == "optimistic" else num_better + num_equal, ties)
 
 
-def _check_options(ties: str, chunk_size: int | None) -> None:
+def _check_options(ties: str, chunk_size: int | None, precision: str = "highest") -> None:
     check_one_of("ties", ties, TIES)
+    check_one_of("precision", precision, SCORE_PRECISIONS)
     if chunk_size is not None:
         check_count(1, chunk_size=chunk_size)
 

@@ -3,9 +3,11 @@
 from alkd_jax.objectives import Loss
 from alkd_jax.training.fit import fit
 from alkd_jax.training.large import fit_large
+from alkd_jax.training.parallel_sessions import parallel_sessions
 from alkd_jax.training.reports import reporting, training_bar
 from alkd_jax.training.results import FitResult, History, Progress
 from alkd_jax.training.seeds import seed_keys
+from alkd_jax.training.sharded_sessions import shard_sessions
 from alkd_jax.training.trackers import TRACKERS, JsonLines, MLflow, TensorBoard, Tracker, WandB, make_tracker
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "fit",
     "fit_large",
     "make_tracker",
+    "parallel_sessions",
     "reporting",
     "seed_keys",
+    "shard_sessions",
     "training_bar",
 ]

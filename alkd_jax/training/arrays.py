@@ -1,5 +1,6 @@
 """The arrays that training reads and never changes."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -8,6 +9,7 @@ from jaxtyping import Array
 
 from alkd_jax import sharding
 from alkd_jax.training.examples import AnyExamples
+from alkd_jax.training.sharded_sessions import lies_in_parts
 from alkd_jax.types import Batch, Sequences, Sessions
 
 
@@ -39,5 +41,8 @@ class TrainingData:
 
 
 def device_put(tree: Any, layout: sharding.Layout | None) -> Any:
-    """Puts arrays on the device, or on every device of the layout's mesh."""
-    return jax.device_put(tree) if layout is None else sharding.device_put_global(tree, layout.replicated)
+    """Puts arrays on the device, or on every device of the layout's mesh; those that lie there in parts stay so."""
+    if layout is None:
+        return jax.device_put(tree)
+    put = functools.partial(sharding.device_put_global, sharding=layout.replicated)
+    return jax.tree.map(lambda leaf: leaf if lies_in_parts(leaf) else put(leaf), tree)

@@ -54,7 +54,7 @@ def save_params(path: pathlib.Path, params: Params) -> None:
 
 
 def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = None) -> Params:
-    """Reads parameters that :func:`save_params` wrote.
+    """Reads parameters that :func:`save_params` wrote, to the first device of this process.
 
     Args:
         path: the folder.
@@ -71,12 +71,12 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
     seed_axis = () if seeds is None else (seeds,)
     import orbax.checkpoint as ocp
 
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(seed_axis + leaf.shape, leaf.dtype, sharding=sharding), shapes
     )
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         with reading(path, expected="an undamaged folder of save_params"):
             saved = shapes_by_path(checkpointer.metadata(path).item_metadata.tree)
         # The shapes are compared first: a restore that fails inside Orbax leaves an event loop open.
@@ -85,6 +85,16 @@ def restore_params(path: pathlib.Path, model: Encoder, *, seeds: int | None = No
             raise ValueError(message.replace("\n", " "))
         with reading(path, expected="an undamaged folder of save_params"):
             return checkpointer.restore(path, target)
+
+
+def _alone() -> Any:
+    """Returns options of Orbax for what a process does without the others, if there are any."""
+    import orbax.checkpoint as ocp
+
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
 
 
 def _with_digests(handler: Any) -> Any:
@@ -146,13 +156,14 @@ class TrainingCheckpointer:
     def restore(self) -> tuple[Any, Curves] | None:
         """Returns the newest undamaged state and its curves; None where nothing is saved yet.
 
-        Damaged states that are newer are moved out of the way, with a warning.
+        Damaged states that are newer are moved out of the way, with a warning. Of several processes, the first one
+        decides for all which states there are and which are damaged.
 
         Raises:
             ValueError: every saved state is damaged.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self.manager.all_steps(), reverse=True):
+        for step in _of_first_process(sorted(self.manager.all_steps(), reverse=True)):
             try:
                 restored = self._read(step)
             except ValueError as error:
@@ -175,7 +186,7 @@ class TrainingCheckpointer:
         import orbax.checkpoint as ocp
 
         folder = self.folder.path / STEPS / str(step)
-        has_digests = all([check_digests(folder / part) for part in ("state", "curves")])
+        has_digests = _check_in_first_process(folder)
         leaves = leaves_by_path(self.template)
         # Not strict: a table saved on another mesh may be padded to another number of rows.
         state = ocp.args.StandardRestore({name: _restore_target(leaf) for name, leaf in leaves.items()}, strict=False)
@@ -222,6 +233,34 @@ class TrainingCheckpointer:
         curves_args = ocp.args.JsonSave({"curves": curves})
         with writing(self.folder.path, size=_num_bytes(self.template)):
             self.manager.save(step, args=ocp.args.Composite(state=state_args, curves=curves_args))
+
+
+def _of_first_process(numbers: Sequence[int]) -> list[int]:
+    """Returns the numbers that the first process has, of which there may be at most 64 where there are others."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    padded = np.full(64, -1, np.int32)
+    padded[: len(numbers)] = numbers[: len(padded)]
+    found = multihost_utils.broadcast_one_to_all(padded)
+    return [int(number) for number in found if number >= 0]
+
+
+def _check_in_first_process(folder: pathlib.Path) -> bool:
+    """Returns whether the parts of a checkpoint have digests, which the first process compares with their files.
+
+    Raises:
+        ValueError: they differ.
+    """
+    reason, found = f"{folder} is damaged", [-1]
+    if jax.process_index() == 0:
+        try:
+            found = [int(all([check_digests(folder / part) for part in ("state", "curves")]))]
+        except ValueError as error:
+            reason, found = str(error), []
+    match _of_first_process(found):
+        case [has_digests]:
+            return bool(has_digests)
+    raise ValueError(reason)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,48 @@ from jaxtyping import Array, Float, Int
 
 from alkd_jax.checks import check_count
 from alkd_jax.ops.permutation import permuted_index
+from alkd_jax.training.parallel_sessions import ParallelSessions
+from alkd_jax.training.shifted import ShiftedSequences, recent_positions, seconds_at
 from alkd_jax.types import PAD, Batch, Sequences, Sessions
 
 
+def batch_rows(
+    key: jax.Array, step: Int[Array, ""] | int, steps: int, batch_size: int, num_examples: int
+) -> Int[Array, "T B"]:
+    """Returns the examples of steps ``step .. step + steps − 1``, which depend on key and step alone.
+
+    Each epoch is a new permutation that is split into full batches, so a batch never contains an example twice.
+
+    Args:
+        key: a JAX key, the same for every interval of a run.
+        step: steps taken so far.
+        steps: T, the number of steps.
+        batch_size: B, at most ``num_examples``.
+        num_examples: E.
+    """
+    per_epoch = num_examples // batch_size
+
+    def batch(step: Int[Array, ""]) -> Int[Array, " B"]:
+        index = step % per_epoch * batch_size + jnp.arange(batch_size)
+        return permuted_index(jax.random.fold_in(key, step // per_epoch), index, num_examples)
+
+    return jax.vmap(batch)(step + jnp.arange(steps))
+
+
+class InRandomOrder:
+    """Examples that come in another random order in each epoch."""
+
+    weight: Float[Array, "*seeds E"]
+
+    def rows_of_steps(
+        self, key: jax.Array, step: Int[Array, ""] | int, steps: int, batch_size: int
+    ) -> Int[Array, "T B"]:
+        """Returns the examples of steps ``step .. step + steps − 1``, see :func:`batch_rows`."""
+        return batch_rows(key, step, steps, batch_size, self.weight.shape[-1])
+
+
 @flax.struct.dataclass
-class Examples:
+class Examples(InRandomOrder):
     """Examples whose inputs are training sessions.
 
     Attributes:
@@ -43,6 +80,7 @@ class Examples:
         return Batch(
             items=jnp.asarray(train.items)[session],
             mask=jnp.asarray(train.mask)[session],
+            seconds=None if train.seconds is None else jnp.asarray(train.seconds)[session],
             session=session,
             target=self.target[rows],
             weight=self.weight[rows],
@@ -51,7 +89,7 @@ class Examples:
 
 
 @flax.struct.dataclass
-class Positions:
+class Positions(InRandomOrder):
     """Examples whose targets are items of complete training sessions, and whose inputs are the other items.
 
     Attributes:
@@ -79,14 +117,14 @@ class Positions:
         session, target_position = self.session[rows], self.position[rows]
         start = offsets[session]
         stop = offsets[session + 1] - 1 if self.bidirectional else target_position
-        first = jnp.maximum(stop - self.length, start)
-        position = first[:, None] + jnp.arange(self.length)[None]
-        mask = position < stop[:, None]
+        position, mask = recent_positions(start, stop, self.length)
         # Positions up to here are those of a session without the target; later items are one position further.
         position = jnp.where(position >= target_position[:, None], position + 1, position)
+        source = jnp.where(mask, position, 0)
         return Batch(
-            items=jnp.where(mask, items[jnp.where(mask, position, 0)], PAD),
+            items=jnp.where(mask, items[source], PAD),
             mask=mask,
+            seconds=seconds_at(train, source),
             session=session,
             target=items[target_position],
             weight=self.weight[rows],
@@ -94,7 +132,7 @@ class Positions:
         )
 
 
-AnyExamples: TypeAlias = Examples | Positions
+AnyExamples: TypeAlias = Examples | Positions | ShiftedSequences | ParallelSessions
 
 
 def last_item_examples(train: Sessions) -> Examples:
@@ -154,26 +192,3 @@ def sequences_of(train: Sessions) -> Sequences:
     is_item = np.concatenate([mask, np.ones((len(train), 1), bool)], axis=1)
     offsets = np.concatenate([[0], np.cumsum(is_item.sum(1))]).astype(np.int32)
     return Sequences(items=rows[is_item].astype(np.int32), offsets=offsets)
-
-
-def batch_rows(
-    key: jax.Array, step: Int[Array, ""] | int, steps: int, batch_size: int, num_examples: int
-) -> Int[Array, "T B"]:
-    """Returns the examples of steps ``step .. step + steps − 1``, which depend on key and step alone.
-
-    Each epoch is a new permutation that is split into full batches, so a batch never contains an example twice.
-
-    Args:
-        key: a JAX key, the same for every interval of a run.
-        step: steps taken so far.
-        steps: T, the number of steps.
-        batch_size: B, at most ``num_examples``.
-        num_examples: E.
-    """
-    per_epoch = num_examples // batch_size
-
-    def batch(step: Int[Array, ""]) -> Int[Array, " B"]:
-        index = step % per_epoch * batch_size + jnp.arange(batch_size)
-        return permuted_index(jax.random.fold_in(key, step // per_epoch), index, num_examples)
-
-    return jax.vmap(batch)(step + jnp.arange(steps))

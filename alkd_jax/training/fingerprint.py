@@ -20,6 +20,7 @@ from alkd_jax.models import Params, init_params
 from alkd_jax.objectives import Objective
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.interval import Interval
+from alkd_jax.training.sharded_sessions import digest_in_parts, lies_in_parts
 
 FINGERPRINT = "fingerprint.json"
 """The file of a training folder that identifies the training run."""
@@ -45,6 +46,9 @@ class _SumOfSquares(Objective):
 
     def loss(self, params: Any, batch: Any, candidates: Any, key: Any) -> jax.Array:
         return sum((leaf.astype(jnp.float32) ** 2).sum() for leaf in jax.tree.leaves(params))
+
+    def loss_of_vectors(self, params: Any, vectors: Any, batch: Any, candidates: Any, key: Any) -> jax.Array:
+        return self.loss(params, batch, candidates, None)
 
 
 def fingerprint(
@@ -72,17 +76,21 @@ def fingerprint(
         length: L, the number of positions that random parameters are drawn for.
         **options: further plain values.
     """
-    stepper = dataclasses.replace(interval.stepper, layout=None)  # type: ignore[type-var]
+    # Neither the mesh nor the lengths that batches are cut to change what a step computes.
+    plain = {"layout": None, "lengths": ()}
+    fields = {field.name for field in dataclasses.fields(interval.stepper)} & plain.keys()  # type: ignore[arg-type]
+    stepper = dataclasses.replace(interval.stepper, **{name: plain[name] for name in fields})  # type: ignore[type-var]
     state = jax.eval_shape(stepper.init, _one_seed(params, interval.stepper.layout, has_seed_axis=keys.ndim == 1))
     keys = keys.reshape(-1)
 
     def loss(state: Any, data: TrainingData, key: jax.Array) -> jax.Array:
         batch = data.of_first_seed().batch(jnp.arange(2), jnp.int32(0))
-        return stepper.loss(state, data.loss, batch, key)
+        return stepper.loss(state, state, data.loss, batch, key)
 
     def step(state: Any, data: TrainingData, key: jax.Array) -> Any:
         batch = data.of_first_seed().batch(jnp.arange(2), jnp.int32(0))
-        return stepper.step(stepper.begin(state), _SumOfSquares(stepper.model), batch, key)
+        carry, probe = stepper.step(stepper.begin(state), _SumOfSquares(stepper.model), batch, key)
+        return carry, ~jnp.isnan(probe)
 
     def init(key: jax.Array) -> tuple[Params, Params]:
         model_params = init_params(key, stepper.model, length=length) if initial is None else {}
@@ -177,7 +185,10 @@ def _array_digest(tree: Any) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        # An array that lies in parts need not fit a host.
+        values = jax.random.key_data(leaf) if is_key else digest_in_parts(leaf) if lies_in_parts(leaf) else leaf
+        array = np.asarray(values)
+        described = leaf if lies_in_parts(leaf) else array
+        digest.update(f"{jax.tree_util.keystr(path)} {described.dtype} {described.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

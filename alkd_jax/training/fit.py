@@ -18,19 +18,21 @@ from alkd_jax.models import Encoder, Params
 from alkd_jax.ops import platforms
 from alkd_jax.ops.precision import parameter_dtype
 from alkd_jax.ops.row_sparse_adam import Adam
-from alkd_jax.training.arguments import check_splits, select_examples, select_loss
+from alkd_jax.training.arguments import select_inputs, select_loss_of
 from alkd_jax.training.arrays import TrainingData, device_put
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
 from alkd_jax.training.fingerprint import fingerprint
 from alkd_jax.training.initial import ExtraParamsInit, init_all_seeds
-from alkd_jax.training.interval import Interval, Schedule, init_state
+from alkd_jax.training.interval import Interval, Schedule, fits_ahead, init_state
 from alkd_jax.training.loop import TrainingLoop
 from alkd_jax.training.reports import reporting
 from alkd_jax.training.results import FitResult, Progress
 from alkd_jax.training.seeds import join_seeds, seed_keys, split_seeds
+from alkd_jax.training.shifted import ShiftedSequences
 from alkd_jax.training.steppers.dense import Dense
 from alkd_jax.training.steppers.row_sparse_adam import RowSparseAdam, row_sparse_tables
+from alkd_jax.training.steppers.stacked_adam import stacked_adam
 from alkd_jax.training.trackers import Tracker
 from alkd_jax.types import Sequences, Sessions
 
@@ -58,6 +60,7 @@ def fit(
     recall_at: int = 25,
     validation_batch: int = 512,
     precision: str = "float32",
+    keep_best: bool = True,
     progress: bool | Callable[[Progress], None] = False,
     trackers: Sequence[Tracker] = (),
     checkpoints: TrainingFolder | None = None,
@@ -72,8 +75,9 @@ def fit(
         validation: sessions for early stopping and the choice of the best parameters.
         seeds: the number of seeds, which are then 0 … seeds − 1, or their numbers.
         targets: "last" predicts each session's held-out item, as the paper; "all" predicts every item from those before
-            it; "cloze" predicts every item from the other ones.
-        sequences: complete training sessions for "all" and "cloze"; by default what ``train`` holds of them.
+            it; "cloze" predicts every item from the other ones; "positions" is "all" with one pass over each session,
+            for a causal backbone and an objective of positions, by default the full softmax.
+        sequences: complete training sessions for all but "last"; by default what ``train`` holds of them.
         examples: the training examples, in place of ``targets``; with a seed axis, each seed has its own.
         loss: an objective of :mod:`alkd_jax.objectives`, by default in-batch BPR; or any function of
             ``(params, batch)`` or ``(params, batch, key)``. Passing the same function again, or an objective with other
@@ -91,6 +95,7 @@ def fit(
         recall_at: k of the validation recall.
         validation_batch: sessions whose scores are in memory at a time, for each seed.
         precision: "float32", "tf32" or "bfloat16": of the products in the loss, see :mod:`alkd_jax.ops.precision`.
+        keep_best: whether to return the parameters of the best validation rather than the last ones.
         progress: True shows a bar in a terminal or a notebook, and elsewhere prints a line a minute; or a function that
             is called after each validation. It reads numbers that the host has anyway.
         trackers: log each validation, and are finished at the end, see :class:`alkd_jax.training.Tracker`.
@@ -116,24 +121,21 @@ def fit(
         (2, 101, 10)
     """
     schedule = Schedule(batch_size, max_steps, steps_per_validation, patience, recall_at, validation_batch, precision)
-    check_splits(model, train, validation)
-    examples, source = select_examples(model, train, targets, sequences, examples)
+    examples, source, validation = select_inputs(model, train, validation, targets, sequences, examples)
     keys, length = seed_keys(key, seeds), train.items.shape[1]
     init_keys, run_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     params, extra, layout = init_all_seeds(init_keys, model, length, initial, extra_params_init, mesh)
     adam = Adam(learning_rate, weight_decay) if optimizer is None else None
-    optimizer = default_optimizer(adam) if adam is not None else optimizer
-    stepper = Dense(model, optimizer, extra, layout, parameter_dtype(precision))
+    optimizer = optimizer if adam is None else default_optimizer(adam)
     in_one_program = mesh is not None or (len(keys) > 1 and not platforms.trains_seeds_in_turn())
+    stepper = Dense(model, optimizer, extra, layout, parameter_dtype(precision), _lengths(examples, in_one_program))
     interval = schedule.interval(stepper, examples, has_seed_axis=in_one_program)
-    data = TrainingData(examples, source, validation, select_loss(loss, model))
+    data = TrainingData(examples, source, validation, select_loss_of(examples, loss, model))
     data, run_keys = device_put((data, run_keys), layout)
-    describe = functools.partial(
-        fingerprint, interval, keys, params, initial, extra_params_init, data, length=length, patience=patience
-    )
+    options = {"length": length, "patience": patience, **_not_default(keep_best)}
+    describe = functools.partial(fingerprint, interval, keys, params, initial, extra_params_init, data, **options)
     shapes = jax.eval_shape(jax.vmap(stepper.init), params)
-    if adam is not None:
-        interval = with_row_sparse_adam(interval, adam, data, params)
+    interval = for_platform(interval, adam, data, params)
     loop = TrainingLoop(
         interval,
         *_split_keys_and_data(interval, run_keys, data),
@@ -142,11 +144,25 @@ def fit(
         join=functools.partial(join_seeds, interval),
         max_steps=max_steps,
         patience=patience,
+        keep_best=keep_best,
     )
     with reporting(progress, trackers) as report:
         best, curves, speed = loop.run(checkpoints, describe, shapes, report)
-    best = best if layout is None else layout.with_seed_axis.unpad_outputs(best)
-    return FitResult(best, curves.history(), *curves.best_values(), speed)
+    params = best if layout is None else layout.with_seed_axis.unpad_outputs(best)
+    return FitResult(params, curves.history(), *curves.values(best=keep_best), speed)
+
+
+def _not_default(keep_best: bool) -> dict[str, Any]:
+    """Returns an entry of the fingerprint, which checkpoints do not have that were begun before there was a choice."""
+    return {} if keep_best else {"keep_best": False}
+
+
+def _lengths(examples: AnyExamples, in_one_program: bool) -> tuple[int, ...]:
+    """Returns the lengths that batches of whole sessions are cut to.
+
+    Seeds in one program have batches of different lengths, and would compute the step of every length.
+    """
+    return examples.lengths if isinstance(examples, ShiftedSequences) and not in_one_program else ()
 
 
 @functools.lru_cache(maxsize=64)
@@ -155,12 +171,30 @@ def default_optimizer(adam: Adam) -> optax.GradientTransformation:
     return adam.as_optax()
 
 
-def with_row_sparse_adam(interval: Interval, adam: Adam, data: TrainingData, params: Params) -> Interval:
-    """Returns the interval with row-sparse updates of the tables for which they are possible and faster."""
+def for_platform(
+    interval: Interval, adam: Adam | None, data: TrainingData, params: Params, platform: str | None = None
+) -> Interval:
+    """Returns the interval with the steps that are fastest on a platform, of those with the results of dense steps.
+
+    On a CPU, tables for which that is faster have row-sparse updates. On an accelerator, on which small operations take
+    as long as larger ones, the tables are read and updated together, and the batches are gathered ahead.
+
+    Args:
+        interval: with dense steps.
+        adam: hyperparameters of the optimizer, if it is Adam.
+        data: what training reads.
+        params: all parameters to train, with a seed axis.
+        platform: the platform's name; by default that of the default device.
+    """
     dense = interval.stepper
     assert isinstance(dense, Dense)
-    tables = row_sparse_tables(data, params, interval.batch_size, interval.steps) if dense.layout is None else ()
-    if not tables:
+    if dense.layout is not None:
+        return interval
+    if not platforms.postpones_row_updates(platform):
+        stacked = None if adam is None else stacked_adam(dense, adam, data, params, interval.steps, platform)
+        return dataclasses.replace(interval, stepper=stacked or dense, gathers_ahead=fits_ahead(interval, data))
+    tables = () if adam is None else row_sparse_tables(data, params, interval.batch_size, interval.steps)
+    if adam is None or not tables:
         return interval
     stepper = RowSparseAdam(
         dense.model, dense.optimizer, dtype=dense.dtype, adam=adam, tables=tables, steps=interval.steps

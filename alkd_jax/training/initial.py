@@ -1,5 +1,6 @@
 """Initial parameters: of all seeds in one program, or of one seed with tables that barely fit the memory."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -7,9 +8,11 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params, init_params
+from alkd_jax.ops import packed_rows
 from alkd_jax.training.steppers.lazy_rows import LazyRows, LazyState, item_tables
 
 ExtraParamsInit: TypeAlias = Callable[[jax.Array, Encoder], Params]
@@ -101,9 +104,15 @@ class LazyInitializer:
             parts = [_init_part(stepper, self.length, names, dtype, key) for names, dtype in programs]
             params = {"params": {name: leaf for part in parts for name, leaf in part.items()}}
         else:
-            params = {"params": {n: jnp.array(leaf, d, copy=True) for n, (leaf, d) in self._given_params().items()}}
+            params = {"params": {n: self._copy(leaf, dtype) for n, (leaf, dtype) in self._given_params().items()}}
             params = params if layout is None else layout.device_put(params)
         return stepper.init(params)
+
+    def _copy(self, leaf: Any, dtype: Any) -> Any:
+        """Returns a copy of a given parameter on the device, packed where the stepper packs."""
+        if self.stepper.packs and packed_rows.is_narrow(leaf):
+            return jax.device_put(packed_rows.pack(np.asarray(leaf).astype(dtype)))
+        return jnp.array(leaf, dtype, copy=True)
 
     def shapes(self, key: jax.Array) -> LazyState:
         """Returns the shapes of the state."""
@@ -121,13 +130,13 @@ class LazyInitializer:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _init_part(
-    stepper: LazyRows, length: int, names: tuple[str, ...], dtype: Any, key: jax.Array
-) -> dict[str, jax.Array]:
+def _init_part(stepper: LazyRows, length: int, names: tuple[str, ...], dtype: Any, key: jax.Array) -> dict[str, Any]:
     """Returns the parameters of these names in this type; without a type, all parameters except these."""
-    params = init_params(key, stepper.model, length=length)["params"]
+    with packed_rows.drawing_packed() if stepper.packs else contextlib.nullcontext():
+        params = init_params(key, stepper.model, length=length)["params"]
     if dtype is None:
-        part = {name: leaf for name, leaf in params.items() if name not in names}
-    else:
-        part = {name: params[name].astype(dtype) for name in names}
+        return {name: leaf for name, leaf in params.items() if name not in names}
+    part = {name: jax.tree.map(lambda leaf: leaf.astype(dtype), params[name]) for name in names}
+    if stepper.packs:
+        part = {name: packed_rows.pack(leaf) if packed_rows.is_narrow(leaf) else leaf for name, leaf in part.items()}
     return part if stepper.layout is None else stepper.layout.pad_rows({"params": part})["params"]

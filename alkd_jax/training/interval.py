@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,10 +17,14 @@ from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.evaluation import metrics
 from alkd_jax.models import Params
 from alkd_jax.ops import precision
+from alkd_jax.ops.packed_rows import ItemTable
 from alkd_jax.training.arrays import TrainingData
-from alkd_jax.training.examples import AnyExamples, batch_rows
+from alkd_jax.training.examples import AnyExamples
 from alkd_jax.training.steppers.protocol import Stepper
 from alkd_jax.types import Sessions
+
+_BYTES_AHEAD = 64 * 2**20
+"""Bytes of the batches that may be gathered ahead."""
 
 
 class IntervalMetrics(NamedTuple):
@@ -46,6 +51,7 @@ class Interval:
         validation_batch: sessions whose scores are in memory at a time.
         precision: of the products in the loss, see :mod:`alkd_jax.ops.precision`.
         has_seed_axis: whether states, keys and results have a leading seed axis.
+        gathers_ahead: whether the batches of all steps are gathered before the first one, in one operation.
     """
 
     stepper: Stepper
@@ -55,6 +61,7 @@ class Interval:
     validation_batch: int
     precision: str = "float32"
     has_seed_axis: bool = False
+    gathers_ahead: bool = False
 
     @property
     def mesh(self) -> Mesh | None:
@@ -69,7 +76,7 @@ class Interval:
 
     def sharding_of(self, leaf: Any) -> Sharding:
         """Returns the sharding of an array of a state of all seeds."""
-        return SingleDeviceSharding(jax.devices()[0]) if self.layout is None else self.layout.sharding_of(leaf)
+        return SingleDeviceSharding(jax.local_devices()[0]) if self.layout is None else self.layout.sharding_of(leaf)
 
     def constrain_sharding(self, tree: Any) -> Any:
         """Constrains a state, or parts of one, to the sharding that the programs expect, inside jit."""
@@ -118,6 +125,17 @@ class Schedule:
         )
 
 
+def fits_ahead(interval: Interval, data: TrainingData) -> bool:
+    """Whether the batches of an interval take so little memory that they may be gathered ahead."""
+
+    def arrays(data: TrainingData) -> list[Any]:
+        return jax.tree.leaves(data.of_first_seed().batch(jnp.arange(interval.batch_size), 0))
+
+    leaves = jax.eval_shape(arrays, data)
+    num_bytes = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    return interval.steps * num_bytes <= _BYTES_AHEAD
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def init_state(interval: Interval, params: Params) -> Any:
     """Returns the state of a group before the first step; the parameters become part of it."""
@@ -144,17 +162,29 @@ def take_steps(
     ) -> tuple[Any, IntervalMetrics]:
         own = data if examples is None else data.replace(examples=examples)  # type: ignore[attr-defined]
         order_key, loss_key = jax.random.split(key)
-        rows = batch_rows(order_key, step, interval.steps, interval.batch_size, own.examples.weight.shape[-1])
+        rows = own.examples.rows_of_steps(order_key, step, interval.steps, interval.batch_size)
         numbers = step + jnp.arange(interval.steps)
 
-        def take_step(carry: Any, plan: tuple[Array, Array]) -> tuple[Any, Array]:
-            return stepper.step(carry, data.loss, own.batch(*plan), jax.random.fold_in(loss_key, plan[1]))
+        def prepare(rows: Array, number: Array) -> Any:
+            return stepper.prepare(data.loss, own.batch(rows, number))
 
-        carry, is_finite = jax.lax.scan(take_step, stepper.begin(state), (rows, numbers))
+        # Between the two loops the batches of all steps are flat, since one with a further axis is no batch.
+        structure = jax.tree.structure(prepare(rows[0], numbers[0]))
+        flat_batch = lambda rows, number: jax.tree.leaves(prepare(rows, number))  # noqa: E731
+        ahead = jax.vmap(flat_batch)(rows, numbers) if interval.gathers_ahead else None
+
+        def take_step(carry: Any, plan: tuple[Array, Array, list[Array] | None]) -> tuple[Any, Array]:
+            rows, number, leaves = plan
+            batch = prepare(rows, number) if leaves is None else jax.tree.unflatten(structure, leaves)
+            return stepper.step(carry, data.loss, batch, jax.random.fold_in(loss_key, number))
+
+        carry, probes = jax.lax.scan(take_step, stepper.begin(state), (rows, numbers, ahead))
+        is_finite = ~jnp.isnan(probes.reshape(interval.steps, -1).sum(1))
         state = stepper.finish(state, carry)
         # The loss is computed once an interval: at every step it would cost as much as its gradient.
-        last = own.batch(rows[-1], numbers[-1])
-        loss = stepper.loss(state, data.loss, last, jax.random.fold_in(loss_key, numbers[-1]))
+        leaves = flat_batch(rows[-1], numbers[-1]) if ahead is None else [leaf[-1] for leaf in ahead]
+        last = jax.tree.unflatten(structure, leaves)
+        loss = stepper.loss(state, carry, data.loss, last, jax.random.fold_in(loss_key, numbers[-1]))
         return state, IntervalMetrics(loss, is_finite)
 
     own_examples = (data.examples,) if data.examples.weight.ndim == 2 else ()
@@ -199,8 +229,8 @@ def keep_better(interval: Interval, best: Params, state: Any, is_better: Array) 
 
 
 def validation_recall(
-    encode: Callable[[Array, Array], Float[Array, "B *L D"]],
-    table: Float[Array, "V1 D"],
+    encode: Callable[..., Float[Array, "B *L D"]],
+    table: ItemTable,
     validation: Sessions,
     k: int,
     batch_size: int,
@@ -208,7 +238,8 @@ def validation_recall(
     """Computes recall at k, in batches of sessions and chunks of items.
 
     Args:
-        encode: ``encode(items, mask)`` returns the vectors of sessions.
+        encode: ``encode(items, mask)`` returns the vectors of sessions; it takes their times after these, where the
+            sessions have any.
         table: the output table Y; row 0 is the padding.
         validation: the sessions.
         k: list length.
@@ -223,7 +254,8 @@ def validation_recall(
         number, start = batch
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=batch_size)
         items, mask, target = take(validation.items), take(validation.mask), take(validation.target)
-        ranks = scoring.full_catalogue_rank(encode(items, mask), table, target, exclude=items)
+        times = () if validation.seconds is None else (take(validation.seconds),)
+        ranks = scoring.full_catalogue_rank(encode(items, mask, *times), table, target, exclude=items)
         is_new = start + jnp.arange(batch_size) >= number * batch_size
         return (metrics.recall(ranks, k) * is_new).sum()
 

@@ -18,7 +18,11 @@ from alkd_jax.ops import embedding, platforms
 from alkd_jax.ops.embedding import RowOptimizer
 from alkd_jax.ops.precision import parameter_dtype
 from alkd_jax.ops.row_sparse_adam import Adam
-from alkd_jax.training.arguments import check_splits, select_examples, select_row_loss
+from alkd_jax.training.arguments import (
+    check_parallel,
+    select_inputs,
+    select_row_loss,
+)
 from alkd_jax.training.arrays import TrainingData, device_put
 from alkd_jax.training.checkpoints import TrainingFolder
 from alkd_jax.training.examples import AnyExamples
@@ -27,10 +31,13 @@ from alkd_jax.training.fit import default_optimizer
 from alkd_jax.training.initial import LazyInitializer
 from alkd_jax.training.interval import Interval, Schedule
 from alkd_jax.training.loop import TrainingLoop
+from alkd_jax.training.packed_state import pack_state, unpack_on_host
+from alkd_jax.training.parallel_sessions import ParallelSessions
 from alkd_jax.training.reports import reporting
 from alkd_jax.training.results import FitResult, Progress, combine_seeds, progress_of_seed
 from alkd_jax.training.seeds import seed_keys, seed_numbers
-from alkd_jax.training.steppers.lazy_rows import LazyRows
+from alkd_jax.training.steppers.lazy_rows import LazyRows, LazyState
+from alkd_jax.training.steppers.recurrent_rows import RecurrentRows
 from alkd_jax.training.trackers import Tracker
 from alkd_jax.types import Sequences, Sessions
 
@@ -80,7 +87,9 @@ def fit_large(
             seed's tables. By default seed 0 alone, whose parameters have no seed axis.
         targets: as in ``fit``.
         sequences: as in ``fit``.
-        examples: as in ``fit``, but the same for all seeds.
+        examples: as in ``fit``, but the same for all seeds; or those of
+            :func:`alkd_jax.training.parallel_sessions.parallel_sessions`, which carry the states of a recurrent
+            backbone from step to step, with their own batch size.
         loss: an objective as in ``fit``, but none that scores the whole catalogue, such as
             ``objectives.SampledLoss(model, sampler, "softmax", num_negatives=64)``; by default in-batch BPR.
         initial: initial parameters without a seed axis; by default random ones.
@@ -108,7 +117,7 @@ def fit_large(
     Returns:
         The result as of ``fit``. Only where ``seeds`` is given do parameters have a seed axis, and they are then on the
         host. Without ``seeds``, tables on a mesh stay sharded if the model axis divides V + 1, and are returned on the
-        host if not.
+        host if not, as they are on a TPU without a mesh.
 
     Raises:
         ValueError: as in ``fit``; or the loss is no objective, or reads the whole catalogue.
@@ -116,20 +125,24 @@ def fit_large(
     """
     schedule = Schedule(batch_size, max_steps, steps_per_validation, patience, recall_at, validation_batch, precision)
     check_count(1, validation_sessions=validation_sessions)
-    check_splits(model, train, validation)
-    examples, source = select_examples(model, train, targets, sequences, examples)
+    examples, source, validation = select_inputs(model, train, validation, targets, sequences, examples)
     length = train.items.shape[1]
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model, length=length))
-    stepper = LazyRows(
-        model,
-        row_optimizer=_default_row_optimizer() if row_optimizer is None else row_optimizer,
-        optimizer=default_optimizer(Adam(1e-3)) if optimizer is None else optimizer,
-        layout=sharding.layout_of(shapes, model.num_items + 1, mesh),
-        dtype=parameter_dtype(precision),
-    )
+    check_parallel(examples, model, loss, can_train=mesh is None)
+    parts: dict[str, Any] = {
+        "row_optimizer": _default_row_optimizer() if row_optimizer is None else row_optimizer,
+        "optimizer": default_optimizer(Adam(1e-3)) if optimizer is None else optimizer,
+        "layout": sharding.layout_of(shapes, model.num_items + 1, mesh),
+        "dtype": parameter_dtype(precision),
+    }
+    if isinstance(examples, ParallelSessions):
+        stepper: LazyRows = RecurrentRows(model, **parts, batch_size=examples.batch_size)
+        schedule = dataclasses.replace(schedule, batch_size=examples.batch_size)
+    else:
+        stepper = LazyRows(model, **parts, packs=mesh is None and platforms.tiles_memory())
     interval = schedule.interval(stepper, examples)
     sample = _sample(jax.random.fold_in(key, 1), validation, validation_sessions)
-    data = device_put(TrainingData(examples, source, sample, select_row_loss(loss, model)), stepper.layout)
+    data = device_put(TrainingData(examples, source, sample, select_row_loss(loss, model, examples)), stepper.layout)
     initializer = LazyInitializer(stepper, length, jnp.dtype(table_dtype), initial)
     options: dict[str, Any] = {"max_steps": max_steps, "patience": patience, "keep_best": keep_best}
     fit_seed = functools.partial(_fit_seed, interval, initializer, data, **options)
@@ -175,21 +188,24 @@ def _fit_seed(
 ) -> FitResult:
     """Trains one seed; the result has padded rows and no seed axis."""
     stepper = initializer.stepper
+    # Checkpoints are the same whether tables are packed or not, and so is what identifies the run.
+    plain = dataclasses.replace(initializer, stepper=dataclasses.replace(stepper, packs=False))
     init_key, run_key = device_put(tuple(jax.random.split(key)), stepper.layout)
     loop = TrainingLoop(
         interval,
         [run_key],
         [data],
         init=lambda: [initializer.state(init_key)],
-        split=lambda state: [state],
-        join=lambda states: states[0],
+        split=lambda saved: [pack_state(saved) if stepper.packs and isinstance(saved, LazyState) else saved],
+        join=lambda states: unpack_on_host(states[0]) if stepper.packs else states[0],
+        state_on_host=stepper.packs,
         best_on_host=stepper.layout is None and platforms.has_own_memory(),
         **options,
     )
-    shapes = initializer.shapes(init_key)
+    shapes = plain.shapes(init_key)
     describe = functools.partial(
         fingerprint,
-        interval,
+        dataclasses.replace(interval, stepper=plain.stepper),
         key,
         stepper.model_params(shapes),
         initializer.initial,
@@ -202,7 +218,7 @@ def _fit_seed(
     )
     # Training waits while the state itself is saved: a copy would take the memory of the tables again.
     params, curves, speed = loop.run(folder, describe, shapes, progress, in_background=False)
-    best_step, best_metric = curves.best_values() if loop.keep_best else curves.last_values()
+    best_step, best_metric = curves.values(best=loop.keep_best)
     return FitResult(params, curves.history(), best_step, best_metric, speed)
 
 

@@ -60,6 +60,10 @@ class LearningCurves:
         best_step, best_metric = self.best_values()
         return np.full_like(best_step, self.steps[-1]), best_metric
 
+    def values(self, *, best: bool) -> tuple[Int[np.ndarray, " S"], Float[np.ndarray, " S"]]:
+        """Returns :meth:`best_values` or :meth:`last_values`."""
+        return self.best_values() if best else self.last_values()
+
     def history(self) -> History:
         """Returns the curves as arrays."""
         return History(np.asarray(self.steps), np.stack(self.losses, 1), np.stack(self.recalls, 1))
@@ -93,6 +97,8 @@ class TrainingLoop:
         patience: validations without a higher recall after which a seed stops.
         keep_best: whether to keep a copy of the parameters of the best validation.
         best_on_host: whether that copy is on the host.
+        state_on_host: whether the arrays of a saved state are on the host, so that `split` moves them to the device and
+            `join` fetches them.
         first_seed: place of the first seed among all seeds, for error messages.
     """
 
@@ -106,6 +112,7 @@ class TrainingLoop:
     patience: int
     keep_best: bool = True
     best_on_host: bool = False
+    state_on_host: bool = False
     first_seed: int = 0
 
     def run(
@@ -144,8 +151,11 @@ class TrainingLoop:
         def on_host(leaf: Any) -> np.ndarray:
             return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
+        def of_state(leaf: Any) -> Any:
+            return on_host(leaf) if self.state_on_host and leaf.ndim > 0 else on_device(leaf)
+
         best = jax.tree.map(on_host if self.best_on_host else on_device, self._params(shapes)) if self.keep_best else {}
-        return {"state": jax.tree.map(on_device, shapes), "best": best}
+        return {"state": jax.tree.map(of_state, shapes), "best": best}
 
     def _run(
         self, checkpointer: TrainingCheckpointer | None, progress: Callable[[Progress], None] | None

@@ -159,7 +159,7 @@ class FaultServer:
         headers = {n.strip().lower(): v.strip() for n, v in (line.split(":", 1) for line in head[1:] if line)}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         body = json.loads(raw) if raw and "json" in headers.get("content-type", "") else {}
-        is_chat = path.endswith("/chat/completions")
+        is_chat = path.split("?")[0].endswith("/chat/completions")
         with self.lock:
             number = len(self.calls)
             call = Call(number, method, path, headers, body, self._loop.time(), raw, self)

@@ -3,8 +3,8 @@
 from alkd_jax.llm.answers import Answer
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.parsing import ParsedAnswer
-from alkd_jax.llm.pricing import Usage
 from alkd_jax.llm.store import Store
+from alkd_jax.llm.token_usage import Usage
 from tests.helpers.llm_questions import question
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m")

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alkd_jax import evaluation, losses, models, objectives, samplers, scoring, selection, sharding, training
+from alkd_jax.data import synthetic
 from alkd_jax.ops import embedding, lookup
 from alkd_jax.selection import sampling, threshold
 from alkd_jax.training import interval
@@ -54,6 +55,27 @@ def mesh(request):
 
 def test_there_are_eight():
     assert len(jax.devices()) == 8
+
+
+@slow
+@pytest.mark.parametrize(("seen", "targets"), [("exclude", "last"), ("keep", "all")])
+def test_evaluation_with_lists_is_that_of_one_device(mesh, seen, targets):
+    held_out = synthetic(num_items=41, num_sessions=150).test_sequences
+    model = models.create("fpmc", num_items=41, dim=6)
+    params = models.init_params(jax.random.key(1), model)
+    # Whole numbers and means of two are multiplied exactly, so that scores are equal and no order of additions matters.
+    params = jax.tree.map(lambda leaf: jnp.round(2 * leaf / leaf.std()), params)
+    one, many = (
+        evaluation.evaluate(
+            model, params, held_out, seen=seen, targets=targets, max_length=2, batch_size=64, mesh=devices
+        )
+        for devices in (None, mesh)
+    )
+    assert one.num_tied > 0
+    assert one.metrics == many.metrics
+    np.testing.assert_array_equal(one.ranks, many.ranks)
+    for k, exposure in one.exposure.items():
+        np.testing.assert_array_equal(exposure, many.exposure[k])
 
 
 @pytest.mark.parametrize("shape", [pytest.param((16,), marks=slow), (16, 3), (5, 3)])
@@ -242,8 +264,8 @@ def test_no_more_than_a_batch_travels_in_training_and_validation(objective, back
     assert held == {"P(None, 'model')"}
 
 
-def fitted(mesh, *, max_steps=20, checkpoints=None, **options):
-    model = models.create("stamp", num_items=40, dim=6)
+def fitted(mesh, *, backbone="stamp", max_steps=20, checkpoints=None, **options):
+    model = models.create(backbone, num_items=40, dim=6)
     data = cyclic_sessions(300, 0, 0), cyclic_sessions(90, 300, 1)
     options = {"learning_rate": 0.05, "steps_per_validation": 5, "batch_size": 64, "seeds": 2} | options
     folder = None if checkpoints is None else TrainingFolder(checkpoints, every=1)
@@ -293,3 +315,17 @@ def test_training_goes_on_under_another_mesh_and_under_none(tmp_path, on_one):
 def test_a_batch_that_cannot_be_cut_is_worked_out_whole(on_one):
     found = fitted(sharding.make_mesh("data=8"), batch_size=60, max_steps=5)
     assert_close(found, fitted(None, batch_size=60, max_steps=5))
+
+
+@slow
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu", "gru4rec", "core"])
+def test_training_over_positions_is_that_of_one_device(backbone):
+    options = {"backbone": backbone, "targets": "positions", "max_steps": 5, "learning_rate": 0.01}
+    assert_close(fitted(sharding.make_mesh("data=2,model=4"), **options), fitted(None, **options))
+
+
+@slow
+@pytest.mark.parametrize("backbone", ["narm", "srgnn"])
+def test_training_over_prefixes_is_that_of_one_device(backbone):
+    options = {"backbone": backbone, "targets": "all", "max_steps": 5, "learning_rate": 0.01}
+    assert_close(fitted(sharding.make_mesh("data=2,model=4"), **options), fitted(None, **options))

@@ -7,11 +7,20 @@ import numpy as np
 from alkd_jax.serving import manifest
 from alkd_jax.serving.recommender import Recommender
 
+_CAUSAL = {"max_length": 7, "blocks": 2, "heads": 2, "scaled": True, "separate": False}
 OPTIONS = {
     "fpmc": {},
     "stamp": {"variant": "alkdrec", "sum_padding": True},
     "attmix": {"levels": 3, "heads": 2},
     "late": {"shared": False, "recency": 1.0},
+    "gru4rec": {"embedding": "none", "layers": 2},
+    "narm": {"state_factor": 2, "reset": "before"},
+    "srgnn": {"steps": 1, "edges": "counted", "reset": "before"},
+    "core": {"variant": "trm", "layers": 2, "heads": 2, "inner_dim": 12, "max_length": 8, "temperature": 0.07},
+    "sasrec": _CAUSAL | {"variant": "original", "multiplier": 1},
+    "gsasrec": _CAUSAL | {"variant": "original", "multiplier": 1, "scaled": False, "separate": True},
+    "esasrec": _CAUSAL | {"variant": "pre_norm", "multiplier": 3},
+    "hstu": _CAUSAL | {"divisor": "length", "temperature": 0.05, "time": False},
 }
 
 

@@ -99,6 +99,17 @@ def test_fused_loss_and_gradient_equal_the_plain_ones(key, released):
 
 
 @pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("form", [in_batch_pairs._gradients_at_once, in_batch_pairs._gradients_on_tpu])
+def test_the_forms_for_accelerators_have_the_same_gradient(key, released, form):
+    vectors, target_vectors, target, session, weight = random_rows(key)
+    rows = in_batch_pairs.Rows(vectors, target_vectors, weight, (target, session))
+    pair_loss = bpr._RELEASED if released else bpr._CLEAN
+    expected = in_batch_pairs._gradients(pair_loss, rows, len(weight))
+    for one, other in zip(jax.jit(form, static_argnums=0)(pair_loss, rows), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("tile", [1, 8, 37, 100])
 def test_tiles_of_any_size_add_up_to_the_plain_loss_and_gradient(key, released, tile):
     vectors, target_vectors, target, session, weight = random_rows(key)

@@ -102,6 +102,28 @@ def test_the_original_stamp_follows_its_equations():
     assert model.apply(params, method="item_embeddings") is params["params"]["input_embedding"]
 
 
+@pytest.mark.parametrize("variant", ["alkdrec", "original"])
+def test_stamp_of_masked_rows_has_the_values_and_gradients_of_stamp(variant):
+    model, params = made("stamp", variant=variant)
+    params = jax.tree.map(lambda leaf: 100 * leaf + 0.1, params)
+    mask = jnp.arange(5)[None] < jnp.array([5, 1, 3, 0])[:, None]
+    rows = jnp.where(mask[..., None], jax.random.normal(jax.random.key(2), (4, 5, 6)), 0.0)
+
+    def graded(method):
+        def loss(params, rows):
+            return (model.apply(params, rows, mask, method=method) ** 3).sum()
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(params, rows)
+
+    (one, of_one), (other, of_other) = graded("encode_rows"), graded("encode_masked_rows")
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert abs(one) > 1e-3
+    # The gradient where there is no item belongs to no parameter.
+    of_one, of_other = ((grads, jnp.where(mask[..., None], of_rows, 0)) for grads, of_rows in (of_one, of_other))
+    for a, b in zip(jax.tree.leaves(of_one), jax.tree.leaves(of_other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_dropout_is_on_only_in_training_and_follows_its_key():
     model, params = made("attmix")
     items = jnp.asarray([[3, 4, 9, 0]])
@@ -143,8 +165,8 @@ def test_a_row_does_not_depend_on_its_batch_mates_or_but_for_attmix_on_more_padd
 
 
 def test_bad_names_sizes_and_arrays_are_refused():
-    with pytest.raises(ValueError, match="'gru4rec'; expected 'fpmc'"):
-        models.create("gru4rec", num_items=3, dim=2)
+    with pytest.raises(ValueError, match="'gru5rec'; expected 'fpmc'"):
+        models.create("gru5rec", num_items=3, dim=2)
     with pytest.raises(ValueError, match="dim is 0"):
         models.create("fpmc", num_items=3, dim=0)
     table = np.zeros((4, 2))

@@ -151,7 +151,7 @@ SEQUENCES = Sequences(items=np.array([1, 2, 3, 1, 2, 4, 7, 8], np.int32), offset
 @pytest.mark.parametrize("make", [cloze_examples, prefix_examples])
 def test_soft_labels_are_counted_in_other_sessions_only(make):
     examples = make(SEQUENCES)
-    items, gain = held_out_labels(baselines.co_occurrence, SEQUENCES, 8, examples, k=2, folds=3)
+    items, gain = held_out_labels(baselines.method("co_occurrence"), SEQUENCES, 8, examples, k=2, folds=3)
     position = np.asarray(examples.position)
     alone = np.asarray(examples.session) == 2
     assert (gain[alone] < 1e-5).all(), "items 7 and 8 stand together in their own session only"
@@ -163,4 +163,4 @@ def test_soft_labels_are_counted_in_other_sessions_only(make):
 def test_too_few_or_too_many_folds_are_refused():
     for folds in (1, 4):
         with pytest.raises(ValueError, match=f"folds is {folds}"):
-            held_out_labels(baselines.markov, SEQUENCES, 8, prefix_examples(SEQUENCES), folds=folds)
+            held_out_labels(baselines.method("markov"), SEQUENCES, 8, prefix_examples(SEQUENCES), folds=folds)

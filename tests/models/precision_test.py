@@ -24,6 +24,17 @@ BACKBONES = {
     "shared late": ("late", {"shared": True, "recency": 0.8}),
 }
 
+SEQUENCE_BACKBONES = {
+    "gru4rec": ("gru4rec", {}),
+    "narm": ("narm", {}),
+    "srgnn": ("srgnn", {}),
+    "core": ("core", {"inner_dim": 12}),
+    "sasrec": ("sasrec", {}),
+    "esasrec": ("esasrec", {}),
+    "hstu": ("hstu", {"temperature": 0.2}),
+}
+"""Those that read a session item by item or all items together."""
+
 OBJECTIVES = {
     "in-batch BPR": lambda model: objectives.InBatchBPR(model),
     "released BPR": lambda model: objectives.InBatchBPR(model, released=True),
@@ -56,10 +67,11 @@ def make_batch():
 
 def model_and_params(backbone):
     """A backbone with parameters in bfloat16, larger than initial ones, so that scores differ."""
-    name, options = BACKBONES[backbone]
+    name, options = (BACKBONES | SEQUENCE_BACKBONES)[backbone]
     model = models.create(name, num_items=NUM_ITEMS, dim=8, **options)
     params = models.init_params(jax.random.key(0), model)
-    grown = jax.tree.map(lambda leaf: 0.4 * leaf / (leaf.std() + 1e-3), params)
+    # Scales and biases, which begin with equal values, stay.
+    grown = jax.tree.map(lambda leaf: 0.4 * leaf / (leaf.std() + 1e-3) if leaf.std() > 0 else leaf, params)
     return model, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), grown)
 
 
@@ -92,6 +104,14 @@ FAST = {("fpmc", objective) for objective in OBJECTIVES} | {("late", "in-batch B
 def test_loss_and_gradient_with_parameters_in_bfloat16_are_near_those_in_float32(backbone, objective, key):
     (model, params), batch = model_and_params(backbone), make_batch()
     loss = OBJECTIVES[objective](model)
+    assert_near_float32(lambda params: loss(params, batch, key), params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", SEQUENCE_BACKBONES)
+def test_sequence_backbones_with_parameters_in_bfloat16_are_near_those_in_float32(backbone, key):
+    (model, params), batch = model_and_params(backbone), make_batch()
+    loss = objectives.FullSoftmax(model)
     assert_near_float32(lambda params: loss(params, batch, key), params)
 
 

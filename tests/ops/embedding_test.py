@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from alkd_jax.ops import embedding
+from alkd_jax.ops import embedding, row_gradients
 
 PAIRS = {
     "sgd": (embedding.sgd(0.1), optax.sgd(0.1)),
@@ -20,7 +20,8 @@ PAIRS = {
     "adam": (embedding.adam(0.1), optax.adam(0.1)),
 }
 OPTIMIZERS = {name: rows for name, (rows, _) in PAIRS.items()} | {
-    "row-wise adagrad": embedding.adagrad(0.1, rowwise=True)
+    "row-wise adagrad": embedding.adagrad(0.1, rowwise=True),
+    "adagrad with momentum": embedding.adagrad(0.1, momentum=0.4),
 }
 
 
@@ -181,10 +182,10 @@ def test_gradients_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("rows_an_id", [0, 100])
 def test_every_row_is_found_once_with_all_its_gradients_by_sorting_and_without(rows_an_id, monkeypatch):
-    monkeypatch.setattr(embedding, "_MAX_ROWS_PER_ID", rows_an_id)
+    monkeypatch.setattr(row_gradients, "_MAX_ROWS_PER_ID", rows_an_id)
     ids = np.asarray([4, -1, 4, 2, 0, 9, 6, 2, -7, 4])
     gradients = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    found = embedding.RowGradients(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
+    found = row_gradients.RowGradients(jnp.zeros((7, 3)), jnp.asarray(ids), jnp.asarray(gradients))
     place = np.asarray(found.ids)
     assert sorted(place[place < 7].tolist()) == [2, 4, 6]
     assert len(set(place.tolist())) == 10

@@ -15,13 +15,16 @@ from alkd_jax.ops.platforms import cpu_or_device
 
 
 class Case(NamedTuple):
-    """A function, its arguments and its result by a plain formula; and arrays that only one kind of program has."""
+    """A function, its arguments and its result by a plain formula; and arrays that only one kind of program has.
+
+    The shape of a device is None where all its arrays are also in the program of a CPU.
+    """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     expected: Any
     cpu_shape: str
-    device_shape: str
+    device_shape: str | None
     tpu_shape: str | None = None
 
 
@@ -79,7 +82,7 @@ def game():
     def value(*gains):
         return maxmin.solve(*gains, num_effective=7_000, num_similar=35_000).value
 
-    return Case(value, gains, jnp.float32(0.1 * 4 + 0.5 * 2 - 0.4 * 1), "65536", "70016")
+    return Case(value, gains, jnp.float32(0.1 * 4 + 0.5 * 2 - 0.4 * 1), "65536", None)
 
 
 CASES = [bpr_gradient, session_vectors, ranks, lists, game]
@@ -89,8 +92,8 @@ def check(case, found, texts):
     for platform, text in texts.items():
         tpu_shape = case.tpu_shape or case.device_shape
         own = {"cpu": case.cpu_shape, "cuda": case.device_shape, "tpu": tpu_shape}[platform]
-        assert f"tensor<{own}x" in text, platform
-        for other in {case.cpu_shape, case.device_shape, tpu_shape} - {own}:
+        assert own is None or f"tensor<{own}x" in text, platform
+        for other in {case.cpu_shape, case.device_shape, tpu_shape} - {own, None}:
             assert f"tensor<{other}x" not in text, platform
     for one, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(case.expected), strict=True):
         np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-7)
@@ -114,10 +117,13 @@ def test_programs_for_other_platforms_and_for_the_cpu_each_have_their_branch(mak
 @pytest.mark.parametrize("make", CASES)
 def test_a_program_exported_for_all_platforms_holds_both_branches_and_runs_the_one_of_the_cpu(make):
     case = make()
-    exported = jax.export.export(jax.jit(case.function), platforms=("cpu", "cuda", "tpu"))(*case.args)
+    # JAX gives no guarantee that a later version knows the layouts that a TPU's branch asks for.
+    layouts = [jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")]
+    export = jax.export.export(jax.jit(case.function), platforms=("cpu", "cuda", "tpu"), disabled_checks=layouts)
+    exported = export(*case.args)
     text = exported.mlir_module()
     assert f"tensor<{case.cpu_shape}x" in text
-    assert f"tensor<{case.device_shape}x" in text
+    assert case.device_shape is None or f"tensor<{case.device_shape}x" in text
     check(case, exported.call(*case.args), {})
 
 

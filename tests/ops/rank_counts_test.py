@@ -31,7 +31,7 @@ def test_chunks_and_lanes_do_not_change_a_count(key, chunk, lanes):
     def is_better(all_scores, target_score):
         return (all_scores > target_score).astype(jnp.int32)
 
-    count = functools.partial(rank_counts._count_in_chunks, is_better, 200, chunk, lanes)
+    count = functools.partial(rank_counts._count_in_chunks, is_better, scores, 200, chunk, lanes)
     found = jax.jit(count)(vectors, table, table[target], excluded, jnp.ones(excluded.shape, bool))
     all_scores = np.asarray(scores(vectors, table))
     better = all_scores > np.take_along_axis(all_scores, np.asarray(target)[:, None], 1)

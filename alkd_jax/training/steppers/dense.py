@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params, encode
 from alkd_jax.ops import lookup, precision
+from alkd_jax.training.shifted import at_batch_length
 from alkd_jax.training.steppers.protocol import ValidationModel
 from alkd_jax.types import Batch
 
@@ -34,6 +35,7 @@ class Dense:
         extra: names of collections that are trained beside the model's own.
         layout: how parameters lie on a mesh; None on one device.
         dtype: the type that the loss reads the parameters in.
+        lengths: lengths that batches of whole sessions are cut to, see :mod:`alkd_jax.training.shifted`; or none.
     """
 
     model: Encoder
@@ -41,6 +43,7 @@ class Dense:
     extra: tuple[str, ...] = ()
     layout: sharding.Layout | None = None
     dtype: Any = jnp.float32
+    lengths: tuple[int, ...] = ()
 
     @property
     def step_mesh(self) -> Mesh | None:
@@ -55,22 +58,28 @@ class Dense:
         """Returns the state."""
         return state
 
-    def step(self, carry: DenseState, loss: Any, batch: Batch, key: jax.Array) -> tuple[DenseState, Bool[Array, ""]]:
+    def prepare(self, loss: Any, batch: Batch) -> Any:
+        """Returns the batch."""
+        return batch
+
+    def step(self, carry: DenseState, loss: Any, batch: Batch, key: jax.Array) -> tuple[DenseState, Float[Array, ""]]:
         """Takes a step."""
         (params, opt_state), batch = carry, sharding.shard_batch(batch, self.step_mesh)
-        gradient = jax.grad(self._loss)(params, loss, batch, key)
+        gradient_at = jax.grad(self._loss)
+        gradient = at_batch_length(lambda cut: gradient_at(params, loss, cut, key), batch, self.lengths)
         optimizer = optax.with_extra_args_support(self.optimizer)
         updates, opt_state = optimizer.update(gradient, opt_state, params, step=batch.step)
         params = optax.apply_updates(params, updates)
-        return DenseState(params, opt_state), self.is_finite(params, batch)
+        return DenseState(params, opt_state), self.probe(params, batch)
 
     def finish(self, state: DenseState, carry: Any) -> DenseState:
         """Returns the state after an interval."""
         return carry
 
-    def loss(self, state: DenseState, loss: Any, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        """Computes the loss of a batch."""
-        return self._loss(state.params, loss, sharding.shard_batch(batch, self.step_mesh), key)
+    def loss(self, state: DenseState, carry: Any, loss: Any, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+        """Computes the mean loss of a batch; where positions have weights, these sum to 1 only on average."""
+        value = self._loss(state.params, loss, sharding.shard_batch(batch, self.step_mesh), key)
+        return value if batch.weight.ndim == 1 else value / batch.weight.sum()
 
     def model_params(self, state: DenseState) -> Params:
         """Returns the backbone's parameters."""
@@ -82,11 +91,11 @@ class Dense:
         table = self.model.apply(params, method="item_embeddings")
         return ValidationModel(functools.partial(encode, self.model, params), table)
 
-    def is_finite(self, params: Params, batch: Batch) -> Bool[Array, ""]:
-        """Whether the vectors of the batch's targets are finite; a loss that is not finite makes these NaN."""
+    def probe(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        """0 if the vectors of the batch's targets are finite, else NaN; a loss that is not finite makes these NaN."""
         table = self.model.apply(self._unpad(params), method="item_embeddings")
         # The sum is NaN if any number is not finite; it is several times as fast as testing every number.
-        return ~jnp.isnan((0.0 * lookup.embedding_lookup(table, batch.target)).sum())
+        return (0.0 * lookup.embedding_lookup(table, batch.target)).sum()
 
     def _loss(self, params: Params, loss: Any, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         return loss(precision.cast(self._unpad(params), self.dtype), batch, key)

@@ -23,8 +23,9 @@ from jaxtyping import Array, Bool, Float, Int
 from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params, init_params
 from alkd_jax.objectives import Objective
-from alkd_jax.ops import embedding, lookup, precision
-from alkd_jax.ops.embedding import RowOptimizer, sorted_unique_ids
+from alkd_jax.ops import embedding, lookup, packed_rows, precision
+from alkd_jax.ops.embedding import RowOptimizer
+from alkd_jax.ops.row_gradients import sorted_unique_ids
 from alkd_jax.training.steppers.protocol import ValidationModel
 from alkd_jax.types import PAD, Batch
 
@@ -34,7 +35,7 @@ class LazyState:
     """The state that training changes.
 
     Attributes:
-        tables: the item tables by name, in the type they are stored in.
+        tables: the item tables by name, in the type they are stored in; on a TPU narrow ones are packed.
         dense: the other parameters.
         slots: the row optimizer's slots, by table name.
         opt_state: the state of the other parameters' optimizer.
@@ -56,6 +57,7 @@ class LazyRows:
         optimizer: optimizer of the other parameters.
         layout: how parameters lie on a mesh; None on one device.
         dtype: the type that the loss reads the parameters in.
+        packs: whether narrow tables are packed, see :mod:`alkd_jax.ops.packed_rows`; not on a mesh.
     """
 
     model: Encoder
@@ -63,6 +65,7 @@ class LazyRows:
     optimizer: optax.GradientTransformation
     layout: sharding.Layout | None = None
     dtype: Any = jnp.float32
+    packs: bool = False
 
     step_mesh = None  # The gathered rows are whole on every device, and the loss of them needs no mesh.
 
@@ -86,12 +89,22 @@ class LazyRows:
         """Returns the state after an interval."""
         return carry
 
+    def prepare(self, loss: Objective, batch: Batch) -> Batch:
+        """Returns the batch."""
+        return batch
+
     def step(
         self, carry: LazyState, loss: Objective, batch: Batch, key: jax.Array
-    ) -> tuple[LazyState, Bool[Array, ""]]:
+    ) -> tuple[LazyState, Float[Array, ""]]:
         """Takes one step: the row optimizer updates the tables, the other optimizer the other parameters."""
+        return self._step(carry, loss, batch, key)[:2]
+
+    def _step(
+        self, carry: LazyState, loss: Objective, batch: Batch, key: jax.Array
+    ) -> tuple[LazyState, Float[Array, ""], Any]:
+        """Takes one step, and also returns what the loss returns beside its value."""
         ids, rows, loss_of = self._gather(carry, loss, batch, key)
-        gradients = jax.grad(loss_of, argnums=(0, 1))(rows, carry.dense)
+        gradients, beside = jax.grad(loss_of, argnums=(0, 1), has_aux=True)(rows, carry.dense)
         row_gradients, dense_gradient = gradients if self.mesh is None else sharding.replicate(gradients, self.mesh)
         tables, slots = {}, {}
         for number, (name, gradient) in enumerate(row_gradients.items()):
@@ -101,45 +114,62 @@ class LazyRows:
                 "unique_ids": True,
                 "key": jax.random.fold_in(jax.random.fold_in(key, 1), number),
             }
-            arguments = carry.tables[name], carry.slots[name], jnp.where(has_gradient, ids, -1), gradient
+            table, old_slots = carry.tables[name], carry.slots[name]
             if self.mesh is None:
-                tables[name], slots[name] = self.row_optimizer.update(*arguments, **options)
+                options |= {"sorted_ids": True, "where": has_gradient}
+                tables[name], slots[name] = self.row_optimizer.update(table, old_slots, ids, gradient, **options)
             else:
+                listed = jnp.where(has_gradient, ids, -1)
                 tables[name], slots[name] = embedding.update_sharded(
-                    self.row_optimizer, self.mesh, *arguments, replicated=True, **options
+                    self.row_optimizer, self.mesh, table, old_slots, listed, gradient, replicated=True, **options
                 )
         optimizer = optax.with_extra_args_support(self.optimizer)
         updates, opt_state = optimizer.update(dense_gradient, carry.opt_state, carry.dense, step=batch.step)
-        state = LazyState(tables, optax.apply_updates(carry.dense, updates), slots, opt_state)
-        is_finite = ~jnp.isnan(sum((0.0 * leaf).sum() for leaf in jax.tree.leaves((row_gradients, dense_gradient))))
-        return state if self.layout is None else self.layout.constrain_sharding(state), is_finite
+        dense = optax.apply_updates(carry.dense, updates)
+        state = carry.replace(tables=tables, dense=dense, slots=slots, opt_state=opt_state)  # type: ignore[attr-defined]
+        probe = sum((0.0 * leaf).sum() for leaf in jax.tree.leaves((row_gradients, dense_gradient)))
+        return state if self.layout is None else self.layout.constrain_sharding(state), probe, beside
 
-    def loss(self, state: LazyState, loss: Objective, batch: Batch, key: jax.Array) -> Float[Array, ""]:
+    def loss(self, state: LazyState, carry: Any, loss: Objective, batch: Batch, key: jax.Array) -> Float[Array, ""]:
         """Computes the loss of a batch."""
         _, rows, loss_of = self._gather(state, loss, batch, key)
-        return loss_of(rows, state.dense)
+        return loss_of(rows, state.dense)[0]
 
     def model_params(self, state: LazyState) -> Params:
-        """Returns the backbone's parameters."""
+        """Returns the backbone's parameters; narrow tables may be packed."""
         return {"params": state.tables | state.dense}
 
     def for_validation(self, state: LazyState) -> ValidationModel:
         """Returns the table as it is stored, and an encoder that reads the rows of a batch in float32."""
 
-        def encode(items: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Float[Array, "B *L D"]:
+        def encode(
+            items: Int[Array, "B L"], mask: Bool[Array, "B L"], *times: Int[Array, "B L"]
+        ) -> Float[Array, "B *L D"]:
             ids, (items,) = renumber(self.model.num_items, items)
             params = {"params": gather_rows(state.tables, ids, self.mesh) | state.dense}
-            return self._model_of(ids).apply(params, items, mask)
+            return self._model_of(ids).apply(params, items, mask, *times)
 
         params = self.model_params(state)
         params = params if self.layout is None else self.layout.unpad_rows(params)
-        return ValidationModel(encode, self.model.apply(params, method="item_embeddings"))
+        name = output_table(self.model) if self.packs else None
+        if name is not None:
+            return ValidationModel(encode, params["params"][name])
+        return ValidationModel(encode, self.model.apply(packed_rows.unpack_all(params), method="item_embeddings"))
+
+    def _loss(
+        self, state: LazyState, loss: Any, params: Params, batch: Any, candidates: Any, key: jax.Array
+    ) -> tuple[Float[Array, ""], Any]:
+        """Computes the loss of the gathered rows; beside it, nothing."""
+        return loss.loss(params, batch, candidates, key), None
 
     def _model_of(self, ids: Int[Array, " R"]) -> Encoder:
         return self.model.clone(num_items=len(ids) - 1)  # type: ignore[attr-defined]
 
     def _gather(self, state: LazyState, loss: Objective, batch: Batch, key: jax.Array) -> tuple[Array, Any, Any]:
-        """Returns the ids ``[R]`` of the rows that a batch refers to, the rows, and the loss as a function of them."""
+        """Returns the ids ``[R]`` of the rows that a batch refers to, the rows, and the loss as a function of them.
+
+        The function also returns what :meth:`_loss` returns beside the loss.
+        """
         candidates = loss.candidates(batch, key)
         items = (batch.items, batch.target) + (() if candidates is None else (candidates,))
         ids, indices = renumber(self.model.num_items, *items)
@@ -147,15 +177,15 @@ class LazyRows:
         batch, (items, target, *listed) = sharding.shard_batch((batch, indices), self.mesh)
         batch, small_loss = batch.replace(items=items, target=target), loss.on_rows(ids)  # type: ignore[attr-defined]
 
-        def loss_of(rows: dict[str, Array], dense: dict[str, Array]) -> Float[Array, ""]:
+        def loss_of(rows: dict[str, Array], dense: dict[str, Array]) -> tuple[Float[Array, ""], Any]:
             params = precision.cast({"params": rows | dense}, self.dtype)
-            return small_loss.loss(params, batch, listed[0] if listed else None, key)
+            return self._loss(state, small_loss, params, batch, listed[0] if listed else None, key)
 
         return ids, gather_rows(state.tables, ids, self.mesh), loss_of
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _init_optimizers(stepper: LazyRows, tables: dict[str, Array], dense: dict[str, Array]) -> tuple[Any, Any]:
+def _init_optimizers(stepper: LazyRows, tables: dict[str, Any], dense: dict[str, Array]) -> tuple[Any, Any]:
     """Returns the slots of the tables and the optimizer state of the other parameters before the first step."""
     slots = {name: stepper.row_optimizer.init(table) for name, table in tables.items()}
     state = slots, stepper.optimizer.init(dense)
@@ -171,6 +201,16 @@ def item_tables(model: Encoder) -> tuple[str, ...]:
 
     with_one, with_two = shapes(1), shapes(2)
     return tuple(name for name in with_one if with_one[name].shape != with_two[name].shape)
+
+
+def output_table(model: Encoder) -> str | None:
+    """Returns the name of the parameter that scores the items as it is; None where the table is computed."""
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))["params"]
+    jaxpr = jax.make_jaxpr(lambda params: model.apply({"params": params}, method="item_embeddings"))(shapes).jaxpr
+    for (path, _), value in zip(jax.tree_util.tree_leaves_with_path(shapes), jaxpr.invars, strict=True):
+        if value is jaxpr.outvars[0] and len(path) == 1:
+            return path[0].key
+    return None
 
 
 def renumber(num_items: int, *item_arrays: Int[Array, "..."]) -> tuple[Int[Array, " R"], list[Array]]:
@@ -189,7 +229,7 @@ def renumber(num_items: int, *item_arrays: Int[Array, "..."]) -> tuple[Int[Array
     return ids, [p.reshape(array.shape).astype(jnp.int32) for p, array in zip(pieces, item_arrays, strict=True)]
 
 
-def gather_rows(tables: Mapping[str, Array], ids: Int[Array, " R"], mesh: Mesh | None) -> dict[str, Array]:
+def gather_rows(tables: Mapping[str, Any], ids: Int[Array, " R"], mesh: Mesh | None) -> dict[str, Array]:
     """Returns rows of every table in float32, on every device of a mesh.
 
     Args:
@@ -198,6 +238,6 @@ def gather_rows(tables: Mapping[str, Array], ids: Int[Array, " R"], mesh: Mesh |
         mesh: the mesh that the tables are sharded over; None on one device.
     """
     if mesh is None:
-        return {name: table.at[ids].get(mode="clip").astype(jnp.float32) for name, table in tables.items()}
+        return {name: packed_rows.take_rows(table, ids).astype(jnp.float32) for name, table in tables.items()}
     look_up = sharding.shard_map_unchecked(lookup.local_embedding_lookup, mesh, (P(sharding.MODEL), P()), P())
     return {name: look_up(table, ids).astype(jnp.float32) for name, table in tables.items()}

@@ -5,18 +5,22 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from alkd_jax import sharding
 from alkd_jax.models import Encoder, Params
+from alkd_jax.ops.packed_rows import ItemTable
 from alkd_jax.types import Batch
 
 
 class ValidationModel(NamedTuple):
-    """What validation needs of a state: ``encode(items, mask)`` returns session vectors, ``table`` scores them."""
+    """What validation needs of a state: ``encode(items, mask)`` returns session vectors, ``table`` scores them.
 
-    encode: Callable[[Array, Array], Float[Array, "B *L D"]]
-    table: Float[Array, "V1 D"]
+    ``encode`` takes times after these for a backbone that reads them.
+    """
+
+    encode: Callable[..., Float[Array, "B *L D"]]
+    table: ItemTable
 
 
 @runtime_checkable
@@ -47,14 +51,17 @@ class Stepper(Protocol):
     def begin(self, state: Any) -> Any:
         """Returns what the steps of an interval carry."""
 
-    def step(self, carry: Any, loss: Any, batch: Batch, key: jax.Array) -> tuple[Any, Bool[Array, ""]]:
-        """Takes a step; also returns whether its numbers are finite."""
+    def prepare(self, loss: Any, batch: Batch) -> Any:
+        """Returns what a step reads of a batch; it depends on no parameter, and may be computed ahead."""
+
+    def step(self, carry: Any, loss: Any, batch: Any, key: jax.Array) -> tuple[Any, Float[Array, "..."]]:
+        """Takes a step, given what :meth:`prepare` returned; also returns zeros, or NaN where it is not finite."""
 
     def finish(self, state: Any, carry: Any) -> Any:
         """Returns the state after an interval, given the one before it."""
 
-    def loss(self, state: Any, loss: Any, batch: Batch, key: jax.Array) -> Float[Array, ""]:
-        """Computes the loss of a batch."""
+    def loss(self, state: Any, carry: Any, loss: Any, batch: Any, key: jax.Array) -> Float[Array, ""]:
+        """Computes the loss of a prepared batch after an interval, given what the steps carried."""
 
     def model_params(self, state: Any) -> Params:
         """Returns the backbone's parameters, on a mesh with padded rows."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Float
 
 from alkd_jax.objectives import InBatchBPR
 from alkd_jax.ops import precision, row_sparse_adam
@@ -60,7 +60,7 @@ class RowSparseAdam(Dense):
 
     def step(  # type: ignore[override]
         self, carry: IntervalState, loss: InBatchBPR, batch: Batch, key: jax.Array
-    ) -> tuple[IntervalState, Bool[Array, ""]]:
+    ) -> tuple[IntervalState, Float[Array, ""]]:
         """Takes a step."""
         adam, dense, step = self.adam, carry.dense, carry.step + 1
         count = carry.start + step
@@ -90,7 +90,7 @@ class RowSparseAdam(Dense):
         }
         values = {name: param[0] for name, param in (dense | tables).items()}
         pending = carry.pending.append(update, step)
-        return IntervalState(dense, tables, pending, carry.start, step), self.is_finite({"params": values}, batch)
+        return IntervalState(dense, tables, pending, carry.start, step), self.probe({"params": values}, batch)
 
     def finish(self, state: DenseState, carry: IntervalState) -> DenseState:
         """Applies all postponed updates."""
@@ -104,7 +104,7 @@ class RowSparseAdam(Dense):
 
 
 def row_sparse_tables(data: TrainingData, params: Any, batch_size: int, steps: int) -> tuple[str, ...]:
-    """Returns the tables for which row-sparse updates are possible and faster on the default device.
+    """Returns the tables for which row-sparse updates are possible and faster on a CPU.
 
     They are possible for the in-batch loss, without extra parameters.
 
