@@ -6,6 +6,7 @@ lists as `alkd_jax.serving.recommender`, which needs neither JAX nor ONNX.
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
@@ -13,7 +14,7 @@ import pathlib
 import platform
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,8 +28,8 @@ from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.errors import how_to_install, import_extra, shown, writing
 from alkd_jax.io import move_into
 from alkd_jax.locks import locked
-from alkd_jax.models import BACKBONES, Encoder, Params
-from alkd_jax.serving import manifest, model_card, numpy_encoders, onnx_graph
+from alkd_jax.models import BACKBONES, Encoder, PackedStudent, Params
+from alkd_jax.serving import manifest, model_card, numpy_encoders, onnx_graph, packed
 from alkd_jax.serving.model_card import Card
 from alkd_jax.serving.programs import TopK, load_onnx, load_program
 from alkd_jax.serving.recommender import Recommender
@@ -39,7 +40,7 @@ __all__ = ["Card", "Recommender", "load_onnx", "load_program", "save"]
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the program is compiled for."""
 
-_TRAINING_ONLY = frozenset({"dropout", "item_dropout"})
+_TRAINING_ONLY = frozenset({"dropout", "item_dropout", "embedding_dropout", "hidden_dropout", "context_dropout"})
 _MODULE_FIELDS = frozenset({"num_items", "dim", "parent", "name"})
 _CHUNK_ITEMS = 2**20
 _NUM_CHECKED_SESSIONS = 64
@@ -47,12 +48,13 @@ _NUM_CHECKED_SESSIONS = 64
 
 def save(
     folder: str | os.PathLike[str],
-    model: Encoder,
-    params: Params,
+    model: Encoder | PackedStudent,
+    params: Params | None,
     ds: Dataset,
     *,
     dtype: str = "float32",
     list_length: int = 100,
+    compiled: bool = True,
     overwrite: bool = False,
     card: Card | None = None,
 ) -> None:
@@ -64,12 +66,13 @@ def save(
 
     Args:
         folder: the folder to write; it must not exist, unless it may be overwritten.
-        model: one of the library's backbones.
-        params: its parameters, without a seed axis; finite.
+        model: one of the library's backbones, or a packed student, which has no compiled forms.
+        params: its parameters, without a seed axis; finite. None for a packed student.
         ds: the dataset of its training, for the catalogue and the length L.
         dtype: type of the stored weights, "float32", or "float16" for half the size. With "float16" all forms of the
             student have the rounded weights; computation is still in float32.
         list_length: K, the number of items that the program and the ONNX graph return; at most V.
+        compiled: whether the program and the ONNX graph are written; the other files answer without them.
         overwrite: whether a shipped student that is there is replaced, once the new one is whole.
         card: what the model card, README.md, says beside the config.
 
@@ -83,29 +86,29 @@ def save(
     safetensors_numpy = import_extra("safetensors.numpy")
     check_one_of("dtype", dtype, manifest.DTYPES)
     check_at_least(1, list_length=list_length)
-    backbone, options = backbone_options(model)
-    weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
-    check_catalogue(model, ds)
+    list_length = min(list_length, ds.num_items)
+    if isinstance(model, PackedStudent) != (params is None):
+        raise ValueError(f"params is {shown(params)}; expected None for a packed student, and parameters for a model")
+    # A catalogue that cannot be read back is refused before a program is compiled.
     items = manifest.items_json(ds.item_ids, ds.titles)
-    length, list_length = ds.train.items.shape[1], min(list_length, ds.num_items)
-    arrays = {name: array.astype(np.float32) for name, array in weights.items()}
-    Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
-    files, left_out = compiled_forms(backbone, options, model, weights, length, list_length)
-    files[manifest.WEIGHTS] = safetensors_numpy.save(weights)
-    files[manifest.ITEMS] = items
+    if isinstance(model, PackedStudent):
+        dtype, parts = manifest.PACKED_DTYPE, packed_parts(model, ds)
+    else:
+        parts = encoder_parts(model, params, ds, dtype, list_length if compiled else None)
+    files = parts.compiled | {manifest.WEIGHTS: safetensors_numpy.save(parts.weights), manifest.ITEMS: items}
     config = manifest.Config(
-        backbone=backbone,
-        options=options,
+        backbone=parts.backbone,
+        options=parts.options,
         num_items=ds.num_items,
-        dim=model.dim,
-        length=length,
+        dim=parts.dim,
+        length=ds.train.items.shape[1],
         list_length=list_length,
         dtype=dtype,
         dataset=ds.name,
         fingerprint=ds.fingerprint,
         versions=environment_versions(),
         files={name: manifest.file_entry(data) for name, data in sorted(files.items())},
-        left_out=left_out,
+        left_out=parts.left_out,
     )
     with new_folder(path, overwrite=overwrite) as partial:
         readme = model_card.as_markdown(config, card or Card()).encode()
@@ -113,9 +116,67 @@ def save(
         for name, data in [*files.items(), *extra]:
             with writing(path / name, size=len(data)):
                 (partial / name).write_bytes(data)
-        check_written_folder(partial, model, weights, np.asarray(ds.train.items[:_NUM_CHECKED_SESSIONS], np.int32))
-    for name, reason in left_out.items():
+        sessions = np.asarray(ds.train.items[:_NUM_CHECKED_SESSIONS], np.int32)
+        if isinstance(model, PackedStudent):
+            check_packed_folder(partial, model, sessions)
+        else:
+            check_written_folder(partial, model, parts.weights, sessions)
+    is_missing = compiled and not isinstance(model, PackedStudent)
+    for name, reason in parts.left_out.items() if is_missing else ():
         warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What is written of a student.
+
+    Attributes:
+        backbone: as of `manifest.Config`.
+        options: likewise.
+        dim: likewise.
+        weights: its arrays, in the type in which they are stored.
+        compiled: name of a compiled form → content.
+        left_out: name of a form that is not written → reason.
+    """
+
+    backbone: str
+    options: Mapping[str, Any]
+    dim: int
+    weights: dict[str, np.ndarray]
+    compiled: dict[str, bytes]
+    left_out: dict[str, str]
+
+
+def encoder_parts(model: Encoder, params: Params, ds: Dataset, dtype: str, list_length: int | None) -> Parts:
+    """Returns what is written of a trained encoder, after its scores were checked; no compiled form for no length."""
+    backbone, options = backbone_options(model)
+    weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
+    check_catalogue(model, ds)
+    length = ds.train.items.shape[1]
+    arrays = {name: array.astype(np.float32) for name, array in weights.items()}
+    Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
+    if list_length is None:
+        left_out = dict.fromkeys((manifest.PROGRAM, manifest.ONNX), "it was not asked for")
+        return Parts(backbone, options, model.dim, weights, {}, left_out)
+    return Parts(
+        backbone, options, model.dim, weights, *compiled_forms(backbone, options, model, weights, length, list_length)
+    )
+
+
+def packed_parts(student: PackedStudent, ds: Dataset) -> Parts:
+    """Returns what is written of a packed student, after its arrays were checked."""
+    check_catalogue(student, ds)
+    length = ds.train.items.shape[1]
+    Recommender(student.kind, student.options, student.arrays, ds.item_ids, ds.titles, length).check_scores()
+    reason = f"a student of the kind {student.kind} is answered in NumPy alone"
+    return Parts(
+        student.kind,
+        dict(student.options),
+        1,
+        dict(student.arrays),
+        {},
+        {manifest.PROGRAM: reason, manifest.ONNX: reason},
+    )
 
 
 def check_target(path: pathlib.Path, *, overwrite: bool) -> None:
@@ -208,7 +269,7 @@ def weights_to_store(
     return weights
 
 
-def check_catalogue(model: Encoder, ds: Dataset) -> None:
+def check_catalogue(model: Encoder | PackedStudent, ds: Dataset) -> None:
     """Refuses a dataset with another number of items than the model, or with ids that do not identify items.
 
     Raises:
@@ -289,6 +350,23 @@ def check_written_folder(
     magnitude = float(np.abs(np.where(finite, expected, 0)).max(initial=0.0))
     if not np.allclose(actual, expected, rtol=1e-4, atol=1e-5 * magnitude):
         raise ValueError(f"scores of the written {model} differ; expected those of the model".replace("\n", " "))
+
+
+def check_packed_folder(folder: pathlib.Path, student: PackedStudent, items: np.ndarray) -> None:
+    """Compares the arrays and the lists of a written folder with those of the packed student.
+
+    Raises:
+        ValueError: they differ.
+    """
+    written = Recommender.load(folder)
+    backbone, options, arrays = packed.resident_form(
+        student.kind, student.options, student.arrays, num_items=student.num_items
+    )
+    held = dataclasses.replace(written, backbone=backbone, options=options, arrays=arrays)
+    k = min(10, student.num_items)
+    for found, expected in zip(*(each.top_k(items, k, exclude=items) for each in (written, held)), strict=True):
+        if not np.array_equal(found, expected):
+            raise ValueError(f"lists of the written {student.kind} differ; expected those of the packed student")
 
 
 def environment_versions() -> dict[str, str]:

@@ -21,6 +21,8 @@ CONFIG, WEIGHTS, ITEMS = "config.json", "model.safetensors", "items.json"
 PROGRAM, ONNX = "student.stablehlo", "student.onnx"
 DTYPES = ("float32", "float16")
 """Types of the stored weights; computation is in float32."""
+PACKED_DTYPE = "uint8"
+"""Type of the arrays of a packed student."""
 MAX_PROGRAM_BYTES = 2**26
 """The largest size of the program, which has no weights in it."""
 
@@ -34,13 +36,13 @@ class Config:
     """The content of `config.json`.
 
     Attributes:
-        backbone: name of the backbone, a key of ``alkd_jax.models.BACKBONES``.
+        backbone: name of the backbone, a key of ``alkd_jax.models.BACKBONES``, or the kind of a packed student.
         options: options of the backbone, without those that affect training only.
         num_items: V; items are ``1..V``.
         dim: width D.
         length: L, the number of most recent items that the student reads.
         list_length: K, the number of items that the compiled forms return.
-        dtype: type of the stored weights, one of :data:`DTYPES`.
+        dtype: type of the stored weights, one of :data:`DTYPES`, or that of packed students.
         dataset: name of the dataset that the student was trained on.
         fingerprint: fingerprint of that dataset.
         versions: package → version, of the environment that wrote the folder.
@@ -102,7 +104,7 @@ def read_config(folder: pathlib.Path) -> tuple[Config, str]:
     for name, max_value in _MAX_VALUES.items():
         if not 1 <= content[name] <= max_value:
             raise ValueError(f"{path}: {name} is {shown(content[name])}; expected 1..{max_value}")
-    if content["dtype"] not in DTYPES:
+    if content["dtype"] not in (*DTYPES, PACKED_DTYPE):
         raise ValueError(f"{path}: dtype is {shown(content['dtype'])}; expected {' or '.join(DTYPES)}")
     return Config(**content), hashlib.sha256(data).hexdigest()
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from alkd_jax.errors import import_extra, printable, reading
 from alkd_jax.serving import manifest, numpy_encoders, onnx_graph
-from alkd_jax.serving.recommender import current_names, read_arrays
+from alkd_jax.serving.weights import current_names, read_arrays
 
 TopK: TypeAlias = tuple[Float[Array | np.ndarray, "B K"], Int[Array | np.ndarray, "B K"]]
 Program: TypeAlias = Callable[[Int[np.ndarray, "B L"], Int[np.ndarray, "B M"]], TopK]

@@ -7,23 +7,21 @@ student.recommend(["2571", "1196"], k=10)
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float, Float32, Int, Int32, UInt8
 
-from alkd_jax.checks import check_count, check_span
-from alkd_jax.errors import import_extra, reading, shown
-from alkd_jax.serving import hub, manifest, numpy_encoders
+from alkd_jax.checks import check_count, check_one_of, check_span
+from alkd_jax.errors import shown
+from alkd_jax.serving import hub, manifest, numpy_encoders, packed
+from alkd_jax.serving.numpy_lists import left_aligned, top_k_positions
+from alkd_jax.serving.weights import current_names, read_arrays
 
-_FORMER_NAMES = {"meeting_kernel": "interaction_kernel"}
-"""Former name of a parameter in shipped folders → its name today."""
-_HEADER_BYTES = 2**20
-_PROBE_LENGTH, _BLOCK_ITEMS = 100, 64
+_PROBE_LENGTH = 100
 
 
 class Recommendation(NamedTuple):
@@ -57,9 +55,9 @@ class Recommender:
     """A student with its catalogue. It is immutable, so threads can share it.
 
     Attributes:
-        backbone: one of `alkd_jax.serving.numpy_encoders.OPTIONS`.
+        backbone: one of `alkd_jax.serving.numpy_encoders.OPTIONS` or `alkd_jax.serving.packed.PACKED_STUDENTS`.
         options: the options of that backbone, without those that affect training only.
-        arrays: its parameters, float32.
+        arrays: its parameters, float32; of a packed student its bytes.
         item_ids: ``num_items + 1`` raw ids; the first is empty.
         titles: ``num_items + 1`` titles; the first is empty.
         length: L, the number of most recent items that the student reads.
@@ -72,7 +70,7 @@ class Recommender:
 
     backbone: str
     options: Mapping[str, Any]
-    arrays: Mapping[str, Float32[np.ndarray, "..."]]
+    arrays: Mapping[str, Float32[np.ndarray, "..."] | UInt8[np.ndarray, "..."]]
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
     length: int
@@ -87,7 +85,11 @@ class Recommender:
             raise ValueError(
                 f"number of item_ids is {len(self.item_ids)}, of titles {len(self.titles)}; expected V + 1 of each"
             )
-        dim = self.arrays["input_embedding"].shape[-1] if "input_embedding" in self.arrays else 1
+        if self.is_packed:
+            packed.check_options(self.backbone, self.options, num_items=self.num_items)
+            packed.check_arrays(self.backbone, self.options, self.arrays, num_items=self.num_items)
+            return
+        dim = numpy_encoders.width(self.backbone, self.options, self.arrays)
         numpy_encoders.check_options(self.backbone, self.options, dim=dim)
         numpy_encoders.check_arrays(
             self.backbone, self.options, self.arrays, num_items=self.num_items, dim=dim, dtype="float32"
@@ -110,8 +112,11 @@ class Recommender:
         config, version = manifest.read_config(path)
         arrays = current_names(read_arrays(path, config))
         item_ids, titles = manifest.read_items(path, config)
-        student = cls(config.backbone, config.options, arrays, item_ids, titles, config.length, version, path)
         try:
+            form: packed.Resident = (config.backbone, config.options, arrays)
+            if config.backbone in packed.PACKED_STUDENTS:
+                form = packed.resident_form(*form, num_items=config.num_items)
+            student = cls(*form, item_ids, titles, config.length, version, path)
             student.check_scores()
         except ValueError as error:
             raise ValueError(f"{path / manifest.WEIGHTS}: {error}") from error
@@ -160,9 +165,33 @@ class Recommender:
         """V, the number of items in the catalogue."""
         return len(self.item_ids) - 1
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether this is a fixed table or stored sessions in few bits, which have no session vectors."""
+        return self.backbone in packed.PACKED_STUDENTS
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes held while sessions are answered, raw ids and titles left out: arrays, and what is made of them."""
+        own = sum(array.nbytes for array in self.arrays.values())
+        if self.is_packed:
+            return own + self._packed_scorer.nbytes
+        shared = any(np.shares_memory(self.item_embeddings, array) for array in self.arrays.values())
+        return own + (0 if shared else self.item_embeddings.nbytes)
+
+    @functools.cached_property
+    def _packed_scorer(self) -> packed.PackedScorer:
+        kind = packed.PACKED_STUDENTS[self.backbone]
+        return kind.scorer(self.options, self.arrays, self.num_items)
+
     @functools.cached_property
     def item_embeddings(self) -> Float32[np.ndarray, "V D"]:
-        """The table Y that scores items; row 0 is padding."""
+        """The table Y that scores items; row 0 is padding.
+
+        Raises:
+            ValueError: the student is a packed one, without such a table.
+        """
+        self._check_vectors()
         table = numpy_encoders.item_embeddings(self.backbone, self.options, self.arrays)
         # In Fortran order, in which a product with one session vector reads memory sequentially.
         return np.asfortranarray(table)
@@ -175,8 +204,11 @@ class Recommender:
         """Scores sessions of the items with the largest numbers: finite parameters may overflow in a score.
 
         Raises:
-            ValueError: a score is not finite.
+            ValueError: a score is not finite, or the arrays of a packed student say what cannot be.
         """
+        if self.is_packed:
+            _ = self._packed_scorer
+            return
         largest = {
             int(np.abs(table).max(1)[1:].argmax()) + 1
             for table in (self.arrays["input_embedding"], self.item_embeddings)
@@ -248,15 +280,62 @@ class Recommender:
         if not len(items):
             raise ValueError(f"number of items is 0; expected at least one, in 1..{self.num_items}")
         check_count(1, k=k)
-        seen = np.asarray([items], np.int32)
-        best, ids = self._top_k(seen[:, -self.length :], min(k, self.num_items), seen)
-        if best[0, 0] == np.inf or (ids[0, 0] < 0 and len(set(items)) < self.num_items):
-            raise ValueError(f"scores of a session of {len(items)} items are not finite; expected smaller parameters")
-        return [
-            Recommendation(self.item_ids[item], self.titles[item], score)
-            for item, score in zip(ids[0].tolist(), best[0].tolist(), strict=True)
-            if item > 0
-        ]
+        return self._rank([items], k, seen="exclude")[0]
+
+    def recommend_batch(
+        self, sessions: Sequence[Sequence[str]], k: int = 10, *, seen: str = "exclude", batch_size: int = 256
+    ) -> list[list[Recommendation]]:
+        """:meth:`recommend` for many sessions, some hundreds at a time.
+
+        A session without a known item has an empty list, because it says nothing about what the user wants.
+
+        Args:
+            sessions: raw ids of each session, oldest first.
+            k: list length, at least 1; a list is shorter if fewer items remain.
+            seen: "exclude" leaves out the known items of the session, "keep" ranks all items.
+            batch_size: sessions scored at a time, which bounds the memory to ``batch_size · V`` scores.
+
+        Returns:
+            A list for each session, best first, ties to the lower item number.
+
+        Raises:
+            ValueError: a session is not a sequence of strings, an option is out of range, or scores are not finite.
+        """
+        check_one_of("seen", seen, ("exclude", "keep"))
+        check_count(1, k=k, batch_size=batch_size)
+        known = [self.lookup(session).items for session in sessions]
+        found: list[list[Recommendation]] = [[] for _ in known]
+        rows = [row for row, items in enumerate(known) if items]
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            for row, answer in zip(batch, self._rank([known[row] for row in batch], k, seen=seen), strict=True):
+                found[row] = answer
+        return found
+
+    def encode(self, sessions: Sequence[Sequence[str]]) -> Float32[np.ndarray, "B *N D"]:
+        """Returns the session vectors u, whose products with ``item_embeddings`` are the scores.
+
+        Args:
+            sessions: raw ids of each session, oldest first, of which the most recent L known ones are read.
+
+        Returns:
+            ``[B, D]``, or for late interaction a vector for each of the N items of the longest session.
+
+        Raises:
+            ValueError: there is no session, one has no known item or is not a sequence of strings, or the student is a
+                packed one.
+        """
+        self._check_vectors()
+        known = [self.lookup(session).items for session in sessions]
+        for row, items in enumerate(known):
+            if not items:
+                raise ValueError(
+                    f"number of known ids in session {row} is 0 of {len(sessions[row])}; expected at least 1"
+                )
+        if not known:
+            raise ValueError("number of sessions is 0; expected at least 1")
+        inputs = left_aligned([items[-self.length :] for items in known])
+        return numpy_encoders.encode(self.backbone, self.options, self.arrays, inputs, length=self.length)
 
     def top_k(
         self, items: Int[np.ndarray, "B L"], k: int, *, exclude: Int[np.ndarray, "B M"]
@@ -283,84 +362,64 @@ class Recommender:
         check_span("exclude", exclude, 0, self.num_items)
         return self._top_k(items, k, exclude)
 
+    def _rank(self, sessions: Sequence[Sequence[int]], k: int, *, seen: str) -> list[list[Recommendation]]:
+        inputs = left_aligned([items[-self.length :] for items in sessions])
+        exclude = left_aligned([items if seen == "exclude" else () for items in sessions])
+        best, ids = self._top_k(inputs, min(k, self.num_items), exclude)
+        for items, (first, *_), (first_id, *_) in zip(sessions, best, ids, strict=True):
+            num_excluded = len(set(items)) if seen == "exclude" else 0
+            if first == np.inf or (first_id < 0 and num_excluded < self.num_items):
+                raise ValueError(
+                    f"scores of a session of {len(items)} items are not finite; expected smaller parameters"
+                )
+        return [
+            [
+                Recommendation(self.item_ids[item], self.titles[item], score)
+                for item, score in zip(row_ids, row_best, strict=True)
+                if item > 0
+            ]
+            for row_ids, row_best in zip(ids.tolist(), best.tolist(), strict=True)
+        ]
+
     def _top_k(self, items: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.is_packed and len(items) == 1:
+            found = self._packed_top_k(items[0], k, exclude[0])
+            if found is not None:
+                return found
         scores = self._scores(items)
         scores[np.arange(len(scores))[:, None], exclude] = -np.inf
         scores[:, 0] = -np.inf
         best = np.full((len(items), k), -np.inf, np.float32)
         ids = np.full((len(items), k), -1, np.int32)
         for row, row_scores in enumerate(scores):
-            top = _top_k_positions(row_scores, k)
+            top = top_k_positions(row_scores, k)
             ids[row, : len(top)], best[row, : len(top)] = top, row_scores[top]
         return best, ids
 
-    def _scores(self, items: Int[np.ndarray, "B N"]) -> Float32[np.ndarray, "B V"]:
+    def _packed_top_k(self, items: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """The best items of one session among those that it reaches; None where these are too few."""
+        if self._packed_scorer.reached is None:
+            return None
+        ids, scores = self._packed_scorer.reached(items)
+        if len(ids) < k:
+            return None
+        place = np.minimum(np.searchsorted(ids, exclude), len(ids) - 1)
+        scores[place[ids[place] == exclude]] = -np.inf
+        best = np.argsort(-scores, kind="stable")[:k]
+        if not scores[best[-1]] > 0:
+            return None
+        return scores[best].astype(np.float32)[None], ids[best].astype(np.int32)[None]
+
+    def _check_vectors(self) -> None:
+        if self.is_packed:
+            raise ValueError(f"backbone is {self.backbone}, which has no session vectors; expected a trained encoder")
+
+    def _scores(self, items: Int[np.ndarray, "B N"]) -> Float[np.ndarray, "B V"]:
+        if self.is_packed:
+            return self._packed_scorer.scores(items)
         vectors = numpy_encoders.encode(self.backbone, self.options, self.arrays, items, length=self.length)
         return numpy_encoders.scores(vectors, self.item_embeddings)
 
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _top_k_positions(scores: Float32[np.ndarray, " V"], k: int) -> Int[np.ndarray, " K"]:
-    """Returns the positions of the k largest scores above −inf, ties to the lower position; a NaN counts as −inf."""
-    if np.isnan(scores.max()):
-        scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
-    # The k-th largest of the blocks' maxima is at most the k-th largest score, and is found faster.
-    starts = np.arange(0, len(scores), _BLOCK_ITEMS)
-    values = np.maximum.reduceat(scores, starts) if k < len(starts) else scores
-    if k < len(values):
-        # All scores equal to the k-th largest are candidates; a partition alone would choose among them arbitrarily.
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
-    else:
-        candidates = np.flatnonzero(scores > -np.inf)
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-
-
-def read_arrays(path: pathlib.Path, config: manifest.Config) -> dict[str, Float32[np.ndarray, "..."]]:
-    """Reads the weights of a shipped student.
-
-    Args:
-        path: the folder.
-        config: its config.
-
-    Returns:
-        Parameter name, as in the file, → array in float32.
-
-    Raises:
-        FileNotFoundError: the file of the weights is missing.
-        ValueError: the file was changed, is damaged, or contains other arrays than those of this student; or the
-            config has an option or a length that its backbone does not have.
-    """
-    safetensors_numpy = import_extra("safetensors.numpy")
-    sizes = {"num_items": config.num_items, "dim": config.dim}
-    try:
-        numpy_encoders.check_options(config.backbone, config.options, dim=config.dim)
-        numpy_encoders.check_length(config.backbone, config.options, dim=config.dim, length=config.length)
-    except ValueError as error:
-        raise ValueError(f"{path / manifest.CONFIG}: {error}") from error
-    shapes = numpy_encoders.parameter_shapes(config.backbone, config.options, **sizes)
-    max_bytes = _HEADER_BYTES + sum(map(math.prod, shapes.values())) * np.dtype(config.dtype).itemsize
-    file = path / manifest.WEIGHTS
-    content = manifest.read_checked(path, config, manifest.WEIGHTS, max_bytes=max_bytes)
-    with reading(file, expected=f"arrays of {config.dtype} in the safetensors format"):
-        arrays = safetensors_numpy.load(content)
-    try:
-        numpy_encoders.check_arrays(config.backbone, config.options, current_names(arrays), **sizes, dtype=config.dtype)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
-
-
-def current_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns a student's parameters by the names of today.
-
-    Raises:
-        ValueError: a parameter is there by both names.
-    """
-    renamed = {_FORMER_NAMES.get(name, name): array for name, array in arrays.items()}
-    if len(renamed) != len(arrays):
-        raise ValueError(f"arrays are {shown(sorted(arrays), width=300)}; expected each parameter once")
-    return renamed

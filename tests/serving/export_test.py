@@ -30,6 +30,21 @@ KINDS = {
     "attmix": ("attmix", {"levels": 3, "heads": 2}),
     "late": ("late", {}),
     "late, shared": ("late", {"shared": True, "recency": 0.6}),
+    "narm": ("narm", {}),
+    "narm, reset after": ("narm", {"reset": "after", "state_factor": 1}),
+    "srgnn": ("srgnn", {}),
+    "srgnn, binary": ("srgnn", {"edges": "binary", "reset": "after", "steps": 2}),
+    "core": ("core", {"inner_dim": 12}),
+    "core, ave": ("core", {"variant": "ave"}),
+    "gru4rec": ("gru4rec", {}),
+    "gru4rec, separate": ("gru4rec", {"embedding": "separate", "layers": 2}),
+    "gru4rec, no embedding": ("gru4rec", {"embedding": "none"}),
+    "sasrec": ("sasrec", {"heads": 2}),
+    "sasrec, pre-norm": ("sasrec", {"variant": "pre_norm", "multiplier": 2}),
+    "gsasrec": ("gsasrec", {"separate": True}),
+    "esasrec": ("esasrec", {"blocks": 2}),
+    "hstu": ("hstu", {"heads": 2}),
+    "hstu, true length": ("hstu", {"divisor": "length"}),
 }
 
 
@@ -188,7 +203,8 @@ def test_a_student_written_wrong_is_noticed(tmp_path, monkeypatch):
     def otherwise(options, arrays, items, mask, length):
         return arrays["input_embedding"][items].sum(1)
 
-    monkeypatch.setattr(numpy_encoders, "_ENCODERS", {"fpmc": otherwise})
+    wrong = dataclasses.replace(numpy_encoders.SHIPPED_BACKBONES["fpmc"], encode=otherwise)
+    monkeypatch.setattr(numpy_encoders, "SHIPPED_BACKBONES", {"fpmc": wrong})
     with pytest.raises(ValueError, match="scores of the written"):
         export.save(tmp_path / "student", *made("fpmc"), DATASET)
 

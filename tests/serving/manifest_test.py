@@ -86,8 +86,9 @@ def test_weights_larger_than_the_student_are_not_read(folder):
 
 @pytest.mark.parametrize("backbone", shipped_students.OPTIONS)
 def test_the_work_of_an_answer_follows_the_session_and_not_the_length(backbone, tmp_path):
-    """With a length of 65,536 an answer took 3 GB; AttMix, which normalizes over all L, is refused beyond its bound."""
-    length = 2**16 if backbone != "attmix" else 4096
+    """With a length of 65,536 an answer took 3 GB; those whose work or positions grow with L have their own bound."""
+    options = shipped_students.OPTIONS[backbone]
+    length = options.get("max_length", {"attmix": 4096, "srgnn": 1024}.get(backbone, 2**16))
     sizes = {"num_items": 2000, "dim": 4}
     arrays = shipped_students.arrays_of(backbone, **sizes)
     student = Recommender.load(

@@ -196,3 +196,49 @@ def test_a_score_that_is_no_number_is_never_recommended():
         found = student.recommend(["id-1"], k=k)
         assert len(found) == min(k, 28)
         assert "id-7" not in [each.item_id for each in found]
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 40),
+    batch_size=st.integers(1, 5),
+    seen=st.sampled_from(["exclude", "keep"]),
+)
+def test_a_batch_is_answered_as_one_session_after_another(seed, k, batch_size, seen):
+    student, rng = fpmc(seed=seed, integers=True), np.random.default_rng(seed)
+    # One item or four of the most recent ones: their means are exact.
+    sessions = [rng.integers(1, 31, size).tolist() for size in (1, 4, 9, 1)]
+    found = student.recommend_batch([names(items) for items in sessions], k=k, seen=seen, batch_size=batch_size)
+    for items, answer in zip(sessions, found, strict=True):
+        if seen == "exclude":
+            assert answer == student.recommend(names(items), k=k)
+        else:
+            x, y = (student.arrays[f"{name}_embedding"] for name in ("input", "output"))
+            order = np.argsort(-(y @ x[items[-LENGTH:]].mean(0))[1:], kind="stable")[:k] + 1
+            assert [each.item_id for each in answer] == names(order)
+
+
+def test_a_batch_has_an_empty_list_where_nothing_is_known_and_refuses_other_options():
+    student = fpmc()
+    found = student.recommend_batch([names([3]), ["?"], [], names([4, 5])], k=2)
+    assert [len(answer) for answer in found] == [2, 0, 0, 2]
+    assert student.recommend_batch([], k=2) == []
+    assert student.recommend_batch([names(range(1, 31))], k=2) == [[]], "every item is excluded"
+    with pytest.raises(ValueError, match="seen is 'all'; expected"):
+        student.recommend_batch([names([3])], seen="all")
+    with pytest.raises(ValueError, match="type of session is str"):
+        student.recommend_batch(["id-3"])
+
+
+def test_sessions_are_encoded_to_the_vectors_whose_products_are_the_scores():
+    student = fpmc()
+    vectors = student.encode([names([3]), ["?", *names([9, 2, 5, 1, 8])]])
+    scores = vectors @ student.item_embeddings.T
+    for row, items in enumerate(([3], [9, 2, 5, 1, 8])):
+        for each in student.recommend(names(items), k=5):
+            assert scores[row, int(each.item_id[3:])] == pytest.approx(each.score, rel=1e-5)
+    with pytest.raises(ValueError, match="known ids in session 1 is 0 of 1"):
+        student.encode([names([3]), ["?"]])
+    with pytest.raises(ValueError, match="number of sessions is 0"):
+        student.encode([])
