@@ -77,6 +77,25 @@ def check_between(low: float | int, high: float | int, **numbers: float | int) -
             raise ValueError(f"{name} is {number}; expected from {low} to {high}")
 
 
+def check_share(name: str, share: float | int) -> None:
+    """Refuses what is no share above 0 and up to 1.
+
+    Args:
+        name: of the share, for the error.
+        share: any number.
+
+    Raises:
+        ValueError: the share is outside of (0, 1].
+
+    Example:
+        >>> check_share("recent", 0)
+        Traceback (most recent call last):
+        ValueError: recent is 0; expected a number in (0, 1]
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} is {share}; expected a number in (0, 1]")
+
+
 def check_rates(**rates: object) -> None:
     """Refuses a rate, such as a learning rate, that is negative or not finite in float32; schedules pass.
 
@@ -271,6 +290,26 @@ def check_held_out(name: str, held_out: Any, num_items: int) -> None:
     if np.shape(held_out.session_id) != length.shape:
         raise ValueError(f"{name} session_id has shape {np.shape(held_out.session_id)}; expected {length.shape}")
     check_integers(f"{name} session_id", held_out.session_id)
+    check_times(name, held_out.sequences)
+
+
+def check_times(name: str, sequences: Any) -> None:
+    """Refuses times that are not one whole number for each item; sequences may have none.
+
+    Args:
+        name: of the sequences.
+        sequences: :class:`alkd_jax.types.Sequences`.
+
+    Raises:
+        ValueError: the shape or the type is another.
+    """
+    if sequences.time is None:
+        return
+    if np.shape(sequences.time) != np.shape(sequences.items):
+        raise ValueError(
+            f"{name} time has shape {np.shape(sequences.time)}; expected {np.shape(sequences.items)}, one time per item"
+        )
+    check_integers(f"{name} time", sequences.time)
 
 
 def check_where(good: Any, name: str, array: Any, expected: str) -> None:

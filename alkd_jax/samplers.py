@@ -1,5 +1,7 @@
 """Negative samplers: items are sampled on the device, with exactly known probabilities."""
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from alkd_jax.checks import check_count, check_span
+from alkd_jax.ops.platforms import cpu_or_device
 
 _NUM_WORDS = 2.0**32
 """Number of values of a uniform random word, uint32."""
@@ -35,9 +38,25 @@ class Sampler:
         Returns:
             Items in ``1..V``, int32.
         """
-        words = jax.random.bits(key, shape, jnp.uint32)
-        # The search goes over the whole array: a slice without its first entry would be copied at every call.
-        return jnp.maximum(1, jnp.searchsorted(self.upper, words)).astype(jnp.int32)
+        return jnp.maximum(1, _search(self.upper, jax.random.bits(key, shape, jnp.uint32))).astype(jnp.int32)
+
+    def on_rows(self, ids: Int[Array, " R"]) -> "Sampler":
+        """Returns the probabilities of some items, in their order; the result cannot draw.
+
+        Args:
+            ids: items; a number beyond the catalogue stands for the last item.
+        """
+        return jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), self)
+
+
+@jax.jit
+def _search(upper: UInt32[Array, " V"], words: UInt32[Array, "..."]) -> Int[Array, "..."]:
+    """Finds the first entry that is not below each word; on a GPU or TPU without a loop, which launches each round.
+
+    The search goes over the whole array: a slice without its first entry would be copied at every call.
+    """
+    unrolled = functools.partial(jnp.searchsorted, method="scan_unrolled")
+    return cpu_or_device(jnp.searchsorted, unrolled)(upper, words)
 
 
 def uniform(num_items: int) -> Sampler:
@@ -53,20 +72,25 @@ def uniform(num_items: int) -> Sampler:
     return _quantized(np.ones(num_items))
 
 
-def by_popularity(target: Int[np.ndarray, " N"], num_items: int, *, exponent: float = 0.75) -> Sampler:
-    """Returns a sampler with probabilities ``q_v ∝ (1 + count_v)^α``.
+def by_popularity(
+    target: Int[np.ndarray, " N"], num_items: int, *, exponent: float = 0.75, prior: float = 1.0
+) -> Sampler:
+    """Returns a sampler with probabilities ``q_v ∝ (c + count_v)^α``.
 
     Args:
         target: the items to count, in ``1..V``.
         num_items: V, at least 1.
         exponent: α; 0 is uniform, 1 is proportional to the count.
+        prior: c, not negative; with 0 an item that is never a target has one of 2³² random words.
 
     Raises:
-        ValueError: a target is out of range, the exponent is not finite, or there are no items.
+        ValueError: a target is out of range, the exponent is not finite, the prior is negative, or there are no items.
     """
     if not np.isfinite(exponent):
         raise ValueError(f"exponent is {exponent}; expected a finite number")
-    base = 1.0 + _counts(target, num_items)
+    if not 0 <= prior < np.inf or (prior == 0 and exponent < 0):
+        raise ValueError(f"prior is {prior}; expected at least 0, and above 0 where the exponent is negative")
+    base = prior + _counts(target, num_items)
     # Of the most probable item the power is 1, so that no exponent makes it overflow.
     return _quantized((base / (base.max() if exponent > 0 else base.min())) ** exponent)
 

@@ -13,7 +13,7 @@ from typing import Any
 import flax.struct
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Int32, Int64
 
 PAD = 0
 
@@ -30,12 +30,15 @@ class Sessions:
         mask: ``[N, L]`` bool, True where there is an item.
         target: ``[N]`` int32, the held-out next item, in ``1..num_items``.
         session_id: ``[N]`` int32, number of the session in its dataset; unique across the three splits.
+        seconds: ``[N, L]`` int32, time of each item in seconds since the row's first one; None where the source has no
+            times. Backbones that read times need it.
     """
 
     items: IntArray
     mask: BoolArray
     target: IntArray
     session_id: IntArray
+    seconds: IntArray | None = None
 
     def __len__(self) -> int:
         """Returns the number of sessions N."""
@@ -76,14 +79,47 @@ class Sequences:
     Attributes:
         items: ``[T]`` int32, each session's inputs followed by its target, in time order, never truncated.
         offsets: ``[N + 1]`` int32 or int64, where each session starts; the last entry is T.
+        time: ``[T]`` int64, time of each item in milliseconds since 1970 in UTC; None where the source has no times. It
+            is read on the host only, and is not part of a dataset's fingerprint.
+        seconds: ``[T]`` int32, the same in seconds since the session's first item, in the training of a backbone that
+            reads times; else None.
     """
 
     items: IntArray
     offsets: IntArray
+    time: Int64[np.ndarray, " T"] | None = None
+    seconds: IntArray | None = None
 
     def __len__(self) -> int:
         """Returns the number of sessions N."""
         return self.offsets.shape[0] - 1
+
+    def seconds_at(
+        self, places: Int[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"]
+    ) -> Int32[np.ndarray, "N L"] | None:
+        """Returns times in seconds since the first item of each row; None where the sessions have no times.
+
+        Args:
+            places: places among the items of all sessions, left-aligned rows of one session each.
+            mask: True where there is an item; elsewhere the result is 0.
+        """
+        if self.time is None:
+            return None
+        time = np.asarray(self.time)[places]
+        return np.where(mask, _whole_seconds(time - time[:, :1]), 0).astype(np.int32)
+
+    def with_seconds(self) -> "Sequences":
+        """Returns the sessions with :attr:`seconds` in place of :attr:`time`; None where they have no times."""
+        if self.time is None:
+            return self.replace(seconds=None)  # type: ignore[attr-defined]
+        offsets, time = np.asarray(self.offsets), np.asarray(self.time)
+        elapsed = time - np.repeat(time[offsets[:-1]], np.diff(offsets))
+        return self.replace(time=None, seconds=_whole_seconds(elapsed))  # type: ignore[attr-defined]
+
+
+def _whole_seconds(milliseconds: Int64[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape"]:
+    """Returns whole seconds; those of a session of more than 68 years are cut."""
+    return np.clip(milliseconds // 1000, 0, 2**31 - 1).astype(np.int32)
 
 
 @flax.struct.dataclass
@@ -153,19 +189,23 @@ class Batch:
         items: ``[B, L]`` the input, left-aligned.
         mask: ``[B, L]`` True where there is an item.
         session: ``[B]`` row of the session in the training sessions.
-        target: ``[B]`` the item to rank high.
-        weight: ``[B]`` weight in the loss; 0 excludes a row.
+        target: ``[B]`` the item to rank high; ``[B, L]`` the item after each position, where a session is encoded once
+            for all its positions.
+        weight: ``[B]`` weight in the loss, 0 excludes a row; ``[B, L]`` of every position, with a sum of 1 over a batch
+            with the mean number of positions.
         row: ``[B]`` row of the example among all examples.
         step: number of steps taken before this one.
+        seconds: ``[B, L]`` time of each item since a first one, for backbones that read times; else None.
     """
 
     items: Int[Array, "B L"]
     mask: Bool[Array, "B L"]
     session: Int[Array, " B"]
-    target: Int[Array, " B"]
-    weight: Float[Array, " B"]
+    target: Int[Array, " B *L"]
+    weight: Float[Array, " B *L"]
     row: Int[Array, " B"]
     step: Int[Array, ""] | int = 0
+    seconds: Int[Array, "B L"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

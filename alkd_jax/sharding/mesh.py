@@ -37,7 +37,7 @@ def make_mesh(sizes: str | Mapping[str, int]) -> Mesh:
         sizes: axis name → size, or a text that :func:`parse_mesh` reads.
 
     Raises:
-        ValueError: the mesh needs more devices than there are, or the text is not valid.
+        ValueError: the mesh needs more devices than there are or leaves out a process, or the text is not valid.
     """
     sizes = parse_mesh(sizes) if isinstance(sizes, str) else sizes
     data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
@@ -48,6 +48,11 @@ def make_mesh(sizes: str | Mapping[str, int]) -> Mesh:
             f"not {data * model}"
         )
     chosen = devices[: data * model]
+    if len({device.process_index for device in chosen}) < jax.process_count():
+        raise ValueError(
+            f"mesh is data={data},model={model}; expected devices of all {jax.process_count()} processes, which have "
+            f"{len(devices)}"
+        )
     return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=chosen)
 
 
