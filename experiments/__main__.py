@@ -24,7 +24,8 @@ from .pipeline.exits import one_line_errors
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "To begin": ("demo",),
-    "Data": ("download", "prepare", "audit"),
+    "Data": ("download", "prepare", "audit", "verify"),
+    "One model on one dataset": ("train",),
     "The method": ("reproduce", "query_llm", "summarize_hints", "tune"),
     "Tables and figures": (
         "table1",
@@ -36,10 +37,11 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "all",
         "leaderboard",
         "best",
+        "power",
         "record",
     ),
     "The selection game": ("game",),
-    "A student in production": ("efficiency", "export", "serve"),
+    "A student in production": ("efficiency", "export", "recommend", "serve"),
 }
 """What commands are for → their names, in the order of use."""
 

@@ -26,7 +26,7 @@ from alkd_jax.data.sequentiality import compare_rules
 from alkd_jax.data.sessions import take_sequences
 from alkd_jax.io import to_json, write_texts
 
-from .pipeline import options, shuffled_histories
+from .pipeline import light_options, options, shuffled_histories
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .reporting.audit_findings import findings
@@ -50,7 +50,7 @@ class Audit:
     data: options.Data
     out: pathlib.Path
     shuffles: int = 3
-    backbone: Annotated[str | None, options.choices(models.BACKBONES, own=True)] = None
+    backbone: Annotated[str | None, light_options.choices(models.BACKBONES, own=True)] = None
     max_steps: int = 2000
     max_sessions: int = 2000
 
@@ -67,7 +67,7 @@ def run(args: Audit) -> dict[str, Any]:
     sequences, first_target = _all_sequences(dataset)
     sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
     # A prepared source without times has row numbers in their place.
-    is_timed = prepared is not None and prepared.report.get("has_times", True)
+    is_timed = prepared is not None and prepared.has_times
     time = prepared.time if prepared is not None and is_timed else None
     result = audit(
         sequences,

@@ -19,7 +19,6 @@ import numpy as np
 import tabulate
 
 import alkd_jax as alkd
-from alkd_jax import evaluation
 from alkd_jax.checks import check_at_least
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
@@ -31,11 +30,18 @@ from alkd_jax.io import open_arrays, save_arrays, to_json, write_texts
 from alkd_jax.training import checkpoints
 
 from .export import write_student
-from .pipeline import best_lists, best_rows, best_sessions, options
+from .pipeline import best_lists, best_rows, best_sessions, light_options, options
 from .pipeline.best_rows import Row
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines, training_bar
-from .pipeline.protocols import stored_protocol
+from .pipeline.protocols import (
+    check_protocol,
+    clusters,
+    protocol_inputs,
+    protocol_queries,
+    rank_by_protocol,
+    stored_protocol,
+)
 from .pipeline.run_folder import RunFolder
 from .pipeline.stage_records import checked_output
 from .reporting import comparisons
@@ -63,13 +69,20 @@ class Best:
     data: options.Data
     out: pathlib.Path
     seeds: int = 5
-    rows: Annotated[tuple[str, ...], options.choices((*GROUPS, "all"), several=True)] = ("student",)
-    preset: Annotated[str, options.choices(PRESETS)] = "best"
+    rows: Annotated[tuple[str, ...], light_options.choices((*GROUPS, "all"), several=True)] = ("student",)
+    preset: Annotated[str, light_options.choices(PRESETS)] = "best"
+    seen: options.Seen = "exclude"
+    targets: options.Targets = "last"
     max_steps: int | None = None
     ship: pathlib.Path | None = None
     dtype: options.WeightsType = "float32"
     seed: int = 0
     overwrite: options.Overwrite = False
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the validation and the test sessions are ranked."""
+        return Protocol(seen=self.seen, targets=self.targets)
 
 
 def make_rows(groups: Sequence[str], data: str, dataset: alkd.Dataset, recipe: Recipe) -> list[Row]:
@@ -111,7 +124,7 @@ def open_folder(args: Best, dataset: alkd.Dataset) -> RunFolder:
 
 def row_inputs(args: Best, row: Row) -> dict[str, Any]:
     """Returns what a stored row depends on."""
-    return {"row": row.identity, "seeds": args.seeds, "test": row.test}
+    return {"row": row.identity, "seeds": args.seeds, "test": row.test} | protocol_inputs(args.protocol)
 
 
 def train_row(args: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) -> None:
@@ -122,10 +135,11 @@ def train_row(args: Best, dataset: alkd.Dataset, folder: RunFolder, row: Row) ->
         with training_bar(f"{row.name} ({args.seeds} seeds)") as bar:
             model, fitted = row.train(key, dataset, seeds=args.seeds, progress=bar)
         evaluated = dataset if row.dataset is None else row.dataset
-        splits = {"validation": evaluated.validation} | ({"test": evaluated.test} if row.test else {})
         ranks = {
-            name: np.stack([out.ranks for out in evaluation.evaluate_seeds(model, fitted.params, split, lists=False)])
-            for name, split in splits.items()
+            split: np.stack(
+                [out.ranks for out in rank_by_protocol(model, fitted.params, evaluated, args.protocol, split)]
+            )
+            for split in (("validation", "test") if row.test else ("validation",))
         }
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // args.seeds
         save_arrays(folder / f"{row.slug}.npz", parameters=num_parameters, **ranks)
@@ -142,6 +156,7 @@ def train_and_collect(args: Best) -> dict[str, Any]:
         …}}, "tests"}``; the tests compare rows on the test sessions and are corrected for their number.
     """
     check_at_least(1, **{"--seeds": args.seeds})
+    check_protocol(args.seen, args.targets)
     dataset = registry.read(args.data)
     recipe = item_rules.recipe_of(args.preset, dataset.name)
     if args.max_steps is not None:
@@ -172,9 +187,10 @@ def collect_rows(
     pairs = [(name, recipe_name) for name in test_ranks if name != recipe_name]
     if lists_name in test_ranks:
         pairs += [(lists_name, name) for name in test_ranks if name not in (recipe_name, lists_name)]
-    tests = comparisons.compare_pairs(test_ranks, pairs, seed=args.seed)
+    session_id = clusters(args.protocol, protocol_queries(dataset, args.protocol).session_id)
+    tests = comparisons.compare_pairs(test_ranks, pairs, seed=args.seed, session_id=session_id)
     header = {"dataset": dataset.name, "seeds": args.seeds, "recipe": dataclasses.asdict(recipe)}
-    header["protocol"] = stored_protocol(Protocol())
+    header["protocol"] = stored_protocol(args.protocol)
     return header | {"rows": results, "tests": tests}
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from alkd_jax.checks import check_one_of
 from alkd_jax.data.download import PUBLIC_DATASETS, download
 
-from .pipeline import calls, options
+from .pipeline import calls, light_options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line
 
@@ -49,7 +49,9 @@ def run(name: str, out: pathlib.Path, *, agree: bool = False) -> None:
 def main() -> None:
     """Entry point."""
 
-    def command(name: Annotated[str, options.choices(PUBLIC_DATASETS)], out: pathlib.Path, agree: bool = False) -> None:
+    def command(
+        name: Annotated[str, light_options.choices(PUBLIC_DATASETS)], out: pathlib.Path, agree: bool = False
+    ) -> None:
         """Downloads one dataset.
 
         Args:

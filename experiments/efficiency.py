@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 import time
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ import tabulate
 from alkd_jax import scoring
 from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.io import write_json
-from alkd_jax.llm.pricing import PRICES
+from alkd_jax.llm.price_list import price_list
 from alkd_jax.types import Sessions
 
-from .pipeline import options
+from .pipeline import light_options, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import role_of, stage_of, trained_methods
@@ -37,12 +37,13 @@ class Efficiency:
     """The options of the command.
 
     Attributes:
-        model: language model whose price is used.
+        model: language model whose price is used; by default the authors', which its provider has retired since.
         rounds: number of timings of every model, of which the median is reported.
     """
 
-    run: options.RunFolder
-    model: Annotated[str, options.choices(PRICES)] = "gpt-4-turbo-2024-04-09"
+    run: light_options.RunFolder
+    model: str = "gpt-4-turbo-2024-04-09"
+    prices: light_options.PricesFile = None
     prompt_tokens: options.PromptTokens = 1270
     answer_tokens: options.AnswerTokens = 150
     rounds: int = 20
@@ -59,7 +60,8 @@ def measure(args: Efficiency) -> dict[str, Any]:
     Raises:
         ValueError: the run is not finished, the price of the language model is unknown, or a number is too small.
     """
-    check_one_of("--model", args.model, PRICES)
+    listed = price_list([] if args.prices is None else [args.prices])
+    check_one_of("--model", args.model, listed)
     tokens = {"--prompt-tokens": args.prompt_tokens, "--answer-tokens": args.answer_tokens}
     check_count(0, **tokens)
     check_count(1, **{"--rounds": args.rounds})
@@ -80,7 +82,7 @@ def measure(args: Efficiency) -> dict[str, Any]:
             "us_per_session": 1e6 * time_to_recommend(run.split("test"), model, params, args.rounds),
             "train_s": seconds[stage],
         }
-    price = PRICES[args.model]
+    price = listed[args.model].price
     dollars = (price.input * args.prompt_tokens + price.output * args.answer_tokens) / 10**6
     total = {str(number): str(dollars * number) for number in (run.settings.resolved_budget, len(run.dataset.train))}
     lists = title_of(run.settings.resolved_teacher)

@@ -1,6 +1,7 @@
 """Exports one student of a finished run to a folder for `experiments.serve`.
 
     python -m experiments.export --run runs/ml-fpmc --method ALKDRec --out student
+    python -m experiments.export --model runs/beauty --dtype float16 --out student
 
 By default it exports the seed with the best validation metric.
 """
@@ -8,18 +9,20 @@ By default it exports the seed with the best validation metric.
 import dataclasses
 import pathlib
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import numpy as np
 
 from alkd_jax.io import read_object
 from alkd_jax.serving import export
 
-from .pipeline import calls, options
+from .pipeline import calls, light_options, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.run import RunContext
+from .pipeline.single_run import SingleRun
 from .pipeline.stage_records import checked_output
 from .pipeline.teachers import TEACHERS
 from .reporting.results import TIED_COUNT
@@ -34,14 +37,16 @@ class ExportSettings:
 
     Attributes:
         out: folder to write; it must not exist, unless it may be overwritten.
+        model: folder of a run of `train`, in place of one of `reproduce`.
         method: method of the student: Student, Teacher, or a distillation method of the run.
         seed_index: index of the seed, from 0; default the best on validation.
         list_length: number of items that the compiled forms return.
         overwrite: replace a shipped student that is there, once the new one is whole.
     """
 
-    run: options.RunFolder
     out: pathlib.Path
+    run: Annotated[pathlib.Path | None, light_options.RUN_FOLDER] = None
+    model: pathlib.Path | None = None
     method: str = "ALKDRec"
     seed_index: int | None = None
     dtype: options.WeightsType = "float32"
@@ -55,8 +60,21 @@ def export_run(args: ExportSettings) -> None:
     Raises:
         ValueError: the run is not in clean mode, it has no such method or seed, or the output folder exists.
     """
+    if (args.run is None) == (args.model is None):
+        raise ValueError(f"--run is {args.run} and --model {args.model}; expected one of them")
     export.check_target(args.out, overwrite=args.overwrite)
-    run = RunContext.reopen(args.run, readonly=True)
+    if args.run is None:
+        export_trained(args, SingleRun.reopen(pathlib.Path(str(args.model))))
+    else:
+        export_method(args, RunContext.reopen(args.run, readonly=True))
+
+
+def export_method(args: ExportSettings, run: RunContext) -> None:
+    """Exports a student of a run of `reproduce`.
+
+    Raises:
+        ValueError: as of :func:`export_run`.
+    """
     if run.released:
         raise ValueError(
             f"mode of {args.run} is released, whose students read item 1 as padding; expected a run in clean mode"
@@ -66,15 +84,38 @@ def export_run(args: ExportSettings) -> None:
         raise ValueError(f"--method is {args.method!r}; expected one of the run's: {', '.join(method_folders)}")
     method_folder = method_folders[args.method]
     best_metric = run.load_array(f"{method_folder}.history.npz", "best_metric")
-    index = int(best_metric.argmax()) if args.seed_index is None else args.seed_index
-    if not 0 <= index < len(best_metric):
-        raise ValueError(f"--seed-index is {index}; expected 0..{len(best_metric) - 1}")
+    index = chosen_seed(args, best_metric)
     params = jax.tree.map(lambda leaf: leaf[index], run.params(method_folder))
     description = f"{args.method}, seed {index} (validation recall {best_metric[index]:.4f})"
     model = run.model(role_of(args.method))
     card = model_card(run, args.method, f"{args.method}, seed {index}", index)
     export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite, "card": card}
     write_student(args.out, description, model, params, run.dataset, **export_options)
+
+
+def export_trained(args: ExportSettings, run: SingleRun) -> None:
+    """Exports a model of a run of `train`.
+
+    Raises:
+        ValueError: as of :func:`export_run`.
+    """
+    index = chosen_seed(args, run.history("fitted", "best_metric"))
+    params = jax.tree.map(lambda leaf: leaf[index], run.params())
+    export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite}
+    card = export.Card(run.title(index))
+    write_student(args.out, run.title(index), run.model, params, run.dataset, card=card, **export_options)
+
+
+def chosen_seed(args: ExportSettings, best_metric: np.ndarray) -> int:
+    """Returns the seed that was named, or the best one on validation.
+
+    Raises:
+        ValueError: there is no such seed.
+    """
+    index = int(best_metric.argmax()) if args.seed_index is None else args.seed_index
+    if not 0 <= index < len(best_metric):
+        raise ValueError(f"--seed-index is {index}; expected 0..{len(best_metric) - 1}")
+    return index
 
 
 def model_card(run: RunContext, method: str, name: str, index: int) -> export.Card:

@@ -3,34 +3,39 @@
     python -m experiments.leaderboard --data released:PATH:ML --json leaderboard.json
 
 Models are trained in `--out`; a second call with the same folder reuses them. `--runs` adds finished runs of
-`reproduce`. With `--training-free` nothing is trained: the table has the training-free recommenders alone.
+`reproduce`. With `--training-free` nothing is trained: the table has the training-free recommenders alone. `--lineup
+short` or `full` replaces these by counting and linear methods whose options are chosen on validation. With `--by-bytes`
+nothing is trained either: the table has the best students of several sizes beside the training-free recommenders.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import tabulate
 
+from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_json, write_texts
-from alkd_jax.llm.pricing import PRICES
-from alkd_jax.models import Encoder, Params
+from alkd_jax.llm.price_list import PRICES
+from alkd_jax.models import BACKBONES, Encoder, Params
 from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
 from alkd_jax.types import Dataset
 
 from . import efficiency
 from .best import NAME, Best, open_folder, train_and_collect
-from .pipeline import dataset_checks, options
+from .pipeline import dataset_checks, light_options, options
 from .pipeline.command_line import parse
+from .pipeline.compact_students import STORED
 from .pipeline.console import cli_errors, print_line, print_lines
+from .pipeline.lineups import LINEUPS, rank_lineup
 from .pipeline.list_metrics import list_metrics
 from .pipeline.methods import METHODS, role_of, trained_methods
 from .pipeline.protocols import (
@@ -48,14 +53,20 @@ from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
-from .reporting import comparisons, training_free_rows
+from .reporting import byte_rows, comparisons, lineup_rows, training_free_rows
 from .reporting.results import format_cell, format_tied, row_of
-from .reporting.tables import backbone_title, published_results
+from .reporting.tables import backbone_title, published_by_row
 from .reproduce import run_pipeline
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 COVERAGE = "coverage@20"
-HEADINGS = ("method", *METRICS, COVERAGE, "tied targets", "parameters", "bytes", "µs a session", "LLM, USD", "lists")
+COSTS = {
+    "parameters": "parameters",
+    "bytes": "bytes",
+    "resident_bytes": "bytes in memory",
+    "us_per_session": "µs a session",
+}
+HEADINGS = ("method", *METRICS, COVERAGE, "tied targets", *COSTS.values(), "LLM, USD", "lists")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +78,11 @@ class Leaderboard:
         out: folder of the runs; default `runs/leaderboard`.
         runs: folders of finished runs on the same data and by the same protocol, whose models are added to the table.
         training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
+        by_bytes: rank them by the students of each size and the training-free recommenders alone.
+        title_vectors: file of an encoder's vectors of the titles (.npz), which the students by size read beside words.
+        ship: folder in which every student of the table is kept as it is shipped.
+        history: number of most recent items of a session that the methods of a line-up read, and that are left out of
+            the ranking for the last target; 10 as models do, 0 for all.
         max_steps: the largest number of training steps of every model that is trained.
     """
 
@@ -76,6 +92,18 @@ class Leaderboard:
     backbones: options.Backbones = ("fpmc",)
     runs: tuple[pathlib.Path, ...] = ()
     training_free: bool = False
+    by_bytes: bool = False
+    title_vectors: pathlib.Path | None = None
+    ship: pathlib.Path | None = None
+    lineup: Annotated[
+        str | None,
+        light_options.choices(
+            LINEUPS,
+            help="counting and linear methods, with the best options of a fixed grid by recall@10 on validation; "
+            "by default the training-free recommenders with fixed options.",
+        ),
+    ] = None
+    history: int = 10
     seen: options.Seen = "exclude"
     targets: options.Targets = "last"
     seeds: options.Seeds = 5
@@ -86,6 +114,11 @@ class Leaderboard:
     teacher: Teacher = None
     rankings: options.RankingsFile = None
     overwrite: options.Overwrite = False
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether the table has no trained model."""
+        return self.training_free or self.by_bytes
 
     @property
     def protocol(self) -> Protocol:
@@ -99,8 +132,13 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
     Raises:
         ValueError: a setting is invalid.
     """
-    if args.training_free and args.runs:
-        raise ValueError("--training-free and --runs go not together; expected one of them")
+    if args.lineup is not None:
+        check_one_of("--lineup", args.lineup, LINEUPS)
+    check_count(0, **{"--history": args.history})
+    if sum((args.training_free, args.by_bytes, bool(args.runs))) > 1:
+        raise ValueError("--training-free, --by-bytes and --runs go not together; expected one of them")
+    if args.title_vectors is not None and not args.title_vectors.is_file():
+        raise ValueError(f"--title-vectors is {args.title_vectors}; expected a file")
     all_settings = [
         Settings(
             data=args.data,
@@ -115,7 +153,7 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
             rankings=args.rankings,
             overwrite=args.overwrite,
         )
-        for backbone in (() if args.training_free else args.backbones)
+        for backbone in (() if args.trains_nothing else args.backbones)
     ]
     check_protocol(args.seen, args.targets)
     dataset_checks.check_all(all_settings)
@@ -127,23 +165,32 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "seeds", "protocol", "methods": {NAME: {METRIC: {"mean", "std", "values"}, "parameters", "bytes",
-        "us_per_session", "llm_usd", "lists"}}, "published": {NAME: {METRIC: value}}, "tests"}``; "lists" says
-        whose lists a method learns from, and "llm_usd" is left out where their cost is not known; the tests compare the
-        best student with every other method, over the test sessions and as many seeds as every method has. With
-        ``training_free``, what :func:`experiments.reporting.training_free_rows.build` returns.
+        "resident_bytes", "us_per_session", "folder", "seen", "unseen", "llm_usd", "lists"}}, "published": {NAME:
+        {METRIC: value}}, "tests"}``; "bytes" are those of the files that answer, without raw ids and shown titles, and
+        "lists" says whose lists a method learns from; "llm_usd" is left out where their cost is not known; the tests
+        compare the best student with every other method, over the test sessions and as many seeds as every method has,
+        and the students of each size with the rules and the stored sessions. With
+        ``training_free``, what :func:`build_training_free` returns.
 
     Raises:
         ValueError: a run is on other data, or a setting is invalid.
     """
     pipeline_settings(args, args.out)
-    if args.training_free:
-        return training_free_rows.build(registry.read(args.data), args.out, args.protocol, overwrite=args.overwrite)
     dataset = registry.read(args.data)
+    if args.training_free:
+        return build_training_free(args, dataset)
     folder = args.out / dataset.name
+    if args.by_bytes:
+        by_bytes = RunFolder(folder / "by-bytes", print_line, overwrite=args.overwrite)
+        by_bytes.open({"data": dataset.fingerprint, "dataset": dataset.name, "what": "students by bytes"})
+        return byte_rows.build(dataset, by_bytes, args.protocol, args.title_vectors, args.ship)
     best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps, overwrite=args.overwrite)
     train_and_collect(best_args)
     best_folder = open_folder(best_args, dataset)
-    rank_training_free(dataset, best_folder, args.protocol)
+    if args.lineup is None:
+        rank_training_free(dataset, best_folder, args.protocol)
+    else:
+        rank_lineup(dataset, best_folder, args.protocol, args.lineup, args.history)
     folders = list(args.runs)
     for settings in pipeline_settings(args, folder):
         run_pipeline(settings)
@@ -155,8 +202,18 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
         if run.settings.protocol != args.protocol:
             names = run.settings.protocol.name, args.protocol.name
             raise ValueError("protocol of {} is {}; expected {}".format(run.folder.path, *names))
-    methods, ranks = best_student_row(best_args, dataset, best_folder, args.protocol)
-    rows, training_free_ranks = training_free_rows.load(best_folder)
+    byte_rows.rank_students(dataset, best_folder, args.protocol, args.title_vectors)
+    methods, ranks = best_student_row(best_args, dataset, best_folder, args.protocol, args.ship)
+    rows, student_ranks = byte_rows.load(dataset, best_folder, args.ship)
+    methods |= rows
+    ranks |= student_ranks
+    header: dict[str, Any] = {}
+    if args.lineup is None:
+        rows, training_free_ranks = training_free_rows.load(best_folder)
+        rows = byte_rows.with_costs(dataset, rows, methods[STORED]["bytes"])
+    else:
+        rows, training_free_ranks = lineup_rows.load(dataset, best_folder, args.lineup)
+        header = {"lineup": lineup_rows.about(dataset, best_folder, args.lineup, args.history)}
     methods |= rows
     ranks |= training_free_ranks
     for run in runs:
@@ -167,15 +224,24 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     num_seeds = min(number for number in seeds_of_methods if number > 1 or best_args.seeds == 1)
     ranks = {name: method_ranks[:num_seeds] for name, method_ranks in ranks.items()}
     queries = protocol_queries(dataset, args.protocol)
-    pairs = [(NAME, other) for other in ranks if other != NAME]
+    for name, row in methods.items():
+        row |= byte_rows.split_by_training(dataset, ranks[name], np.asarray(queries.target))
+    pairs = [(NAME, other) for other in ranks if other != NAME] + byte_rows.pairs(ranks)
     tests = comparisons.compare_pairs(ranks, pairs, seed=0, session_id=clusters(args.protocol, queries.session_id))
-    header = {"dataset": dataset.name, "seeds": args.seeds, "protocol": stored_protocol(args.protocol)}
-    published = published_rows(dataset.name) if args.protocol == Protocol() else {}
+    header |= {"dataset": dataset.name, "seeds": args.seeds, "protocol": stored_protocol(args.protocol)}
+    published = published_by_row(dataset.name) if args.protocol == Protocol() else {}
     return header | {"methods": methods, "published": published, "tests": tests}
 
 
+def build_training_free(args: Leaderboard, dataset: Dataset) -> dict[str, Any]:
+    """Returns the results of the training-free recommenders or of a line-up, see :func:`build_leaderboard`."""
+    if args.lineup is None:
+        return training_free_rows.build(dataset, args.out, args.protocol, overwrite=args.overwrite)
+    return lineup_rows.build(dataset, args.out, args.protocol, args.lineup, args.history, overwrite=args.overwrite)
+
+
 def best_student_row(
-    best_args: Best, dataset: Dataset, folder: RunFolder, protocol: Protocol
+    best_args: Best, dataset: Dataset, folder: RunFolder, protocol: Protocol, ship: pathlib.Path | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the results and the ranks of the best student, by its name, after a stage that ranks the test targets."""
     recipe = item_rules.recipe_of(best_args.preset, dataset.name)
@@ -197,7 +263,8 @@ def best_student_row(
     with open_arrays(checked_output(best_args.out, "recipe.test.npz")) as archive:
         ranks, tied = archive["ranks"], archive["tied"].tolist()
     of_lists = read_json(checked_output(best_args.out, "recipe.lists.json"))
-    row = row_of(ranks, tied, of_lists) | model_costs(dataset.test, model, first_seed(params)) | {"llm_usd": 0.0}
+    costs = model_costs(NAME, model, first_seed(params), dataset, ship)
+    row = row_of(ranks, tied, of_lists) | costs | {"llm_usd": 0.0}
     return {NAME: row}, {NAME: ranks}
 
 
@@ -211,7 +278,8 @@ def run_rows(args: Leaderboard, run: Run) -> tuple[dict[str, Any], dict[str, np.
     backbone, question = backbone_title(run.settings.backbone), usd_per_list(args, run)
     rows = {}
     for method, folder in method_folders.items():
-        costs = model_costs(run.dataset.test, run.model(role_of(method)), first_seed(run.params(folder)))
+        params = first_seed(run.params(folder))
+        costs = model_costs(f"{method}, {backbone}", run.model(role_of(method)), params, run.dataset, args.ship)
         num_lists = run.settings.resolved_budget if method in method_names and METHODS.find(method).is_paid else 0
         name = f"{method}, {backbone}"
         rows[name] = row_of(ranks[method], tied[method], of_lists[method]) | costs
@@ -243,30 +311,25 @@ def usd_per_list(args: Leaderboard, run: Run) -> float | None:
     return None if report.get("paid_usd") is None else report["paid_usd"] / max(1, report["asked"])
 
 
-def model_costs(test: Any, model: Encoder, params: Params) -> dict[str, Any]:
-    """Returns the number of parameters, the bytes and the time per session of a model."""
+def model_costs(
+    name: str, model: Encoder, params: Params, dataset: Dataset, ship: pathlib.Path | None
+) -> dict[str, Any]:
+    """Returns the number of parameters of a model, and its bytes, bytes in memory and time per session as shipped.
+
+    A backbone of the user's own cannot be shipped; its bytes are those of its parameters in half precision.
+    """
     leaves = jax.tree.leaves(params)
-    return {
-        "parameters": sum(leaf.size for leaf in leaves),
-        "bytes": sum(leaf.nbytes for leaf in leaves),
-        "us_per_session": 1e6 * efficiency.time_to_recommend(test, model, params, 10),
-    }
-
-
-def published_rows(dataset: str) -> dict[str, Any]:
-    """Returns the published results of both tables; their NDCG is not computed from ranks."""
-    rows = {}
-    for table in ("table1", "table2"):
-        for backbone, methods in published_results(table).get(dataset, {}).items():
-            for method, numbers in methods.items():
-                rows[f"{method}, {backbone} (published)"] = numbers
-    return rows
+    count = {"parameters": sum(leaf.size for leaf in leaves)}
+    if type(model) not in BACKBONES.values():
+        seconds = efficiency.time_to_recommend(dataset.test, model, params, 10)
+        return count | {"bytes": 2 * count["parameters"], "us_per_session": 1e6 * seconds}
+    return count | byte_rows.shipped_costs(name, model, params, dataset, ship)
 
 
 def to_markdown(numbers: Mapping[str, Any]) -> str:
     """Returns the table in descending order of recall@10, measured and published results together."""
     if "published" not in numbers:
-        return training_free_rows.table(numbers)
+        return (lineup_rows if "lineup" in numbers else training_free_rows).table(numbers)
     measured = [(row["recall@10"]["mean"], name, row) for name, row in numbers["methods"].items()]
     published = [(row["recall@10"], name, row) for name, row in numbers["published"].items() if "recall@10" in row]
     rows = []
@@ -275,7 +338,7 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
             printed = [f"{row[m]:.4f}{' *' * ('ndcg' in m)}" if m in row else "" for m in METRICS]
             rows.append([markdown(name), *printed, *[""] * (len(HEADINGS) - 1 - len(METRICS))])
             continue
-        costs = [f"{row[column]:,.0f}" if column in row else "" for column in ("parameters", "bytes", "us_per_session")]
+        costs = [f"{row[column]:,.0f}" if column in row else "" for column in COSTS]
         money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "unknown" if "lists" in row else "0.00"
         rows.append(
             [
@@ -288,7 +351,8 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
             ]
         )
     table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    text = f"{table}\n\nProtocol: {numbers['protocol']['name']}."
+    told = " ".join(["", *lineup_rows.notes(numbers["lineup"])]) if "lineup" in numbers else ""
+    text = f"{table}\n\nProtocol: {numbers['protocol']['name']}.{told}"
     if not numbers["published"]:
         return text
     return f"{text}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
@@ -310,7 +374,7 @@ def main() -> None:
         args = parse(Leaderboard, "leaderboard", __doc__)
         pipeline_settings(args, args.out)
         # The results that take minutes are written before those that may take an hour.
-        first = args if args.training_free else dataclasses.replace(args, backbones=(), runs=())
+        first = args if args.trains_nothing else dataclasses.replace(args, backbones=(), runs=())
         for part_args in dict.fromkeys((first, args)):
             numbers = build_leaderboard(part_args)
             write(args, numbers)

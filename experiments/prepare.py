@@ -28,14 +28,14 @@ from alkd_jax.data.prepared import PART_NAMES, Prepared
 from alkd_jax.data.prepared_folder import save_prepared
 from alkd_jax.data.readers import registry
 from alkd_jax.data.readers.recbole import check_recbole, write_recbole
-from alkd_jax.data.recipes import RECIPES, Recipe, prepare_by
-from alkd_jax.data.sessionize import BOUNDARIES, DUPLICATES, TIES, USERS, SessionRules
+from alkd_jax.data.recipes import RECIPES, Comparison, Recipe, prepare_by
+from alkd_jax.data.session_rules import BOUNDARIES, DUPLICATES, TIES, USERS, SessionRules
 from alkd_jax.data.splits import SPLITS, TARGETS, UNSEEN_OPTIONS, VALIDATIONS, SplitRules
 from alkd_jax.data.times import format_time, parse_time
 from alkd_jax.data.windows import prepare_windows, save_windows
 from alkd_jax.errors import printable, shown
 
-from .pipeline import options
+from .pipeline import light_options, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line, stage_bar
 
@@ -51,8 +51,8 @@ class Preparation:
         path: a file or folder of the source, which then has only the other arguments, as in --source csv --path FILE;
             may be given several times. A path given so may contain colons.
         out: folder to write.
-        recipe: alkdrec, s3rec, or one of your own as package.module:attribute; by default s3rec for userseq, else
-            alkdrec.
+        recipe: a published preparation, or one of your own as package.module:attribute; by default s3rec for userseq,
+            that of GRU4Rec's authors for yoochoose, diginetica and retailrocket, else alkdrec.
         columns: names of a table's columns, such as user=listener,item=track,time=at,session=visit,title=name.
         encoding: encoding of a table.
         separator: separator of a table; by default a comma, or a tab for tsv.
@@ -71,17 +71,26 @@ class Preparation:
         count_duplicates: whether lengths count repeats that are dropped, as in the released data.
         ties: order of interactions at equal times: file, id, hash or random.
         users: order of users: file or id.
+        events: kinds of events that stay in sessions, such as --events view; all kinds determine where one ends.
+        resolution: milliseconds to whose multiples times are rounded down; 1000 for seconds.
+        min_item_count: smallest number of interactions of an item; rarer items are dropped.
+        repeat_filter: whether rare items and short sessions are dropped until nothing changes.
+        recent: share of the sessions that stay, the most recent, such as 0.25.
         split: block, block-exchanged, random, user, time, last-days, last-session, given, time-events, leave-one-out,
-            or windows:NUMBER, which makes consecutive windows of equal duration, each split by time-events.
+            time-start, time-end, day-order, or windows:NUMBER, which makes consecutive windows of equal duration, each
+            split by time-events.
         fractions: shares of training, validation and test: of sessions, of events for time-events, of the duration of a
             window for windows.
-        days: number of days of the test split, for last-days.
+        days: number of days of the test split: on the calendar for last-days, before the last event for time-start and
+            time-end.
         validation: validation of time-events: time, user or last-item.
-        validation_time: time of the first validation event of time-events, such as 2014-09-28 or 2014-09-28T12:00:00.
-        test_time: time of the first test event of time-events.
+        validation_time: time of the cut before validation of time-events, time-start and time-end, such as 2014-09-28
+            or 2014-09-28T12:00:00.
+        test_time: time of the cut before test.
         gap_days: days before each cut of time-events whose events are neither trained on nor predicted.
         targets: events that a session cut by time has to predict: all, last, first or random.
-        refit: whether training of leave-one-out includes the validation items.
+        refit: whether training of leave-one-out and of time-start includes validation.
+        recent_training: share of the training sessions that are trained on, the most recent.
         unseen: keep or drop items of validation and test that training does not contain.
         untitled: drop or keep items that are not in the file of titles.
         seed: random seed of ties and splits.
@@ -91,7 +100,7 @@ class Preparation:
     source: Annotated[str, tyro.conf.arg(metavar="SOURCE", help=_SOURCE)]
     out: pathlib.Path
     path: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    recipe: Annotated[str | None, options.choices(RECIPES, own=True)] = None
+    recipe: Annotated[str | None, light_options.choices(RECIPES, own=True)] = None
     columns: str = ""
     encoding: str = "utf-8"
     separator: str | None = None
@@ -99,26 +108,32 @@ class Preparation:
     time_format: str | None = None
     unescape: bool = False
     strict: bool = False
-    boundary: Annotated[str | None, options.choices(BOUNDARIES)] = None
+    boundary: Annotated[str | None, light_options.choices(BOUNDARIES)] = None
     time_zone: str | None = None
     gap_minutes: float | None = None
     min_length: int | None = None
     max_length: int | None = None
-    duplicates: Annotated[str | None, options.choices(DUPLICATES)] = None
+    duplicates: Annotated[str | None, light_options.choices(DUPLICATES)] = None
     count_duplicates: bool | None = None
-    ties: Annotated[str | None, options.choices(TIES)] = None
-    users: Annotated[str | None, options.choices(USERS)] = None
-    split: Annotated[str | None, options.choices((*SPLITS, f"{_WINDOWS}NUMBER"))] = None
+    ties: Annotated[str | None, light_options.choices(TIES)] = None
+    users: Annotated[str | None, light_options.choices(USERS)] = None
+    events: tuple[str, ...] | None = None
+    resolution: int | None = None
+    min_item_count: int | None = None
+    repeat_filter: bool | None = None
+    recent: float | None = None
+    split: Annotated[str | None, light_options.choices((*SPLITS, f"{_WINDOWS}NUMBER"))] = None
     fractions: tuple[float, float, float] | None = None
     days: int | None = None
-    validation: Annotated[str | None, options.choices(VALIDATIONS)] = None
+    validation: Annotated[str | None, light_options.choices(VALIDATIONS)] = None
     validation_time: str | None = None
     test_time: str | None = None
     gap_days: float | None = None
-    targets: Annotated[str | None, options.choices(TARGETS)] = None
+    targets: Annotated[str | None, light_options.choices(TARGETS)] = None
     refit: bool | None = None
-    unseen: Annotated[str | None, options.choices(UNSEEN_OPTIONS)] = None
-    untitled: Annotated[str | None, options.choices(UNTITLED_OPTIONS)] = None
+    recent_training: float | None = None
+    unseen: Annotated[str | None, light_options.choices(UNSEEN_OPTIONS)] = None
+    untitled: Annotated[str | None, light_options.choices(UNTITLED_OPTIONS)] = None
     seed: int | None = None
     recbole: pathlib.Path | None = None
 
@@ -208,7 +223,9 @@ def _with_asked(recipe: Recipe, args: Preparation) -> Recipe:
         split=dataclasses.replace(split, **split_options),
         untitled=args.untitled or recipe.untitled,
     )
-    return changed if changed == recipe else dataclasses.replace(changed, name=f"{recipe.name} with other options")
+    if changed == recipe:
+        return recipe
+    return dataclasses.replace(changed, name=f"{recipe.name} with other options", published_parts={})
 
 
 def _parse_columns(text: str) -> dict[str, str]:
@@ -262,7 +279,10 @@ def _print_counts(prepared: Prepared) -> None:
     ):
         table.add_row(name, f"{count:,}")
     console.print(table)
-    print_line(f"recipe {report['recipe']['recipe']}: {report['recipe']['statement']}")
+    unverified = " (unverified: never run on the data of the publication)" if report["recipe"]["unverified"] else ""
+    print_line(f"recipe {report['recipe']['recipe']}{unverified}: {report['recipe']['statement']}")
+    for comparison in report["recipe"]["comparisons"]:
+        print_line(Comparison(**comparison).line())
     if report["leak_warning"]:
         print_line(f"warning: {report['leak_warning']}", style="yellow")
     for sample in report["bad_rows"]["samples"]:

@@ -3,12 +3,12 @@
     python -m experiments.query_llm estimate --run DIR --model NAME
     python -m experiments.query_llm run --run DIR --base-url URL --model NAME --budget-usd 1.00
 
-`run` asks 16 questions first, estimates the cost again, and then asks the rest. Every answer is written to the disk
-before it is parsed: a run that was stopped, by Ctrl-C or by the budget, continues with the same command and asks
-again only where an answer is missing or unusable. The API key is read from OPENAI_API_KEY and nowhere else.
+`run` asks one question first, then 16, estimates the cost again, and then asks the rest. Every answer is written to
+the disk before it is parsed: a run that was stopped, by Ctrl-C or by the budget, continues with the same command and
+asks again only where an answer is missing or unusable. The API key is read from the environment and nowhere else.
 """
 
-import asyncio
+import datetime
 import os
 import pathlib
 import signal
@@ -16,33 +16,36 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from alkd_jax.checks import check_count
 from alkd_jax.io import write_json
 from alkd_jax.llm import exchange
-from alkd_jax.llm.batch import Batches
+from alkd_jax.llm.calibration import calibrate
 from alkd_jax.llm.ledger import Budget, Ledger
 from alkd_jax.llm.pricing import PICO, Estimate, Price, dollars
 from alkd_jax.llm.salvage import salvage as salvage_store
 from alkd_jax.llm.store import Store
 from alkd_jax.llm.usage import UsageReport
 
-from .pipeline import llm_account, llm_settings, options
+from .pipeline import light_options, llm_account, llm_files, llm_show
 from .pipeline.command_line import parse_subcommand
-from .pipeline.console import cli_errors, console, llm_progress_bar, print_line
-from .pipeline.llm_settings import LLMSettings, SettingsArg
+from .pipeline.console import console, llm_progress_bar, print_line, print_lines
+from .pipeline.exits import one_line_errors
+from .pipeline.llm_batches import ask_in_batches, batch
+from .pipeline.llm_options import LLMSettings, SettingsArg
 from .pipeline.llm_status import summarize
-from .pipeline.question_files import write_questions
-from .pipeline.stages import Run
 
 
 def print_estimate(settings: LLMSettings, estimate: Estimate) -> None:
     """Prints what the answers will cost."""
     price = settings.price
     questions = f"{estimate.questions} questions, {estimate.answered} answered before"
-    print_line(f"{settings.model} at {settings.base_url}: {questions}")
+    print_line(f"{settings.model} at {settings.endpoint.base_url}: {questions}")
+    for notice in settings.notices(datetime.date.today()):
+        print_line(f"warning: {notice}")
     if price is None:
         cost = "price unknown: give --price-input and --price-output, or cap tokens or requests"
     elif price.is_free:
-        cost = "free: a server on this machine, and no list price for the model"
+        cost = "free: a server on this machine, or a price of 0"
     else:
         cost = (
             f"{dollars(estimate.low)} at least, {dollars(estimate.expected)} expected, "
@@ -57,25 +60,46 @@ def print_usage(usage: UsageReport, ledger: Ledger, price: Price | None) -> None
     print_line(f"{usage.asked} questions: {statuses}; {usage.cached} from the store; {usage.requests} requests sent")
     if usage.repairs:
         print_line("repairs: " + ", ".join(f"{count} {kind}" for kind, count in sorted(usage.repairs.items())))
-    cost = "cost unknown" if price is None else llm_settings.cost_so_far(ledger)
+    cost = "cost unknown" if price is None else llm_files.cost_so_far(ledger)
     print_line(f"in all: {cost}, {ledger.tokens:,} tokens, {ledger.requests} requests; {usage.seconds:.1f} s this time")
     for warning in usage.warnings:
         print_line(f"warning: {warning}")
     if usage.stopped:
         print_line(f"stopped: {usage.stopped}")
     if usage.missing:
-        first = ", ".join(map(str, usage.missing[:10])) + (", …" if len(usage.missing) > 10 else "")
-        print_line(f"missing: {len(usage.missing)} sessions without a usable list ({first})")
+        # A session occurs once for each of its questions.
+        sessions = list(dict.fromkeys(usage.missing))
+        first = ", ".join(map(str, sessions[:10])) + (", …" if len(sessions) > 10 else "")
+        lists = "a usable list" if len(sessions) == len(usage.missing) else "all their lists"
+        print_line(f"missing: {len(sessions)} sessions without {lists} ({first})")
 
 
 def estimate(settings: SettingsArg) -> None:
     """Estimates the cost of the answers; sends nothing."""
-    run = Run.reopen(settings.run)
-    run.candidates_stage()
-    with llm_settings.open_store(settings.run) as store:
-        teacher = llm_settings.online_teacher(settings, store, run.dataset, budget=Budget(requests=0))
-        sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
-        print_estimate(settings, teacher.estimate(sessions, candidates))
+    from .pipeline.llm_runs import open_run
+
+    with open_run(settings, budget=Budget(requests=0)) as run:
+        print_estimate(settings, run.teacher.estimate(run.sessions, run.candidates))
+
+
+def show(settings: SettingsArg, number: int = 3, session: int | None = None) -> None:
+    """Shows questions as they are sent, answers beside what was read, bias, agreement and cost; sends nothing.
+
+    Args:
+        settings: server and model.
+        number: how many questions to show.
+        session: id of the only session to show.
+    """
+    from .pipeline.llm_runs import open_run
+
+    check_count(1, **{"--number": number})
+    with open_run(settings, budget=Budget(requests=0)) as run:
+        questions = run.teacher.questions(run.sessions, run.candidates)
+        for shown in llm_show.shown_questions(run.teacher.client, questions, number=number, session=session):
+            print_lines("\n".join(shown.lines()))
+        print_lines("\n".join(llm_show.judge(run.store, settings.model).lines()))
+        for model, requests, tokens, cost in llm_show.costs_by_model(run.store):
+            print_line(f"{model}: {requests:,} requests, {tokens:,} tokens, {dollars(cost)}")
 
 
 def pilot(settings: SettingsArg) -> None:
@@ -83,17 +107,28 @@ def pilot(settings: SettingsArg) -> None:
     ask(settings, only_pilot=True)
 
 
-def run(settings: SettingsArg, batch: bool = False, partial: bool = False, yes: bool = False) -> None:
+def run(
+    settings: SettingsArg,
+    batch: bool = False,
+    wait: bool = False,
+    again: bool = False,
+    partial: bool = False,
+    yes: bool = False,
+) -> None:
     """Asks the questions that have no answer yet. The exit status is 3 where sessions are left without a usable list.
 
     Args:
         settings: server, model and limits.
         batch: use the Batch API, at half the price and within a day; call again to fetch the answers.
+        wait: with --batch, wait until the batches have ended.
+        again: with --batch, submit also questions of a batch that the server has called faulty.
         partial: ask as many questions as the budget allows, though it is not expected to suffice for all.
         yes: do not wait for the return key before the first request.
     """
+    if (wait or again) and not batch:
+        raise ValueError(f"--{'wait' if wait else 'again'} is given without --batch; expected both or neither")
     if batch:
-        ask_in_batches(settings)
+        ask_in_batches(settings, wait=wait, again=again)
     elif ask(settings, partial=partial, wait=not yes):
         sys.exit(3)
 
@@ -113,17 +148,16 @@ def ask(settings: LLMSettings, *, only_pilot: bool = False, partial: bool = Fals
     Raises:
         ValueError: the answers are expected to cost more than the cap, or a setting is wrong.
     """
-    run = Run.reopen(settings.run)
-    run.candidates_stage()
-    with llm_settings.open_store(settings.run) as store:
-        teacher = llm_settings.online_teacher(settings, store, run.dataset)
-        sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
+    from .pipeline.llm_runs import open_run
+
+    with open_run(settings) as run:
+        store, teacher, sessions, candidates = run.store, run.teacher, run.sessions, run.candidates
         settings.endpoint.api_key()
         estimate = teacher.estimate(sessions, candidates)
         print_estimate(settings, estimate)
         if wait and not only_pilot and is_terminal() and estimate.questions > estimate.answered:
             console.input("Press return to begin, Ctrl-C to leave. ")
-        llm_settings.save_settings(settings, teacher.client)
+        llm_files.save_settings(settings, teacher.client, only_first=only_pilot)
 
         def after_pilot(usage: UsageReport) -> str | None:
             estimate = teacher.estimate(sessions, candidates)
@@ -131,7 +165,7 @@ def ask(settings: LLMSettings, *, only_pilot: bool = False, partial: bool = Fals
             print_estimate(settings, estimate)
             return "the pilot is done" if only_pilot else None if partial else check_cap(settings, store, estimate)
 
-        calibration = store.calibration(settings.endpoint.normalized_url, settings.model)
+        calibration = calibrate(store, settings.endpoint.normalized_url, settings.model)
         if calibration.answers >= settings.pilot and not only_pilot and not partial:
             if reason := check_cap(settings, store, estimate):
                 raise ValueError(f"{reason}; expected a higher cap, or --partial to ask as many as it allows")
@@ -169,24 +203,7 @@ def check_cap(settings: LLMSettings, store: Store, estimate: Estimate) -> str | 
     return f"{dollars(cost)} expected in all, more than the cap of {dollars(cap)}"
 
 
-def ask_in_batches(settings: LLMSettings) -> None:
-    """Submits the questions that have no answer yet to the Batch API, and fetches the answers of finished batches."""
-    run = Run.reopen(settings.run)
-    run.candidates_stage()
-    with llm_settings.open_store(settings.run) as store:
-        teacher = llm_settings.online_teacher(settings, store, run.dataset)
-        sessions, candidates = llm_settings.sessions_to_rank(settings.run, run.dataset)
-        llm_settings.save_settings(settings, teacher.client)
-        batches = Batches(teacher.client)
-        submitted = asyncio.run(batches.submit(teacher.questions(sessions, candidates)))
-        statuses = asyncio.run(batches.poll())
-        ingested = asyncio.run(batches.ingest())
-        print_line(f"submitted now: {submitted}; batches: {statuses}; received: {ingested or 'nothing yet'}")
-        ledger = store.ledger
-        print_line(f"in all: {dollars(ledger.confirmed)} paid, {dollars(ledger.reserved)} reserved")
-
-
-def status(run: options.RunFolder, json: pathlib.Path | None = None) -> None:
+def status(run: light_options.RunFolder, json: pathlib.Path | None = None) -> None:
     """Prints what is answered and what it cost; also while another process is asking.
 
     Args:
@@ -201,40 +218,47 @@ def status(run: options.RunFolder, json: pathlib.Path | None = None) -> None:
     print_line(f"{numbers['requests']} requests, {numbers['tokens']:,} tokens")
     for error, count in numbers["failures"].items():
         print_line(f"possibly billed without an answer: {count} × {error}")
+    for error, count in numbers["refusals"].items():
+        print_line(f"refused or not done, at no cost: {count} × {error}")
     if json is not None:
         write_json(json, numbers)
         print_line(f"{json}")
 
 
-def questions(run: options.RunFolder, out: pathlib.Path) -> None:
+def questions(run: light_options.RunFolder, out: pathlib.Path) -> None:
     """Writes the sessions to rank as JSON lines, with raw ids, titles and candidates; `--rankings` reads the answers.
 
     Args:
         out: the file.
     """
-    dataset = Run.reopen(run, readonly=True).dataset
+    from .pipeline.question_files import write_questions
+    from .pipeline.run import RunContext
+
+    dataset = RunContext.reopen(run, readonly=True).dataset
     print_line(f"{out}: {write_questions(run, dataset, out)} sessions to rank")
 
 
-def export(run: options.RunFolder, out: pathlib.Path | None = None) -> None:
+def export(run: light_options.RunFolder, out: pathlib.Path | None = None, model: str | None = None) -> None:
     """Writes the usable answers as JSON lines, which replay and other runs read.
 
     Args:
         out: the file; by default `llm/answers.jsonl` in the run's folder.
+        model: whose answers; by default those of the model that was asked last.
     """
-    settings, dataset = llm_settings.load_settings(run), Run.reopen(run, readonly=True).dataset
+    from .pipeline.llm_runs import open_run
+
+    settings = llm_files.load_settings(run, model)
     out = out or run / "llm" / "answers.jsonl"
-    with llm_settings.open_store(run) as store:
-        teacher = llm_settings.online_teacher(settings, store, dataset, budget=Budget(requests=0))
-        questions = teacher.questions(*llm_settings.sessions_to_rank(run, dataset))
+    with open_run(settings, budget=Budget(requests=0), readonly=True) as asked:
+        questions = asked.teacher.questions(asked.sessions, asked.candidates)
         sessions: dict[str, list[int]] = {}
-        for question, key, _ in teacher.client.parsed_answers(questions):
+        for question, key, _ in asked.teacher.client.parsed_answers(questions):
             sessions.setdefault(key, []).append(question.session_id)
-        lines = exchange.export_jsonl(store, out, sessions, catalogue=dataset.fingerprint)
+        lines = exchange.export_jsonl(asked.store, out, sessions, catalogue=asked.dataset.fingerprint)
     print_line(f"{out}: {lines} answers to {sum(map(len, sessions.values()))} questions")
 
 
-def salvage(run: options.RunFolder) -> None:
+def salvage(run: light_options.RunFolder) -> None:
     """Makes a new store of the undamaged answers of a damaged one, which is kept as `llm/answers.damaged.sqlite`.
 
     What was paid for the lost answers still counts against the budget.
@@ -262,8 +286,8 @@ def is_terminal() -> bool:
 def main() -> None:
     """Entry point."""
     commands: dict[str, Callable[..., Any]] = {"estimate": estimate, "pilot": pilot, "run": run, "status": status}
-    commands |= {"questions": questions, "export": export, "salvage": salvage}
-    with cli_errors():
+    commands |= {"batch": batch, "show": show, "questions": questions, "export": export, "salvage": salvage}
+    with one_line_errors(continues=True):
         parse_subcommand(commands, "query_llm", __doc__)
 
 

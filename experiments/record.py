@@ -6,6 +6,9 @@ The file of a run holds every metric of every method and seed, the differences a
 and the seconds of every stage; a figure is stored as its table and plot. Sessions, items and lists are not stored. The
 tables are in `README.md` of the same folder; without `--runs` the command only writes this page again.
 
+Runs of `experiments.train` may be among `--runs`: their files are in the folder `sequential`, with the metrics of every
+seed on test and validation, all options, and the counts of the data; runs that differ in seeds alone are one row.
+
 With `--data released:PATH:ML` the command ranks the training-free rows of that dataset's stored results again, by the
 rule for ties of today; all other rows stay as they are.
 """
@@ -31,12 +34,15 @@ from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import CONTROLS
 from .pipeline.run_folder import refuse_earlier_version
+from .pipeline.single_run import OPTIONS_FILE
 from .pipeline.stage_records import checked_output, read_records
 from .pipeline.training_free import training_free_places
-from .reporting import comparisons, report, tables
+from .reporting import beyond_accuracy, comparisons, report, tables, training_records
 from .reporting.recount import recount_leaderboard, recount_results
 from .reporting.results import TIED_COUNT, format_cell, format_tied, mean_and_std, tuning_lines
 
+SEQUENTIAL = "sequential"
+"""The folder of the stored runs of `experiments.train`."""
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 TEST_FIELDS = ("method", "against", "metric", "difference", "interval", "p_randomization_holm", "p_seeds_holm")
 NOTE = (
@@ -220,7 +226,7 @@ def figure_parts(folder: pathlib.Path) -> list[str]:
 def page(folder: pathlib.Path) -> str:
     """Returns all stored results as one Markdown page."""
     runs = read_results(folder)
-    parts = ["# Results", "Written by `python -m experiments.record`.", NOTE, summary(runs)]
+    parts = ["# Results", "Written by `python -m experiments.record`.", NOTE, beyond_accuracy.NOTE, summary(runs)]
     for run in runs:
         minutes = sum(run["seconds"].values()) / 60
         parts += [
@@ -229,18 +235,34 @@ def page(folder: pathlib.Path) -> str:
             table(run),
             f"{minutes:.0f} minutes. {markdown(run['versions'])}",
         ]
+        if rows := beyond_accuracy.beyond_accuracy_rows(run["methods"]):
+            rows = [[markdown(name), *values] for name, *values in rows]
+            parts.append(tabulate.tabulate(rows, beyond_accuracy.HEADINGS, tablefmt="pipe", disable_numparse=True))
         if lines := tuning_lines(run):
             parts.append("\n".join(["Options chosen on validation:", "", *(f"- {markdown(line)}" for line in lines)]))
-    return "\n\n".join([*parts, *figure_parts(folder / "figures")]) + "\n"
+    parts += figure_parts(folder / "figures")
+    parts += training_records.page_parts(folder / SEQUENTIAL, folder / "lineups")
+    return "\n\n".join(parts) + "\n"
+
+
+def store_runs(runs: Sequence[pathlib.Path], out: pathlib.Path) -> None:
+    """Writes a file for each run; none where one of the runs is not finished."""
+    texts: dict[str | os.PathLike[str], str] = {}
+    for run in runs:
+        is_single = (run / OPTIONS_FILE).is_file()
+        results = training_records.condensed(run) if is_single else condensed_results(run)
+        texts[(out / SEQUENTIAL if is_single else out) / f"{run.name}.json"] = as_text(results)
+    for file in texts:
+        pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
+    write_texts(texts)
 
 
 def main() -> None:
     """Runs the command."""
     with cli_errors():
         args = parse(Record, "record", __doc__)
-        results_of = {run.name: condensed_results(run) for run in args.runs}
         args.out.mkdir(parents=True, exist_ok=True)
-        write_texts({args.out / f"{name}.json": as_text(results) for name, results in results_of.items()})
+        store_runs(args.runs, args.out)
         for source in args.data:
             write_texts(recount(source, args.out))
         for figure in args.figures:

@@ -7,18 +7,22 @@ the test split. A run that was interrupted continues after its last finished sta
 results of finished stages are listed and refused without `--overwrite`.
 
 With `--teacher openai` a language model ranks the selected sessions. With `--model NAME --budget-usd 1.00` the command
-calls it directly. Without these options the run stops before the paid stage; `query_llm` then estimates the
-cost and calls the model, and repeating this command continues the run.
+calls it directly; a server on this machine, such as `--base-url ollama:`, needs no budget. Without `--model` the run
+stops before the paid stage; `query_llm` then estimates the cost and calls the model, and repeating this command
+continues the run.
 """
 
+import sys
 from typing import Any
 
 from . import query_llm
-from .pipeline import llm_settings
+from .pipeline import calls, distributed, exits
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line
+from .pipeline.llm_files import UnansweredError
+from .pipeline.profiles import profiling
 from .pipeline.settings import Settings
-from .pipeline.stages import Run
+from .pipeline.stages import Run, take_part
 from .reporting import report, results
 
 
@@ -31,13 +35,15 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
     Returns:
         The content of `metrics.json`, as :func:`experiments.reporting.results.collect_results` returns it.
     """
+    with profiling(settings.profile):
+        return _run_pipeline(settings)
+
+
+def _run_pipeline(settings: Settings) -> dict[str, Any]:
     run = Run.open(settings)
     run.stages_to_candidates()
-    if settings.resolved_teacher == "openai" and settings.model is not None:
-        llm_args = llm_settings.LLMSettings(
-            settings.out, settings.model, settings.base_url, settings.budget_usd, min_valid=settings.min_valid
-        )
-        query_llm.ask(llm_args)
+    if settings.language_model is not None:
+        query_llm.ask(settings.language_model)
     run.stages_from_rankings()
     run_results = results.collect_results(run)
     results.store_results(run, run_results)
@@ -51,8 +57,16 @@ def run_pipeline(settings: Settings) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command."""
+
+    def run(settings: Settings) -> None:
+        try:
+            run_pipeline(settings)
+        except UnansweredError as stop:
+            print(f"stopped before the paid stage: {calls.with_calls(str(stop))}", file=sys.stderr)
+            sys.exit(exits.BAD_INPUT)
+
     with cli_errors():
-        run_pipeline(parse(Settings, "reproduce", __doc__))
+        distributed.run(parse(Settings, "reproduce", __doc__), run, take_part)
 
 
 if __name__ == "__main__":

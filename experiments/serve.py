@@ -19,6 +19,7 @@ from alkd_jax.serving.recommender import Recommender
 
 from .pipeline.command_line import parse
 from .pipeline.exits import one_line_errors
+from .pipeline.shipped import model_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ServeSettings:
     """Options of the command.
 
     Attributes:
-        model: folder of a shipped student.
+        model: folder of a shipped student, or of a run of `train`.
         port: port to listen on; 0 for any free one.
         host: address to listen on; 0.0.0.0 for all addresses of this machine.
     """
@@ -49,7 +50,7 @@ def serve(args: ServeSettings) -> None:
     from alkd_jax.serving import http
     from alkd_jax.serving.server import create_server, listen
 
-    recommender = Recommender.load(args.model)
+    recommender = Recommender.load(model_folder(args.model))
     # The first answer builds tables that all later answers use.
     recommender.rank([1], 1)
     server = create_server(http.application(recommender))

@@ -15,25 +15,25 @@ from alkd_jax.llm import prompts
 from alkd_jax.llm.collection import collect_sync
 from alkd_jax.types import PAD
 
-from .pipeline import llm_settings
+from .pipeline import llm_files, llm_settings
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
-from .pipeline.llm_settings import LLMSettings
+from .pipeline.llm_options import LLMSettings, SettingsArg
 from .pipeline.stages import Run
 from .query_llm import finish, print_estimate
 
 
-def summarize(settings: llm_settings.SettingsArg, cases: int = 10, seed: int = 0) -> None:
+def summarize(settings: SettingsArg, cases: int = 10, cases_seed: int = 0) -> None:
     """Asks for hints once and writes them.
 
     Args:
         settings: server, model and limits.
         cases: number of training sessions shown.
-        seed: of the sampling of these sessions.
+        cases_seed: of the sampling of these sessions.
     """
     run = Run.reopen(settings.run, readonly=True)
-    question = hints_question(run, settings, cases, seed)
-    with llm_settings.open_store(settings.run) as store:
+    question = hints_question(run, settings, cases, cases_seed)
+    with llm_files.open_store(settings.run) as store:
         client = settings.client(store)
         settings.endpoint.api_key()
         print_estimate(settings, client.estimate([question]))
@@ -42,7 +42,7 @@ def summarize(settings: llm_settings.SettingsArg, cases: int = 10, seed: int = 0
         (_, key, parsed), *_ = client.parsed_answers([question])
     if parsed is None or not parsed.hints:
         raise ValueError("the model gave no usable hints; expected at least one, nothing was written")
-    hints = {"hints": list(parsed.hints), "model": settings.model, "key": key, "cases": cases, "seed": seed}
+    hints = {"hints": list(parsed.hints), "model": settings.model, "key": key, "cases": cases, "seed": cases_seed}
     write_json(settings.run / "llm" / "hints.json", hints)
     for hint in parsed.hints:
         print_line(f"- {hint}")

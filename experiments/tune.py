@@ -23,7 +23,7 @@ from alkd_jax import evaluation
 from alkd_jax.checks import check_at_least
 from alkd_jax.io import read_json, write_json
 
-from .pipeline import options
+from .pipeline import light_options, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, training_bar
 from .pipeline.methods import METHODS, lists_for, parse_methods, role_of, train_students
@@ -43,7 +43,7 @@ class Tuning:
             are taken over, and nothing is tuned.
     """
 
-    run: options.RunFolder
+    run: light_options.RunFolder
     methods: Methods = "table1"
     trials: options.Trials = 8
     seeds: int = 2

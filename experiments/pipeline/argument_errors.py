@@ -9,7 +9,7 @@ from typing import Any
 
 from alkd_jax.errors import printable, shown
 
-from .config_files import Option, in_words, options_of
+from .config_files import Option, in_words, num_positional, options_of
 
 
 def fault_of(kind: Callable[..., Any], arguments: Sequence[str], call: str) -> str | None:
@@ -34,6 +34,7 @@ def fault_of(kind: Callable[..., Any], arguments: Sequence[str], call: str) -> s
         near = nearest(word, [_as_option(name) for name in names])
         advice = f"did you mean {near}?" if near else f"expected one of those that {call} --help lists"
         return f"{printable(word, width=100)}{value} is no option of {call}; {advice}"
+    strays = strays[num_positional(kind) :]
     if strays:
         return f"{shown(strays[0])} follows no option; expected options of {call}, which begin with --"
     for word, values in given:

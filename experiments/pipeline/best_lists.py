@@ -71,7 +71,7 @@ def control_lists(dataset: alkd.Dataset, llm: alkd.Rankings) -> dict[str, alkd.R
     """Returns row name → lists for the same sessions: the LLM's permuted among them, and co-occurrence lists."""
     order = np.random.default_rng(0).permutation(len(llm))
     cooccurrence = baselines.held_out_lists(
-        baselines.co_occurrence, dataset.train_sequences, dataset.num_items, dataset.train, 25
+        baselines.method("co_occurrence"), dataset.train_sequences, dataset.num_items, dataset.train, 25
     )
     return {
         "with 500 shuffled LLM lists": alkd.Rankings(llm.session_id, llm.items[order], llm.mask[order]),
@@ -88,7 +88,7 @@ def holds_target(dataset: alkd.Dataset, rankings: alkd.Rankings) -> np.ndarray:
 def agreement(dataset: alkd.Dataset, rankings: alkd.Rankings) -> np.ndarray:
     """Computes the share of each list that sequential rules, counted in other sessions, also list; scaled to mean 1."""
     rule_rankings = baselines.held_out_lists(
-        baselines.sequential_rules, dataset.train_sequences, dataset.num_items, dataset.train, 50
+        baselines.method("sequential_rules"), dataset.train_sequences, dataset.num_items, dataset.train, 50
     )
     rule_items = rule_rankings.items[dataset.train.rows_of(rankings.session_id)]
     pairs = zip(rankings.items, rankings.mask, rule_items, strict=True)

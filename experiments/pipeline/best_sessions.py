@@ -151,7 +151,7 @@ def make_objective(
         return objectives.SampledLoss(model, sampler, "softmax", num_negatives=256)
     if loss == "rules":
         list_items, list_gain = held_out_labels(
-            baselines.sequential_rules, sequences, dataset.num_items, prefix_examples(sequences)
+            baselines.method("sequential_rules"), sequences, dataset.num_items, prefix_examples(sequences)
         )
     else:
         rankings = ensemble_rankings(key, dataset) if rankings is None else rankings
@@ -189,8 +189,8 @@ def ensemble_rankings(key: jax.Array, dataset: alkd.Dataset) -> alkd.Rankings:
     table = model.apply(params, method="item_embeddings")
     _, ids = scoring.top_k(model.apply(params, items, jnp.asarray(train.mask)), table, 25, exclude=items)
     baseline_rankings = [
-        baselines.held_out_lists(method, dataset.train_sequences, dataset.num_items, train, 25)
-        for method in (baselines.session_knn, baselines.sequential_rules)
+        baselines.held_out_lists(baselines.method(name), dataset.train_sequences, dataset.num_items, train, 25)
+        for name in ("session_knn", "sequential_rules")
     ]
     return item_rules.fuse_rankings([alkd.Rankings.from_top_k(train.session_id, ids), *baseline_rankings], k=25)
 

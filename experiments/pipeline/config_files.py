@@ -58,10 +58,19 @@ def options_of(kind: Callable[..., Any]) -> dict[str, Option]:
         bare = _bare(hints[name])
         if dataclasses.is_dataclass(bare) and isinstance(bare, type):
             found |= options_of(bare)
-        else:
+        elif not _is_positional(hints[name]):
             repeats = tyro.conf.UseAppendAction in getattr(hints[name], "__metadata__", ())
             found[name] = Option(bare, repeats, parameter.default is inspect.Parameter.empty)
     return found
+
+
+def num_positional(kind: Callable[..., Any]) -> int:
+    """Returns how many values of a command stand without an option's name, before all options."""
+    return sum(_is_positional(hint) for hint in typing.get_type_hints(kind, include_extras=True).values())
+
+
+def _is_positional(annotated: Any) -> bool:
+    return tyro.conf.Positional in getattr(annotated, "__metadata__", ())
 
 
 def _bare(annotated: Any) -> Any:

@@ -8,14 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from alkd_jax import training
 from alkd_jax.errors import printable
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.pricing import dollars
 from alkd_jax.llm.usage import UsageReport
 from alkd_jax.progress_bars import Bar, progress_bar
 
-from . import compile_cache, exits
+from . import exits
 
 _MAX_LINE = 2_000
 
@@ -51,8 +50,11 @@ def stage_bar(title: str, *, total: int | None = None) -> contextlib.AbstractCon
     return progress_bar(title, total=total, console=console)
 
 
-def training_bar(title: str) -> contextlib.AbstractContextManager[Callable[[training.Progress], None]]:
+def training_bar(title: str) -> contextlib.AbstractContextManager[Callable[[Any], None]]:
     """Returns a context manager that shows a training run, see :func:`alkd_jax.training.training_bar`."""
+    # It loads JAX, and some commands use this module without it.
+    from alkd_jax import training
+
     return training.training_bar(title, console=console)
 
 
@@ -80,5 +82,7 @@ def llm_progress_bar(total: int) -> Iterator[Callable[[UsageReport, Ledger], Non
 def cli_errors() -> Iterator[None]:
     """Runs a command as :func:`experiments.pipeline.exits.one_line_errors` does, with the compilation cache enabled."""
     with exits.one_line_errors(continues=True):
+        from . import compile_cache
+
         compile_cache.enable()
         yield

@@ -53,10 +53,12 @@ def fine_tuned(
         "patience": 20,
         "recall_at": run.recall_at(backbone.distillation_recall_at),
         "learning_rate": backbone.distillation_learning_rate * tuned.get("learning_rate_scale", 1.0),
-        "loss": run.objective(model),
         **options,
     }
-    key = run.key(purpose)
+    key, list_loss = run.key(purpose), run.settings.list_loss
+    if rankings is not None and not equal_places and list_loss != "bpr":
+        return alkd.distill(key, model, student_params, train, validation, rankings, list_loss=list_loss, **options)
+    options = {"loss": run.objective(model), **options}
     if rankings is None:
         options |= {"initial": student_params, "examples": last_item_examples(train)}
         return training.fit(key, model, train, validation, **options)
@@ -91,7 +93,7 @@ def from_scratch(
         module: the baseline's module.
         with_sequences: whether the baseline reads the training sessions at full length.
     """
-    model = run.model("teacher" if module is dsl else "student")
+    model = run.model("wide" if module is dsl else "student")
     # The teacher is read only where it is needed, because DSL does not wait for it.
     teacher = () if module is dsl else (run.teacher() if rankings is None else rankings,)
     options = {"loss": run.objective(model), "options": module.Options(**tuned), **options}

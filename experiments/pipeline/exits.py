@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from alkd_jax.errors import explain, origin_of
 
@@ -15,14 +15,21 @@ BAD_INPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 2, 130, 141, 143
 _PACKAGES = ("alkd_jax", __name__.partition(".")[0], "benchmarks")
 
 
+def say(line: str) -> None:
+    """Prints a line on the error stream, if there still is one."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
-def one_line_errors(*, continues: bool = False) -> Iterator[None]:
+def one_line_errors(*, continues: bool = False, say: Callable[[str], None] = say) -> Iterator[None]:
     """Runs a command. An error that the user can correct ends it with one line, Ctrl-C and SIGTERM with advice.
 
     Any other exception is passed on with a note that asks to report it.
 
     Args:
         continues: whether the same command continues what a signal has interrupted.
+        say: takes the line.
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a letter shows its escape sequence; the streams of tests cannot be reconfigured.
@@ -34,7 +41,7 @@ def one_line_errors(*, continues: bool = False) -> Iterator[None]:
             sys.stdout.flush()
     except KeyboardInterrupt:
         advice = "; run the same command again to continue" if continues else ""
-        _say(f"{'ended by SIGTERM' if has_sigterm() else 'interrupted'}{advice}")
+        say(f"{'ended by SIGTERM' if has_sigterm() else 'interrupted'}{advice}")
         sys.exit(TERMINATED if has_sigterm() else INTERRUPTED)
     except BrokenPipeError:
         # Python flushes the output once more when it ends, which would fail again.
@@ -48,13 +55,8 @@ def one_line_errors(*, continues: bool = False) -> Iterator[None]:
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             raise
-        _say(f"error: {calls.with_calls(line)}")
+        say(f"error: {calls.with_calls(line)}")
         sys.exit(BAD_INPUT)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def _request_to_report(module: str) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from alkd_jax.llm.ledger import Ledger
 
-from . import llm_account, llm_settings
-from .run import stored_settings
+from . import llm_account, llm_files
+from .run_folder import config_of
 
 
 def summarize(run: pathlib.Path) -> dict[str, Any]:
@@ -19,19 +19,22 @@ def summarize(run: pathlib.Path) -> dict[str, Any]:
     Returns:
         "paid_usd", "possible_usd" (that may have been billed for requests without an answer) and "reserved_usd" (that
         the requests in flight cost at most); "answers", their number, "usable", those with a usable list, and
-        "statuses", status → number; "requests", those "open" (in flight) and "tokens"; and "failures", the five most
-        frequent errors of requests that were possibly billed without an answer → number.
+        "statuses", status → number; "requests", those "open" (in flight) and "tokens"; "failures", the five most
+        frequent errors of requests that were possibly billed without an answer → number; and "refusals", those of
+        requests that cost nothing.
 
     Raises:
         ValueError: the folder holds no run, or its store is damaged or has lost answers.
     """
-    stored_settings(run)
+    config_of(run)
     ledger, records, errors = Ledger(), [], collections.Counter[str]()
+    refusals: collections.Counter[str] = collections.Counter()
     store_path = run / "llm" / llm_account.STORE
     if store_path.exists() or llm_account.recorded_totals(run) != (0, 0):
-        with llm_settings.open_store(run, readonly=True) as store:
+        with llm_files.open_store(run, readonly=True) as store:
             ledger, records = store.ledger, list(store.answer_records().values())
             errors.update(str(error) for _, error, _ in store.failures())
+            refusals.update(str(error) for _, error, _ in store.failures("released"))
     statuses = collections.Counter(
         (record.status or "not parsed yet") + ("" if record.usable else " (unusable)") for record in records
     )
@@ -46,4 +49,5 @@ def summarize(run: pathlib.Path) -> dict[str, Any]:
         "open": ledger.open,
         "tokens": ledger.tokens,
         "failures": dict(errors.most_common(5)),
+        "refusals": dict(refusals.most_common(5)),
     }

@@ -67,10 +67,11 @@ def teacher_lists(run: "RunContext") -> alkd.Rankings:
     return run.candidates(listed_sessions(run), num=25)
 
 
-def baseline_lists(run: "RunContext", *, baseline: baselines.Scorer) -> alkd.Rankings:
-    """Returns the top 25 of a training-free recommender for the sessions with a list of the LLM."""
+def baseline_lists(run: "RunContext", *, baseline: str) -> alkd.Rankings:
+    """Returns the top 25 of a training-free recommender, by name, for the sessions with a list of the LLM."""
     dataset = run.dataset
-    lists = baselines.held_out_lists(baseline, dataset.train_sequences, dataset.num_items, dataset.train, 25)
+    method = baselines.method(baseline)
+    lists = baselines.held_out_lists(method, dataset.train_sequences, dataset.num_items, dataset.train, 25)
     return lists.take(np.isin(lists.session_id, listed_sessions(run).session_id))
 
 

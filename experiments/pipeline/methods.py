@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import alkd_jax as alkd
-from alkd_jax import baselines, training
+from alkd_jax import training
 from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
 from alkd_jax.registry import Registry, accepts, is_outside, parameter_names, path_safe
 
@@ -46,7 +46,8 @@ class Method:
         lists: function of a run that makes the lists it learns from; None for a method that needs none.
         selection: the selection whose sessions the LLM ranks for it; None for a method that asks the LLM nothing.
         is_paid: whether it is trained on answers of the LLM.
-        role: whose width its model has: "student", or "teacher" for DSL, which sparsifies a wide model.
+        role: its model: the "student", or the "wide" one, the student's backbone in the teacher's width, which DSL
+            makes sparse.
         grid: option → the values to try in tuning, the default first.
         check: function of tuned options that raises ValueError where one is out of range.
     """
@@ -89,9 +90,9 @@ CONTROLS: Mapping[str, Method] = {
     # ALKDRec's sessions with the lists permuted among them.
     "Shuffled lists": _control(29, shuffled_lists, is_paid=True),
     # ALKDRec's sessions, each with the list of the most popular items.
-    "Popularity lists": _control(30, functools.partial(baseline_lists, baseline=baselines.popularity)),
+    "Popularity lists": _control(30, functools.partial(baseline_lists, baseline="popularity")),
     # ALKDRec's sessions with the items that co-occur with theirs in other sessions.
-    "Co-occurrence lists": _control(31, functools.partial(baseline_lists, baseline=baselines.co_occurrence)),
+    "Co-occurrence lists": _control(31, functools.partial(baseline_lists, baseline="co_occurrence")),
 }
 """Controls that the paper does not have: the same distillation, with something else in place of ALKDRec's lists."""
 
@@ -107,7 +108,7 @@ BASELINES: Mapping[str, Method] = {
     "DSL": _baseline(
         dsl,
         NEITHER,
-        role="teacher",
+        role="wide",
         grid={"density": (0.1,), "every": (100, 50, 200), "initial_ratio": (0.5, 0.3, 0.7)},
     ),
     "DLLM2Rec": _baseline(
@@ -205,8 +206,16 @@ def stage_of(method: str) -> str:
     return f"distill-{path_safe(method)}"
 
 
+def reads_list_loss(method: str) -> bool:
+    """Whether a method distills lists by the loss of the run's settings."""
+    found = METHODS.find(method)
+    if not isinstance(found.train, functools.partial) or found.train.func is not fine_tuned:
+        return False
+    return found.lists is not None and not found.train.keywords.get("equal_places")
+
+
 def role_of(method: str) -> str:
-    """Returns whose width the model of a method, of "Student" or of "Teacher" has: "student" or "teacher"."""
+    """Returns the model of a method, of "Student" or of "Teacher": "student", "teacher" or "wide"."""
     return method.lower() if method in ("Student", "Teacher") else METHODS.find(method).role
 
 

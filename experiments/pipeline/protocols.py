@@ -44,8 +44,18 @@ def protocol_inputs(protocol: Protocol) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != PROTOCOL_DEFAULTS[name]}
 
 
-def ranked_sessions(dataset: alkd.Dataset, protocol: Protocol) -> alkd.Sessions | alkd.HeldOutSequences:
-    """Returns the test sessions: their last L inputs for the last target, otherwise the complete sessions."""
+def ranked_sessions(
+    dataset: alkd.Dataset, protocol: Protocol, split: str = "test"
+) -> alkd.Sessions | alkd.HeldOutSequences:
+    """Returns the sessions of a split: their last L inputs for the last target, otherwise the complete sessions.
+
+    Args:
+        dataset: the dataset.
+        protocol: the rules.
+        split: "validation" or "test".
+    """
+    if split == "validation":
+        return dataset.validation if protocol.targets == "last" else dataset.validation_sequences
     return dataset.test if protocol.targets == "last" else dataset.test_sequences
 
 
@@ -59,15 +69,16 @@ def rank_by_protocol(
     params: Params,
     dataset: alkd.Dataset,
     protocol: Protocol,
+    split: str = "test",
     *,
     lists: bool = False,
     mesh: jax.sharding.Mesh | None = None,
 ) -> list[evaluation.Evaluation]:
-    """Ranks the test targets with the parameters of every seed; with lists, counts the items of top-k lists, too."""
+    """Ranks a split's targets with the parameters of every seed; with lists, counts the items of top-k lists, too."""
     return evaluation.evaluate_seeds(
         model,
         params,
-        ranked_sessions(dataset, protocol),
+        ranked_sessions(dataset, protocol, split),
         seen=protocol.seen,
         targets=protocol.targets,
         protocol=protocol.rules,

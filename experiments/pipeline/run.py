@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -19,16 +20,16 @@ from alkd_jax.models import Encoder, Params
 from alkd_jax.training import checkpoints
 
 from . import dataset_checks, stage_records
+from .backbone_defaults import defaults_of, has_max_length
 from .console import print_line, stage_bar
+from .loss_names import make_loss
 from .methods import needed_selections, role_of, trained_methods
-from .run_folder import RunFolder, refuse_earlier_version
+from .run_folder import CONFIG_FILE, RunFolder, config_of
 from .settings import Settings
 from .stage_inputs import stage_inputs
 from .stage_records import checked_output
 from .stored_values import check_fields
 from .tuning_file import read_tuning
-
-CONFIG_FILE = "config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +72,11 @@ class RunContext:
         settings.check()
         dataset = registry.read(settings.data)
         settings = dataset_checks.fit_to(settings, dataset)
-        folder = RunFolder(settings.out, print_line, stage_bar, overwrite=settings.overwrite)
+        shared = plain_settings(settings)
+        folder = RunFolder(settings.out, print_line, stage_bar, overwrite=settings.overwrite, run=shared)
         identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
         identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
+        identity |= {"teacher_backbone": settings.backbone_of("teacher")}
         run = cls(settings, dataset, folder)
         if is_checked:
             finished, inputs = folder.finished_stages, run.stage_inputs
@@ -81,7 +84,8 @@ class RunContext:
             if any(finished.get(name, {}).get("inputs") != inputs[name] for name in ("policy", "selection")):
                 dataset_checks.check(settings, dataset)
             dataset_checks.announce(settings, dataset)
-        folder.open(identity, defaults={"precision": "float32"}, readonly=readonly)
+        defaults = {"precision": "float32", "teacher_backbone": settings.backbone}
+        folder.open(identity, defaults=defaults, readonly=readonly)
         if not readonly:
             if (folder.path / CONFIG_FILE).exists() and any("inputs" not in r for r in folder.finished_stages.values()):
                 former = dataclasses.replace(run, settings=stored_settings(folder.path))
@@ -91,10 +95,12 @@ class RunContext:
     @property
     def config(self) -> dict[str, Any]:
         """The content of `config.json`: the settings as plain values."""
-        options = dataclasses.asdict(self.settings)
-        # The devices that compute a run do not belong to its identity, nor do a permission and a copy of the curves.
-        del options["mesh"], options["overwrite"], options["tracker"]
-        return {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in options.items()}
+        options = plain_settings(self.settings)
+        # The devices that compute a run do not belong to its identity, nor do a permission, a copy of the curves and a
+        # profile.
+        for name in ("mesh", "distributed", "overwrite", "tracker", "profile"):
+            del options[name]
+        return options
 
     def _write_settings(self) -> None:
         """Writes `config.json` and `data.json`, which say how the run was made and on which data."""
@@ -137,9 +143,11 @@ class RunContext:
         return evaluation.released_view(sessions) if self.released else sessions
 
     def model(self, role: str) -> Encoder:
-        """Returns the backbone of the "teacher" or the "student", without parameters."""
-        dim = self.settings.teacher_dim if role == "teacher" else self.settings.student_dim
-        return alkd.models.create(self.settings.backbone, num_items=self.dataset.num_items, dim=dim)
+        """Returns a backbone without parameters: the "teacher", the "student", or the student's as a "wide" one."""
+        dim = self.settings.student_dim if role == "student" else self.settings.teacher_dim
+        backbone, length = self.settings.backbone_of(role), self.dataset.train.items.shape[1]
+        options = {"max_length": length} if has_max_length(backbone) else {}
+        return alkd.models.create(backbone, num_items=self.dataset.num_items, dim=dim, **options)
 
     @property
     def base_loss(self) -> str:
@@ -151,6 +159,20 @@ class RunContext:
         if self.base_loss == "bce":
             return objectives.SampledLoss(model, samplers.uniform(self.dataset.num_items), "bce")
         return objectives.InBatchBPR(model, released=self.released)
+
+    def training_options(self, role: str, model: Encoder) -> dict[str, Any]:
+        """Returns examples and loss of teacher or student.
+
+        A teacher of another backbone than the paper's is trained as in its publication. Students have the loss that
+        every method distills with, so that a method's gain is not that of another loss.
+        """
+        published = defaults_of(self.settings.backbone_of(role), parallel=False)
+        if role != "teacher" or published.targets == "last":
+            return {"loss": self.objective(model)}
+        sampling: dict[str, Any] = {"num_negatives": published.num_negatives, "negatives": published.negatives}
+        loss = make_loss(published.loss, model, self.dataset, targets=published.targets, **sampling)
+        sequences, size = self.dataset.train_sequences, published.batch_size
+        return {"loss": loss, "targets": published.targets, "sequences": sequences, "batch_size": size}
 
     @property
     def fit_options(self) -> dict[str, Any]:
@@ -247,6 +269,12 @@ class RunContext:
         return replay.load_rankings(path, num_items=self.dataset.num_items, distinct=not self.released)
 
 
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Returns settings as values that JSON has."""
+    options = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Settings)}
+    return {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in options.items()}
+
+
 def stored_settings(path: pathlib.Path) -> Settings:
     """Reads the settings of an existing run.
 
@@ -256,10 +284,7 @@ def stored_settings(path: pathlib.Path) -> Settings:
     Raises:
         ValueError: the folder holds no run or one of an earlier version, or the settings are damaged.
     """
-    config = path / CONFIG_FILE
-    if not config.exists():
-        raise ValueError(f"{path} has no {CONFIG_FILE}; expected a folder made by `reproduce` or `demo`")
-    refuse_earlier_version(path)
+    config = config_of(path)
     stored = read_object(config)
     unknown = stored.keys() - {field.name for field in dataclasses.fields(Settings)}
     if unknown or not {"data", "backbone"} <= stored.keys():
@@ -267,12 +292,16 @@ def stored_settings(path: pathlib.Path) -> Settings:
         raise ValueError(f"{config} holds settings of another version: {names}; choose another folder")
     check_fields(config, stored | {"out": path}, Settings)
     with reading(config, expected=f"the settings of a run; repeat the command that made {path}, which writes them"):
-        rankings = stored.get("rankings")
-        ratios = {"ratios": tuple(stored["ratios"])} if "ratios" in stored else {}
-        paths = {"out": path, "rankings": None if rankings is None else pathlib.Path(rankings)}
-        settings = Settings(**(stored | ratios | paths))
+        settings = settings_from(stored | {"out": path})
         settings.check()
     return settings
+
+
+def settings_from(plain: Mapping[str, Any]) -> Settings:
+    """Returns the settings of plain values."""
+    paths = {name: pathlib.Path(plain[name]) for name in ("out", "rankings") if plain.get(name) is not None}
+    ratios = {"ratios": tuple(plain["ratios"])} if "ratios" in plain else {}
+    return Settings(**{**plain, **paths, **ratios})
 
 
 def first_seed(params: Params) -> Params:

@@ -1,6 +1,7 @@
 """The folder of a run: each stage reads and writes named files in it, and runs again only when its inputs have changed.
 
-One process at a time works in a folder; other processes may read it.
+One process at a time works in a folder; other processes may read it. Of several processes that compute one run, see
+:mod:`experiments.pipeline.distributed`, that is process 0, and the others only compute.
 """
 
 import contextlib
@@ -17,10 +18,11 @@ from alkd_jax.errors import shown
 from alkd_jax.io import is_leftover, move_into, read_object, remove_leftovers, write_json
 from alkd_jax.locks import LOCK, lock_folder, unlock_folder
 
-from . import stage_records
+from . import distributed, stage_records
 from .stage_records import Records
 
 IDENTITY_FILE = "run.json"
+CONFIG_FILE = "config.json"
 EARLIER_STAGES_FILE = "hops.json"
 """Versions up to 0.1.0 recorded a run's stages in this file."""
 
@@ -34,12 +36,14 @@ class RunFolder:
         announce: takes a line for every stage that runs or whose outputs are reused.
         watch: takes the name of a stage and shows that time passes while it runs.
         overwrite: whether results of finished stages may be replaced by those of other options, and damaged ones.
+        run: plain values from which the other processes open the same run.
     """
 
     path: pathlib.Path
     announce: Callable[[str], None]
     watch: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     overwrite: bool = False
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def open(
         self, identity: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None, readonly: bool = False
@@ -137,6 +141,7 @@ class RunFolder:
         write_outputs: Callable[[pathlib.Path], None],
         *,
         after: Sequence[str] = (),
+        together: Sequence[str] = (),
     ) -> None:
         """Runs one stage unless it has run on the same inputs and its outputs are there, as it wrote them.
 
@@ -147,18 +152,27 @@ class RunFolder:
             write_outputs: takes a temporary folder and writes the outputs into it; they are moved into the run's folder
                 when all are written.
             after: stages whose outputs this stage reads; it runs again when they have run on other inputs.
+            together: the method of the run that runs this stage, and its arguments, where all processes compute it.
+                They are given the same temporary folder; only process 0 writes into it, except for Orbax.
 
         Raises:
             ValueError: an output was damaged or edited, or other options would replace it, and the folder may not be
                 overwritten.
         """
+        partial = self.path / f".{name}.partial"
+        if not distributed.leads():
+            distributed.meet()
+            write_outputs(partial)
+            return
         digest = self.stage_digest(inputs, after)
         if self._reuse(name, inputs, outputs, digest, is_first=not after):
             return
         start = time.perf_counter()
-        partial = self.path / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
+        if together:
+            distributed.tell({"run": self.run, "stages": stage_records.state_of(self.path), "call": list(together)})
+            distributed.meet()
         try:
             with self.watch(name):
                 write_outputs(partial)
@@ -206,3 +220,29 @@ def refuse_earlier_version(path: pathlib.Path) -> None:
     """Raises ValueError where a folder holds a run of an earlier version, whose files have other names."""
     if (path / EARLIER_STAGES_FILE).exists():
         raise ValueError(f"{path} was made by an earlier version; choose another folder")
+
+
+def take_part(reopen: Callable[[str], Any], call: Mapping[str, Any]) -> None:
+    """Takes part in a stage that process 0 runs.
+
+    Args:
+        reopen: function of the JSON of :attr:`RunFolder.run` that opens the same run for reading.
+        call: as :meth:`RunFolder.run_stage` tells it.
+    """
+    run = reopen(json.dumps(call["run"]))
+    stage_records.await_state(run.folder.path, call["stages"])
+    method, *arguments = call["call"]
+    getattr(run, method)(*arguments)
+
+
+def config_of(path: pathlib.Path) -> pathlib.Path:
+    """Returns the file with the settings of an existing run.
+
+    Raises:
+        ValueError: the folder holds no run or one of an earlier version.
+    """
+    config = path / CONFIG_FILE
+    if not config.exists():
+        raise ValueError(f"{path} has no {CONFIG_FILE}; expected a folder made by `reproduce` or `demo`")
+    refuse_earlier_version(path)
+    return config

@@ -10,11 +10,12 @@ from alkd_jax import models, paper_settings, sharding, training
 from alkd_jax.checks import check_at_least, check_between, check_one_of
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
+from alkd_jax.distillation.alkdrec import FORMS_OF_LOSS
 from alkd_jax.evaluation import Protocol
 from alkd_jax.ops.precision import PRECISIONS
 
-from . import options
-from .llm_settings import DEFAULT_MIN_VALID
+from . import light_options, options
+from .llm_options import DEFAULT_MIN_VALID, LLMSettings
 from .methods import METHODS, SETS, parse_methods
 from .protocols import check_protocol
 from .teachers import TEACHERS
@@ -37,7 +38,7 @@ Methods = Annotated[
         "selection of your own, see docs/own_parts.md.",
     ),
 ]
-Teacher = Annotated[str | None, options.choices(TEACHERS, own=True, help=_TEACHER)]
+Teacher = Annotated[str | None, light_options.choices(TEACHERS, own=True, help=_TEACHER)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +54,12 @@ class Settings:
             a language model with the recorded one.
         model: the language model of "openai"; without it the run stops before the paid stage and prints the command
             that calls the model.
+        llm_seed: of the language model's sampling, or "none" for servers that take none; by default 0.
         accept_missing: continue although some sessions have no answer of the language model.
         seed: of all random numbers.
         tracker: also log the learning curves to Weights & Biases, MLflow or TensorBoard, whose package has to be
             installed. They are in FOLDER/training in any case.
+        profile: folder for a profile of the work, which TensorBoard and XProf show; by default none is made.
     """
 
     data: options.Data
@@ -71,28 +74,48 @@ class Settings:
     budget: options.Budget = None
     ratios: tuple[int, int, int] = (1, 5, 4)
     correction: float = 0.0
+    list_loss: Annotated[
+        str,
+        options.choices(
+            FORMS_OF_LOSS,
+            help="loss of the distilled lists: the paper's pairs of session and listed item, or one of whole lists.",
+        ),
+    ] = "bpr"
     student_dim: int = 10
     teacher_dim: options.TeacherDim = 100
+    teacher_backbone: options.TeacherBackbone = None
     max_steps: options.MaxSteps = 10_000
     teacher: Teacher = None
     rankings: options.RankingsFile = None
-    candidates: Annotated[str, options.choices(("teacher", "recorded"))] = "teacher"
+    candidates: Annotated[str, light_options.choices(("teacher", "recorded"))] = "teacher"
     model: str | None = None
-    base_url: options.BaseUrl = "https://api.openai.com/v1"
-    budget_usd: options.BudgetUsd = None
-    min_valid: options.MinValid = DEFAULT_MIN_VALID
+    base_url: light_options.BaseUrl = "https://api.openai.com/v1"
+    budget_usd: light_options.BudgetUsd = None
+    api_key_env: light_options.ApiKeyEnv = None
+    prices: light_options.PricesFile = None
+    reasoning_effort: light_options.ReasoningEffort = None
+    max_output_tokens: light_options.MaxOutputTokens = None
+    llm_seed: str | None = None
+    extra_body: light_options.ExtraBody = None
+    min_valid: light_options.MinValid = DEFAULT_MIN_VALID
     accept_missing: bool = False
     accuracy: options.Accuracy = 0.9
     seed: int = 0
     mesh: options.Mesh = None
+    distributed: options.Distributed = None
     precision: options.Precision = "float32"
     overwrite: options.Overwrite = False
-    tracker: Annotated[str | None, options.choices(training.TRACKERS)] = None
+    tracker: Annotated[str | None, light_options.choices(training.TRACKERS)] = None
+    profile: pathlib.Path | None = None
 
     @property
     def method_names(self) -> tuple[str, ...]:
         """The names of the methods to compare."""
         return parse_methods(self.methods)
+
+    def backbone_of(self, role: str) -> str:
+        """Returns the backbone of the "teacher", or of all other models."""
+        return (self.teacher_backbone or self.backbone) if role == "teacher" else self.backbone
 
     @property
     def is_released_data(self) -> bool:
@@ -108,6 +131,25 @@ class Settings:
     def protocol(self) -> Protocol:
         """How the test sessions are evaluated."""
         return Protocol(seen=self.seen, targets=self.targets, rules=self.mode)
+
+    @property
+    def language_model(self) -> LLMSettings | None:
+        """Server, model and limits of a language model that this command asks itself, else None."""
+        if self.resolved_teacher != "openai" or self.model is None:
+            return None
+        return LLMSettings(
+            self.out,
+            self.model,
+            self.base_url,
+            self.budget_usd,
+            min_valid=self.min_valid,
+            api_key_env=self.api_key_env,
+            prices=self.prices,
+            reasoning_effort=self.reasoning_effort,
+            max_output_tokens=self.max_output_tokens,
+            seed=self.llm_seed,
+            extra_body=self.extra_body,
+        )
 
     @property
     def resolved_budget(self) -> int:
@@ -140,11 +182,20 @@ class Settings:
         check_one_of("--mode", self.mode, ("clean", "released"))
         check_protocol(self.seen, self.targets, self.mode)
         check_one_of("--selection", self.resolved_selection, ("own", "released"))
+        check_one_of("--list-loss", self.list_loss, FORMS_OF_LOSS)
+        if self.mode == "released" and self.list_loss != "bpr":
+            raise ValueError(f"--list-loss is {self.list_loss} with --mode released; expected bpr, the authors' loss")
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
         if self.tracker is not None:
             check_one_of("--tracker", self.tracker, training.TRACKERS)
         check_one_of("--precision", self.precision, PRECISIONS)
-        models.create(self.backbone, num_items=1, dim=1)
+        for role, dim in (("student", self.student_dim), ("teacher", self.teacher_dim)):
+            models.create(self.backbone_of(role), num_items=1, dim=max(1, dim))
+        if self.mode == "released" and self.teacher_backbone not in (None, self.backbone):
+            raise ValueError(
+                f"--teacher-backbone is {self.teacher_backbone} with --mode released; expected {self.backbone}, as in "
+                "the authors' code"
+            )
         TEACHERS.find(self.resolved_teacher)
         parse_methods(self.methods)
         if self.mesh is not None:
@@ -156,8 +207,14 @@ class Settings:
             raise ValueError("--teacher replay needs --rankings FILE or --data released:PATH:NAME")
         if self.candidates == "recorded" and not is_released:
             raise ValueError("--candidates recorded needs --data released:PATH:NAME")
-        if (self.model is None) != (self.budget_usd is None):
-            raise ValueError("--model and --budget-usd go together")
+        if self.model is not None and self.resolved_teacher != "openai":
+            teacher = self.resolved_teacher
+            raise ValueError(f"--model is {self.model} with --teacher {teacher}; expected --teacher openai")
+        if self.model is None and self.budget_usd is not None:
+            raise ValueError(f"--budget-usd is {self.budget_usd} without --model; expected both")
+        if (language_model := self.language_model) is not None:
+            language_model.check_budget()
+            _ = language_model.endpoint
         if self.model is None and self.min_valid != DEFAULT_MIN_VALID:
             raise ValueError(
                 f"--min-valid is {self.min_valid} without --model; expected it as an option of experiments.query_llm, "

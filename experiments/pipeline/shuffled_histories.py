@@ -39,15 +39,18 @@ class Recommender:
 def counting_recommenders(dataset: alkd.Dataset) -> list[Recommender]:
     """Returns the Markov chain, which reads the last item, and sequential rules, which weight items by recency."""
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
+    methods = {"Markov": baselines.method("markov"), "Sequential rules": baselines.method("sequential_rules")}
 
-    def recommender(name: str, scorer: baselines.Scorer) -> Recommender:
+    def recommender(name: str, method: baselines.Method) -> Recommender:
+        scorer = method(counts)
+
         def answer(sessions: alkd.Sessions) -> tuple[np.ndarray, np.ndarray]:
             ranks = baselines.rank_targets(scorer, counts, sessions)
             return ranks, np.asarray(baselines.top_k_lists(scorer, counts, sessions, K).items)
 
         return Recommender(name, None, answer)
 
-    return [recommender("Markov", baselines.markov), recommender("Sequential rules", baselines.sequential_rules)]
+    return [recommender(name, method) for name, method in methods.items()]
 
 
 def trained_recommender(dataset: alkd.Dataset, backbone: str, *, dim: int = 64, max_steps: int = 2000) -> Recommender:

@@ -7,8 +7,9 @@ from alkd_jax import paper_settings
 from alkd_jax.io import digest_of
 from alkd_jax.registry import source_digest
 
-from .llm_settings import DEFAULT_MIN_VALID
-from .methods import needed_selections, outside_names, stage_of
+from .backbone_defaults import defaults_of
+from .llm_options import DEFAULT_MIN_VALID
+from .methods import needed_selections, outside_names, reads_list_loss, stage_of
 from .protocols import protocol_inputs
 from .settings import Settings
 from .training_free import training_free_inputs
@@ -30,6 +31,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
     if (loss := paper_settings.settings_of(dataset).loss(settings.backbone)) != "bpr":
         training["loss"] = loss
     training |= _sources_of(settings.backbone)
+    own = {"teacher": _teacher_inputs(settings), "student": {}}
     dims = {"teacher": settings.teacher_dim, "student": settings.student_dim}
     rankings: dict[str, Any] = {"teacher": settings.resolved_teacher, "accuracy": settings.accuracy}
     if settings.rankings is not None:
@@ -38,7 +40,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
         rankings["min_valid"] = settings.min_valid
     return {
         "training_free": training_free_inputs(settings.protocol),
-        **{role: training | {"dim": dim, "patience": PATIENCE[role]} for role, dim in dims.items()},
+        **{role: training | {"dim": dim, "patience": PATIENCE[role]} | own[role] for role, dim in dims.items()},
         "difficulty": {},
         "policy": {
             "solver": "closed form" if settings.mode == "released" else "exact",
@@ -50,12 +52,31 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
         "rankings": rankings | _sources_of(settings.resolved_teacher),
         "lists": {"methods": list(settings.method_names), "correction": settings.correction},
         **{
-            stage_of(method): {"max_steps": settings.max_steps} | dict(tuned.get(method, {})) | _sources_of(method)
+            stage_of(method): {"max_steps": settings.max_steps}
+            | dict(tuned.get(method, {}))
+            | _list_loss_of(method, settings)
+            | _sources_of(method)
             for method in settings.method_names
         },
         "ranks": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
         "list_metrics": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
     }
+
+
+def _teacher_inputs(settings: Settings) -> dict[str, Any]:
+    """Returns what the training of a teacher depends on, where it differs from that of the paper's teachers."""
+    backbone = settings.backbone_of("teacher")
+    published = defaults_of(backbone, parallel=False)
+    inputs: dict[str, Any] = {} if backbone == settings.backbone else {"backbone": backbone} | _sources_of(backbone)
+    if published.targets != "last":
+        inputs |= {"targets": published.targets, "loss": published.loss, "num_negatives": published.num_negatives}
+    return inputs
+
+
+def _list_loss_of(method: str, settings: Settings) -> dict[str, Any]:
+    """Returns the loss of a method's lists, where it is another one than the paper's."""
+    is_own = settings.list_loss != "bpr" and reads_list_loss(method)
+    return {"list_loss": settings.list_loss} if is_own else {}
 
 
 def _sources_of(*names: str) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 import json
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from alkd_jax.errors import shown
-from alkd_jax.evaluation import Protocol
 from alkd_jax.io import digest_of, read_object, write_json
 
 STAGES_FILE = "stages.json"
@@ -16,8 +16,9 @@ FOLLOWING = frozenset({"methods", "selections", "lists", "sources", "content", "
 version has another rule for ties. A stage runs again for them without being asked: what it wrote is made again from the
 results of other stages."""
 
-PROTOCOL_DEFAULTS = {"seen": Protocol.seen, "targets": Protocol.targets}
-"""Inputs contain these options only where they have other values, so that older folders continue."""
+PROTOCOL_DEFAULTS = {"seen": "exclude", "targets": "last"}
+"""The defaults of :class:`alkd_jax.evaluation.Protocol`, which is not imported, so that this module needs no JAX.
+Inputs contain these options only where they have other values, so that older folders continue."""
 
 Records: TypeAlias = dict[str, dict[str, Any]]
 """Stage → "digest" of what it depends on, "inputs" (its options), "outputs", "sha256" of each output, "seconds"."""
@@ -44,6 +45,30 @@ def read_records(folder: pathlib.Path) -> Records:
     except ValueError as error:
         raise ValueError(f"{error}; put back a copy of it, or delete it to run all stages again") from error
     return records
+
+
+def state_of(folder: pathlib.Path) -> str:
+    """Returns a digest of the records."""
+    file = folder / STAGES_FILE
+    return digest_of(file) if file.exists() else ""
+
+
+def await_state(folder: pathlib.Path, state: str, *, seconds: float = 60.0) -> None:
+    """Waits until this process sees the records that another one has written, which takes a while on some networks.
+
+    Args:
+        folder: of the run.
+        state: as the other process has it from :func:`state_of`.
+        seconds: after which to give up.
+
+    Raises:
+        ValueError: it still sees others.
+    """
+    end = time.monotonic() + seconds
+    while state_of(folder) != state:
+        if time.monotonic() > end:
+            raise ValueError(f"{folder} is not as process 0 sees it; expected a folder that all processes share")
+        time.sleep(0.2)
 
 
 def write_record(folder: pathlib.Path, name: str, record: Mapping[str, Any] | None) -> None:

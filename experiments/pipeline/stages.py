@@ -5,7 +5,9 @@ Each stage writes named files into the run's folder; the next stages read them.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +22,23 @@ from alkd_jax.llm.teachers import replay
 from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
 
-from . import interrupts, llm_settings, method_lists, methods, session_selection, teachers
+from . import (
+    distributed,
+    interrupts,
+    llm_files,
+    llm_settings,
+    method_lists,
+    methods,
+    run_folder,
+    session_selection,
+    teachers,
+)
 from .console import stage_bar, training_bar
 from .distill_methods import RECALL_AT
 from .list_metrics import list_metrics
 from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
 from .protocols import rank_by_protocol, save_queries
-from .run import RunContext, first_seed
+from .run import RunContext, first_seed, settings_from
 from .stage_records import checked_output
 from .training_free import rank_training_free
 
@@ -46,22 +58,23 @@ class Run(RunContext):
 
         def write_outputs(folder: pathlib.Path) -> None:
             model = self.model(role)
-            title = f"{role} ({settings.backbone}, width {model.dim}, {settings.seeds} seeds)"
+            title = f"{role} ({settings.backbone_of(role)}, width {model.dim}, {settings.seeds} seeds)"
             with self.monitored_training(role, title, digest) as fit_options:
                 fitted = training.fit(
                     self.key(0 if role == "teacher" else 1),
                     model,
                     self.split("train"),
                     self.split("validation"),
-                    loss=self.objective(model),
                     patience=inputs["patience"],
                     recall_at=self.recall_at(RECALL_AT),
+                    **self.training_options(role, model),
                     **self.fit_options,
                     **fit_options,
                 )
             save_fit_result(folder, role, fitted)
 
-        self.folder.run_stage(role, inputs, [role, f"{role}.history.npz"], write_outputs)
+        outputs, together = [role, f"{role}.history.npz"], ["train_stage", role]
+        self.folder.run_stage(role, inputs, outputs, write_outputs, together=together)
         self.remove_checkpoints(role)
 
     @contextlib.contextmanager
@@ -79,8 +92,8 @@ class Run(RunContext):
             The options "progress" and "checkpoints" of :func:`alkd_jax.training.fit`.
         """
         training_folder = self.folder.path / "training" / name
-        trackers: list[training.Tracker] = [training.JsonLines(training_folder)]
-        if self.settings.tracker is not None:
+        trackers: list[training.Tracker] = [training.JsonLines(training_folder)] if distributed.leads() else []
+        if self.settings.tracker is not None and distributed.leads():
             run_name = f"{self.settings.out.name} {name}"
             trackers.append(training.make_tracker(self.settings.tracker, run_name, training_folder, self.config))
         with training_bar(title) as show, training.reporting(show, trackers) as report:
@@ -95,8 +108,9 @@ class Run(RunContext):
         Args:
             name: as of `monitored_training`.
         """
-        for state in (self.folder.path / "training" / name).glob("state*"):
-            remove_folder(state)
+        if distributed.leads():
+            for state in (self.folder.path / "training" / name).glob("state*"):
+                remove_folder(state)
 
     def difficulty_stage(self) -> None:
         """Computes the difficulty of every training session with the first seed's teacher (released mode: student)."""
@@ -109,11 +123,12 @@ class Run(RunContext):
                 difficulty = selection.session_difficulty(
                     model, params, train.items, train.mask, mesh=self.mesh, progress=bar.update
                 )
-            save_arrays(folder / "difficulty.npz", difficulty=difficulty, rank=selection.difficulty_rank(difficulty))
+            if distributed.leads():
+                rank = selection.difficulty_rank(difficulty)
+                save_arrays(folder / "difficulty.npz", difficulty=difficulty, rank=rank)
 
-        self.folder.run_stage(
-            "difficulty", self.stage_inputs["difficulty"], ["difficulty.npz"], write_outputs, after=[role]
-        )
+        inputs, together = self.stage_inputs["difficulty"], ["difficulty_stage"]
+        self.folder.run_stage("difficulty", inputs, ["difficulty.npz"], write_outputs, after=[role], together=together)
 
     def policy_stage(self) -> None:
         """Solves the max-min game over the training sessions (released mode: by the paper's closed form)."""
@@ -152,10 +167,12 @@ class Run(RunContext):
             if own_names:
                 answerable = self.answerable(np.asarray(self.dataset.train.session_id))
                 selections |= session_selection.own_selections(self, answerable, own_names, needed)
-            write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
+            if distributed.leads():
+                write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
 
         inputs, after = self.stage_inputs["selection"], ["policy"] if own_names else []
-        self.folder.run_stage("selection", inputs, ["selection.json"], write_outputs, after=after)
+        outputs, together = ["selection.json"], ["selection_stage"] if own_names else []
+        self.folder.run_stage("selection", inputs, outputs, write_outputs, after=after, together=together)
 
     def answerable(self, session_id: np.ndarray) -> np.ndarray:
         """Returns a mask ``[N]`` of the training sessions that can be ranked: all, or those with a recorded list."""
@@ -185,9 +202,9 @@ class Run(RunContext):
         if settings.resolved_teacher == "openai":
             llm_answers = llm_settings.stored_rankings(settings.out, self.dataset)
             if llm_answers[1]["open"] and not settings.accept_missing:
-                raise ValueError(
+                raise llm_files.UnansweredError(
                     f"{len(llm_answers[1]['open'])} of {llm_answers[1]['asked']} sessions have no answer yet; "
-                    f"{llm_settings.usage_hint(settings.out)}, or continue with --accept-missing"
+                    f"{llm_files.usage_hint(settings.out)}, or continue with --accept-missing"
                 )
             inputs["lists"] = hashlib.sha256(llm_answers[0].items.tobytes()).hexdigest()
 
@@ -228,18 +245,19 @@ class Run(RunContext):
         lists_digest = "" if lists is None else method_lists.digest_of(lists)
         inputs = self.stage_inputs[stage_of(method)] | {"lists": lists_digest}
         # A method that trains a model of the teacher's width itself, DSL, has no other teacher.
-        after = ["student"] if role_of(method) == "teacher" else ["student", "teacher"]
+        after = ["student"] if role_of(method) == "wide" else ["student", "teacher"]
         digest = self.folder.stage_digest(inputs, after)
 
         def write_outputs(folder: pathlib.Path) -> None:
             title = f"{method} ({settings.backbone}, {settings.seeds} seeds)"
             with self.monitored_training(f"distilled/{name}", title, digest) as fit_options:
                 fitted = methods.train_students(self, method, lists, **fit_options)
-            (folder / "distilled").mkdir()
+            (folder / "distilled").mkdir(exist_ok=True)
             save_fit_result(folder / "distilled", name, fitted)
 
         outputs = [f"distilled/{name}", f"distilled/{name}.history.npz"]
-        self.folder.run_stage(stage_of(method), inputs, outputs, write_outputs, after=after)
+        together = ["distillation_stage", method]
+        self.folder.run_stage(stage_of(method), inputs, outputs, write_outputs, after=after, together=together)
         self.remove_checkpoints(f"distilled/{name}")
 
     def ranks_stage(self) -> None:
@@ -258,6 +276,8 @@ class Run(RunContext):
                     for name in per_seed[0].metrics
                     if "released" in name
                 }
+            if not distributed.leads():
+                return
             with open_arrays(checked_output(self.folder.path, "training_free_ranks.npz")) as archive:
                 ranks |= {method: archive[method][None] for method in archive}
             tied |= read_json(checked_output(self.folder.path, "training_free_tied.json"))
@@ -268,7 +288,8 @@ class Run(RunContext):
 
         outputs = ["ranks.npz", "tied.json", "queries.npz", "released_ndcg.json"]
         after = ["training_free", "teacher", "student", *map(stage_of, self.settings.method_names)]
-        self.folder.run_stage("ranks", self.stage_inputs["ranks"], outputs, write_outputs, after=after)
+        inputs, together = self.stage_inputs["ranks"], ["ranks_stage"]
+        self.folder.run_stage("ranks", inputs, outputs, write_outputs, after=after, together=together)
 
     def list_metrics_stage(self) -> None:
         """Computes coverage, Gini index, popularity and novelty of the test lists of every method and seed.
@@ -281,11 +302,13 @@ class Run(RunContext):
                 method: list_metrics(self.dataset, [result.exposure for result in per_seed])
                 for method, per_seed in self.evaluations("lists", lists=True)
             }
-            of_lists |= read_json(checked_output(self.folder.path, "training_free_lists.json"))
-            write_json(folder / "list_metrics.json", of_lists)
+            if distributed.leads():
+                of_lists |= read_json(checked_output(self.folder.path, "training_free_lists.json"))
+                write_json(folder / "list_metrics.json", of_lists)
 
-        inputs = self.stage_inputs["list_metrics"]
-        self.folder.run_stage("list_metrics", inputs, ["list_metrics.json"], write_outputs, after=["ranks"])
+        inputs, together = self.stage_inputs["list_metrics"], ["list_metrics_stage"]
+        outputs = ["list_metrics.json"]
+        self.folder.run_stage("list_metrics", inputs, outputs, write_outputs, after=["ranks"], together=together)
 
     def evaluations(self, title: str, *, lists: bool = False) -> Iterator[tuple[str, list[evaluation.Evaluation]]]:
         """Yields every trained method with the evaluation of each seed on the test sessions.
@@ -322,9 +345,20 @@ class Run(RunContext):
         self.list_metrics_stage()
 
 
+@functools.lru_cache(maxsize=1)
+def _reopened(settings: str) -> Run:
+    return Run.open(settings_from(json.loads(settings)), readonly=True)
+
+
+take_part = functools.partial(run_folder.take_part, _reopened)
+"""Function of a call of process 0, see :func:`run_folder.take_part`."""
+
+
 def save_fit_result(folder: pathlib.Path, name: str, fitted: training.FitResult) -> None:
     """Writes the parameters and the history of a training run."""
     checkpoints.save_params(folder / name, fitted.params)
+    if not distributed.leads():
+        return
     history = dataclasses.asdict(fitted.history)
     best = {"best_step": fitted.best_step, "best_metric": fitted.best_metric}
     save_arrays(

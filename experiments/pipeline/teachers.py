@@ -93,7 +93,7 @@ def simulated(settings: "Settings", dataset: alkd.Dataset) -> tuple[alkd.Ranking
 def neighbor(settings: "Settings", dataset: alkd.Dataset) -> tuple[alkd.Rankings, Report]:
     """Lists the items that co-occur with a session's items in other sessions."""
     lists = baselines.held_out_lists(
-        baselines.co_occurrence, dataset.train_sequences, dataset.num_items, dataset.train, 25
+        baselines.method("co_occurrence"), dataset.train_sequences, dataset.num_items, dataset.train, 25
     )
     return rank_candidates(ReplayTeacher(lists), settings, dataset)
 

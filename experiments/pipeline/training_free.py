@@ -7,23 +7,24 @@ from typing import Any
 
 import alkd_jax as alkd
 from alkd_jax import baselines
+from alkd_jax.data.sessions import most_recent
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import save_arrays, write_json
 
 from .console import stage_bar
 from .list_metrics import CUT_OFFS, list_metrics
-from .protocols import input_length, protocol_inputs, ranked_sessions
+from .protocols import input_length, protocol_inputs
 from .run_folder import RunFolder
 
-TRAINING_FREE: Mapping[str, baselines.Scorer] = {
-    "Popularity": baselines.popularity,
-    "Markov": baselines.markov,
-    "Co-occurrence": baselines.co_occurrence,
-    "Item-kNN": baselines.item_knn,
-    "Item-kNN (recency)": functools.partial(baselines.item_knn, recency=0.8),
-    "Session-kNN": baselines.session_knn,
-    "Sequential rules": baselines.sequential_rules,
-    "Sequential rules (both ways)": functools.partial(baselines.sequential_rules, backward=0.5),
+TRAINING_FREE: Mapping[str, baselines.Method] = {
+    "Popularity": baselines.method("popularity"),
+    "Markov": baselines.method("markov"),
+    "Co-occurrence": baselines.method("co_occurrence"),
+    "Item-kNN": baselines.method("item_knn"),
+    "Item-kNN (recency)": baselines.method("item_knn", recency=0.8),
+    "Session-kNN": baselines.method("session_knn"),
+    "Sequential rules": baselines.method("sequential_rules"),
+    "Sequential rules (both ways)": baselines.method("sequential_rules", backward=0.5),
 }
 """Name → recommender that counts and trains no parameters."""
 
@@ -37,11 +38,14 @@ def training_free_places(
     dataset: alkd.Dataset, protocol: Protocol, *, ks: Sequence[int] = ()
 ) -> dict[str, baselines.Places]:
     """Returns name → the places of the test targets, with the exposure of items in top-k lists for each k of `ks`."""
-    counts = baselines.count(dataset.train_sequences, dataset.num_items)
+    counts, sessions = baselines.count(dataset.train_sequences, dataset.num_items), dataset.test_sequences
+    if protocol.targets == "last":
+        # The queries of ``dataset.test``, with the times that some methods need.
+        sessions = most_recent(sessions, input_length(dataset))
     rank = functools.partial(
         baselines.target_places,
         counts=counts,
-        sessions=ranked_sessions(dataset, protocol),
+        sessions=sessions,
         seen=protocol.seen,
         targets=protocol.targets,
         max_length=input_length(dataset),
@@ -51,7 +55,7 @@ def training_free_places(
     with stage_bar("recommenders", total=len(TRAINING_FREE)) as bar:
         for number, (name, method) in enumerate(TRAINING_FREE.items()):
             bar.update(number, status=name)
-            places[name] = rank(method)
+            places[name] = rank(method(counts))
     return places
 
 

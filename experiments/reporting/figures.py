@@ -5,6 +5,7 @@ run again only where their inputs differ.
 """
 
 import dataclasses
+import functools
 import io
 import pathlib
 import shutil
@@ -19,12 +20,13 @@ from alkd_jax.errors import printable
 from alkd_jax.io import to_json, write_texts
 from alkd_jax.locks import LOCK, locked
 
-from ..pipeline import dataset_checks, stage_records
+from ..pipeline import dataset_checks, distributed, stage_records
 from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line
 from ..pipeline.protocols import protocol_names
 from ..pipeline.run import RunContext
 from ..pipeline.settings import Settings
+from ..pipeline.stages import take_part
 from ..reproduce import run_pipeline
 from .figure_options import (
     BudgetFigure,
@@ -96,7 +98,8 @@ def figure_command(name: str, description: str | None) -> None:
         description: text of `--help`.
     """
     with cli_errors():
-        make_figure(name, parse(SWEEPS[name].options, name, description))
+        options = parse(SWEEPS[name].options, name, description)
+        distributed.run(options, functools.partial(make_figure, name), take_part)
 
 
 def make_figure(name: str, args: FigureOptions, *, start: pathlib.Path | None = None) -> None:

@@ -20,9 +20,9 @@ from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from ..pipeline.training_free import TRAINING_FREE
-from . import comparisons, example_sessions, teacher_quality
+from . import beyond_accuracy, comparisons, example_sessions, teacher_quality
 from .pages import render_page
-from .results import COLUMNS, DEBIASED, LIST_COLUMNS, format_cell, format_tied, tuning_lines
+from .results import COLUMNS, format_cell, format_tied, tuning_lines
 
 METHOD_COLORS = {
     "Teacher": "#3b6fb6",
@@ -72,17 +72,12 @@ def write_report(run: Run, results: Mapping[str, Any]) -> None:
         protocol=results["protocol"]["name"],
         groups=[(group, f"{part['queries']:,}") for group, part in results["groups"].items()],
         group_rows=[
-            (
-                name,
-                [format_cell(values[DEBIASED]), *(f"{p['recall@10'][name]:.4f}" for p in results["groups"].values())],
-            )
-            for name, values in results["methods"].items()
+            (name, [f"{part['recall@10'][name]:.4f}" for part in results["groups"].values()])
+            for name in results["methods"]
         ],
-        list_columns=tuple(LIST_COLUMNS),
-        list_rows=[
-            (name, [format_cell(values[column], decimals=decimals) for column, decimals in LIST_COLUMNS.items()])
-            for name, values in results["methods"].items()
-        ],
+        beyond_headings=beyond_accuracy.HEADINGS,
+        beyond_rows=beyond_accuracy.beyond_accuracy_rows(results["methods"]),
+        beyond_note=beyond_accuracy.NOTE,
         controls=set(CONTROLS),
         training_free=set(TRAINING_FREE),
         tuned=tuning_lines(results),

@@ -28,9 +28,6 @@ DEBIASED = "stratified_recall@10"
 TIED_COUNT = "tied"
 """Stands beside the metrics of a method, and is none: the number of targets that share their score with other items."""
 
-LIST_COLUMNS = {"coverage@10": 4, "gini@10": 4, "popularity@10": 1, "novelty@10": 2}
-"""Metrics of the top-k lists that the report shows, and their numbers of decimals."""
-
 COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr")
 
 
@@ -120,14 +117,19 @@ def tuning_lines(results: Mapping[str, Any]) -> list[str]:
 def group_recalls(
     run: Run, queries: Mapping[str, np.ndarray], ranks: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """Returns recall@10, averaged over seeds, by the popularity of the target and by the length of the session.
+    """Returns recall@10, averaged over seeds, by popularity of the target, session length, and position.
+
+    Positions are groups only where a session has several targets, because its last position is its length otherwise.
 
     Returns:
         Group → ``{"queries": number, "recall@10": {NAME: mean}}``; groups without queries are left out.
     """
     table: dict[str, dict[str, Any]] = {}
     by_popularity = groups.by_popularity(queries["target"], item_counts(run.dataset))
-    for partition in (by_popularity, groups.by_session_length(queries["session_length"])):
+    partitions = [by_popularity, groups.by_session_length(queries["session_length"])]
+    if run.settings.protocol.targets == "all":
+        partitions.append(groups.by_position(queries["position"]))
+    for partition in partitions:
         for number, group in enumerate(partition.names):
             own = partition.number == number
             if own.any():

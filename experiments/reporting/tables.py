@@ -5,11 +5,13 @@ import dataclasses
 import io
 import pathlib
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tabulate
 
+from alkd_jax.checks import check_at_least
 from alkd_jax.data.readers import registry
 from alkd_jax.errors import markdown
 from alkd_jax.io import read_json, to_json, write_texts
@@ -17,21 +19,34 @@ from alkd_jax.locks import locked
 from alkd_jax.registry import is_outside, path_safe
 
 from .. import tune
-from ..pipeline import dataset_checks, options
+from ..pipeline import dataset_checks, distributed, options
 from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line, print_lines
 from ..pipeline.methods import CONTROLS, METHODS
 from ..pipeline.protocols import protocol_names
 from ..pipeline.settings import Settings, Teacher
-from ..pipeline.stages import Run
+from ..pipeline.stages import Run, take_part
 from ..reproduce import run_pipeline
-from . import cells
+from . import beyond_accuracy, cells, plan
 from .comparisons import LEVEL
 from .results import format_cell, format_tied, tuning_lines
 
-_BACKBONE_TITLES = {"fpmc": "FPMC", "stamp": "STAMP", "attmix": "AttMix"}
+_BACKBONE_TITLES = {
+    "fpmc": "FPMC",
+    "stamp": "STAMP",
+    "attmix": "AttMix",
+    "gru4rec": "GRU4Rec",
+    "narm": "NARM",
+    "srgnn": "SR-GNN",
+    "core": "CORE",
+    "sasrec": "SASRec",
+    "gsasrec": "gSASRec",
+    "esasrec": "eSASRec",
+    "hstu": "HSTU",
+}
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 TIED = "tied targets"
+PROTOCOL = "protocol"
 HEADINGS = (
     "dataset",
     "backbone",
@@ -44,6 +59,7 @@ HEADINGS = (
     *(f"hash-order {metric}" for metric in METRICS if "ndcg" in metric),
     *(f"published {metric}" for metric in METRICS),
 )
+"""Columns of the table; a csv file has the protocol in one more, because it has no caption."""
 NOTE = (
     "Mean ± standard deviation over seeds; NDCG by rank. Lists: who ranked the selected sessions, for the methods that "
     "learn from these lists. The interval of the difference from the student comes from "
@@ -66,7 +82,10 @@ class TableArgs:
     """The options of the commands that make tables; those of other commands are described in `pipeline.options`.
 
     Attributes:
-        out: folder; every dataset and backbone has a run's folder in it.
+        out: folder; every dataset and backbone has a run's folder in it. A plan is shown first: what is trained
+            already, and how long the rest takes by the times of the runs in this folder.
+        hours: train only what is expected to end within so many hours, in the runs that miss most first; the same
+            command then goes on with the rest. By default everything is trained.
     """
 
     data: options.AllData
@@ -79,13 +98,16 @@ class TableArgs:
     selection: options.Selection = None
     max_steps: options.MaxSteps = 10_000
     teacher_dim: options.TeacherDim = 100
+    teacher_backbone: options.TeacherBackbone = None
     budget: options.Budget = None
     mesh: options.Mesh = None
+    distributed: options.Distributed = None
     trials: options.Trials = 4
     teacher: Teacher = None
     rankings: options.RankingsFile = None
     precision: options.Precision = "float32"
     overwrite: options.Overwrite = False
+    hours: float | None = None
 
     def run_folder(self, data: str, backbone: str) -> pathlib.Path:
         """Returns the folder of one run."""
@@ -115,6 +137,7 @@ class TableArgs:
             methods=methods,
             max_steps=self.max_steps,
             teacher_dim=self.teacher_dim,
+            teacher_backbone=self.teacher_backbone,
             budget=self.budget,
             mesh=self.mesh,
             teacher=self.teacher,
@@ -131,11 +154,13 @@ def table_command(name: str, description: str | None) -> None:
         name: "table1" or "table2".
         description: text of `--help`.
     """
-    with cli_errors():
-        args = parse(TableArgs, name, description)
-        rows = make_table(args, name, METHODS_OF_TABLE[name])
-        print_lines(as_text(rows))
+
+    def show(args: TableArgs) -> None:
+        print_lines(as_text(make_table(args, name, METHODS_OF_TABLE[name])))
         print_line(f"{args.out}/{name}.md, .csv, .tex, .json")
+
+    with cli_errors():
+        distributed.run(parse(TableArgs, name, description), show, take_part)
 
 
 def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
@@ -149,15 +174,48 @@ def make_table(args: TableArgs, name: str, methods: str) -> list[list[str]]:
     Returns:
         The rows, the headings first.
     """
+    if args.hours is not None:
+        check_at_least(0, **{"--hours": args.hours})
     all_settings = args.all_settings(methods)
     dataset_checks.check_all(all_settings)
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out):
+        planned = plan.make_plan(all_settings, plan.known_costs(args.out.iterdir()), trials=args.trials)
+        print_lines(plan.plan_table(planned))
+        chosen = all_settings if args.hours is None else run_what_fits(args, all_settings)
         runs = []
-        for settings in all_settings:
+        for settings in chosen:
             tune_methods(settings, args.trials)
             runs.append(run_pipeline(settings))
         return write_table(args.out, name, runs)
+
+
+def run_what_fits(args: TableArgs, all_settings: Sequence[Settings]) -> list[Settings]:
+    """Trains what is expected to end within `--hours`, in the runs that miss most first.
+
+    After each run the rest is planned again, with the time that is left and the times that this run took.
+
+    Returns:
+        The settings of the runs that have results, with the methods that are trained.
+    """
+    end = time.monotonic() + 3600 * (args.hours or 0.0)
+    visited: set[pathlib.Path] = set()
+    while True:
+        planned = plan.make_plan(all_settings, plan.known_costs(args.out.iterdir()), trials=args.trials)
+        cell = next((cell for cell in plan.by_gap(planned) if cell.settings.out not in visited), None)
+        if cell is None:
+            break
+        visited.add(cell.settings.out)
+        fits = cell.methods_within(end - time.monotonic())
+        if set(fits) - set(cell.done):
+            settings = dataclasses.replace(cell.settings, methods=",".join(fits))
+            tune_methods(settings, args.trials)
+            run_pipeline(settings)
+    for cell in planned:
+        if cell.missing:
+            print_line(f"left for the next time: {cell.dataset}, {cell.settings.backbone}: {', '.join(cell.missing)}")
+    trained = [(cell, [name for name in cell.done if name not in plan.MODELS]) for cell in planned]
+    return [dataclasses.replace(cell.settings, methods=",".join(names)) for cell, names in trained if names]
 
 
 def write_table(out: pathlib.Path, name: str, runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -167,26 +225,53 @@ def write_table(out: pathlib.Path, name: str, runs: Sequence[Mapping[str, Any]])
     def rows(escape: Callable[[str], str]) -> list[list[str]]:
         return [row for run in runs for row in result_rows(run, published, escape)]
 
-    as_github = tabulate.tabulate(rows(markdown), HEADINGS, tablefmt="github", disable_numparse=True)
-    latex = tabulate.tabulate(rows(cells.plain), HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
+    protocol = f"Protocol: {protocol_names(runs)}."
     tuned = [
         markdown(f"{run['dataset']} {backbone_title(run['backbone'])} {line}")
         for run in runs
         for line in tuning_lines(run)
     ]
-    page = [as_github, "", f"Protocol: {protocol_names(runs)}.", "", NOTE, ""]
-    lines = io.StringIO(newline="")
-    csv.writer(lines).writerows([HEADINGS, *rows(cells.spreadsheet)])
+    page = [_as_github(HEADINGS, rows(markdown)), "", protocol, "", NOTE, "", *(f"- {line}" for line in tuned)]
     out.mkdir(parents=True, exist_ok=True)
     write_texts(
         {
             out / f"{name}.json": to_json(runs),
-            out / f"{name}.md": "\n".join([*page, *(f"- {line}" for line in tuned)]) + "\n",
-            out / f"{name}.tex": latex + "\n",
-            out / f"{name}.csv": lines.getvalue(),
+            out / f"{name}.md": "\n".join([*page, *beyond_accuracy_part(runs)]) + "\n",
+            out / f"{name}.tex": as_latex(rows(cells.plain), protocol),
+            out / f"{name}.csv": as_csv(runs, published),
         }
     )
     return [list(HEADINGS), *rows(cells.plain)]
+
+
+def as_latex(rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Returns a LaTeX table with a caption, for the packages booktabs and graphicx."""
+    tabular = tabulate.tabulate(rows, HEADINGS, tablefmt="latex_booktabs", disable_numparse=True)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\resizebox{\linewidth}{!}{%", tabular, "}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def as_csv(runs: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> str:
+    """Returns csv lines, the headings first and the protocol last in every row."""
+    lines = io.StringIO(newline="")
+    body = [[*row, run["protocol"]["name"]] for run in runs for row in result_rows(run, published, cells.spreadsheet)]
+    csv.writer(lines).writerows([[*HEADINGS, PROTOCOL], *body])
+    return lines.getvalue()
+
+
+def beyond_accuracy_part(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the lines of a page's table beyond accuracy; none where no run has these metrics."""
+    rows = [
+        [markdown(run["dataset"]), markdown(backbone_title(run["backbone"])), markdown(name), *values]
+        for run in runs
+        for name, *values in beyond_accuracy.beyond_accuracy_rows(run["methods"])
+    ]
+    table = _as_github(("dataset", "backbone", *beyond_accuracy.HEADINGS), rows)
+    return ["", "## Beyond accuracy", "", table, "", beyond_accuracy.NOTE] if rows else []
+
+
+def _as_github(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
 
 
 def tune_methods(settings: Settings, trials: int) -> None:
@@ -208,6 +293,16 @@ def published_results(table: str) -> Mapping[str, Any]:
     """
     tables = read_json(pathlib.Path(__file__).with_name("published.json"))
     return tables[table] | {"implausible": tables["implausible"]}
+
+
+def published_by_row(dataset: str) -> dict[str, Any]:
+    """Returns the published results of both tables; their NDCG is not computed from ranks."""
+    rows: dict[str, Any] = {}
+    for table in ("table1", "table2"):
+        for backbone, methods in published_results(table).get(dataset, {}).items():
+            for method, numbers in methods.items():
+                rows[f"{method}, {backbone} (published)"] = numbers
+    return rows
 
 
 def result_rows(

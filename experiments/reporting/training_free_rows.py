@@ -46,7 +46,7 @@ def build(dataset: Dataset, out: pathlib.Path, protocol: Protocol, *, overwrite:
         "items": dataset.num_items,
         "protocol": stored_protocol(protocol),
         "targets": next(iter(ranks.values())).shape[1],
-        "methods": {name: _means(row) for name, row in rows.items()},
+        "methods": {name: means_of(row) for name, row in rows.items()},
     }
 
 
@@ -60,7 +60,7 @@ def load(folder: RunFolder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return {name: row_of(ranks[name], tied[name], of_lists[name]) for name in ranks}, ranks
 
 
-def _means(row: Mapping[str, Any]) -> dict[str, float]:
+def means_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Returns the columns of a row without their seeds, of which there is one; the number of tied targets is whole."""
     return {
         name: int(column["mean"]) if name == TIED_COUNT else round(column["mean"], 6) for name, column in row.items()

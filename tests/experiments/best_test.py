@@ -1,6 +1,7 @@
 """The strongest student: its recipe, the rows of its table, and the files that `experiments.best` writes."""
 
 import dataclasses
+import functools
 import itertools
 import json
 
@@ -14,6 +15,7 @@ from alkd_jax.distillation import item_rules
 from experiments import best as command
 from experiments import leaderboard
 from experiments.pipeline import best_lists, best_rows, best_sessions
+from experiments.reporting import tables
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,8 @@ def test_the_student_beats_popularity_and_is_close_to_the_rules_that_train_it(da
     student = evaluation.evaluate(model, jax.tree.map(lambda leaf: leaf[0], fitted.params), dataset.validation)
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     counted = {
-        name: np.mean(baselines.rank_targets(method, counts, dataset.validation) <= 10)
-        for name, method in (("popularity", baselines.popularity), ("rules", baselines.sequential_rules))
+        name: np.mean(baselines.rank_targets(functools.partial(score, counts), counts, dataset.validation) <= 10)
+        for name, score in (("popularity", baselines.popularity), ("rules", baselines.sequential_rules))
     }
     assert student.metrics["recall@10"] > 2 * counted["popularity"]
     assert student.metrics["recall@10"] > 0.7 * counted["rules"]
@@ -85,6 +87,14 @@ def test_stored_rows_are_not_trained_again_and_the_recipe_is_exported(tmp_path, 
     again = command.train_and_collect(args)
     assert "reused from an earlier run" in capsys.readouterr().out
     assert again == numbers
+
+    every_target = dataclasses.replace(args, out=tmp_path / "all", seeds=1, seen="keep", targets="all")
+    other = command.train_and_collect(every_target)
+    assert other["protocol"]["targets"] == "all"
+    assert other["protocol"]["name"] in command.as_markdown(other)
+    with np.load(tmp_path / "all" / "recipe.npz") as stored:
+        held_out = alkd.data.synthetic(seed=0).test_sequences
+        assert stored["test"].shape == (1, len(held_out.sequences.items) - len(held_out))
 
     command.export_student(args, tmp_path / "shipped")
     assert "serve it with" in capsys.readouterr().out
@@ -144,7 +154,8 @@ def test_the_leaderboard_has_all_methods(tmp_path):
     )
     ours = numbers["methods"][command.NAME]
     assert len(ours["recall@10"]["values"]) == 2
-    assert ours["bytes"] == 4 * ours["parameters"]
+    assert 2 * ours["parameters"] < ours["bytes"] < 2 * ours["parameters"] + 4000
+    assert ours["seen"]["targets"] + ours["unseen"]["targets"] == len(alkd.data.synthetic(seed=0).test)
     assert ours["us_per_session"] > 0
     assert numbers["methods"]["ALKDRec, FPMC"]["lists"] == "simulated teacher, no language model"
     assert {row.get("llm_usd", 0) for row in numbers["methods"].values()} == {0}
@@ -155,10 +166,18 @@ def test_the_leaderboard_has_all_methods(tmp_path):
     text = (tmp_path / "runs" / "synthetic" / "leaderboard.md").read_text()
     assert f"**{command.NAME}**" in text
     assert text.index(command.NAME) < text.index("| Popularity")
+    args = dataclasses.replace(args, lineup="short")
+    numbers = leaderboard.build_leaderboard(args)
+    assert {command.NAME, "Student, FPMC", "V-SKNN", "SLIST"} <= set(numbers["methods"])
+    assert "Markov" not in numbers["methods"]
+    assert {"V-SKNN", "SLIST"} <= {test["against"] for test in numbers["tests"]}
+    text = leaderboard.to_markdown(numbers)
+    assert "| V-SKNN " in text
+    assert "by recall@10 on 500 validation sessions" in text
 
 
 def test_published_numbers_are_named_as_published():
-    found = leaderboard.published_rows("ML")
+    found = tables.published_by_row("ML")
     assert found["ALKDRec, FPMC (published)"]["recall@10"] > found["Student, FPMC (published)"]["recall@10"]
 
 

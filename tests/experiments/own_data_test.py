@@ -9,6 +9,7 @@ from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.prepared import prepare
 from alkd_jax.data.prepared_folder import save_prepared
 from experiments.pipeline import dataset_checks, llm_settings
+from experiments.pipeline.llm_options import LLMSettings
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS, title_of
@@ -78,7 +79,7 @@ def test_a_simulated_teacher_without_titles_warns(folders, capsys):
 
 
 def test_every_question_needs_titles(folders, tmp_path):
-    settings = llm_settings.LLMSettings(tmp_path, "some-model")
+    settings = LLMSettings(tmp_path, "some-model")
     with pytest.raises(ValueError, match="has no titles"):
         llm_settings.prompt_template(settings, prepare(own_log()).dataset())
     assert llm_settings.prompt_template(settings, prepare(own_log(titled=True)).dataset()).noun == "item"

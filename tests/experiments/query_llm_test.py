@@ -13,52 +13,19 @@ import pytest
 
 from alkd_jax.io import read_json, write_json
 from alkd_jax.llm import teachers
+from alkd_jax.llm.agreement import fuse_rankings
 from alkd_jax.llm.pricing import dollars
 from alkd_jax.llm.teachers.protocol import lists_to_rankings
 from alkd_jax.llm.teachers.replay import load_rankings, save_rankings
 from alkd_jax.types import Rankings, Sessions
 from experiments import query_llm, summarize_hints
-from experiments.pipeline import llm_settings
+from experiments.pipeline import llm_files, llm_settings
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.stages import Run
 from experiments.pipeline.teachers import TEACHERS, fill_with_candidates
 from experiments.reporting import teacher_quality
 from tests.helpers import paths
 from tests.helpers.fault_server import FaultServer, completion, error, faultless, http, ranked
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A run before the paid stage; the candidates of its teacher and student are made up, and nothing is trained."""
-    run = Run.open(Settings("synthetic", "fpmc", tmp_path / "run", seeds=1, selection="own", teacher="openai"))
-    ids = np.asarray(run.dataset.train.session_id)
-    write_json(run.folder.path / "selection.json", {"Random": ids[:12].tolist(), "ALKDRec": ids[8:20].tolist()})
-    done = {"digest": "d", "outputs": [], "seconds": 0.0}
-    write_json(run.folder.path / "stages.json", {"teacher": done, "selection": done})
-
-    def sampled_candidates(run, sessions, *, num=50, name="teacher"):
-        rows = [np.setdiff1d(np.arange(1, run.dataset.num_items + 1), row)[:num] for row in np.asarray(sessions.items)]
-        return Rankings.from_top_k(np.asarray(sessions.session_id), np.stack(rows))
-
-    monkeypatch.setattr(Run, "candidates", sampled_candidates)
-    return run.folder.path
-
-
-@pytest.fixture
-def command(folder, monkeypatch, capsys):
-    """A function that calls a command on the folder and returns its exit status and output."""
-
-    def call(text, *, main=query_llm.main, run="--run"):
-        monkeypatch.setattr(sys, "argv", ["command", *text.split(), run, str(folder)])
-        try:
-            main()
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        streams = capsys.readouterr()
-        return code, " ".join((streams.out + streams.err).split())
-
-    return call
 
 
 def test_from_the_estimate_to_the_export_nothing_is_bought_twice(folder, command):
@@ -87,6 +54,44 @@ def test_from_the_estimate_to_the_export_nothing_is_bought_twice(folder, command
     assert len(lists) == 20
     calls = read_json(folder / "llm" / "account.json")["calls"]
     assert [call["requests"] for call in calls] == [5, 15, 0]
+
+
+def test_questions_are_shown_before_and_after_they_are_answered(folder, command):
+    with FaultServer() as server:
+        options = f"--base-url {server.url} --model gpt-4o-mini"
+        code, output = command(f"show {options} --number 1")
+        assert (code, server.calls) == (0, [])
+        assert all(text in output for text in ("--- user", "--- no answer yet", "0 usable lists"))
+        assert command(f"run {options} --budget-usd 1.00 --pilot 5")[0] == 0
+        code, output = command(f"show {options} --number 2")
+        assert (code, output.count("--- read as: ok"), len(server.calls)) == (0, 2, 20)
+        assert all(text in output for text in ("20 usable lists", "position bias: +", "gpt-4o-mini: 20 requests"))
+        session = re.findall(r"session (\d+)", output)[0]
+        assert command(f"show {options} --session {session}")[1].count("--- user") == 1
+        code, output = command(f"show {options} --session -5")
+        assert (code, "--session is -5; expected one of the sessions that the model ranks" in output) == (2, True)
+
+
+def test_lists_for_several_orders_of_the_candidates_are_fused(folder, command):
+    with FaultServer() as server:
+        options = f"run --base-url {server.url} --model gpt-4o-mini --budget-usd 1.00 --pilot 5"
+        assert command(options)[0] == 0
+        code, output = command(f"{options} --shuffles 3")
+        assert (code, len(server.calls)) == (0, 60), "the first order was asked before"
+        output = command(f"show --base-url {server.url} --model gpt-4o-mini --shuffles 3 --number 1")[1]
+        assert "60 pairs of lists for the same session" in output
+    dataset = Run.reopen(folder, readonly=True).dataset
+    rankings, report = llm_settings.stored_rankings(folder, dataset)
+    assert (report["asked"], report["missing"], report["shuffles"]) == (20, [], 3)
+    assert report["self_agreement"]["pairs"] == 60
+    with llm_files.open_store(folder, readonly=True) as store:
+        rows = store.read(
+            "SELECT r.session_id, a.items FROM answers a JOIN requests r ON r.key = a.key ORDER BY a.attempt"
+        )
+    for session, items, mask in zip(rankings.session_id, rankings.items, rankings.mask, strict=True):
+        own = [json.loads(text) for number, text in rows if number == session]
+        assert len(own) == 3
+        assert items[mask].tolist() == list(fuse_rankings(own, 25))
 
 
 def test_before_any_question_the_status_is_zero_and_the_sessions_can_be_written_down(folder, command):
@@ -261,7 +266,7 @@ def test_recorded_lists_filled_up_hold_the_list_and_then_the_teachers_items():
         ({"teacher": "oracle"}, "--teacher is 'oracle'"),
         ({"teacher": "replay"}, "needs --rankings FILE"),
         ({"candidates": "recorded"}, "needs --data released"),
-        ({"model": "m"}, "go together"),
+        ({"model": "m"}, "--model is m with --teacher simulated; expected --teacher openai"),
     ],
 )
 def test_settings_that_no_stage_can_use_are_refused(tmp_path, options, message):

@@ -20,7 +20,7 @@ from experiments import (
 from experiments.pipeline import console, methods, stages
 from experiments.pipeline.methods import METHODS, SELECTIONS
 from experiments.pipeline.settings import Settings
-from experiments.reporting import figure_options, results, tables
+from experiments.reporting import beyond_accuracy, figure_options, results, tables
 
 ROWS = {"Student", "Teacher", "Random", "ALKDRec", "Popularity", "Markov", "Co-occurrence", "Item-kNN", "Session-kNN"}
 
@@ -44,10 +44,26 @@ def test_metrics_have_the_documented_keys(finished):
     assert described == ["synthetic", "fpmc", "clean", 2]
     assert written["methods"].keys() >= ROWS
     for name, columns in written["methods"].items():
-        assert columns.keys() >= {*results.COLUMNS, *results.LIST_COLUMNS, "tied", "stratified_recall@10"}, name
+        assert columns.keys() >= {*results.COLUMNS, *beyond_accuracy.LIST_COLUMNS, "tied", "stratified_recall@10"}, name
         for column in columns.values():
             assert column["mean"] == pytest.approx(sum(column["values"]) / len(column["values"]))
     assert len(written["methods"]["ALKDRec"]["recall@10"]["values"]) == 2
+
+
+def test_a_profile_is_written_beside_the_run_and_changes_nothing_of_it(finished, tmp_path):
+    out, _ = finished
+    copy, profile = tmp_path / "run", tmp_path / "profile"
+    shutil.copytree(out, copy)
+    config = (copy / "config.json").read_bytes()
+    reproduce.run_pipeline(settings(copy, profile=profile))
+    assert [path.stat().st_size > 0 for path in profile.rglob("*.xplane.pb")] == [True]
+    assert (copy / "config.json").read_bytes() == config.replace(bytes(out), bytes(copy))
+
+
+def test_a_profile_goes_to_no_file(tmp_path):
+    (tmp_path / "file").write_text("a note")
+    with pytest.raises(ValueError, match="file, which is a file; expected a folder"):
+        reproduce.run_pipeline(settings(tmp_path / "run", profile=tmp_path / "file"))
 
 
 def test_a_game_that_cannot_be_won_is_refused(finished, tmp_path):
@@ -139,7 +155,7 @@ def test_another_protocol_ranks_a_finished_run_again_without_training(finished, 
     assert np.array_equal(ranks["Student"][0], student.ranks)
     assert np.array_equal(queries["target"], student.target)
     assert {test["num_sessions"] for test in numbers["tests"]} == {len(sequences)}, "sessions are drawn whole"
-    assert sum(part["queries"] for part in numbers["groups"].values()) == 2 * num_queries, "in two partitions"
+    assert sum(part["queries"] for part in numbers["groups"].values()) == 3 * num_queries, "in three partitions"
 
 
 def test_metrics_of_lists_are_those_of_the_top_items(finished):
@@ -151,10 +167,10 @@ def test_metrics_of_lists_are_those_of_the_top_items(finished):
     lists = {
         "Student": np.asarray(run.candidates(dataset.test, num=10, name="student").items),
         "ALKDRec": np.asarray(run.candidates(dataset.test, num=10, name="distilled/ALKDRec").items),
-        "Session-kNN": baselines.top_k(baselines.session_knn, counted, dataset.test, 10)[0],
+        "Session-kNN": baselines.top_k(baselines.method("session_knn")(counted), counted, dataset.test, 10)[0],
     }
     for name, items in lists.items():
-        found = {metric: numbers["methods"][name][metric]["values"][0] for metric in results.LIST_COLUMNS}
+        found = {metric: numbers["methods"][name][metric]["values"][0] for metric in beyond_accuracy.LIST_COLUMNS}
         assert found["coverage@10"] == pytest.approx(len(set(items.ravel().tolist())) / dataset.num_items)
         assert found["popularity@10"] == pytest.approx(counts[items].mean())
         assert found["novelty@10"] == pytest.approx(-np.log2(np.maximum(counts[items], 1) / counts.sum()).mean())
@@ -204,6 +220,10 @@ def test_options_that_would_replace_results_are_listed_and_change_nothing(finish
             "policy (ratios [1, 5, 4] → [1, 4, 5]); rankings (accuracy 0.9 → 0.5)",
         ),
         ({"correction": 0.1}, "lists (correction 0.0 → 0.1)"),
+        (
+            {"list_loss": "ranknet"},
+            "distill-Random (list_loss none → 'ranknet'); distill-ALKDRec (list_loss none → 'ranknet')",
+        ),
         ({"teacher": "neighbor"}, "rankings (teacher 'simulated' → 'neighbor')"),
         ({"student_dim": 4}, "student (dim 10 → 4)"),
         ({"seeds": 3}, "teacher (seeds 2 → 3); student (seeds 2 → 3)"),
@@ -317,3 +337,15 @@ def test_every_method_runs(tmp_path):
     assert numbers["methods"].keys() >= set(METHODS)
     again = reproduce.run_pipeline(settings(tmp_path / "run", methods="RD,DSL", seeds=1))
     assert again["methods"]["DSL"] == numbers["methods"]["DSL"], "reused, not trained again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["esasrec", "gru4rec", "srgnn"])
+def test_a_teacher_may_have_another_backbone_than_its_students(tmp_path, backbone):
+    options = {"teacher_backbone": backbone, "max_steps": 60, "methods": "DE"}
+    numbers = reproduce.run_pipeline(settings(tmp_path / "run", **options))
+    recall = {name: numbers["methods"][name]["recall@10"]["mean"] for name in ("Teacher", "Student", "DE", "ALKDRec")}
+    assert all(0 <= value <= 1 for value in recall.values())
+    assert recall["Teacher"] > 0.05, "it learned"
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (stored["backbone"], stored["teacher_backbone"]) == ("fpmc", backbone)

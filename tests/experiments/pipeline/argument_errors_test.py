@@ -3,8 +3,10 @@
 import dataclasses
 import pathlib
 import sys
+from typing import Annotated
 
 import pytest
+import tyro
 
 from experiments import prepare
 from experiments.pipeline import argument_errors, command_line
@@ -90,3 +92,11 @@ def test_an_option_that_decides_nothing_by_default_is_a_flag(monkeypatch):
     assert parsed() == (None, None)
     assert parsed("--count-duplicates", "--refit") == (True, True)
     assert parsed("--no-count-duplicates", "--no-refit") == (False, False)
+
+
+def test_a_value_without_a_name_is_one_of_the_commands_own():
+    def command(name: Annotated[str | None, tyro.conf.Positional] = None, data: str = "") -> None: ...
+
+    assert argument_errors.fault_of(command, ["first", "--data", "raw"], "alkd verify") is None
+    fault = argument_errors.fault_of(command, ["first", "second"], "alkd verify")
+    assert fault == "'second' follows no option; expected options of alkd verify, which begin with --"

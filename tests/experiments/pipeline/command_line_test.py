@@ -20,11 +20,24 @@ from tests.helpers.paths import ROOT
 
 NAMES = [name for names in overview.COMMANDS.values() for name in names]
 COMMANDS = [(name,) for name in NAMES if name != "query_llm"]
-COMMANDS += [("query_llm", name) for name in ("estimate", "pilot", "run", "status", "export", "salvage")]
+COMMANDS += [("query_llm", name) for name in ("estimate", "pilot", "run", "show", "status", "export", "salvage")]
 COMMANDS += [("benchmark", name) for name in overview.benchmark_names()]
 OWN_MEANING = {
-    *("backbone", "data", "json", "max-steps", "model", "out", "overwrite"),
-    *("ratios", "runs", "seed", "seeds", "targets"),
+    *("backbone", "data", "json", "max-length", "max-steps", "method", "model", "options", "out", "overwrite"),
+    *(
+        "ratios",
+        "recipe",
+        "refit",
+        "runs",
+        "seed",
+        "seeds",
+        "seen",
+        "sessions",
+        "ship",
+        "shuffles",
+        "source",
+        "targets",
+    ),
 }
 """Options that mean something else in each command, and are described by it."""
 
@@ -126,7 +139,7 @@ def options_in(text):
         if row.startswith("-"):
             name = re.match(r"-(?:h, -)?-([a-z-]+)", row)[1]
             options[name] = row
-        else:
+        elif name:  # Above the first option stands what has no name.
             options[name] += " " + row.strip()
     return {
         name: re.sub(r"\s*\((default: .*|required|repeatable)\)$", "", re.sub(r"\s+", " ", options[name]))
@@ -143,11 +156,14 @@ def test_the_same_option_has_the_same_words_in_all_commands():
     assert differing == OWN_MEANING
 
 
+BACKBONES = "{fpmc,stamp,attmix,late,gru4rec,narm,srgnn,core,sasrec,gsasrec, esasrec,hstu}|package.module:attribute"
+
+
 @pytest.mark.parametrize(
     ("command", "option", "choices"),
     [
-        ("reproduce", "backbone", "{fpmc,stamp,attmix,late}|package.module:attribute"),
-        ("table1", "backbones", "{fpmc,stamp,attmix,late}|package.module:attribute"),
+        ("reproduce", "backbone", BACKBONES),
+        ("table1", "backbones", BACKBONES),
         ("fig3_ratios", "mode", "{clean,released}"),
         ("all", "selection", "{own,released}"),
         ("leaderboard", "teacher", "{replay,simulated,openai,conventional, neighbor}|package.module:attribute"),

@@ -9,14 +9,15 @@ from alkd_jax.llm.answers import Answer
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.ledger import Ledger
 from alkd_jax.llm.usage import UsageReport
-from experiments.pipeline import llm_account, llm_settings
+from experiments.pipeline import llm_account, llm_files
+from experiments.pipeline.llm_options import LLMSettings
 from tests.helpers.llm_questions import question
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m")
 
 
 def ask(run, number):
-    with llm_settings.open_store(run) as store:
+    with llm_files.open_store(run) as store:
         attempt = store.begin_attempt(ENDPOINT.request(question(number)), cost=9, tokens=9)
         answer = Answer("x", "stop", None, None, "m", None, None, "id", b"{}")
         store.record_answer(attempt, answer, cost=10**6, tokens=9, basis="usage")
@@ -44,7 +45,7 @@ def test_a_store_that_has_lost_paid_answers_is_refused(run, tmp_path_factory, lo
         shutil.copy(before / "llm" / "answers.sqlite", store)
     names = {"emptied": "is empty", "missing": "is missing", "older": "holds 1 requests"}
     with pytest.raises(ValueError, match=rf"answers.sqlite {names[lost]}; expected the 2 requests and \$0.000002"):
-        llm_settings.open_store(run, readonly=readonly)
+        llm_files.open_store(run, readonly=readonly)
     assert store.exists() == (lost != "missing")
 
 
@@ -55,7 +56,7 @@ def test_a_store_that_holds_more_than_the_account_is_whole(run):
     ask(run, 2)
     for text in (older, None):
         account.write_text(text) if text else account.unlink()
-        with llm_settings.open_store(run) as store:
+        with llm_files.open_store(run) as store:
             assert store.ledger == Ledger(confirmed=3 * 10**6, tokens=27, requests=3)
     assert llm_account.read_account(run) == {"calls": [], "store": {}}
 
@@ -73,7 +74,7 @@ STORES = ("[]", '{"confirmed": -5}', '{"confirmed": 1e300}')
 def test_an_account_of_another_shape_is_named(run, text):
     (run / "llm" / "account.json").write_text(text)
     with pytest.raises(ValueError, match=r"account.json.*expected"):
-        llm_settings.open_store(run)
+        llm_files.open_store(run)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +87,14 @@ def test_an_account_of_another_shape_is_named(run, text):
 )
 def test_settings_of_another_shape_are_named(tmp_path, change, message):
     (tmp_path / "llm").mkdir()
-    settings = llm_settings.LLMSettings(tmp_path, "m", budget_usd="1", price_input="1", price_output="1")
-    with llm_settings.open_store(tmp_path) as store:
-        llm_settings.save_settings(settings, settings.client(store))
-    assert llm_settings.load_settings(tmp_path) == settings
+    settings = LLMSettings(tmp_path, "m", budget_usd="1", price_input="1", price_output="1")
+    with llm_files.open_store(tmp_path) as store:
+        llm_files.save_settings(settings, settings.client(store))
+    assert llm_files.load_settings(tmp_path) == settings
     file = tmp_path / "llm" / "asking.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ValueError, match=f"asking.json: {message}"):
-        llm_settings.load_settings(tmp_path)
+        llm_files.load_settings(tmp_path)
     file.write_text("[3]")
     with pytest.raises(ValueError, match=r"asking\.json"):
-        llm_settings.load_settings(tmp_path)
+        llm_files.load_settings(tmp_path)

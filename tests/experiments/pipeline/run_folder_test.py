@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from alkd_jax.errors import FullDiskError, explain
+from alkd_jax.evaluation import Protocol
 from alkd_jax.io import read_json, save_arrays, write_json
 from alkd_jax.locks import unlock_folder
 from experiments import record, reproduce
@@ -43,6 +44,10 @@ def writer(calls, text="x", name="a.txt"):
 
 def overwriting(folder):
     return dataclasses.replace(folder, overwrite=True)
+
+
+def test_older_folders_continue_with_the_defaults_of_the_protocol():
+    assert stage_records.PROTOCOL_DEFAULTS == {"seen": Protocol().seen, "targets": Protocol().targets}
 
 
 def test_a_stage_runs_once_for_the_same_inputs_and_again_for_others_with_overwrite(folder):

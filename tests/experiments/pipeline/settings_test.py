@@ -32,17 +32,26 @@ from experiments.pipeline.teachers import TEACHERS
         ({"data": "realeased:x:ML"}, "'realeased:x:ML'; expected one of synthetic"),
         ({"data": "released:nowhere:ML"}, "nowhere"),
         ({"data": "released:nowhere:Books"}, "'Books'; expected one of ML, Games"),
-        ({"backbone": "gru4rec"}, "backbone is 'gru4rec'; expected 'fpmc'"),
+        ({"backbone": "caser"}, "backbone is 'caser'; expected 'fpmc'"),
         ({"mode": "paper"}, "--mode is 'paper'; expected 'clean' or 'released'"),
         ({"selection": "released"}, "--selection released needs --data released:PATH:NAME"),
         ({"targets": "second"}, "--targets is 'second'; expected 'last' or 'first' or 'all'"),
         ({"mode": "released", "seen": "keep"}, "--mode released with --seen keep and --targets last; expected exclude"),
+        ({"list_loss": "rank"}, "--list-loss is 'rank'; expected 'bpr' or 'ranknet'"),
+        ({"mode": "released", "list_loss": "ranknet"}, "--list-loss is ranknet with --mode released"),
         ({"seeds": 0}, "--seeds is 0; expected at least 1"),
         ({"teacher_dim": 10**12}, "--teacher-dim is 1000000000000; expected from 1 to 65536"),
         ({"seed": -1}, "--seed is -1; expected from 0 to 4294967295"),
         ({"seed": 2**32}, "--seed is 4294967296; expected from 0"),
         ({"rankings": pathlib.Path("/dev/zero")}, "--rankings: /dev/zero: is no regular file"),
         ({"rankings": pathlib.Path("nowhere")}, "--rankings: nowhere: no such file"),
+        ({"budget_usd": "1.00"}, "--budget-usd is 1.00 without --model; expected both"),
+        ({"teacher": "openai", "model": "gpt-6-luna"}, "budget: nothing is capped; give dollars, tokens or requests"),
+        ({"teacher": "openai", "model": "x", "budget_usd": "1.00"}, "no price is known for x, so dollars cannot be"),
+        (
+            {"teacher": "openai", "model": "x", "base_url": "ollama:", "extra_body": "[]"},
+            "extra_body is '[]'; expected a JSON object",
+        ),
         ({"min_valid": 5}, "--min-valid is 5 without --model; expected it as an option of experiments.query_llm"),
         ({"data": "prepared:nowhere"}, "--data prepared:PATH needs --teacher"),
         ({"data": "prepared:nowhere", "mode": "paper"}, "--mode is 'paper'"),
@@ -126,6 +135,15 @@ def test_another_number_of_valid_entries_is_another_input_of_the_rankings(tmp_pa
         return stage_inputs.stage_inputs(paid, "synthetic", {})["rankings"]
 
     assert rankings(min_valid=15) == rankings() | {"min_valid": 15}
+
+
+def test_a_model_of_this_machine_needs_no_budget_and_takes_fields_of_its_own(tmp_path):
+    options = {"model": "m", "base_url": "ollama:", "llm_seed": "none", "extra_body": '{"top_k": 1}'}
+    settings = Settings("synthetic", "fpmc", tmp_path, teacher="openai", **options)
+    settings.check()
+    assert settings.language_model.price.is_free
+    assert settings.language_model.endpoint.seed is None
+    assert settings.language_model.endpoint.extra_fields == {"top_k": 1}
 
 
 def test_sources_are_parsed():

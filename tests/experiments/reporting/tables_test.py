@@ -1,5 +1,7 @@
 """Tables, figures and method names: the cells of a row, the marks of published numbers, the methods of a name."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from experiments.pipeline.protocols import stored_protocol
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.reporting import figures, tables
+from experiments.reporting.results import DEBIASED
 
 
 def spread(*values):
@@ -50,6 +53,23 @@ def test_a_row_shows_our_result_beside_the_published_one():
     assert cells["p (Holm)"] == "**<.001**"
     assert cells["hash-order ndcg@10"] == "0.0060 ± 0.0014"
     assert row("table1", run_of("ML", "fpmc", "DE"), "DE")["p (Holm)"] == "0.200"
+
+
+def test_every_file_of_a_table_names_the_protocol(tmp_path):
+    runs = [run_of("ML", "fpmc", "ALKDRec"), run_of("ML", "stamp", "DE")]
+    runs[1]["protocol"] = stored_protocol(Protocol(targets="all", seen="keep"))
+    runs[1]["methods"]["DE"] = runs[1]["methods"]["DE"] | {
+        "coverage@10": spread(0.25, 0.75),
+        DEBIASED: spread(0.5, 0.5),
+    }
+    tables.write_table(tmp_path, "table1", runs)
+    names = [run["protocol"]["name"] for run in runs]
+    page, latex = ((tmp_path / f"table1.{kind}").read_text() for kind in ("md", "tex"))
+    assert all(name in page and name in latex.partition(r"\begin{tabular}")[0] for name in names)
+    with open(tmp_path / "table1.csv", newline="") as file:
+        assert [row["protocol"] for row in csv.DictReader(file)] == names
+    assert "| ML        | STAMP      | DE       | 0.5000 ± 0.3536 |" in page.partition("## Beyond accuracy")[2]
+    assert page.partition("## Beyond accuracy")[2].count("| ML ") == 1, "the other run does not know these metrics"
 
 
 def test_implausible_published_numbers_are_marked():

@@ -34,7 +34,7 @@ def test_the_command_ranks_without_training_anything(tmp_path, monkeypatch, caps
     assert (numbers["targets"], numbers["items"]) == (len(dataset.test), dataset.num_items)
     counts = baselines.count(dataset.train_sequences, dataset.num_items)
     options = {"seen": "keep", "targets": "first", "max_length": dataset.test.items.shape[1]}
-    places = baselines.target_places(baselines.markov, counts, dataset.test_sequences, **options)
+    places = baselines.target_places(baselines.method("markov")(counts), counts, dataset.test_sequences, **options)
     markov = numbers["methods"]["Markov"]
     assert markov["recall@20"] == pytest.approx((places.ranks() <= 20).mean(), abs=1e-6)
     assert markov["tied"] == places.num_tied

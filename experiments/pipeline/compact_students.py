@@ -1,0 +1,179 @@
+"""Students by their bytes: sparse tables and stored sessions, whose options are chosen on validation sessions alone."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse import csr_array
+
+import alkd_jax as alkd
+from alkd_jax import baselines
+from alkd_jax.distillation import item_rules
+from alkd_jax.distillation.item_rules import TableRecipe
+from alkd_jax.evaluation import Protocol, metrics
+from alkd_jax.models import PackedStudent, packed_sessions
+
+from .protocols import ranked_sessions
+
+BUDGETS_KB = (64, 150, 375, 640, 1150, 2000)
+"""Sizes of the best students: a KB is 1,000 bytes of the files that are needed to answer."""
+
+STORED = "Stored sessions + rules"
+
+FILE_OVERHEAD = 2600
+"""Bytes that are set aside for `config.json` and the header of the weights."""
+
+MOST_SESSIONS = 4096
+"""Number of validation sessions, the first ones, on which options are chosen."""
+
+GRID: Mapping[str, Sequence[float]] = {
+    "titles": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
+    "recency": (0.35, 0.5, 0.65, 0.8),
+    "backward": (0.0, 0.25, 0.5, 1.0),
+    "decay": (0.5, 0.8, 0.9),
+    "damping": (0.0, 0.3, 0.5),
+}
+"""Option of the rules → values, tried one option after the other, twice."""
+
+USES = (0.0, 0.5)
+"""Values of `TableRecipe.use`, tried for each size."""
+
+
+def has_titles(dataset: alkd.Dataset) -> bool:
+    """Whether most items have a title that is not their id."""
+    titles = [title for title, item_id in zip(dataset.titles, dataset.item_ids, strict=True) if title != item_id]
+    return sum(map(bool, titles)) > dataset.num_items / 2
+
+
+def title_similarity(dataset: alkd.Dataset, vectors: str | None) -> csr_array | None:
+    """Returns the cosines of titles: of tf-idf words, and of an encoder's vectors where there are any.
+
+    With both, ``C² = ¾ C²_vectors + ¼ C²_words``. None where the items have no titles and there are no vectors.
+
+    Args:
+        dataset: the data.
+        vectors: file of vectors, see :func:`alkd_jax.distillation.item_rules.read_vectors`.
+    """
+    words = None
+    if has_titles(dataset):
+        words = item_rules.title_neighbors(item_rules.word_vectors(dataset.titles), min_cosine=0.2)
+    if vectors is None:
+        return words
+    encoded = item_rules.title_neighbors(item_rules.read_vectors(vectors, dataset.num_items), min_cosine=0.4)
+    if words is None:
+        return encoded
+    return (0.75 * encoded.power(2) + 0.25 * words.power(2)).sqrt().tocsr()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """Chooses options on the validation sessions.
+
+    Attributes:
+        dataset: the data.
+        protocol: how sessions are evaluated.
+        neighbors: cosines of titles, None without.
+    """
+
+    dataset: alkd.Dataset
+    protocol: Protocol
+    neighbors: csr_array | None
+
+    @functools.cached_property
+    def counts(self) -> baselines.Counts:
+        """Counts of the training sessions, for the number of items."""
+        return baselines.count(self.dataset.train_sequences, self.dataset.num_items)
+
+    def places(self, scorer: baselines.Scorer, split: str, *, ks: Sequence[int] = ()) -> baselines.Places:
+        """Returns the places of the targets of a split by a scorer that breaks ties; of validation some targets."""
+        sessions = ranked_sessions(self.dataset, self.protocol, split)
+        if split == "validation" and isinstance(sessions, alkd.Sessions):
+            sessions = sessions.take(slice(MOST_SESSIONS))
+        return baselines.target_places(
+            scorer,
+            self.counts,
+            sessions,
+            seen=self.protocol.seen,
+            targets=self.protocol.targets,
+            max_length=self.dataset.test.items.shape[1],
+            ks=ks,
+            ties_broken=True,
+        )
+
+    def quality(self, scorer: baselines.Scorer) -> dict[str, float]:
+        """Returns recall@10 and NDCG@10 on validation, and their sum, by which options are chosen."""
+        ranks = self.places(scorer, "validation").ranks(ties=self.protocol.ties)
+        values = metrics.from_ranks(ranks)
+        found = {name: round(values[name], 6) for name in ("recall@10", "ndcg@10")}
+        return found | {"sum": sum(found.values())}
+
+    def rules(self, recipe: TableRecipe) -> csr_array:
+        """Returns all rules of a recipe."""
+        return item_rules.table_rules(self.dataset, recipe, self.neighbors)
+
+    def tried(self, start: TableRecipe, grid: Mapping[str, Sequence[float]]) -> tuple[TableRecipe, dict[str, float]]:
+        """Returns the best recipe for uncompressed rules: one option at a time, each twice, and its quality."""
+        best, quality = start, self.quality(rules_scorer(self.counts, self.rules(start), start.recency))
+        known = {start}
+        for name, values in [*grid.items(), *grid.items()]:
+            for value in values:
+                recipe = TableRecipe(**(dataclasses.asdict(best) | {name: value}))
+                if recipe in known or (name == "titles" and self.neighbors is None):
+                    continue
+                known.add(recipe)
+                found = self.quality(rules_scorer(self.counts, self.rules(recipe), recipe.recency))
+                if found["sum"] > quality["sum"]:
+                    best, quality = recipe, found
+        return best, quality
+
+    def table_of_size(
+        self, recipe: TableRecipe, rules: csr_array, kilobytes: int
+    ) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
+        """Returns the best table of at most this size, given all rules of a recipe; its recipe, and its quality."""
+        found = []
+        for use in USES:
+            tried = dataclasses.replace(recipe, use=use)
+            most = 1000 * kilobytes - FILE_OVERHEAD
+            table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
+            counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
+            for student in (table, counted):
+                if student is not None:
+                    found.append((student, tried, self.quality(baselines.packed_scorer(student))))
+        return max(found, key=lambda each: each[2]["sum"])
+
+
+def rules_scorer(counts: baselines.Counts, rules: csr_array, recency: float) -> baselines.Scorer:
+    """Returns the scorer of uncompressed rules: ``Σ_j λʲ R[x_j, v]``, and a millionth for the most popular item."""
+    tie_break = 1e-6 * counts.popularity / counts.popularity.max()
+
+    def scores(histories: baselines.Histories) -> Float[np.ndarray, "B V1"]:
+        weights = recency ** baselines.steps_to_end(histories.mask)
+        return (baselines.query_matrix(counts, histories, weights) @ rules).toarray() + tie_break
+
+    return scores
+
+
+def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[str, Any]]]:
+    """Yields the name of each student, the student, and what was chosen for it and how good it is on validation."""
+    without_titles = {name: values for name, values in GRID.items() if name != "titles"}
+    recipe, _ = search.tried(TableRecipe(damping=0.3), without_titles)
+    options = {name: getattr(recipe, name) for name in ("decay", "recency", "backward", "damping")}
+    stored = packed_sessions(search.dataset.train_sequences, search.dataset.num_items, **options)
+    yield STORED, stored, {"options": options} | search.quality(baselines.packed_scorer(stored))
+    if search.neighbors is not None:
+        recipe, _ = search.tried(dataclasses.replace(recipe, titles=1.5), GRID)
+    best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
+    rules = search.rules(recipe)
+    for kilobytes in BUDGETS_KB:
+        found = search.table_of_size(recipe, rules, kilobytes)
+        # A larger student is not always better; a smaller one is of this size too.
+        best = found if best is None or found[2]["sum"] > best[2]["sum"] else best
+        yield student_name(kilobytes), best[0], {"options": dataclasses.asdict(best[1])} | best[2]
+
+
+def student_name(kilobytes: int) -> str:
+    """Returns the name of the best student of at most this size."""
+    return f"Best student (<= {kilobytes} KB)"

@@ -1,0 +1,166 @@
+"""How far a run's differences are known over seeds and sessions together, and how many seeds more would settle.
+
+    python -m experiments.power --run runs/ml-fpmc --against Random HTD "Co-occurrence lists"
+
+The test sessions are one sample. The validation sessions are a second one, by which training stopped and on which the
+trained models are ranked again. The command prints a line for each pair and sample, and writes `power.json` and
+`power.md` in the run's folder.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tabulate
+
+from alkd_jax.checks import check_at_least, check_count
+from alkd_jax.errors import markdown
+from alkd_jax.evaluation.seeds_and_sessions import Spread, spread
+from alkd_jax.io import finite_or_none, open_arrays, to_json, write_texts
+
+from .pipeline import light_options
+from .pipeline.command_line import parse
+from .pipeline.console import cli_errors, print_line, print_lines
+from .pipeline.methods import role_of, trained_methods
+from .pipeline.protocols import clusters, load_queries, rank_by_protocol
+from .pipeline.stage_records import checked_output
+from .pipeline.stages import Run
+
+HEADINGS = (
+    "difference",
+    "sessions",
+    "mean",
+    "95 % over seeds and sessions",
+    "95 % over seeds",
+    "sd of seed means",
+    "seeds for ±{width:g}",
+    "can be told",
+)
+NOTE = (
+    "The interval over seeds and sessions is that of a two-way analysis of variance with random seeds and sessions and "
+    "Satterthwaite's degrees of freedom; the one over seeds is Student's. Seeds for a width: the number with which the "
+    "interval over seeds would have it, by the spread of these seeds. Can be told: the smallest true difference that a "
+    "test over seeds and sessions finds in four of five studies of this size."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """The options of the command.
+
+    Attributes:
+        method: the method whose differences from the others are estimated.
+        against: the other trained methods; by default all of the run.
+        metric: recall@K, ndcg@K, mrr@K or mrr.
+        half_width: of the interval over seeds for which the number of seeds is computed.
+    """
+
+    run: light_options.RunFolder
+    method: str = "ALKDRec"
+    against: tuple[str, ...] = ()
+    metric: str = "recall@10"
+    half_width: float = 0.0008
+
+
+def estimate(args: Power) -> dict[str, Any]:
+    """Estimates the differences of a finished run.
+
+    Returns:
+        ``{"dataset", "backbone", "mode", "protocol", "metric", "half_width", "differences": [...]}``; a difference has
+        "method", "against", "split", the fields of :class:`Spread`, "seeds_for_half_width" and "detectable".
+
+    Raises:
+        ValueError: the run is not finished or has one seed, a method is not of the run, or a number is out of range.
+    """
+    check_at_least(1e-9, **{"--half-width": args.half_width})
+    run = Run.reopen(args.run, readonly=True)
+    if "ranks" not in run.folder.finished_stages:
+        raise ValueError(f"{args.run} is not a finished run; run experiments.reproduce on it first")
+    check_count(2, **{"--seeds of the run": run.settings.seeds})
+    trained = trained_methods(run.settings.method_names)
+    others = args.against or tuple(name for name in trained if name != args.method)
+    for name in (args.method, *others):
+        if name not in trained:
+            raise ValueError(f"{name!r} is no trained method of {args.run}; expected one of {', '.join(trained)}")
+    samples = {"test": _test_ranks(run), "validation": _validation_ranks(run, (args.method, *others))}
+    differences = []
+    for other in others:
+        for split, (ranks, session_id) in samples.items():
+            found = spread(ranks[args.method], ranks[other], session_id=session_id, metric=args.metric)
+            differences.append({"method": args.method, "against": other, "split": split} | as_record(found, args))
+    identity: dict[str, Any] = {
+        "dataset": run.dataset.name,
+        "backbone": run.settings.backbone,
+        "mode": run.settings.mode,
+    }
+    identity |= {"protocol": run.settings.protocol.name, "metric": args.metric, "half_width": args.half_width}
+    return identity | {"differences": finite_or_none(differences)}
+
+
+def as_record(found: Spread, args: Power) -> dict[str, Any]:
+    """Returns the estimate as plain values, with the number of seeds and the difference that can be told."""
+    seeds = found.seeds_for(args.half_width)
+    return dataclasses.asdict(found) | {"seeds_for_half_width": seeds, "detectable": found.detectable()}
+
+
+def _test_ranks(run: Run) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
+    with open_arrays(checked_output(run.folder.path, "ranks.npz")) as archive:
+        ranks = dict(archive)
+    return ranks, clusters(run.settings.protocol, load_queries(run.folder.path)["session_id"])
+
+
+def _validation_ranks(run: Run, methods: Sequence[str]) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
+    """Ranks the validation targets with the trained models of every seed."""
+    protocol, ranks = run.settings.protocol, {}
+    session_id = None
+    for method in methods:
+        print_line(f"ranking the validation sessions: {method}")
+        model, params = run.model(role_of(method)), run.params(trained_methods(run.settings.method_names)[method])
+        per_seed = rank_by_protocol(model, params, run.dataset, protocol, "validation", mesh=run.mesh)
+        ranks[method] = np.stack([np.asarray(result.ranks) for result in per_seed])
+        session_id = clusters(protocol, np.asarray(per_seed[0].session_id))
+    return ranks, session_id
+
+
+def power_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns the headings and the rows of the table of :func:`estimate`'s result."""
+    rows = [
+        [
+            f"{found['method']} − {found['against']}",
+            f"{found['num_sessions']:,} {found['split']}",
+            f"{found['difference']:+.4f}",
+            "{:+.4f} to {:+.4f}".format(*found["interval"]),
+            "{:+.4f} to {:+.4f}".format(*found["interval_seeds"]),
+            f"{found['sd_seed_means']:.4f}",
+            "" if found["seeds_for_half_width"] is None else f"{found['seeds_for_half_width']:,}",
+            f"{found['detectable']:.4f}",
+        ]
+        for found in result["differences"]
+    ]
+    return [heading.format(width=result["half_width"]) for heading in HEADINGS], rows
+
+
+def as_page(result: Mapping[str, Any]) -> str:
+    """Returns the table with what it is about, as Markdown."""
+    headings, rows = power_rows(result)
+    rows = [[markdown(row[0]), *row[1:]] for row in rows]
+    seeds = result["differences"][0]["num_seeds"]
+    about = f"{markdown(result['dataset'])}, {markdown(result['backbone'])}, {result['mode']} mode, {seeds} seeds"
+    table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+    return f"{about}: {result['metric']}. Protocol: {result['protocol']}.\n\n{table}\n\n{NOTE}\n"
+
+
+def main() -> None:
+    """Entry point."""
+    with cli_errors():
+        args = parse(Power, "power", __doc__)
+        result = estimate(args)
+        write_texts({args.run / "power.json": to_json(result), args.run / "power.md": as_page(result)})
+        headings, rows = power_rows(result)
+        print_lines(tabulate.tabulate(rows, headings, disable_numparse=True))
+        print_line(f"{args.run}/power.json, .md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Students by their bytes: chosen on validation alone, shipped, loaded, measured, and compared."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import alkd_jax as alkd
+from alkd_jax.evaluation import metrics
+from experiments import leaderboard
+from experiments.pipeline import compact_students
+from experiments.reporting import byte_rows
+
+pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """The table of small sizes on a small dataset, with few options to try."""
+    folder = tmp_path_factory.mktemp("board")
+    dataset = alkd.data.synthetic(num_items=150, num_sessions=500, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaderboard.registry, "read", lambda source: dataset)
+        patch.setattr(compact_students, "BUDGETS_KB", (5, 12))
+        patch.setattr(compact_students, "USES", (0.0, 0.5))
+        patch.setattr(compact_students, "GRID", {"titles": (0.0, 1.0), "backward": (0.0, 0.5)})
+        args = leaderboard.Leaderboard(
+            "synthetic", folder / "a.json", folder / "out", by_bytes=True, ship=folder / "shipped"
+        )
+        numbers = leaderboard.build_leaderboard(args)
+        leaderboard.write(args, numbers)
+    return dataset, folder, numbers
+
+
+def test_the_bytes_are_those_of_the_files_and_sizes_are_kept(board):
+    _, folder, numbers = board
+    for kilobytes in (5, 12):
+        row = numbers["methods"][compact_students.student_name(kilobytes)]
+        files = folder / "shipped" / row["folder"]
+        on_disk = sum((files / name).stat().st_size for name in ("config.json", "model.safetensors"))
+        assert row["bytes"] == on_disk <= 1000 * kilobytes
+        assert row["resident_bytes"] <= 2 * row["bytes"]
+        assert row["us_per_session"] > 0
+    assert numbers["methods"]["Markov"]["bytes"] == numbers["methods"][compact_students.STORED]["bytes"]
+    assert numbers["methods"]["Markov"]["resident_bytes"] > 0
+
+
+def test_shipped_students_give_the_ranks_of_the_table(board):
+    dataset, folder, numbers = board
+    test = dataset.test
+    for name in (*map(compact_students.student_name, (5, 12)), compact_students.STORED):
+        row = numbers["methods"][name]
+        student = alkd.Recommender.load(folder / "shipped" / row["folder"])
+        items = np.asarray(test.items)
+        scores, ids = student.top_k(items, dataset.num_items, exclude=items)
+        target = ids == np.asarray(test.target)[:, None]
+        # A target in its session's history is in no list; its rank is not compared.
+        listed = target.any(1)
+        place = target.argmax(1)
+        own = np.take_along_axis(scores, place[:, None], 1)
+        better, equal = (scores > own).sum(1), (scores == own).sum(1) - 1
+        rank = 1 + better + (equal + 1) // 2
+        ours = metrics.from_ranks(rank[listed])["recall@10"] * listed.mean()
+        assert ours <= row["recall@10"]["mean"] + 1e-9
+        assert row["recall@10"]["mean"] - ours <= 1 - listed.mean() + 1e-9
+
+
+def test_rows_are_split_by_what_training_has_seen_and_compared(board):
+    dataset, folder, numbers = board
+    for row in numbers["methods"].values():
+        total = sum(row[part].get("recall@10", 0) * row[part]["targets"] for part in ("seen", "unseen"))
+        assert total / len(dataset.test) == pytest.approx(row["recall@10"]["mean"])
+    compared = {(test["method"], test["against"]) for test in numbers["tests"]}
+    assert len(compared) == 2 * len(byte_rows.REFERENCES)
+    assert json.loads((folder / "a.json").read_text()) == json.loads(json.dumps(numbers))
+    assert "bytes in memory" in (folder / "out" / dataset.name / "leaderboard.md").read_text()
+
+
+def test_larger_sizes_are_not_worse_on_validation(board):
+    _, _, numbers = board
+    small, large = (numbers["methods"][compact_students.student_name(size)]["chosen"]["sum"] for size in (5, 12))
+    assert large >= small
+
+
+def test_options_that_go_not_together_are_refused(tmp_path):
+    both = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, training_free=True)
+    with pytest.raises(ValueError, match="go not together"):
+        leaderboard.build_leaderboard(both)
+    missing = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, title_vectors=tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="expected a file"):
+        leaderboard.build_leaderboard(missing)
+
+
+def test_titles_that_are_ids_are_no_titles():
+    dataset = alkd.data.synthetic(num_items=150, num_sessions=500, seed=0)
+    untitled = dataclasses.replace(dataset, titles=dataset.item_ids)
+    assert compact_students.has_titles(dataset)
+    assert compact_students.title_similarity(untitled, None) is None
