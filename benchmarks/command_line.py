@@ -16,6 +16,12 @@ def run_command(main: Callable[[Any], Any], kind: type, name: str, description: 
     """
     # In a checkout the experiments are a package of their own, in a wheel they are below the library, as this one.
     pipeline = f"{(__package__ or '').removesuffix('benchmarks')}experiments.pipeline"
-    command_line, exits = (importlib.import_module(f"{pipeline}.{module}") for module in ("command_line", "exits"))
+    modules = (importlib.import_module(f"{pipeline}.{module}") for module in ("command_line", "exits", "profiles"))
+    command_line, exits, profiles = modules
     with exits.one_line_errors():
-        main(command_line.parse(kind, f"benchmarks.{name}", description))
+        options = command_line.parse(kind, f"benchmarks.{name}", description)
+        with profiles.profiling(getattr(options, "profile", None)):
+            if hasattr(options, "distributed"):
+                importlib.import_module(f"{pipeline}.distributed").run(options, main, None)
+            else:
+                main(options)

@@ -25,11 +25,13 @@ class Bench:
         json: file to which one JSON line per measurement is appended; by default no file is written.
         rounds: number of samples of every candidate, after one round that is not counted.
         smoke: use tiny sizes, which only show that the benchmark still runs.
+        profile: folder for a profile of the whole run, which TensorBoard and XProf show; by default none is made.
     """
 
     json: pathlib.Path | None = None
     rounds: int = 7
     smoke: bool = False
+    profile: pathlib.Path | None = None
 
 
 _PAUSE = 0.05
@@ -142,7 +144,7 @@ def middle_half(values: list[float]) -> list[float]:
 
 def peak_mib() -> float:
     """Peak memory so far in MiB: the device's where the backend reports it, otherwise this process's."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -21,7 +21,7 @@ from alkd_jax.ops import platforms
 from alkd_jax.ops.row_sparse_adam import Adam
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.examples import last_item_examples
-from alkd_jax.training.fit import with_row_sparse_adam
+from alkd_jax.training.fit import for_platform
 from alkd_jax.training.interval import Interval, copy_params, init_state, keep_better, take_steps, validate
 from alkd_jax.training.seeds import split_seeds
 from alkd_jax.training.steppers.dense import Dense
@@ -61,7 +61,7 @@ def interval(
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), params)
     has_seed_axis = seeds > 1 and not platforms.trains_seeds_in_turn()
     program = Interval(Dense(model, DENSE), batch_size, steps, 25, 8, has_seed_axis=has_seed_axis)
-    program = with_row_sparse_adam(program, ADAM, data, stacked)
+    program = for_platform(program, ADAM, data, stacked)
     keys = split_seeds(program, training.seed_keys(jax.random.key(1), seeds))
     states, taken = [init_state(program, part) for part in split_seeds(program, stacked)], 0
     best, is_better = [copy_params(program, state) for state in states], np.ones(seeds if has_seed_axis else (), bool)

@@ -199,7 +199,7 @@ def uncosted_operation(text: CompiledText, instruction: Instruction) -> str | No
     if instruction.cycles is not None or instruction.op in _NO_WORK:
         return None
     if instruction.op == "fusion":
-        inner = [i.op for name in instruction.called for i in text.of(name)]
+        inner = {i.op for i in text.inside(instruction)}
         return next((op for op in _UNCOSTED if op in inner), None)
     is_custom = instruction.op.startswith("custom-call:")
     return instruction.op if instruction.op in _UNCOSTED or is_custom else None
@@ -281,7 +281,7 @@ def _slices(op: str, instruction: Instruction, text: CompiledText) -> tuple[int,
 
 
 def _core(op: str, instruction: Instruction, text: CompiledText) -> Instruction:
-    inner = (i for name in instruction.called for i in text.of(name) if i.op == op)
+    inner = (i for i in text.inside(instruction) if i.op == op)
     return instruction if instruction.op == op else next(inner, instruction)
 
 

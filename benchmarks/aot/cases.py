@@ -8,8 +8,8 @@ from typing import Any
 _TEXT = "text"
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "top_k": {"V": int, "B": int, "k": int, "D": 64},
-    "ranks": {"V": int, "B": int, "D": 64},
+    "top_k": {"V": int, "B": int, "k": int, "D": 64, "precision": "highest"},
+    "ranks": {"V": int, "B": int, "D": 64, "precision": "highest"},
     "interval": {"backbone": _TEXT, "loss": "in_batch_bpr", "width": int, "V": 8475, "seeds": 1, "steps": 20},
     "validation": {"backbone": _TEXT, "width": int, "V": 8475, "seeds": 1},
     "evaluation": {"backbone": _TEXT, "width": int, "V": 8475},

@@ -182,6 +182,13 @@ class CompiledText:
                 for name in instruction.called:
                     yield from self.walk(name)
 
+    def inside(self, fusion: Instruction) -> Iterator[Instruction]:
+        """Yields the instructions of a fusion, and those of the fusions inside it."""
+        for name in fusion.called if fusion.op == "fusion" else ():
+            for instruction in self.of(name):
+                yield instruction
+                yield from self.inside(instruction)
+
 
 def _instruction(name: str, rest: str) -> Instruction:
     shape, rest = _split_shape(rest)

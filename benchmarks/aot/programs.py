@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from alkd_jax import losses, scoring
 from alkd_jax.checks import check_one_of
 from alkd_jax.evaluation import evaluation
 from alkd_jax.maxmin import exact, instances
+from alkd_jax.ops import packed_rows, platforms
 from alkd_jax.selection import sampling
 
 from . import method_programs, sharded_programs, training_programs
@@ -45,7 +47,7 @@ def build(case: Case, target: Target) -> Program:
 def _top_k(case: Case) -> Program:
     vectors, table = array(case["B"], case["D"]), array(case["V"] + 1, case["D"])
     exclude = array(case["B"], SESSION_LENGTH, dtype=jnp.int32)
-    search = jax.jit(lambda u, y, e: scoring.top_k(u, y, case["k"], exclude=e))
+    search = jax.jit(lambda u, y, e: scoring.top_k(u, y, case["k"], exclude=e, precision=case["precision"]))
     table_bytes = 4 * (case["V"] + 1) * case["D"]
     return Program(search, (vectors, table, exclude), table_bytes, ideal_bytes=table_bytes)
 
@@ -53,7 +55,8 @@ def _top_k(case: Case) -> Program:
 def _ranks(case: Case) -> Program:
     vectors, table = array(case["B"], case["D"]), array(case["V"] + 1, case["D"])
     target, exclude = array(case["B"], dtype=jnp.int32), array(case["B"], SESSION_LENGTH, dtype=jnp.int32)
-    rank = jax.jit(lambda u, y, t, e: scoring.full_catalogue_rank(u, y, t, exclude=e))
+    options = {"precision": case["precision"]}
+    rank = jax.jit(lambda u, y, t, e: scoring.full_catalogue_rank(u, y, t, exclude=e, **options))
     table_bytes = 4 * (case["V"] + 1) * case["D"]
     return Program(rank, (vectors, table, target, exclude), table_bytes, ideal_bytes=table_bytes)
 
@@ -67,9 +70,11 @@ def _evaluation(case: Case) -> Program:
     return Program(evaluation._count_batch, arguments, 4 * (case["V"] + 1) * case["width"], options)
 
 
-def _update(case: Case) -> Program:
+def _update(case: Case, target: Target) -> Program:
     optimizer = training_programs.row_optimizer(case["optimizer"])
-    table = array(case["V"] + 1, case["D"], dtype=jnp.dtype(case["dtype"]))
+    table: Any = array(case["V"] + 1, case["D"], dtype=jnp.dtype(case["dtype"]))
+    if platforms.tiles_memory(target.platform) and packed_rows.is_narrow(table):
+        table = jax.eval_shape(packed_rows.pack, table)
     slots = jax.eval_shape(optimizer.init, table)
     ids, gradients = array(case["ids"], dtype=jnp.int32), array(case["ids"], case["D"])
     update = jax.jit(optimizer.update, donate_argnums=(0, 1))
@@ -107,18 +112,19 @@ _BUILDERS: dict[str, Callable[[Case], Program]] = {
     "top_k": _top_k,
     "ranks": _ranks,
     "evaluation": _evaluation,
-    "update": _update,
     "game": functools.partial(_game, proportional=False),
     "proportional_game": functools.partial(_game, proportional=True),
     "select": _select,
     "loss": _loss,
-    "fit_large": training_programs.fit_large,
     "method": method_programs.method,
 }
 
 _BUILDERS_FOR_TARGET: dict[str, Callable[[Case, Target], Program]] = {
     "interval": training_programs.interval,
     "validation": training_programs.validation,
+    "update": _update,
+    "fit_large": training_programs.fit_large,
     "sharded": sharded_programs.build,
 }
-"""Programs that depend on the accelerator: seeds train in turn on some, and a mesh is made of its devices."""
+"""Programs that depend on the accelerator: seeds train in turn and tables are packed on some, and a mesh is made of its
+devices."""

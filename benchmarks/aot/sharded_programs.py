@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -51,11 +52,28 @@ def build(case: Case, target: Target) -> Program:
     check_one_of("program", case["program"], _PROGRAMS)
     if case["devices"] not in target.shapes or case["devices"] < 4:
         raise ValueError(f"devices is {case['devices']}; expected 8")
-    devices = target.devices(case["devices"]).reshape(2, -1)
-    mesh = Mesh(devices, (sharding.DATA, sharding.MODEL), axis_types=(AxisType.Auto,) * 2)
+    mesh = make_mesh(target.devices(case["devices"]), 2, case["devices"] // 2)
     function, arguments, options = _PROGRAMS[case["program"]](case, mesh)
     steps = _STEPS if case["program"] in ("interval", "fit_large") else None
     return Program(function, arguments, 4 * (case["V"] + 1) * case["D"], options, steps=steps, mesh=mesh)
+
+
+def make_mesh(devices: Any, data: int, model: int) -> Mesh:
+    """Returns a mesh of devices that need not be there."""
+    axes = sharding.DATA, sharding.MODEL
+    return Mesh(np.asarray(devices).reshape(data, model), axes, axis_types=(AxisType.Auto,) * 2)
+
+
+def step(case: Case, mesh: Mesh, *, batch: int) -> Program:
+    """Returns the program of one step of training.
+
+    Args:
+        case: of the program "interval" or "fit_large".
+        mesh: the devices.
+        batch: examples of the step, on all devices together.
+    """
+    function, arguments, options = _PROGRAMS[case["program"]](case, mesh, batch, 1)
+    return Program(function, arguments, 4 * (case["V"] + 1) * case["D"], options, steps=1, mesh=mesh)
 
 
 def _replicated(mesh: Mesh, tree: Any) -> Any:
@@ -77,8 +95,9 @@ def _state(layout: sharding.Layout, shapes: Any) -> Any:
     return jax.tree.map(lambda leaf: on_device(leaf, layout.sharding_of(leaf)), shapes)
 
 
-def _data(mesh: Mesh, loss: Any) -> TrainingData:
+def _data(mesh: Mesh, loss: Any, batch: int) -> TrainingData:
     num, num_validation = _NUM_SESSIONS
+    num = max(num, 2 * batch)
     examples = Examples(array(num, dtype=jnp.int32), array(num, dtype=jnp.int32), array(num))
     return _replicated(mesh, TrainingData(examples, sessions(num), sessions(num_validation), loss))
 
@@ -92,27 +111,27 @@ def _model_and_layout(case: Case, mesh: Mesh) -> tuple[Any, sharding.Layout, Any
     return model, layout, padded
 
 
-def _interval(case: Case, mesh: Mesh) -> _Call:
+def _interval(case: Case, mesh: Mesh, batch: int = 1024, steps: int = _STEPS) -> _Call:
     model, layout, params = _model_and_layout(case, mesh)
     stepper = Dense(model, default_optimizer(Adam(1e-3)), layout=layout)
-    plan = Interval(stepper, 1024, _STEPS, recall_at=25, validation_batch=512, has_seed_axis=True)
+    plan = Interval(stepper, batch, steps, recall_at=25, validation_batch=512, has_seed_axis=True)
     stacked = _state(layout.with_seed_axis, jax.tree.map(lambda leaf: array(1, *leaf.shape), params))
     with sharding.use_mesh(mesh):
         state = _state(layout.with_seed_axis, jax.eval_shape(lambda p: programs.init_state(plan, p), stacked))
     keys, step = _replicated(mesh, (abstract_key(1), array(dtype=jnp.int32)))
-    data = _data(mesh, objectives.InBatchBPR(model))
+    data = _data(mesh, objectives.InBatchBPR(model), batch)
     return programs.take_steps, (plan, state, keys, data, step), {}
 
 
-def _fit_large(case: Case, mesh: Mesh) -> _Call:
+def _fit_large(case: Case, mesh: Mesh, batch: int = 1024, steps: int = _STEPS) -> _Call:
     model, layout, params = _model_and_layout(case, mesh)
     stepper = LazyRows(model, row_optimizer("rowwise_adagrad"), default_optimizer(Adam(1e-3)), layout)
-    plan = Interval(stepper, 1024, _STEPS, recall_at=25, validation_batch=512)
+    plan = Interval(stepper, batch, steps, recall_at=25, validation_batch=512)
     with sharding.use_mesh(mesh):
         state = _state(layout, jax.eval_shape(stepper.init, _state(layout, params)))
     key, step = _replicated(mesh, (abstract_key(), array(dtype=jnp.int32)))
     loss = objectives.SampledLoss(model, samplers.uniform(case["V"]), "softmax", num_negatives=64)
-    data = _data(mesh, loss)
+    data = _data(mesh, loss, batch)
     return programs.take_steps, (plan, state, key, data, step), {}
 
 
@@ -159,7 +178,7 @@ def _chunked_softmax(case: Case, mesh: Mesh) -> _Call:
     return gradient, (vectors, table, target), {}
 
 
-_PROGRAMS: dict[str, Callable[[Case, Mesh], _Call]] = {
+_PROGRAMS: dict[str, Callable[..., _Call]] = {
     "interval": _interval,
     "fit_large": _fit_large,
     "update": _update,

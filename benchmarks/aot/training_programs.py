@@ -15,7 +15,7 @@ from alkd_jax.ops.row_sparse_adam import Adam
 from alkd_jax.training import interval as programs
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.examples import Examples
-from alkd_jax.training.fit import default_optimizer
+from alkd_jax.training.fit import default_optimizer, for_platform
 from alkd_jax.training.initial import LazyInitializer, _init_part
 from alkd_jax.training.interval import Interval
 from alkd_jax.training.steppers.dense import Dense
@@ -94,22 +94,24 @@ def _interval_of(case: Case, target: Target) -> tuple[Any, TrainingData, Interva
     """The state before an interval, what training reads, the static arguments, and how often the host calls."""
     model = create_backbone(case["backbone"], num_items=case["V"], dim=case["width"])
     data = training_data(case["V"], loss_of(case["loss"], model, case["V"]))
-    stepper = Dense(model, default_optimizer(Adam(1e-3)))
+    adam = Adam(1e-3)
     in_turn = platforms.trains_seeds_in_turn(target.platform)
     has_seed_axis = case["seeds"] > 1 and not in_turn
-    plan = interval_plan(stepper, case["steps"], has_seed_axis=has_seed_axis)
     params = abstract_params(model)
-    if has_seed_axis:
-        params = jax.tree.map(lambda leaf: array(case["seeds"], *leaf.shape, dtype=leaf.dtype), params)
+    of_seeds = jax.tree.map(lambda leaf: array(case["seeds"], *leaf.shape, dtype=leaf.dtype), params)
+    plan = interval_plan(Dense(model, default_optimizer(adam)), case["steps"], has_seed_axis=has_seed_axis)
+    plan = for_platform(plan, adam, data, of_seeds, target.platform)
+    params = of_seeds if has_seed_axis else params
     return jax.eval_shape(lambda p: programs.init_state(plan, p), params), data, plan, case["seeds"] if in_turn else 1
 
 
-def fit_large(case: Case) -> Program:
+def fit_large(case: Case, target: Target) -> Program:
     """Returns a part of training with lazy rows: "step", "init", "validation" or "save"."""
     check_one_of("part", case["part"], ("step", "init", "validation", "save"))
     model = alkd.models.create("fpmc", num_items=case["V"], dim=case["D"])
     dtype = jnp.dtype(case["dtype"])
-    stepper = LazyRows(model, row_optimizer(case["optimizer"]), default_optimizer(Adam(1e-3)))
+    packs = platforms.tiles_memory(target.platform)
+    stepper = LazyRows(model, row_optimizer(case["optimizer"]), default_optimizer(Adam(1e-3)), packs=packs)
     plan = interval_plan(stepper, case["steps"])
     tables = item_tables(model)
     shapes = LazyInitializer(stepper, SESSION_LENGTH, dtype, None).shapes(jax.random.key(0))

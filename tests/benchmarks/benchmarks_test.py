@@ -12,10 +12,10 @@ import alkd_jax as alkd
 from benchmarks import harness, peers_recbole, peers_torch, synthetic_sessions
 from experiments import __main__ as overview
 
-NAMES = sorted(set(overview.benchmark_names()) - {"accelerators", "all"})
+NAMES = sorted(set(overview.benchmark_names()) - {"accelerators", "all", "device", "many_devices"})
 
 
-SLOW = {"cold_run", "evaluation", "scaling", "selection", "serve_load", "training"}
+SLOW = {"cold_run", "evaluation", "scaling", "selection", "serve_load", "sessions_in_parts", "training"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

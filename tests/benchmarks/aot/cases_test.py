@@ -5,7 +5,7 @@ from benchmarks.aot.cases import PARAMETERS, default_cases, parse_case
 
 def test_a_case_has_its_sizes_and_defaults():
     case = parse_case("top_k:V=1e5,B=256,k=100")
-    assert case.options == {"V": 100_000, "B": 256, "k": 100, "D": 64}
+    assert case.options == {"V": 100_000, "B": 256, "k": 100, "D": 64, "precision": "highest"}
     assert parse_case(str(case)) == case
 
 
@@ -13,7 +13,7 @@ def test_a_case_has_its_sizes_and_defaults():
     ("text", "message"),
     [
         ("topk:V=3", "expected top_k or another of"),
-        ("ranks:V=10", "without B; expected all of V, B, D"),
+        ("ranks:V=10", "without B; expected all of V, B, D, precision"),
         ("ranks:V=10,B=2,C=3", "has 'C=3'; expected NAME=VALUE"),
         ("ranks:V=10,B=2,B=3", "has 'B=3'; expected NAME=VALUE, once"),
         ("ranks:V=10,B", "has 'B'; expected NAME=VALUE"),
