@@ -239,6 +239,7 @@ def policy_of_places(num, solver, **options):
     return probability(solution)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "solver", "solver_options"),
     [
@@ -268,6 +269,7 @@ def test_resolving_never_draws_twice_and_ends_with_everyone(key):
     np.testing.assert_array_equal(np.sort(selection.select(key, game, num=60, resolve="each")), np.arange(60))
 
 
+@pytest.mark.slow
 def test_resolving_tells_millions_of_sessions_apart(key):
     # Where all are equally likely, one number of 2^23 levels falls on every other of 2^24 places only.
     num = 2**24
@@ -280,6 +282,7 @@ def test_resolving_tells_millions_of_sessions_apart(key):
     assert 0.3 < drawn.mean() / num < 0.7
 
 
+@pytest.mark.slow
 def test_resolving_draws_by_rank_across_blocks(key):
     game = maxmin.RankedGame(np.arange(1, 10_001))
     gains = selection.gains(np.arange(1, 10_001))

@@ -43,7 +43,11 @@ def test_without_a_mesh_there_is_no_current_mesh():
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "file", ["on_eight_devices.py", pytest.param("rows_on_eight_devices.py", marks=pytest.mark.slow)]
+    "file",
+    [
+        "on_eight_devices.py",
+        *(pytest.param(f"{name}_on_eight_devices.py", marks=pytest.mark.slow) for name in ("rows", "parts")),
+    ],
 )
 def test_eight_devices(file, marked):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
