@@ -89,6 +89,7 @@ def save(
     list_length = min(list_length, ds.num_items)
     if isinstance(model, PackedStudent) != (params is None):
         raise ValueError(f"params is {shown(params)}; expected None for a packed student, and parameters for a model")
+    check_catalogue(model, ds)
     # A catalogue that cannot be read back is refused before a program is compiled.
     items = manifest.items_json(ds.item_ids, ds.titles)
     if isinstance(model, PackedStudent):
@@ -151,7 +152,6 @@ def encoder_parts(model: Encoder, params: Params, ds: Dataset, dtype: str, list_
     """Returns what is written of a trained encoder, after its scores were checked; no compiled form for no length."""
     backbone, options = backbone_options(model)
     weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
-    check_catalogue(model, ds)
     length = ds.train.items.shape[1]
     arrays = {name: array.astype(np.float32) for name, array in weights.items()}
     Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
@@ -165,7 +165,6 @@ def encoder_parts(model: Encoder, params: Params, ds: Dataset, dtype: str, list_
 
 def packed_parts(student: PackedStudent, ds: Dataset) -> Parts:
     """Returns what is written of a packed student, after its arrays were checked."""
-    check_catalogue(student, ds)
     length = ds.train.items.shape[1]
     Recommender(student.kind, student.options, student.arrays, ds.item_ids, ds.titles, length).check_scores()
     reason = f"a student of the kind {student.kind} is answered in NumPy alone"

@@ -222,7 +222,7 @@ def test_options_that_would_replace_results_are_listed_and_change_nothing(finish
         ({"correction": 0.1}, "lists (correction 0.0 → 0.1)"),
         (
             {"list_loss": "ranknet"},
-            "distill-Random (list_loss none → 'ranknet'); distill-ALKDRec (list_loss none → 'ranknet')",
+            "distill-Random (list_loss default → 'ranknet'); distill-ALKDRec (list_loss default → 'ranknet')",
         ),
         ({"teacher": "neighbor"}, "rankings (teacher 'simulated' → 'neighbor')"),
         ({"student_dim": 4}, "student (dim 10 → 4)"),
