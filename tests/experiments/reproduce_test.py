@@ -342,7 +342,7 @@ def test_every_method_runs(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["esasrec", "gru4rec", "srgnn"])
 def test_a_teacher_may_have_another_backbone_than_its_students(tmp_path, backbone):
-    options = {"teacher_backbone": backbone, "max_steps": 60, "methods": "DE"}
+    options = {"teacher_backbone": backbone, "max_steps": 60, "methods": "DE,ALKDRec"}
     numbers = reproduce.run_pipeline(settings(tmp_path / "run", **options))
     recall = {name: numbers["methods"][name]["recall@10"]["mean"] for name in ("Teacher", "Student", "DE", "ALKDRec")}
     assert all(0 <= value <= 1 for value in recall.values())
