@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "power",
         "record",
     ),
-    "The selection game": ("game",),
+    "The selection game": ("game", "value_of_questions"),
     "A student in production": ("efficiency", "export", "recommend", "serve"),
 }
 """What commands are for → their names, in the order of use."""

@@ -9,6 +9,7 @@ from alkd_jax.baselines.popularity import popularity
 from alkd_jax.baselines.queries import Histories, Method, Scorer, break_ties, query_matrix, steps_to_end
 from alkd_jax.baselines.registry import METHODS, fit, method
 from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
+from alkd_jax.baselines.sparse_places import rule_scores, sparse_places
 
 __all__ = [
     "METHODS",
@@ -32,8 +33,10 @@ __all__ = [
     "popularity",
     "query_matrix",
     "rank_targets",
+    "rule_scores",
     "sequential_rules",
     "session_knn",
+    "sparse_places",
     "steps_to_end",
     "target_places",
     "top_k",

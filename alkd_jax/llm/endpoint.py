@@ -19,7 +19,7 @@ MAX_TOKENS_FIELDS = ("max_completion_tokens", "max_tokens")
 """Names of the field that bounds an answer's tokens: of today and of older servers."""
 
 _KEY_SCHEMA = 1
-_OUTPUT_TOKENS = {"rank": 256, "hints": 1024}
+_OUTPUT_TOKENS = {"rank": 256, "hints": 1024, "precede": 128}
 _ADDED_OPTIONS = {"reasoning_effort": None, "extra_body": None, "system_role": "system"}
 """Options that were added later, and their values of before."""
 _OWN_FIELDS = ("model", "messages", "stream", "n", "best_of", *MAX_TOKENS_FIELDS)

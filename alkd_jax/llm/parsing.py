@@ -101,12 +101,14 @@ def parse_answer(
     _count(repairs, "duplicate", len(known) - len(distinct))
     _count(repairs, "surplus", len(distinct) - question.k)
     items = tuple(question.candidates[number] for number in distinct[: question.k])
-    complete, enough = len(items) >= question.k, len(items) >= min(min_valid, question.k)
+    # A question about an item asks for at most k items, one about a session for exactly k.
+    wanted = 1 if question.kind == "precede" else question.k
+    complete, enough = len(items) >= wanted, len(items) >= min(min_valid, wanted)
     if is_cut:
         return ParsedAnswer("truncated", items if enough else (), repairs=dict(repairs))
     if complete:
         return ParsedAnswer("repaired" if repairs else "ok", items, repairs=dict(repairs))
-    repairs["short"] = question.k - len(items)
+    repairs["short"] = wanted - len(items)
     return ParsedAnswer("partial" if enough else "invalid", items if enough else (), repairs=dict(repairs))
 
 

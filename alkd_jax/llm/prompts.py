@@ -137,9 +137,9 @@ class Question:
     """A question, rendered when its text is first needed; most questions that are already answered never need it.
 
     Attributes:
-        kind: "rank" or "hints".
-        session_id: id of the session; -1 for hints.
-        k: number of items to list, or of hints at most.
+        kind: "rank", "hints", or "precede" of :mod:`alkd_jax.llm.item_prompts`.
+        session_id: id of the session; -1 for hints, the item asked about for "precede".
+        k: number of items to list, or of hints or items at most.
         prompt_hash: digest of everything that the text depends on; questions with equal hashes have equal texts.
         render: renders the text.
     """

@@ -11,7 +11,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.errors import printable
 from alkd_jax.llm.teachers import raw_rankings
 
-from . import llm_settings, session_selection, teachers
+from . import games, llm_settings, session_selection, teachers
 from .console import print_line
 from .methods import needed_selections
 from .settings import Settings
@@ -107,7 +107,7 @@ def _check_policies(settings: Settings, num_train: int, needed: tuple[str, ...])
     rank, num = jnp.arange(1, num_train + 1, dtype=jnp.int32), settings.resolved_budget
     supports = {}
     if "ALKDRec" in needed:
-        solution, _ = session_selection.solve_game(settings, rank)
+        solution, _ = games.solve_game(settings, rank)
         supports["ALKDRec"] = int(solution.support_size)
         if solution.value < 0 and supports["ALKDRec"] < num:
             raise ValueError(
@@ -116,7 +116,7 @@ def _check_policies(settings: Settings, num_train: int, needed: tuple[str, ...])
                 "fewer incorrect ones"
             )
     if "RAD-BC" in needed:
-        supports["RAD-BC"] = int(session_selection.solve_rad_bc(settings, rank).support_size)
+        supports["RAD-BC"] = int(games.solve_rad_bc(settings, rank).support_size)
     for name, support in supports.items():
         if support < num:
             raise ValueError(

@@ -9,15 +9,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 import alkd_jax as alkd
-from alkd_jax import training
+from alkd_jax import selection, training
 from alkd_jax.checks import check_rates
-from alkd_jax.distillation import dsl
+from alkd_jax.distillation import dsl, learned_gate
 from alkd_jax.errors import shown
 from alkd_jax.paper_settings import backbone_settings_of
 from alkd_jax.registry import accepts
 from alkd_jax.training.examples import last_item_examples
+
+from .student_scores import student_scores
 
 if TYPE_CHECKING:
     from .run import RunContext
@@ -64,6 +67,47 @@ def fine_tuned(
         return training.fit(key, model, train, validation, **options)
     options["bounds"] = (rankings.items.shape[1],) if equal_places else tuned.get("bounds")
     return alkd.distill(key, model, student_params, train, validation, rankings, released=run.released, **options)
+
+
+def gated(
+    run: "RunContext",
+    rankings: alkd.Rankings | None,
+    options: Mapping[str, Any],
+    tuned: Mapping[str, Any],
+    *,
+    purpose: int,
+) -> training.FitResult:
+    """Trains the run's students further on their labels, and on lists as far as a learned gate lets each through.
+
+    Args:
+        run: a run with trained students.
+        rankings: the lists to learn from.
+        options: options of :func:`alkd_jax.training.fit`, among them the number of seeds.
+        tuned: options of :class:`alkd_jax.distillation.learned_gate.Options`.
+        purpose: number of the random key.
+    """
+    assert rankings is not None
+    train, model = run.split("train"), run.model("student")
+    rows = train.rows_of(rankings.session_id)
+    popularity = np.bincount(np.asarray(run.dataset.train_sequences.items), minlength=run.dataset.num_items + 1)
+    # Only the sessions with a list have a gate, and are those over which its features are scaled.
+    features = np.zeros((len(train), learned_gate.NUM_FEATURES), np.float32)
+    uncertainty = np.asarray(selection.entropy(student_scores(run, rows)[1]))
+    features[rows] = learned_gate.gate_features(train.take(rows), popularity.astype(np.float32), uncertainty)
+    backbone = backbone_settings_of(run.settings.backbone)
+    return learned_gate.distill(
+        run.key(purpose),
+        model,
+        jax.tree.map(lambda leaf: leaf[: options["seeds"]], run.params("student")),
+        train,
+        run.split("validation"),
+        rankings,
+        features=features,
+        options=learned_gate.Options(**tuned),
+        loss=run.objective(model),
+        learning_rate=backbone.distillation_learning_rate,
+        **{"recall_at": run.recall_at(backbone.distillation_recall_at), **options},
+    )
 
 
 def check_tuned(tuned: Mapping[str, Any]) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import alkd_jax as alkd
 from alkd_jax import training
-from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, rd, unkd
+from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, learned_gate, rd, unkd
 from alkd_jax.registry import Registry, accepts, is_outside, parameter_names, path_safe
 
-from .distill_methods import check_tuned, fine_tuned, from_scratch, outside
+from .active_selections import ACTIVE_SELECTIONS
+from .distill_methods import check_tuned, fine_tuned, from_scratch, gated, outside
 from .method_lists import (
     all_teacher_lists,
     baseline_lists,
@@ -21,7 +22,7 @@ from .method_lists import (
     teacher_lists,
     true_labels,
 )
-from .session_selection import SELECTIONS
+from .session_selection import PAPER_SELECTIONS, SELECTIONS
 
 if TYPE_CHECKING:
     from .run import RunContext
@@ -124,6 +125,22 @@ BASELINES: Mapping[str, Method] = {
 """The baselines of Table 1, and RD."""
 
 
+ACTIVE: Mapping[str, Method] = {
+    **{name: _selection_method(name, 50 + number) for number, name in enumerate(ACTIVE_SELECTIONS)},
+    # Random sessions, whose lists are weighted by a gate that is trained with the student.
+    "Learned gate": Method(
+        LLM,
+        functools.partial(gated, purpose=60),
+        functools.partial(llm_rankings, selection="Random"),
+        "Random",
+        is_paid=True,
+        grid={"weight": (1.0, 0.1, 0.3, 3.0), "share": (0.5, 0.2, 0.8)},
+        check=lambda tuned: learned_gate.Options(**tuned),
+    ),
+}
+"""Ordinary active learning, beside the paper's selections."""
+
+
 def _adopt(name: str, found: Any) -> Method | None:
     """Returns the method of a user's function, which distills or, if it takes ``num``, selects sessions."""
     if SELECTIONS.adopt(name, found) is not None:
@@ -140,7 +157,7 @@ def _adopt(name: str, found: Any) -> Method | None:
 METHODS = Registry[Method](
     "a name in --methods",
     {
-        **{name: _selection_method(name, 20 + number) for number, name in enumerate(SELECTIONS)},
+        **{name: _selection_method(name, 20 + number) for number, name in enumerate(PAPER_SELECTIONS)},
         # The conventional teacher's top 50 for all sessions.
         "TR": Method(TEACHER, functools.partial(fine_tuned, purpose=25, equal_places=True), all_teacher_lists),
         **CONTROLS,
@@ -151,6 +168,7 @@ METHODS = Registry[Method](
             grid={"learning_rate_scale": (1.0, 0.3, 3.0), "bounds": ((5, 15, 25), (10, 25), (25,))},
             check=check_tuned,
         ),
+        **ACTIVE,
     },
     "distill(key, model, teacher, train, validation, **fit_options) or select(key, sessions, difficulty, *, num)",
     _adopt,
@@ -160,9 +178,10 @@ METHODS = Registry[Method](
 SETS: Mapping[str, tuple[str, ...]] = {
     "short": ("Random", "ALKDRec"),
     "table1": (*BASELINES, "ALKDRec", TUNED),
-    "table2": ("TR", *SELECTIONS),
+    "table2": ("TR", *PAPER_SELECTIONS),
     "controls": ("ALKDRec", *CONTROLS),
-    "all": tuple(METHODS),
+    "active": ("Random", "ALKDRec", *ACTIVE),
+    "all": tuple(name for name in METHODS if name not in ACTIVE),
 }
 """Name of a set of methods → its methods."""
 

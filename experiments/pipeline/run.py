@@ -198,7 +198,7 @@ class RunContext:
 
     def teacher(self) -> TeacherModel:
         """Returns the conventional teacher of the first seed."""
-        return TeacherModel(self.model("teacher"), first_seed(self.params("teacher")))
+        return TeacherModel(self.model("teacher"), self.first_params("teacher"))
 
     @property
     def stage_inputs(self) -> dict[str, dict[str, Any]]:
@@ -222,6 +222,10 @@ class RunContext:
         """Loads the parameters, with a leading seed axis, stored under a path of :func:`trained_methods`."""
         stored_at = checked_output(self.folder.path, name)
         return checkpoints.restore_params(stored_at, self.model_for(name), seeds=self.settings.seeds)
+
+    def first_params(self, name: str) -> Params:
+        """Loads the first seed's parameters, without the seed axis; see `params`."""
+        return first_seed(self.params(name))
 
     def model_for(self, name: str) -> Encoder:
         """Returns the backbone of the parameters stored under a path of :func:`trained_methods`."""
@@ -256,7 +260,7 @@ class RunContext:
         Raises:
             ValueError: a parameter is not finite.
         """
-        model, params = self.model_for(name), first_seed(self.params(name))
+        model, params = self.model_for(name), self.first_params(name)
         alkd.models.check_params(model, params)
         items, mask = jnp.asarray(sessions.items), jnp.asarray(sessions.mask)
         table = model.apply(params, method="item_embeddings")

@@ -2,27 +2,25 @@
 
 import functools
 import zlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 import alkd_jax as alkd
-from alkd_jax import maxmin, selection
+from alkd_jax import selection
 from alkd_jax.data.readers import registry
 from alkd_jax.registry import Registry, accepts, parameter_names
 
+from . import games
+from .active_selections import ACTIVE_SELECTIONS, SelectRows
 from .console import stage_bar
 
 if TYPE_CHECKING:
     from .run import RunContext
     from .settings import Settings
-
-SelectRows: TypeAlias = Callable[["RunContext", Bool[np.ndarray, " N"]], Int[np.ndarray, " num"]]
-"""Function of a run with difficulties and a policy, and of a mask of the training sessions that can be ranked; it
-returns the rows of the selected ones."""
 
 _RELEASED_NAMES = {"Random": "random", "Easiest": "easiest", "Hardest": "hardest"}
 """Selection → the authors' name for it, where it differs."""
@@ -52,44 +50,7 @@ def max_min_policy(run: "RunContext") -> Float[Array, " N"]:
 
 def rad_bc_policy(run: "RunContext") -> Float[Array, " N"]:
     """Returns the log-policy of RAD-BC's game."""
-    return solve_rad_bc(run.settings, jnp.asarray(run.load_array("difficulty.npz", "rank"))).log_policy
-
-
-def solve_game(settings: "Settings", rank: Int[Array, " N"]) -> tuple[maxmin.Solution, float]:
-    """Solves the max-min game over N sessions (released mode: by the paper's closed form).
-
-    Args:
-        settings: of the run.
-        rank: of the sessions by difficulty, from 1, the hardest.
-
-    Returns:
-        The solution, and the logarithm of the unit of all gains, which the solution leaves out.
-    """
-    num_effective, num_similar, _ = selection.class_counts(len(rank), settings.ratios)
-    gains = selection.gains(rank)
-    solver = functools.partial(maxmin.closed_form, drop_last=True) if settings.mode == "released" else maxmin.solve
-    solution = solver(
-        gains.effective,
-        gains.similar,
-        gains.incorrect,
-        num_effective=num_effective,
-        num_similar=num_similar,
-        log_gains=True,
-    )
-    return solution, gains.log_scale
-
-
-def solve_rad_bc(settings: "Settings", rank: Int[Array, " N"]) -> maxmin.Solution:
-    """Solves RAD-BC's game: correct answers, effective or similar, and incorrect ones; see :func:`solve_game`."""
-    num_effective, num_similar, _ = selection.class_counts(len(rank), settings.ratios)
-    gains = selection.gains(rank)
-    return maxmin.rad_bc(
-        gains.effective,
-        gains.incorrect,
-        num_correct=num_effective + num_similar,
-        log_gains=True,
-        drop_last=settings.mode == "released",
-    )
+    return games.solve_rad_bc(run.settings, jnp.asarray(run.load_array("difficulty.npz", "rank"))).log_policy
 
 
 def by_difficulty(
@@ -132,15 +93,18 @@ def _adopt(name: str, found: Any) -> SelectRows | None:
     return functools.partial(outside, name=name, select=found) if is_selection else None
 
 
+PAPER_SELECTIONS: Mapping[str, SelectRows] = {
+    "Random": functools.partial(sampled, policy=random_policy, purpose=10),
+    "ALKDRec": functools.partial(sampled, policy=max_min_policy, purpose=11),
+    "RAD-BC": functools.partial(sampled, policy=rad_bc_policy, purpose=12),
+    "Easiest": functools.partial(by_difficulty, choose=selection.easiest),
+    "Hardest": functools.partial(by_difficulty, choose=selection.hardest),
+}
+"""Name → selection of the paper; each run makes all of them."""
+
 SELECTIONS = Registry[SelectRows](
     "selection",
-    {
-        "Random": functools.partial(sampled, policy=random_policy, purpose=10),
-        "ALKDRec": functools.partial(sampled, policy=max_min_policy, purpose=11),
-        "RAD-BC": functools.partial(sampled, policy=rad_bc_policy, purpose=12),
-        "Easiest": functools.partial(by_difficulty, choose=selection.easiest),
-        "Hardest": functools.partial(by_difficulty, choose=selection.hardest),
-    },
+    {**PAPER_SELECTIONS, **ACTIVE_SELECTIONS},
     "select(key, sessions, difficulty, *, num)",
     _adopt,
 )
@@ -158,8 +122,19 @@ def released_selections(settings: "Settings", dataset: alkd.Dataset) -> dict[str
         name: alkd.data.load_released_selection(
             source.path, source.name, _RELEASED_NAMES.get(name, name), dataset=dataset
         )[: settings.resolved_budget]
-        for name in SELECTIONS
+        for name in PAPER_SELECTIONS
     }
+
+
+def made_by_the_run(needed: tuple[str, ...], *, is_released: bool) -> tuple[str, ...]:
+    """Returns the selections that a run makes: all of the paper's, unless the authors' are read, and others as needed.
+
+    Args:
+        needed: the selections that a method of the run needs.
+        is_released: whether the paper's are read from the authors' files.
+    """
+    others = tuple(name for name in needed if name not in PAPER_SELECTIONS)
+    return others if is_released else (*PAPER_SELECTIONS, *others)
 
 
 def own_selections(

@@ -7,12 +7,13 @@ from typing import Annotated
 import tyro
 
 from alkd_jax import models, paper_settings, sharding, training
-from alkd_jax.checks import check_at_least, check_between, check_one_of
+from alkd_jax.checks import check_at_least, check_between, check_one_of, check_share
 from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation.alkdrec import FORMS_OF_LOSS
 from alkd_jax.evaluation import Protocol
 from alkd_jax.ops.precision import PRECISIONS
+from alkd_jax.selection import UNCERTAINTIES
 
 from . import light_options, options
 from .llm_options import DEFAULT_MIN_VALID, LLMSettings
@@ -48,6 +49,10 @@ class Settings:
     Attributes:
         out: the run's folder.
         ratios: effective, similar and incorrect answers that the game assumes, as a ratio of three numbers.
+        uncertainty: the probability with which M-RARU accepts a session.
+        rounds: number of rounds in which Rounds selects; after each, its lists are distilled and difficulty is
+            estimated again.
+        pilot: share of the budget that Measured gains selects at random, to measure the game's shares and gains.
         correction: share of the lists without the next item that are corrected by inserting it at the first position.
         student_dim: width of the student.
         candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
@@ -73,6 +78,9 @@ class Settings:
     methods: Methods = "short"
     budget: options.Budget = None
     ratios: tuple[int, int, int] = (1, 5, 4)
+    uncertainty: Annotated[str, light_options.choices(UNCERTAINTIES)] = UNCERTAINTIES[0]
+    rounds: int = 4
+    pilot: float = 0.2
     correction: float = 0.0
     list_loss: Annotated[
         str,
@@ -185,6 +193,7 @@ class Settings:
         check_one_of("--list-loss", self.list_loss, FORMS_OF_LOSS)
         if self.mode == "released" and self.list_loss != "bpr":
             raise ValueError(f"--list-loss is {self.list_loss} with --mode released; expected bpr, the authors' loss")
+        check_one_of("--uncertainty", self.uncertainty, UNCERTAINTIES)
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
         if self.tracker is not None:
             check_one_of("--tracker", self.tracker, training.TRACKERS)
@@ -222,7 +231,8 @@ class Settings:
             )
         counts = {"--seeds": self.seeds, "--budget": self.resolved_budget, "--max-steps": self.max_steps}
         dims = {"--student-dim": self.student_dim, "--teacher-dim": self.teacher_dim}
-        check_at_least(1, **counts, **{"--min-valid": self.min_valid})
+        check_at_least(1, **counts, **{"--min-valid": self.min_valid, "--rounds": self.rounds})
+        check_share("--pilot", self.pilot)
         check_between(1, _LARGEST_DIM, **dims)
         # JAX makes a key of the lower 32 bits.
         check_between(0, 2**32 - 1, **{"--seed": self.seed})

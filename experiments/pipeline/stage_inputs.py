@@ -7,6 +7,7 @@ from alkd_jax import paper_settings
 from alkd_jax.io import digest_of
 from alkd_jax.registry import source_digest
 
+from .active_selections import ACTIVE_SELECTIONS, READS_ANSWERS, selection_options
 from .backbone_defaults import defaults_of
 from .llm_options import DEFAULT_MIN_VALID
 from .methods import needed_selections, outside_names, reads_list_loss, stage_of
@@ -47,6 +48,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
             "ratios": list(settings.ratios),
         },
         "selection": {"selection": settings.resolved_selection, "budget": settings.resolved_budget}
+        | _active_inputs(settings, selections, rankings)
         | _sources_of(*outside_names(selections)),
         "candidates": {"candidates": settings.candidates, "selections": list(selections)},
         "rankings": rankings | _sources_of(settings.resolved_teacher),
@@ -61,6 +63,20 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
         "ranks": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
         "list_metrics": {"methods": list(settings.method_names)} | protocol_inputs(settings.protocol),
     }
+
+
+def _active_inputs(settings: Settings, needed: tuple[str, ...], rankings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the selections by active learning depend on; nothing where none is needed."""
+    active = [name for name in needed if name in ACTIVE_SELECTIONS]
+    if not active:
+        return {}
+    inputs: dict[str, Any] = {"selections": active, **selection_options(settings, needed)}
+    if set(active) & set(READS_ANSWERS):
+        # Other stages refuse to be replaced where one of these changes; the selection only follows them.
+        distilled = {"max_steps": settings.max_steps, "list_loss": settings.list_loss, "ratios": list(settings.ratios)}
+        answers = dict(rankings) | {"candidates": settings.candidates} | _sources_of(settings.resolved_teacher)
+        inputs["lists"] = {**answers, **distilled}
+    return inputs
 
 
 def _teacher_inputs(settings: Settings) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from alkd_jax.training import checkpoints
 
 from . import (
     distributed,
+    games,
     interrupts,
     llm_files,
     llm_settings,
@@ -33,10 +34,12 @@ from . import (
     session_selection,
     teachers,
 )
+from .active_selections import ACTIVE_SELECTIONS
+from .answers import candidates_of
 from .console import stage_bar, training_bar
 from .distill_methods import RECALL_AT
 from .list_metrics import list_metrics
-from .methods import needed_selections, outside_names, role_of, stage_of, trained_methods
+from .methods import needed_selections, role_of, stage_of, trained_methods
 from .protocols import rank_by_protocol, save_queries
 from .run import RunContext, first_seed, settings_from
 from .stage_records import checked_output
@@ -135,7 +138,7 @@ class Run(RunContext):
 
         def write_outputs(folder: pathlib.Path) -> None:
             rank = jnp.asarray(self.load_array("difficulty.npz", "rank"))
-            solution, log_unit = session_selection.solve_game(self.settings, rank)
+            solution, log_unit = games.solve_game(self.settings, rank)
             save_arrays(
                 folder / "policy.npz",
                 log_policy=solution.log_policy,
@@ -153,12 +156,11 @@ class Run(RunContext):
     def selection_stage(self) -> None:
         """Selects the sessions that the LLM is to rank, by every policy, or reads the authors' selections.
 
-        The authors have none by a selection from outside, which is always made by the run.
+        The authors have none by active learning or by a selection from outside, which the run always makes itself.
         """
         is_released = self.settings.resolved_selection == "released"
         needed = needed_selections(self.settings.method_names)
-        outside = outside_names(needed)
-        own_names = outside if is_released else (*session_selection.SELECTIONS, *outside)
+        own_names = session_selection.made_by_the_run(needed, is_released=is_released)
 
         def write_outputs(folder: pathlib.Path) -> None:
             selections = {}
@@ -171,6 +173,8 @@ class Run(RunContext):
                 write_json(folder / "selection.json", {method: ids.tolist() for method, ids in selections.items()})
 
         inputs, after = self.stage_inputs["selection"], ["policy"] if own_names else []
+        if set(own_names) & set(ACTIVE_SELECTIONS):
+            after += ["student", "teacher"]
         outputs, together = ["selection.json"], ["selection_stage"] if own_names else []
         self.folder.run_stage("selection", inputs, outputs, write_outputs, after=after, together=together)
 
@@ -184,13 +188,7 @@ class Run(RunContext):
         """Computes the candidate items of each selected session, which the LLM is to rank."""
 
         def write_outputs(folder: pathlib.Path) -> None:
-            sessions = self.selected_sessions()
-            candidates = self.candidates(sessions)
-            if self.settings.candidates == "recorded":
-                recorded = teachers.load_recorded(self.settings, self.dataset)[0]
-                items = teachers.fill_with_candidates(recorded, sessions, np.asarray(candidates.items))
-                candidates = alkd.Rankings.from_top_k(sessions.session_id, items)
-            replay.save_rankings(folder / "candidates.jsonl", candidates)
+            replay.save_rankings(folder / "candidates.jsonl", candidates_of(self, self.selected_sessions()))
 
         inputs, after = self.stage_inputs["candidates"], ["teacher", "selection"]
         self.folder.run_stage("candidates", inputs, ["candidates.jsonl"], write_outputs, after=after)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
-from alkd_jax import baselines
+from alkd_jax import baselines, selection
 from alkd_jax.data.readers import registry
 from experiments import (
     efficiency,
@@ -18,8 +18,9 @@ from experiments import (
     reproduce,
 )
 from experiments.pipeline import console, methods, stages
-from experiments.pipeline.methods import METHODS, SELECTIONS
+from experiments.pipeline.methods import METHODS, PAPER_SELECTIONS
 from experiments.pipeline.settings import Settings
+from experiments.pipeline.student_scores import student_scores
 from experiments.reporting import beyond_accuracy, figure_options, results, tables
 
 ROWS = {"Student", "Teacher", "Random", "ALKDRec", "Popularity", "Markov", "Co-occurrence", "Item-kNN", "Session-kNN"}
@@ -92,8 +93,27 @@ def test_a_run_is_a_folder_of_named_files(finished):
     )
     assert all((out / name).exists() for name in names)
     chosen = json.loads((out / "selection.json").read_text())
-    assert {method: len(set(ids)) for method, ids in chosen.items()} == dict.fromkeys(SELECTIONS, 40)
+    assert {method: len(set(ids)) for method, ids in chosen.items()} == dict.fromkeys(PAPER_SELECTIONS, 40)
     assert [path.name for path in out.glob(".*")] == [".lock"], "no partial output remains"
+
+
+def test_active_learning_is_added_to_a_finished_run(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    before, untouched = (json.loads((out / f"{name}.json").read_text()) for name in ("selection", "stages"))
+    numbers = reproduce.run_pipeline(settings(out, methods="short,Entropy"))
+    chosen = json.loads((out / "selection.json").read_text())
+    assert {name: chosen[name] for name in before} == before
+    assert "Entropy" in numbers["methods"]
+    after = json.loads((out / "stages.json").read_text())
+    kept = ("teacher", "student", "difficulty", "policy", "distill-Random", "distill-ALKDRec")
+    assert {name: after[name] for name in kept} == {name: untouched[name] for name in kept}
+    run = stages.Run.reopen(out, readonly=True)
+    entropy = np.asarray(selection.entropy(student_scores(run, np.arange(len(run.dataset.train)))[1]))
+    rows = run.dataset.train.rows_of(np.array(chosen["Entropy"]))
+    assert len(set(rows.tolist())) == 40
+    assert entropy[rows].min() >= np.delete(entropy, rows).max()
+    np.testing.assert_array_equal(run.load_lists("Entropy").session_id, chosen["Entropy"])
 
 
 def test_a_mesh_is_not_stored_with_a_run_and_needs_its_devices(finished):

@@ -4,6 +4,7 @@
 and the training on these. :func:`table_student` packs the strongest rules themselves, without training.
 """
 
+from alkd_jax.distillation.item_rules.asked_items import answer_rules, question_candidates, rare_items
 from alkd_jax.distillation.item_rules.ensembles import fuse_rankings
 from alkd_jax.distillation.item_rules.recipe import (
     LIST_WEIGHTS,
@@ -35,6 +36,7 @@ __all__ = [
     "RuleTargets",
     "TableRecipe",
     "add_rules",
+    "answer_rules",
     "build_rules",
     "cooccurrence_rules",
     "counted_student",
@@ -42,7 +44,9 @@ __all__ = [
     "fit_rule_targets",
     "fuse_rankings",
     "list_rules",
+    "question_candidates",
     "random_walk_sessions",
+    "rare_items",
     "read_vectors",
     "recipe_of",
     "rule_targets",

@@ -4,6 +4,7 @@ from alkd_jax.llm.teachers.online import OnlineTeacher, build_questions
 from alkd_jax.llm.teachers.protocol import Teacher
 from alkd_jax.llm.teachers.replay import ConventionalTeacher, ReplayTeacher
 from alkd_jax.llm.teachers.simulated import SimulatedTeacher
+from alkd_jax.llm.teachers.simulated_items import name_by_similarity
 
 __all__ = [
     "ConventionalTeacher",
@@ -12,4 +13,5 @@ __all__ = [
     "SimulatedTeacher",
     "Teacher",
     "build_questions",
+    "name_by_similarity",
 ]
