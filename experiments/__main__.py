@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "leaderboard",
         "best",
         "power",
+        "information",
         "record",
     ),
     "The selection game": ("game", "value_of_questions"),

@@ -2,6 +2,7 @@
 
 from alkd_jax.baselines.counts import Counts, count, held_out_folds
 from alkd_jax.baselines.knn import item_knn, session_knn
+from alkd_jax.baselines.left_out import PairCounts, pair_counts_without
 from alkd_jax.baselines.lists import best_items, held_out_lists, top_k, top_k_lists
 from alkd_jax.baselines.packed import packed_scorer
 from alkd_jax.baselines.places import TIES, Places, rank_targets, target_places
@@ -17,6 +18,7 @@ __all__ = [
     "Counts",
     "Histories",
     "Method",
+    "PairCounts",
     "Places",
     "Scorer",
     "best_items",
@@ -30,6 +32,7 @@ __all__ = [
     "markov",
     "method",
     "packed_scorer",
+    "pair_counts_without",
     "popularity",
     "query_matrix",
     "rank_targets",

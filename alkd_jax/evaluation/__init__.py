@@ -1,6 +1,6 @@
 """Evaluation: ranks of the held-out items, metrics of these ranks and of top-k lists, and statistical tests."""
 
-from alkd_jax.evaluation import beyond_accuracy, groups, metrics, seeds_and_sessions, significance
+from alkd_jax.evaluation import beyond_accuracy, conditional_logit, groups, metrics, seeds_and_sessions, significance
 from alkd_jax.evaluation.evaluation import Evaluation, evaluate, evaluate_seeds
 from alkd_jax.evaluation.protocol import Protocol
 from alkd_jax.evaluation.queries import Queries, make_queries
@@ -11,6 +11,7 @@ __all__ = [
     "Protocol",
     "Queries",
     "beyond_accuracy",
+    "conditional_logit",
     "evaluate",
     "evaluate_seeds",
     "groups",
