@@ -79,9 +79,7 @@ class TimeParser:
         is_date = known & _are_dates(value) if self.form is None else np.zeros(len(value), bool)
         self.num_numbers += int(known.sum())
         self.num_dates += int(is_date.sum())
-        others = nanoseconds[known & ~is_date]
-        if not others.size or np.median(others) < EARLIEST_TIME * NANOSECONDS:
-            is_date = np.zeros(len(value), bool)
+        is_date &= ~_are_among(nanoseconds, nanoseconds[known & ~is_date])
         parsed = pl.DataFrame({"nanoseconds": nanoseconds, "known": known, "is_date": is_date})
         time = parsed.select(pl.when("known").then("nanoseconds").alias("nanoseconds")).to_series()
         if self.form is None and not known.all():
@@ -129,7 +127,7 @@ class TimeParser:
     def _parse_numbers(
         self, text: "pl.Series"
     ) -> tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"], Bool[np.ndarray, " R"]]:
-        """Returns whole numbers, nanoseconds, and which texts are numbers."""
+        """Returns whole numbers, −1 for those with a fraction; nanoseconds; and which texts are numbers."""
         import polars as pl
 
         whole = text.cast(pl.Int64, strict=False)
@@ -142,6 +140,7 @@ class TimeParser:
         value = whole.fill_null(0).to_numpy()
         unit = self._unit_of(np.abs(value), known)
         nanoseconds = _scaled(value, unit) + fraction * unit // 10**9
+        value = np.where(fraction > 0, -1, value)
         if not known.all():
             number = text.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
             is_float = ~known & np.isfinite(number) & (np.abs(np.nan_to_num(number)) < 1e18)
@@ -152,7 +151,8 @@ class TimeParser:
                 np.clip(np.where(is_float, number, 0) * (unit / 1000), -1, 1000 * (LATEST_TIME + 1))
             )
             nanoseconds = np.where(is_float, microseconds.astype(np.int64) * 1000, nanoseconds)
-            value, known = np.where(is_float, rounded.astype(np.int64), value), known | is_float
+            whole = np.where(number == rounded, rounded, -1).astype(np.int64)
+            value, known = np.where(is_float, whole, value), known | is_float
         return value, nanoseconds, known
 
     def _unit_of(self, size: np.ndarray, known: Bool[np.ndarray, " R"]) -> Int64[np.ndarray, " R"]:
@@ -198,6 +198,20 @@ def _are_dates(value: Int64[np.ndarray, " R"]) -> Bool[np.ndarray, " R"]:
             is_valid &= clock // scale % 100 < 60
         result[candidates[is_valid]] = True
     return result
+
+
+def _are_among(
+    nanoseconds: Int64[np.ndarray, " R"], others: Int64[np.ndarray, " O"]
+) -> Bool[np.ndarray, " R"] | np.bool_:
+    """Whether times that could be dates are times since 1970 like the others, within a tenth of the others' span.
+
+    They are where there are no others, or where most others lie before the first plausible time.
+    """
+    if not others.size or np.median(others) < EARLIEST_TIME * NANOSECONDS:
+        return np.True_
+    first, last = others.min(), others.max()
+    margin = (last - first) // 10
+    return (nanoseconds >= first - margin) & (nanoseconds <= last + margin)
 
 
 def _parse_iso8601(text: "pl.Series") -> "pl.Series":

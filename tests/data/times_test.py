@@ -75,6 +75,20 @@ def test_a_date_among_other_numbers_is_a_bad_row():
 
 
 @pytest.mark.parametrize(
+    "times",
+    [["1400000000", "1483287314", "1983011200", "2066298514"], ["1500000000.5", "1983011200.006"]],
+    ids=["between others", "with a fraction"],
+)
+def test_times_whose_digits_happen_to_be_a_date_are_times(times):
+    num = len(times)
+    frame = pl.DataFrame({"user": ["u"] * num, "item": ["a"] * num, "time": times, "line": range(num)})
+    bad_rows = BadRows()
+    found = build_interactions("x", [("f", frame)], bad_rows)
+    assert found.time.tolist() == [round(1000 * float(time)) for time in times]
+    assert not bad_rows.counts
+
+
+@pytest.mark.parametrize(
     ("form", "values"),
     [("%Y%m%d", [20160509, "20160509", 20160509.0]), ("%d.%m.%Y %H:%M", ["09.05.2016 00:00"]), ("s", [1462752000])],
 )

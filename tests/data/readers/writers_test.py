@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import alkd_jax as alkd
@@ -195,6 +195,7 @@ def test_a_failure_leaves_the_former_files(tmp_path, write, files):
 
 
 @settings(max_examples=20)
+@example(step=83_287_314_269, write=through_gru4rec)
 @given(step=st.integers(0, 3 * 10**11 // 2), write=st.sampled_from([through_gru4rec, through_recbole_interactions]))
 def test_times_come_back_to_the_millisecond(step, write):
     assert come_back(write, make_prepared(step=step))
