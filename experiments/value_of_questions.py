@@ -3,15 +3,18 @@
     python -m experiments.value_of_questions --data released:PATH:Games --json games.json
     python -m experiments.value_of_questions --data prepared:PATH --numbers 100 500 --accuracies 1 0.5
 
-A question is "which of these known items go before this new one". Nothing is sent: simulated teachers of stated
+A question is "which of these items go before this new one". Nothing is sent: simulated teachers of stated
 accuracy answer, which know titles and nothing else, and never validation or test sessions. Items that occur at most
 --rare times in training are asked about, those first whose answers could change most traffic. Answers become rules "x,
 then the item", whose weight is chosen on validation sessions; the test sessions are ranked once with it.
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from alkd_jax.llm import presets, prompts
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.price_list import price_list
 
-from .pipeline import light_options, options
+from .pipeline import light_options, options, question_value
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines, stage_bar
 from .pipeline.llm_settings import check_titles
@@ -35,6 +38,7 @@ from .pipeline.question_value import BASES, ORDERS, Base, Study, check_numbers
 
 HEADINGS = (
     "without asking",
+    "candidates",
     "teacher",
     "questions",
     "chosen by",
@@ -53,7 +57,7 @@ class Value:
     """The options of the command.
 
     Attributes:
-        numbers: numbers of questions; all questions of a value above 0 are always asked, too.
+        numbers: numbers of questions, at most as many as have a value above 0.
         accuracies: shares of answers that the simulated teachers give by what they know; the others are random.
         rare: items that occur at most so often in the training sessions are asked about.
         shown: number of known items that a question shows.
@@ -67,7 +71,7 @@ class Value:
     data: options.Data
     numbers: tuple[int, ...] = (100, 500, 5000)
     accuracies: tuple[float, ...] = (1.0, 0.5)
-    rare: int = 1
+    rare: int = 0
     shown: int = 30
     named: int = 10
     model: str = "gpt-4.1-mini"
@@ -90,54 +94,65 @@ def measure(args: Value) -> dict[str, Any]:
         raise ValueError(f"--model is {args.model!r}, whose price is not known; expected --prices FILE with it")
     dataset = registry.read(args.data)
     check_titles(dataset)
-    study = Study(dataset, args.rare, args.shown, args.named, args.seed)
     vectors = None if args.encoder is None else item_rules.read_vectors(args.encoder, dataset.num_items)
     template = prompts.TEMPLATES[paper_settings.settings_of(dataset.name).prompt_template]
     preset = presets.resolve("openai:")
     endpoint = Endpoint(preset.base_url, args.model, api_key_env=preset.api_key_env)
-    most = int((study.values > 0).sum())
-    numbers = sorted({min(number, most) for number in args.numbers} | {most})
-    knowing = {"tf-idf": None} | ({} if vectors is None else {"encoder": vectors})
-    answers = {
-        (teacher, accuracy): study.answers(teacher, accuracy, of_titles)
-        for teacher, of_titles in knowing.items()
-        for accuracy in args.accuracies
+    studies = {
+        among: Study(dataset, args.rare, among, args.shown, args.named, args.seed) for among in question_value.AMONG
     }
-    plans = [(base, *asked, number, order) for base in BASES for asked in answers for number, order in _plan(numbers)]
-    price, rows = listed[args.model].price, []
-    bases = {name: Base(study, name) for name in BASES}
+    plans = list(_plans(args, {among: int((study.values > 0).sum()) for among, study in studies.items()}))
+    bases = {name: Base(studies[question_value.AMONG[0]], name) for name in BASES}
+    answers = functools.lru_cache(lambda among, teacher, share: studies[among].answers(teacher, share, vectors))
+    rows = []
     with stage_bar("answers", total=len(plans)) as bar:
-        for done, (base, teacher, accuracy, number, order) in enumerate(plans):
+        for done, plan in enumerate(plans):
             bar.update(done)
-            chosen = study.order(order, number)
-            row: dict[str, Any] = {"base": base, "teacher": teacher, "accuracy": accuracy, "questions": number}
-            row |= {"order": order, "dollars": round(study.dollars(chosen, template, endpoint, price), 6)}
-            rows.append(row | bases[base].worth(answers[teacher, accuracy].take(np.sort(chosen))))
-    before = {
-        name: {split: round(float((ranks <= 10).mean()), 6) for split, ranks in bases[name].base_ranks.items()}
-        for name in BASES
-    }
-    unseen = int((study.counts.popularity[1:] == 0).sum())
+            study = studies[plan["candidates"]]
+            chosen = study.order(plan["order"], plan["questions"])
+            price = study.dollars(chosen, template, endpoint, listed[args.model].price)
+            given = answers(plan["candidates"], plan["teacher"], plan["accuracy"]).take(np.sort(chosen))
+            rows.append(plan | {"dollars": round(price, 6)} | bases[plan["base"]].worth(given))
+    study = studies[question_value.AMONG[0]]
     return {
         "dataset": dataset.name,
         "model": args.model,
         "rare": args.rare,
         "items": len(study.asked),
-        "unseen": unseen,
-        "recall@10 without asking": before,
+        "unseen": int((study.counts.popularity[1:] == 0).sum()),
+        "recall@10 without asking": {
+            name: {split: round(float((ranks <= 10).mean()), 6) for split, ranks in base.base_ranks.items()}
+            for name, base in bases.items()
+        },
         "rows": rows,
     }
 
 
-def _plan(numbers: list[int]) -> list[tuple[int, str]]:
-    """Returns the numbers of questions and the order in which they are chosen; all of them are in no order."""
-    return [(number, order) for number in numbers[:-1] for order in ORDERS] + [(numbers[-1], ORDERS[0])]
+def _plans(args: Value, most: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Yields what is asked in each row.
+
+    Errors, and other orders than by value, are tried where little else is different: over counts, among known items.
+
+    Args:
+        args: the options.
+        most: candidates → the number of questions that have a value.
+    """
+    teachers = ("tf-idf",) if args.encoder is None else ("tf-idf", "encoder")
+    for among, base, teacher in itertools.product(question_value.AMONG, BASES, teachers):
+        is_first = (among, base) == (question_value.AMONG[0], "counts")
+        numbers = sorted({min(number, most[among]) for number in args.numbers})
+        for accuracy, order in itertools.product(args.accuracies if is_first else args.accuracies[:1], ORDERS):
+            is_plain = teacher == "tf-idf" and accuracy == args.accuracies[0]
+            if order == ORDERS[0] or (is_first and is_plain):
+                for number in numbers:
+                    row: dict[str, Any] = {"base": base, "candidates": among, "teacher": teacher, "accuracy": accuracy}
+                    yield row | {"questions": number, "order": order}
 
 
 def table_rows(result: dict[str, Any]) -> list[list[str]]:
     """Returns the rows of the table, beginning with those of students that asked nothing."""
     rows = [
-        [name, "", "0", "", "0", "", f"{recall['validation']:.4f}", "", f"{recall['test']:.4f}", "", ""]
+        [name, "", "", "0", "", "0", "", f"{recall['validation']:.4f}", "", f"{recall['test']:.4f}", "", ""]
         for name, recall in result["recall@10 without asking"].items()
     ]
     for row in result["rows"]:
@@ -145,6 +160,7 @@ def table_rows(result: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 row["base"],
+                row["candidates"],
                 f"{row['teacher']}, {row['accuracy']:.0%}",
                 f"{row['questions']:,}",
                 row["order"],

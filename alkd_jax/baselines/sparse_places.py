@@ -52,7 +52,7 @@ def sparse_places(scores: csr_array, counts: Counts, sessions: Sessions) -> Plac
     entry = entry_row * num_columns + scores.indices
     value = np.round(scores.data + 1e-6 * counts.popularity[scores.indices] / counts.popularity.max(), _DECIMALS)
     row, position = np.nonzero(np.asarray(sessions.mask))
-    seen = np.unique(row * num_columns + np.asarray(sessions.items)[row, position])
+    seen = _distinct(row * num_columns + np.asarray(sessions.items)[row, position])
     own = np.arange(len(target)) * num_columns + target
     target_value = tie_break[target].copy()
     at, is_target = _find(entry, own)
@@ -64,12 +64,18 @@ def sparse_places(scores: csr_array, counts: Counts, sessions: Sessions) -> Plac
     ordered = np.sort(tie_break[1:])
     above = len(ordered) - np.searchsorted(ordered, target_value, side="right")
     beside = np.searchsorted(ordered, target_value, side="right") - np.searchsorted(ordered, target_value, side="left")
-    listed = np.unique(np.concatenate([entry, seen, own]))
+    listed = _distinct(np.concatenate([entry, seen, own]))
     listed = listed[listed % num_columns != PAD]
     listed_row, listed_value = listed // num_columns, tie_break[listed % num_columns]
     above -= np.bincount(listed_row[listed_value > target_value[listed_row]], minlength=len(target))
     beside -= np.bincount(listed_row[listed_value == target_value[listed_row]], minlength=len(target))
     return Places((better + above).astype(np.int32), (equal + beside).astype(np.int32))
+
+
+def _distinct(keys: Int64[np.ndarray, " E"]) -> Int64[np.ndarray, " M"]:
+    """Returns the distinct keys in ascending order; sorting nearly sorted ones is far faster than ``np.unique``."""
+    keys = np.sort(keys, kind="stable")
+    return keys[np.concatenate([np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]])]
 
 
 def _find(keys: Int64[np.ndarray, " E"], wanted: Int64[np.ndarray, " M"]) -> tuple[Int[np.ndarray, " M"], np.ndarray]:

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alkd_jax.llm.ranking import rank
+    from alkd_jax.llm.ranking import items_before, rank
 
-__all__ = ["rank"]
+__all__ = ["items_before", "rank"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "rank":
+    if name not in __all__:
         raise AttributeError(f"module 'alkd_jax.llm' has no attribute {name!r}")
     from alkd_jax.llm import ranking
 
-    return ranking.rank
+    return getattr(ranking, name)

@@ -60,7 +60,7 @@ _FIELDS = "'max_tokens_field', 'structured', 'temperature', 'seed', 'reasoning_e
 _RULES = (
     ("requests", "session_id", "typeof(session_id) = 'integer'", "an integer"),
     ("requests", "size", f"typeof(size) = 'integer' AND size BETWEEN 0 AND {MAX_AMOUNT}", _AMOUNT),
-    ("requests", "candidates", "is_listed(candidates, NULL)", "a JSON list of distinct items from 1"),
+    ("requests", "candidates", "is_listed(candidates, NULL, kind)", "a JSON list of distinct items from 1"),
     ("attempts", "key", "key IN (SELECT key FROM requests)", "the key of a request"),
     ("attempts", "state", f"state IN ({_STATES})", f"one of {_STATES}"),
     *(
@@ -78,7 +78,8 @@ _RULES = (
     (
         "answers",
         "items",
-        "status IS NULL OR is_listed(items, (SELECT candidates FROM requests r WHERE r.key = answers.key))",
+        "status IS NULL OR (SELECT is_listed(answers.items, r.candidates, r.kind) FROM requests r "
+        "WHERE r.key = answers.key)",
         "a JSON list of distinct items that are among the candidates of the question",
     ),
     ("answers", "hints", "status IS NULL OR is_texts(hints)", "a JSON list of texts"),
@@ -115,7 +116,7 @@ def row_digest(*values: Any) -> bytes:
 def add_functions(connection: sqlite3.Connection) -> None:
     """Adds the functions that the digests and the rules use to a connection."""
     connection.create_function("row_digest", -1, row_digest, deterministic=True)
-    connection.create_function("is_listed", 2, _is_listed, deterministic=True)
+    connection.create_function("is_listed", 3, _is_listed, deterministic=True)
     connection.create_function("is_texts", 1, _is_texts, deterministic=True)
     connection.create_function("is_counts", 1, _is_counts, deterministic=True)
 
@@ -228,10 +229,13 @@ def _loaded(text: Any) -> Any:
         return None
 
 
-def _is_listed(text: Any, candidates: Any) -> bool:
-    """Whether a text is a JSON list of distinct items, which are among the candidates where these are given."""
-    items = _loaded(text)
-    if not isinstance(items, list) or not all(type(item) is int and item > 0 for item in items):
+def _is_listed(text: Any, candidates: Any, kind: Any) -> bool:
+    """Whether a text is a JSON list of distinct items, which are among the candidates where these are given.
+
+    In questions about an item, of the kind "precede", the item 0 stands for "none of these".
+    """
+    items, least = _loaded(text), 0 if kind == "precede" else 1
+    if not isinstance(items, list) or not all(type(item) is int and item >= least for item in items):
         return False
     return len(set(items)) == len(items) and (candidates is None or set(items) <= set(_loaded(candidates) or ()))
 

@@ -1,7 +1,7 @@
 """Which items to ask about: the traffic that an answer could change, and the game over items with these gains.
 
-A question is "which of these known items go before this one". Its answer changes the lists of sessions that hold one of
-the named items, so it is worth as much as such sessions are followed by the item and are not led to it already.
+A question is "which of these items go before this one". Its answer changes the lists of sessions that hold one of the
+named items, so it is worth as much as such sessions are followed by the item and are not led to it already.
 """
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alkd_jax import maxmin
-from alkd_jax.checks import check_between, check_count, check_where
+from alkd_jax.checks import check_count, check_where
 from alkd_jax.selection.gains import class_counts
 from alkd_jax.selection.sampling import select
 
@@ -50,33 +50,28 @@ def expected_use(popularity: Float[np.ndarray, " V1"]) -> Float[np.ndarray, " V1
 
 
 def question_values(
-    use: Float[np.ndarray, " M"],
-    candidate_popularity: Float[np.ndarray, "M C"],
-    named: Float[np.ndarray, "M C"],
-    *,
-    num_events: float,
+    use: Float[np.ndarray, " M"], named: Float[np.ndarray, "M C"], entry: Float[np.ndarray, "M C"]
 ) -> Float[np.ndarray, " M"]:
-    """``value_v = use_v · (1 − Π_c (1 − π_vc n_c / T))``: the use of an item, times the reach of the answer about it.
+    """``value_v = use_v · (1 − Π_c (1 − π_vc ε_vc))``: the share of future events whose lists the answer could change.
 
     Args:
         use: ``[M]`` of the items, see :func:`expected_use`.
-        candidate_popularity: ``[M, C]`` n_c, occurrences of each candidate; 0 where there are fewer.
-        named: ``[M, C]`` π, the probability with which the answer names a candidate, in [0, 1].
-        num_events: T, the number of events that the occurrences are of.
+        named: ``[M, C]`` π, the chance that a candidate is named and stands in the history when the item comes next; 0
+            where there are fewer candidates.
+        entry: ``[M, C]`` ε, the chance that the item then enters the lists of sessions with the candidate.
 
     Returns:
         ``[M]`` at least 0.
 
     Raises:
-        ValueError: shapes disagree, or a probability is out of range.
+        ValueError: shapes disagree, or a chance is out of range.
     """
-    if candidate_popularity.shape != named.shape or named.shape[:1] != use.shape:
-        shapes = f"candidate_popularity {list(candidate_popularity.shape)}, named {list(named.shape)}"
+    if entry.shape != named.shape or named.shape[:1] != use.shape:
+        shapes = f"named {list(named.shape)}, entry {list(entry.shape)}"
         raise ValueError(f"shapes are {shapes}; expected [{len(use)}, C] for both, as use")
-    check_where((named >= 0) & (named <= 1), "named", named, "a probability")
-    check_between(1, float("inf"), num_events=num_events)
-    share = np.clip(candidate_popularity / num_events, 0.0, 1.0)
-    return np.asarray(use, np.float64) * -np.expm1(np.log1p(-np.minimum(named * share, 1 - 1e-12)).sum(1))
+    for name, chance in (("named", named), ("entry", entry)):
+        check_where((chance >= 0) & (chance <= 1), name, chance, "a chance from 0 to 1")
+    return np.asarray(use, np.float64) * -np.expm1(np.log1p(-np.minimum(named * entry, 1 - 1e-12)).sum(1))
 
 
 def select_items(

@@ -79,7 +79,7 @@ def in_rounds(run: "RunContext", answerable: Bool[np.ndarray, " N"]) -> Int[np.n
         log_policy[left] = np.asarray(solution.log_policy)
         return log_policy
 
-    num, rounds = run.settings.resolved_budget, run.settings.rounds
+    num, rounds = run.settings.resolved_budget, run.settings.selection_rounds
     return rows[selection.select_in_rounds(run.key(44), policy_after, num=num, rounds=min(rounds, num))]
 
 
@@ -90,7 +90,7 @@ def by_measured_game(run: "RunContext", answerable: Bool[np.ndarray, " N"]) -> I
     cannot be won has few sessions.
     """
     rows, num, train = np.flatnonzero(answerable), run.settings.resolved_budget, run.dataset.train
-    size = min(num, max(1, round(run.settings.pilot * num)))
+    size = min(num, max(1, round(run.settings.pilot_share * num)))
     pilot = np.asarray(selection.select(run.key(45), selection.random_policy(len(rows)), num=size))
     if size == num:
         return rows[pilot]
@@ -136,7 +136,11 @@ READS_ANSWERS = ("Rounds", "Measured gains")
 """Selections that read lists of the teacher while they select."""
 
 
-_OPTIONS = {"M-RARU": ("uncertainty", _ENTROPY), "Rounds": ("rounds", 4), "Measured gains": ("pilot", 0.2)}
+_OPTIONS = {
+    "M-RARU": ("uncertainty", _ENTROPY),
+    "Rounds": ("selection_rounds", 4),
+    "Measured gains": ("pilot_share", 0.2),
+}
 """Selection → its option among the settings, and the default of it."""
 
 

@@ -26,6 +26,8 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of the rules of the answers, of which one is chosen on validation sessions."""
 BASES = {"counts": TableRecipe(recency=0.8, damping=0.3), "counts and titles": TableRecipe(titles=2.0)}
 """Name → the rules that the student has without asking: followers' counts, or these and title neighbors."""
+AMONG = ("known", "catalogue")
+"""Items that a question shows: those that occur in training sessions, or any of the catalogue."""
 ORDERS = ("value", "game", "random")
 LEAST_COSINE = {"tf-idf": 0.2, "encoder": 0.4}
 """Teacher → the smallest similarity at which it names an item; those of the title neighbors of `experiments.best`."""
@@ -38,13 +40,15 @@ class Study:
     Attributes:
         dataset: the data; only training sessions and titles enter the questions and the answers.
         rare: items that occur at most so often in the training sessions are asked about.
-        num_candidates: C, known items that a question shows.
+        among: one of :data:`AMONG`.
+        num_candidates: C, items that a question shows.
         k: number of items that an answer names at most.
         seed: of random orders and simulated errors.
     """
 
     dataset: alkd.Dataset
-    rare: int = 1
+    rare: int = 0
+    among: str = "known"
     num_candidates: int = 30
     k: int = 10
     seed: int = 0
@@ -67,16 +71,17 @@ class Study:
     @functools.cached_property
     def shown(self) -> tuple[Int[np.ndarray, "M C"], Float[np.ndarray, "M C"]]:
         """The candidates of each question, and the cosines of their titles with the item's."""
-        return item_rules.question_candidates(self.counts, self.neighbors, self.asked, num=self.num_candidates)
+        options: dict[str, Any] = {"num": self.num_candidates, "known": self.among == AMONG[0]}
+        return item_rules.question_candidates(self.counts, self.neighbors, self.asked, **options)
 
     @functools.cached_property
     def values(self) -> Float[np.ndarray, " M"]:
-        """The traffic that the answer to each question could change; the cosine of a candidate is its chance."""
+        """The traffic that the answer to each question could change; a cosine is the chance that it names an item."""
         candidates, cosines = self.shown
-        popularity = self.counts.popularity
-        use = selection.expected_use(popularity)[self.asked]
-        of_candidates = np.where(candidates > 0, popularity[candidates], 0.0)
-        return selection.question_values(use, of_candidates, np.clip(cosines, 0, 1), num_events=float(popularity.sum()))
+        use = selection.expected_use(self.counts.popularity)[self.asked]
+        rules = item_rules.table_rules(self.dataset, BASES["counts"])
+        entry = item_rules.entry_chances(rules, candidates, cosines**2)
+        return selection.question_values(use, np.clip(cosines, 0.0, 1.0), entry)
 
     def order(self, name: str, num: int) -> Int[np.ndarray, " num"]:
         """Returns the questions, rows of :attr:`asked`, that are asked where ``num`` are affordable.

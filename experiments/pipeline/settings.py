@@ -50,9 +50,9 @@ class Settings:
         out: the run's folder.
         ratios: effective, similar and incorrect answers that the game assumes, as a ratio of three numbers.
         uncertainty: the probability with which M-RARU accepts a session.
-        rounds: number of rounds in which Rounds selects; after each, its lists are distilled and difficulty is
-            estimated again.
-        pilot: share of the budget that Measured gains selects at random, to measure the game's shares and gains.
+        selection_rounds: number of rounds in which Rounds selects; after each, its lists are distilled and difficulty
+            is estimated again.
+        pilot_share: share of the budget that Measured gains selects at random, to measure the game's shares and gains.
         correction: share of the lists without the next item that are corrected by inserting it at the first position.
         student_dim: width of the student.
         candidates: the items to rank: the "teacher"'s top 50, or the "recorded" lists completed with these, to compare
@@ -79,8 +79,8 @@ class Settings:
     budget: options.Budget = None
     ratios: tuple[int, int, int] = (1, 5, 4)
     uncertainty: Annotated[str, light_options.choices(UNCERTAINTIES)] = UNCERTAINTIES[0]
-    rounds: int = 4
-    pilot: float = 0.2
+    selection_rounds: int = 4
+    pilot_share: float = 0.2
     correction: float = 0.0
     list_loss: Annotated[
         str,
@@ -231,8 +231,8 @@ class Settings:
             )
         counts = {"--seeds": self.seeds, "--budget": self.resolved_budget, "--max-steps": self.max_steps}
         dims = {"--student-dim": self.student_dim, "--teacher-dim": self.teacher_dim}
-        check_at_least(1, **counts, **{"--min-valid": self.min_valid, "--rounds": self.rounds})
-        check_share("--pilot", self.pilot)
+        check_at_least(1, **counts, **{"--min-valid": self.min_valid, "--selection-rounds": self.selection_rounds})
+        check_share("--pilot-share", self.pilot_share)
         check_between(1, _LARGEST_DIM, **dims)
         # JAX makes a key of the lower 32 bits.
         check_between(0, 2**32 - 1, **{"--seed": self.seed})

@@ -38,10 +38,19 @@ def test_candidates_are_known_items_from_titles_counts_and_popularity(counts):
     # 6 is most like 5, and was never seen; 2 came directly before 3, 1 one place earlier.
     assert candidates.tolist() == [[2, 3, 1, 4], [1, 2, 4, 0], [1, 2, 3, 4]]
     np.testing.assert_allclose(similarity, [[0.9, 0.3, 0, 0], [0.2, 0, 0, 0], [0, 0, 0, 0]])
+    any_item = item_rules.question_candidates(counts, neighbors, asked[:1], num=4, known=False)[0]
+    assert any_item.tolist() == [[6, 2, 3, 1]]
     short = item_rules.question_candidates(counts, neighbors, asked[:1], num=1)[0]
     assert short.tolist() == [[2]]
     with pytest.raises(ValueError, match=r"asked span 9\.\.9; expected 1\.\.6"):
         item_rules.question_candidates(counts, neighbors, np.array([9], np.int32))
+
+
+def test_an_item_enters_a_list_as_easily_as_its_rule_is_stronger_than_those_there():
+    rules = csr_array(np.array([[0, 0, 0, 0], [0, 0, 3.0, 1.0], [0, 0, 0, 2.0], [0, 0, 0, 0]]))
+    candidates, strength = np.array([[1, 2, 3, 0]]), np.array([[1.0, 1.0, 1.0, 0.0]])
+    np.testing.assert_allclose(item_rules.entry_chances(rules, candidates, strength, k=2), [[0.5, 1, 1, 0]])
+    np.testing.assert_allclose(item_rules.entry_chances(rules, candidates, strength, k=1), [[0.25, 1 / 3, 1, 0]])
 
 
 def test_answers_become_rules_from_the_named_items_to_the_one_asked_about():

@@ -65,16 +65,22 @@ def test_other_methods_can_be_added_but_another_option_is_told(run):
     everything = ",".join(methods.ACTIVE)
     told = {name: set(inputs(methods=name)) - stage_records.FOLLOWING for name in ("Random", "Entropy", everything)}
     assert set(map(frozenset, told.values())) == {frozenset({"selection", "budget"})}
-    changed = inputs(methods=everything, rounds=3, uncertainty="margin", pilot=0.5)
-    assert set(changed) - stage_records.FOLLOWING == {"selection", "budget", "rounds", "uncertainty", "pilot"}
+    changed = inputs(methods=everything, selection_rounds=3, uncertainty="margin", pilot_share=0.5)
+    assert set(changed) - stage_records.FOLLOWING == {
+        "selection",
+        "budget",
+        "selection_rounds",
+        "uncertainty",
+        "pilot_share",
+    }
     assert inputs(methods="Rounds")["lists"]["teacher"] == "simulated", "its lists decide what is selected"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds": 0}, "--rounds is 0; expected at least 1"),
-        ({"pilot": 0.0}, "--pilot is 0.0"),
+        ({"selection_rounds": 0}, "--selection-rounds is 0; expected at least 1"),
+        ({"pilot_share": 0.0}, "--pilot-share is 0.0"),
         ({"uncertainty": "variance"}, "--uncertainty is 'variance'; expected 'entropy' or 'margin'"),
     ],
 )
@@ -85,9 +91,9 @@ def test_options_out_of_range_are_refused(tmp_path, changes, message):
 
 @pytest.mark.slow
 def test_rounds_distill_in_between_and_the_gate_is_trained(tmp_path):
-    numbers = reproduce.run_pipeline(settings(tmp_path / "run", methods="active", rounds=3))
+    numbers = reproduce.run_pipeline(settings(tmp_path / "run", methods="active", selection_rounds=3))
     chosen = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert {len(set(ids)) for ids in chosen.values()} == {30}
     assert numbers["methods"].keys() >= {*methods.ACTIVE}
     inputs = json.loads((tmp_path / "run" / "stages.json").read_text())["selection"]["inputs"]
-    assert (inputs["rounds"], inputs["lists"]["teacher"]) == (3, "simulated")
+    assert (inputs["selection_rounds"], inputs["lists"]["teacher"]) == (3, "simulated")

@@ -18,19 +18,20 @@ def test_use_is_the_share_of_events_that_counts_do_not_explain():
         selection.expected_use(np.array([0.0, -1, 3]))
 
 
-def test_a_question_is_worth_its_use_times_the_reach_of_the_answer():
+def test_a_question_is_worth_its_use_times_the_chance_that_its_answer_changes_a_list():
     use = np.array([0.2, 0.1, 0.3])
-    popularity, named = np.array([[10.0, 50], [10, 0], [0, 0]]), np.array([[0.5, 1.0], [1.0, 1.0], [0.3, 0.9]])
-    value = selection.question_values(use, popularity, named, num_events=100.0)
+    named, entry = np.array([[0.5, 1.0], [1.0, 1.0], [0.0, 0.9]]), np.array([[0.1, 0.5], [0.1, 0.0], [0.7, 0.0]])
+    value = selection.question_values(use, named, entry)
     np.testing.assert_allclose(value, [0.2 * (1 - 0.95 * 0.5), 0.1 * 0.1, 0], atol=1e-15)
-    with pytest.raises(ValueError, match=r"named\[0, 0\] is 2"):
-        selection.question_values(use[:1], np.ones((1, 1)), np.full((1, 1), 2.0), num_events=9.0)
+    for wrong in ({"named": np.full((1, 1), 2.0)}, {"entry": np.full((1, 1), -1.0)}):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}\[0, 0\] is"):
+            selection.question_values(**{"use": use[:1], "named": np.ones((1, 1)), "entry": np.ones((1, 1))} | wrong)
 
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_shapes_of_values_are_checked():
-    with pytest.raises(ValueError, match=r"shapes are candidate_popularity \[1, 2\], named \[1, 1\]"):
-        selection.question_values(np.ones(1), np.ones((1, 2)), np.ones((1, 1)), num_events=9.0)
+    with pytest.raises(ValueError, match=r"shapes are named \[1, 1\], entry \[1, 2\]"):
+        selection.question_values(np.ones(1), np.ones((1, 1)), np.ones((1, 2)))
 
 
 def test_items_are_drawn_from_the_policy_of_the_game_of_their_values(key):

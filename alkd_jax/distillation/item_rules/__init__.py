@@ -4,7 +4,12 @@
 and the training on these. :func:`table_student` packs the strongest rules themselves, without training.
 """
 
-from alkd_jax.distillation.item_rules.asked_items import answer_rules, question_candidates, rare_items
+from alkd_jax.distillation.item_rules.asked_items import (
+    answer_rules,
+    entry_chances,
+    question_candidates,
+    rare_items,
+)
 from alkd_jax.distillation.item_rules.ensembles import fuse_rankings
 from alkd_jax.distillation.item_rules.recipe import (
     LIST_WEIGHTS,
@@ -41,6 +46,7 @@ __all__ = [
     "cooccurrence_rules",
     "counted_student",
     "create_student",
+    "entry_chances",
     "fit_rule_targets",
     "fuse_rankings",
     "list_rules",

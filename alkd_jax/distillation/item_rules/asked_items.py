@@ -24,19 +24,21 @@ def rare_items(counts: Counts, *, most: int = 1) -> Int[np.ndarray, " M"]:
 
 
 def question_candidates(
-    counts: Counts, neighbors: csr_array, asked: Int[np.ndarray, " M"], *, num: int = 30
+    counts: Counts, neighbors: csr_array, asked: Int[np.ndarray, " M"], *, num: int = 30, known: bool = True
 ) -> tuple[Int[np.ndarray, "M C"], Float[np.ndarray, "M C"]]:
-    """Returns the known items to show in the question about each item, from titles and counts.
+    """Returns the items to show in the question about each item, from titles and counts.
 
-    Candidates are items that occur in training sessions. Those with a similar title or that came before the item in a
-    session are in the order of ``cos(x, v) + n_xv / 2``, n the followers' counts; the most popular items fill the list.
-    Only training sessions and titles are read, so that an answer is among the candidates only if these point to it.
+    Those with a similar title or that came before the item in a session are in the order of ``cos(x, v) + n_xv / 2``, n
+    the followers' counts; the most popular items fill the list. Only training sessions and titles are read, so that an
+    answer is among the candidates only if these point to it.
 
     Args:
         counts: counts of the training sessions.
         neighbors: ``[V1, V1]`` cosines of titles, see :func:`title_neighbors`.
         asked: M items.
         num: C, the number of candidates of an item.
+        known: whether candidates occur in training sessions; otherwise any item of the catalogue may be one. A new item
+            of the catalogue may stand in a new session, where counts say nothing of it either.
 
     Returns:
         ``[M, C]`` distinct candidates, 0 where there are fewer, and ``[M, C]`` the cosine of each, 0 for those that
@@ -57,11 +59,41 @@ def question_candidates(
         for other, value in zip(*_entries(before, item), strict=True):
             strength[other] = strength.get(other, 0.0) + _COUNT_WEIGHT * float(value)
         ordered = sorted(strength, key=lambda other: (-strength[other], other))
-        known = [other for other in ordered if counts.popularity[other] > 0 and other != item]
-        shown = list(dict.fromkeys([*known, *(other for other in popular.tolist() if other not in (item, PAD))]))[:num]
+        similar = [other for other in ordered if other != item and (counts.popularity[other] > 0 or not known)]
+        shown = list(dict.fromkeys([*similar, *(other for other in popular.tolist() if other not in (item, PAD))]))[
+            :num
+        ]
         candidates[row, : len(shown)] = shown
         cosines[row, : len(shown)] = [cosine.get(other, 0.0) for other in shown]
     return candidates, cosines
+
+
+def entry_chances(
+    rules: csr_array, candidates: Int[np.ndarray, "M C"], strength: Float[np.ndarray, "M C"], *, k: int = 10
+) -> Float[np.ndarray, "M C"]:
+    """``ε_vx = w_vx / (w_vx + t_x)``: how easily an item of a new rule of the weight w enters the first k after x.
+
+    Args:
+        rules: ``[V1, V1]`` the rules there are; t is the k-th largest weight of x's rules, 0 where it has fewer.
+        candidates: ``[M, C]`` x; 0 where there are fewer.
+        strength: ``[M, C]`` w, at least 0.
+        k: length of the lists.
+
+    Returns:
+        ``[M, C]`` in [0, 1]; 0 where the strength is 0.
+
+    Raises:
+        ValueError: ``k`` is below 1, or an item is unknown.
+    """
+    check_count(1, k=k)
+    check_span("candidates", candidates, 0, rules.shape[0] - 1)
+    rules = rules.tocsr()
+    threshold = np.zeros(rules.shape[0])
+    for item in np.unique(candidates).tolist():
+        weights = rules.data[rules.indptr[item] : rules.indptr[item + 1]]
+        if len(weights) >= k:
+            threshold[item] = np.partition(weights, -k)[-k]
+    return np.where(strength > 0, strength / np.maximum(strength + threshold[candidates], 1e-12), 0.0)
 
 
 def _entries(matrix: csr_array, row: int) -> tuple[list[int], list[float]]:
