@@ -151,8 +151,8 @@ class TimeParser:
                 np.clip(np.where(is_float, number, 0) * (unit / 1000), -1, 1000 * (LATEST_TIME + 1))
             )
             nanoseconds = np.where(is_float, microseconds.astype(np.int64) * 1000, nanoseconds)
-            whole = np.where(number == rounded, rounded, -1).astype(np.int64)
-            value, known = np.where(is_float, whole, value), known | is_float
+            without_fraction = np.where(number == rounded, rounded, -1).astype(np.int64)
+            value, known = np.where(is_float, without_fraction, value), known | is_float
         return value, nanoseconds, known
 
     def _unit_of(self, size: np.ndarray, known: Bool[np.ndarray, " R"]) -> Int64[np.ndarray, " R"]:
