@@ -18,7 +18,11 @@ def free_port():
 def environment(num_devices):
     """The environment of a process with so many devices, and the library of this checkout."""
     flags = f"--xla_force_host_platform_device_count={num_devices}"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(paths.ROOT)}
+    return os.environ | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(paths.ROOT),
+    }
 
 
 def start(module, options, folder, *, count, num_devices=1):
