@@ -116,12 +116,13 @@ def test_stamp_of_masked_rows_has_the_values_and_gradients_of_stamp(variant):
         return jax.value_and_grad(loss, argnums=(0, 1))(params, rows)
 
     (one, of_one), (other, of_other) = graded("encode_rows"), graded("encode_masked_rows")
-    np.testing.assert_allclose(one, other, rtol=1e-5)
+    np.testing.assert_allclose(one, other, rtol=1e-4)
     assert abs(one) > 1e-3
     # The gradient where there is no item belongs to no parameter.
     of_one, of_other = ((grads, jnp.where(mask[..., None], of_rows, 0)) for grads, of_rows in (of_one, of_other))
     for a, b in zip(jax.tree.leaves(of_one), jax.tree.leaves(of_other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        # Large terms cancel in some entries, whose error is that of the terms.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * float(jnp.abs(b).max()) + 1e-5)
 
 
 def test_dropout_is_on_only_in_training_and_follows_its_key():
