@@ -22,8 +22,8 @@ import tabulate
 
 from alkd_jax import paper_settings
 from alkd_jax.checks import check_at_least
+from alkd_jax.data import item_vectors
 from alkd_jax.data.readers import registry
-from alkd_jax.distillation import item_rules
 from alkd_jax.errors import printable
 from alkd_jax.io import write_text
 from alkd_jax.llm import presets, prompts
@@ -94,7 +94,7 @@ def measure(args: Value) -> dict[str, Any]:
         raise ValueError(f"--model is {args.model!r}, whose price is not known; expected --prices FILE with it")
     dataset = registry.read(args.data)
     check_titles(dataset)
-    vectors = None if args.encoder is None else item_rules.read_vectors(args.encoder, dataset.num_items)
+    vectors = None if args.encoder is None else item_vectors.read_vectors(args.encoder, dataset.num_items)
     template = prompts.TEMPLATES[paper_settings.settings_of(dataset.name).prompt_template]
     preset = presets.resolve("openai:")
     endpoint = Endpoint(preset.base_url, args.model, api_key_env=preset.api_key_env)

@@ -6,11 +6,11 @@ module with a frozen dataclass ``Options``, a loss, and a function with the sign
     distill(key, model, teacher, train, validation, *, options=Options(), **fit_options)
 
 ``de``, ``ftd``, ``htd``, ``unkd`` and ``rd`` distill a :class:`TeacherModel`; ``dllm2rec`` has an LLM's
-:class:`alkd_jax.Rankings` in its place; ``dsl`` trains a sparse model without a teacher. ``item_rules`` trains the
-strongest narrow student.
+:class:`alkd_jax.Rankings` in its place, ``profiles`` vectors of sessions; ``dsl`` trains a sparse model without a
+teacher. ``item_rules`` trains the strongest narrow student.
 """
 
-from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, item_rules, rd, unkd
+from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, item_rules, profiles, rd, unkd
 from alkd_jax.distillation.alkdrec import distill, position_weights, ranking_examples, stack_examples
 from alkd_jax.distillation.method import DistillationMethod, Regularized, fit_with_distillation
 from alkd_jax.distillation.teacher import TeacherModel
@@ -28,6 +28,7 @@ __all__ = [
     "htd",
     "item_rules",
     "position_weights",
+    "profiles",
     "ranking_examples",
     "rd",
     "stack_examples",

@@ -2,6 +2,7 @@
 
 from alkd_jax.objectives import Loss
 from alkd_jax.training.fit import fit
+from alkd_jax.training.item_vectors import CHANNELS, ItemVectors, fit_with_vectors
 from alkd_jax.training.large import fit_large
 from alkd_jax.training.parallel_sessions import parallel_sessions
 from alkd_jax.training.reports import reporting, training_bar
@@ -11,9 +12,11 @@ from alkd_jax.training.sharded_sessions import shard_sessions
 from alkd_jax.training.trackers import TRACKERS, JsonLines, MLflow, TensorBoard, Tracker, WandB, make_tracker
 
 __all__ = [
+    "CHANNELS",
     "TRACKERS",
     "FitResult",
     "History",
+    "ItemVectors",
     "JsonLines",
     "Loss",
     "MLflow",
@@ -23,6 +26,7 @@ __all__ = [
     "WandB",
     "fit",
     "fit_large",
+    "fit_with_vectors",
     "make_tracker",
     "parallel_sessions",
     "reporting",

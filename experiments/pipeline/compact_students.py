@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 import alkd_jax as alkd
 from alkd_jax import baselines
+from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import TableRecipe
 from alkd_jax.evaluation import Protocol, metrics
@@ -55,14 +56,14 @@ def title_similarity(dataset: alkd.Dataset, vectors: str | None) -> csr_array | 
 
     Args:
         dataset: the data.
-        vectors: file of vectors, see :func:`alkd_jax.distillation.item_rules.read_vectors`.
+        vectors: file of vectors, see :func:`alkd_jax.data.item_vectors.read_vectors`.
     """
     words = None
     if has_titles(dataset):
         words = item_rules.title_neighbors(item_rules.word_vectors(dataset.titles), min_cosine=0.2)
     if vectors is None:
         return words
-    encoded = item_rules.title_neighbors(item_rules.read_vectors(vectors, dataset.num_items), min_cosine=0.4)
+    encoded = item_rules.title_neighbors(item_vectors.read_vectors(vectors, dataset.num_items), min_cosine=0.4)
     if words is None:
         return encoded
     return (0.75 * encoded.power(2) + 0.25 * words.power(2)).sqrt().tocsr()

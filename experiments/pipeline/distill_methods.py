@@ -14,7 +14,8 @@ import numpy as np
 import alkd_jax as alkd
 from alkd_jax import selection, training
 from alkd_jax.checks import check_rates
-from alkd_jax.distillation import dsl, learned_gate
+from alkd_jax.data.profile_vectors import read_profiles
+from alkd_jax.distillation import dsl, learned_gate, profiles
 from alkd_jax.errors import shown
 from alkd_jax.paper_settings import backbone_settings_of
 from alkd_jax.registry import accepts
@@ -145,6 +146,27 @@ def from_scratch(
     if with_sequences:
         options["sequences"] = run.dataset.train_sequences
     return module.distill(run.key(1), model, *teacher, run.split("train"), run.split("validation"), **options)
+
+
+def profiled(
+    run: "RunContext", rankings: alkd.Rankings | None, options: Mapping[str, Any], tuned: Mapping[str, Any]
+) -> training.FitResult:
+    """Trains new students with the vectors of the run's `profile_vectors`, with the random key of the plain student.
+
+    Args:
+        run: a run.
+        rankings: None.
+        options: options of :func:`alkd_jax.training.fit`.
+        tuned: options of :class:`alkd_jax.distillation.profiles.Options`.
+
+    Raises:
+        ValueError: the file is damaged, or none of its sessions is a training session.
+    """
+    model = run.model("student")
+    teacher = read_profiles(str(run.settings.profile_vectors))
+    options = {"max_steps": run.settings.max_steps, "loss": run.objective(model), **options}
+    options |= {"options": profiles.Options(**tuned), "recall_at": run.recall_at(RECALL_AT)}
+    return profiles.distill(run.key(1), model, teacher, run.split("train"), run.split("validation"), **options)
 
 
 def outside(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import alkd_jax as alkd
 from alkd_jax import training
-from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, learned_gate, rd, unkd
+from alkd_jax.distillation import de, dllm2rec, dsl, ftd, htd, learned_gate, profiles, rd, unkd
 from alkd_jax.registry import Registry, accepts, is_outside, parameter_names, path_safe
 
 from .active_selections import ACTIVE_SELECTIONS
-from .distill_methods import check_tuned, fine_tuned, from_scratch, gated, outside
+from .distill_methods import check_tuned, fine_tuned, from_scratch, gated, outside, profiled
 from .method_lists import (
     all_teacher_lists,
     baseline_lists,
@@ -27,11 +27,14 @@ from .session_selection import PAPER_SELECTIONS, SELECTIONS
 if TYPE_CHECKING:
     from .run import RunContext
 
-LLM, TEACHER, NEITHER = "LLM lists", "conventional teacher", "control, or DSL"
+LLM, TEACHER, NEITHER, PROFILED = "LLM lists", "conventional teacher", "control, or DSL", "profiles of sessions"
 """What a method's students learn from."""
 
 TUNED = "Tuned ALKDRec"
 """ALKDRec with options tuned as the baselines' are; ALKDRec itself has the paper's options."""
+
+PROFILES = "Profiles"
+"""The method that learns from vectors of sessions, `--profile-vectors`."""
 
 Train: TypeAlias = Callable[..., training.FitResult]
 """Function of a run, the lists, options of `training.fit` and tuned options, see `pipeline.distill_methods`."""
@@ -42,7 +45,7 @@ class Method:
     """A method that trains a student.
 
     Attributes:
-        learns_from: one of `LLM`, `TEACHER` and `NEITHER`.
+        learns_from: one of `LLM`, `TEACHER`, `PROFILED` and `NEITHER`.
         train: the function that trains its students.
         lists: function of a run that makes the lists it learns from; None for a method that needs none.
         selection: the selection whose sessions the LLM ranks for it; None for a method that asks the LLM nothing.
@@ -169,6 +172,12 @@ METHODS = Registry[Method](
             check=check_tuned,
         ),
         **ACTIVE,
+        PROFILES: Method(
+            PROFILED,
+            functools.partial(profiled),
+            grid={"alpha": (0.4, 0.1, 0.65), "first_steps": (0.1, 0.03, 0.3)},
+            check=lambda tuned: profiles.Options(**tuned),
+        ),
     },
     "distill(key, model, teacher, train, validation, **fit_options) or select(key, sessions, difficulty, *, num)",
     _adopt,
@@ -181,7 +190,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "table2": ("TR", *PAPER_SELECTIONS),
     "controls": ("ALKDRec", *CONTROLS),
     "active": ("Random", "ALKDRec", *ACTIVE),
-    "all": tuple(name for name in METHODS if name not in ACTIVE),
+    "all": tuple(name for name in METHODS if name not in (*ACTIVE, PROFILES)),
 }
 """Name of a set of methods → its methods."""
 

@@ -74,6 +74,14 @@ Selection = Annotated[
 RankingsFile = Annotated[
     pathlib.Path | None, described("file of recorded lists that replay reads instead of the authors' file.", "FILE")
 ]
+ProfileVectors = Annotated[
+    pathlib.Path | None,
+    described(
+        "file of vectors of training sessions, such as an encoder's of profiles that an LLM wrote of them, for the "
+        'method "Profiles"; see docs/item_vectors.md.',
+        "FILE",
+    ),
+]
 Budget = Annotated[
     int | None,
     described(

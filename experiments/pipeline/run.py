@@ -58,9 +58,10 @@ class RunContext:
             ValueError: a setting is invalid, the folder holds another run or results that the settings would replace,
                 or another process works in it.
         """
-        if settings.rankings is not None and not settings.rankings.is_file():
-            found = "is no regular file; expected one" if settings.rankings.exists() else "no such file"
-            raise ValueError(f"--rankings: {settings.rankings}: {found}")
+        for option, file in (("--rankings", settings.rankings), ("--profile-vectors", settings.profile_vectors)):
+            if file is not None and not file.is_file():
+                found = "is no regular file; expected one" if file.exists() else "no such file"
+                raise ValueError(f"{option}: {file}: {found}")
         run = cls._open(settings, readonly=readonly, is_checked=not readonly)
         if not readonly:
             run.folder.refuse_replacing(run.stage_inputs)
@@ -303,7 +304,8 @@ def stored_settings(path: pathlib.Path) -> Settings:
 
 def settings_from(plain: Mapping[str, Any]) -> Settings:
     """Returns the settings of plain values."""
-    paths = {name: pathlib.Path(plain[name]) for name in ("out", "rankings") if plain.get(name) is not None}
+    names = ("out", "rankings", "profile_vectors")
+    paths = {name: pathlib.Path(plain[name]) for name in names if plain.get(name) is not None}
     ratios = {"ratios": tuple(plain["ratios"])} if "ratios" in plain else {}
     return Settings(**{**plain, **paths, **ratios})
 

@@ -15,9 +15,9 @@ from alkd_jax.evaluation import Protocol
 from alkd_jax.ops.precision import PRECISIONS
 from alkd_jax.selection import UNCERTAINTIES
 
-from . import light_options, options
+from . import item_channels, light_options, options
 from .llm_options import DEFAULT_MIN_VALID, LLMSettings
-from .methods import METHODS, SETS, parse_methods
+from .methods import METHODS, PROFILES, SETS, parse_methods
 from .protocols import check_protocol
 from .teachers import TEACHERS
 
@@ -90,6 +90,11 @@ class Settings:
         ),
     ] = "bpr"
     student_dim: int = 10
+    item_vectors: item_channels.VectorsFile = None
+    vector_channel: item_channels.Channel = "whitened"
+    vector_scale: item_channels.Scale = 0.1
+    shuffled_vectors: item_channels.Shuffled = False
+    profile_vectors: options.ProfileVectors = None
     teacher_dim: options.TeacherDim = 100
     teacher_backbone: options.TeacherBackbone = None
     max_steps: options.MaxSteps = 10_000
@@ -195,6 +200,9 @@ class Settings:
             raise ValueError(f"--list-loss is {self.list_loss} with --mode released; expected bpr, the authors' loss")
         check_one_of("--uncertainty", self.uncertainty, UNCERTAINTIES)
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
+        item_channels.check(self)
+        if self.mode == "released" and self.item_vectors is not None:
+            raise ValueError(f"--item-vectors is {self.item_vectors} with --mode released; expected --mode clean")
         if self.tracker is not None:
             check_one_of("--tracker", self.tracker, training.TRACKERS)
         check_one_of("--precision", self.precision, PRECISIONS)
@@ -206,7 +214,8 @@ class Settings:
                 "the authors' code"
             )
         TEACHERS.find(self.resolved_teacher)
-        parse_methods(self.methods)
+        if PROFILES in parse_methods(self.methods) and self.profile_vectors is None:
+            raise ValueError(f"--methods names {PROFILES} without --profile-vectors; expected a file of them")
         if self.mesh is not None:
             sharding.make_mesh(self.mesh)
         is_released = self.is_released_data

@@ -22,7 +22,7 @@ from alkd_jax.registry import is_outside, source_digest
 from alkd_jax.serving import export
 from alkd_jax.training import checkpoints
 
-from . import distributed, interrupts, run_folder
+from . import distributed, interrupts, item_channels, run_folder
 from .console import print_line, stage_bar, training_bar
 from .protocols import protocol_inputs, rank_by_protocol, save_queries
 from .run_folder import RunFolder
@@ -39,6 +39,8 @@ _UNNAMED = frozenset({"out", "mesh", "distributed", "overwrite"})
 """Options that change no result."""
 _PARALLEL = frozenset({"momentum", "loss_options"})
 """Options of sessions that are read in parallel."""
+_OF_VECTORS = frozenset({"item_vectors", "vector_channel", "vector_scale", "shuffled_vectors"})
+"""Options of vectors of the items."""
 _LATER = frozenset({"refit", "seen", "targets_ranked"})
 """Options of later stages than training."""
 
@@ -98,6 +100,7 @@ class SingleRun:
         """All options that change a result, as plain values; those of the backbone by name."""
         is_parallel = self.training.is_parallel
         left_out = _UNNAMED if is_parallel else _UNNAMED | _PARALLEL
+        left_out |= _OF_VECTORS if self.args.item_vectors is None else frozenset()
         given = {name: value for name, value in dataclasses.asdict(self.args).items() if name not in left_out}
         parallel = {"loss_options": self.args.parallel_options} if is_parallel else {}
         return given | {"options": self.args.model_options} | parallel
@@ -105,7 +108,8 @@ class SingleRun:
     @property
     def train_inputs(self) -> dict[str, Any]:
         """What training depends on."""
-        inputs = {name: value for name, value in self.options.items() if name not in _LATER}
+        inputs = {name: value for name, value in self.options.items() if name not in _LATER | _OF_VECTORS}
+        inputs |= item_channels.inputs(self.args)
         backbone = self.args.backbone
         return inputs | ({"sources": {backbone: source_digest(backbone)}} if is_outside(backbone) else {})
 

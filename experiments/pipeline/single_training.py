@@ -14,6 +14,7 @@ from alkd_jax.models import Encoder
 from alkd_jax.ops import embedding
 from alkd_jax.training.parallel_sessions import ParallelSessions
 
+from . import item_channels
 from .backbone_defaults import has_max_length
 from .loss_names import make_loss
 from .train_options import Train
@@ -52,8 +53,13 @@ class SingleTraining:
         """Whether sessions are read in parallel."""
         return self.args.targets == "parallel"
 
-    def loss(self) -> Any:
-        """Returns the objective."""
+    @functools.cached_property
+    def item_vectors(self) -> training.ItemVectors | None:
+        """The vectors of the items, None without."""
+        return None if self.args.item_vectors is None else item_channels.read(self.args, self.dataset)
+
+    def loss(self, model: Encoder | None = None) -> Any:
+        """Returns the objective, by default of the backbone as it is evaluated."""
         args = self.args
         options: dict[str, Any] = {
             "targets": args.targets,
@@ -62,7 +68,7 @@ class SingleTraining:
             "corrected": args.corrected,
             "parallel": args.parallel_options if self.is_parallel else None,
         }
-        return make_loss(str(args.loss), self.model, self.dataset, **options)
+        return make_loss(str(args.loss), model or self.model, self.dataset, **options)
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
@@ -104,6 +110,11 @@ class SingleTraining:
             "mesh": self.mesh,
             **self._adam(),
         }
+        if self.item_vectors is not None:
+            del shared["loss"]
+            key, model, *splits = data
+            vectors: dict[str, Any] = {"make_loss": self.loss} | shared | options
+            return training.fit_with_vectors(training.fit, key, model, self.item_vectors, *splits, **vectors)
         return training.fit(*data, **shared | options)
 
     def _parallel_examples(self, dataset: alkd.Dataset) -> ParallelSessions:

@@ -7,10 +7,11 @@ from alkd_jax import paper_settings
 from alkd_jax.io import digest_of
 from alkd_jax.registry import source_digest
 
+from . import item_channels
 from .active_selections import ACTIVE_SELECTIONS, READS_ANSWERS, selection_options
 from .backbone_defaults import defaults_of
 from .llm_options import DEFAULT_MIN_VALID
-from .methods import needed_selections, outside_names, reads_list_loss, stage_of
+from .methods import PROFILES, needed_selections, outside_names, reads_list_loss, stage_of
 from .protocols import protocol_inputs
 from .settings import Settings
 from .training_free import training_free_inputs
@@ -32,7 +33,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
     if (loss := paper_settings.settings_of(dataset).loss(settings.backbone)) != "bpr":
         training["loss"] = loss
     training |= _sources_of(settings.backbone)
-    own = {"teacher": _teacher_inputs(settings), "student": {}}
+    own = {"teacher": _teacher_inputs(settings), "student": item_channels.inputs(settings)}
     dims = {"teacher": settings.teacher_dim, "student": settings.student_dim}
     rankings: dict[str, Any] = {"teacher": settings.resolved_teacher, "accuracy": settings.accuracy}
     if settings.rankings is not None:
@@ -57,6 +58,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
             stage_of(method): {"max_steps": settings.max_steps}
             | dict(tuned.get(method, {}))
             | _list_loss_of(method, settings)
+            | _profiles_of(method, settings)
             | _sources_of(method)
             for method in settings.method_names
         },
@@ -93,6 +95,13 @@ def _list_loss_of(method: str, settings: Settings) -> dict[str, Any]:
     """Returns the loss of a method's lists, where it is another one than the paper's."""
     is_own = settings.list_loss != "bpr" and reads_list_loss(method)
     return {"list_loss": settings.list_loss} if is_own else {}
+
+
+def _profiles_of(method: str, settings: Settings) -> dict[str, Any]:
+    """Returns the file of profiles of the method that reads it."""
+    if method != PROFILES or settings.profile_vectors is None:
+        return {}
+    return {"profiles": digest_of(settings.profile_vectors)}
 
 
 def _sources_of(*names: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import alkd_jax as alkd
 from alkd_jax import evaluation, selection, training
 from alkd_jax.io import open_arrays, read_json, remove_folder, save_arrays, write_json
 from alkd_jax.llm.teachers import replay
+from alkd_jax.models import Encoder
 from alkd_jax.registry import path_safe
 from alkd_jax.training import checkpoints
 
@@ -26,6 +27,7 @@ from . import (
     distributed,
     games,
     interrupts,
+    item_channels,
     llm_files,
     llm_settings,
     method_lists,
@@ -63,22 +65,30 @@ class Run(RunContext):
             model = self.model(role)
             title = f"{role} ({settings.backbone_of(role)}, width {model.dim}, {settings.seeds} seeds)"
             with self.monitored_training(role, title, digest) as fit_options:
-                fitted = training.fit(
-                    self.key(0 if role == "teacher" else 1),
-                    model,
-                    self.split("train"),
-                    self.split("validation"),
-                    patience=inputs["patience"],
-                    recall_at=self.recall_at(RECALL_AT),
-                    **self.training_options(role, model),
-                    **self.fit_options,
-                    **fit_options,
+                fitted = self.fit(
+                    role, model, patience=inputs["patience"], recall_at=self.recall_at(RECALL_AT), **fit_options
                 )
             save_fit_result(folder, role, fitted)
 
         outputs, together = [role, f"{role}.history.npz"], ["train_stage", role]
         self.folder.run_stage(role, inputs, outputs, write_outputs, together=together)
         self.remove_checkpoints(role)
+
+    def fit(self, role: str, model: Encoder, **fit_options: Any) -> training.FitResult:
+        """Trains a teacher, or a student, which may read vectors of the items.
+
+        Args:
+            role: "teacher" or "student".
+            model: its backbone.
+            **fit_options: options of :func:`alkd_jax.training.fit` beside those of the run.
+        """
+        key, train, validation = self.key(0 if role == "teacher" else 1), self.split("train"), self.split("validation")
+        options: dict[str, Any] = self.fit_options | fit_options
+        if role == "student" and self.settings.item_vectors is not None:
+            vectors = item_channels.read(self.settings, self.dataset)
+            options["make_loss"] = self.objective
+            return training.fit_with_vectors(training.fit, key, model, vectors, train, validation, **options)
+        return training.fit(key, model, train, validation, **self.training_options(role, model) | options)
 
     @contextlib.contextmanager
     def monitored_training(self, name: str, title: str, digest: str) -> Iterator[dict[str, Any]]:

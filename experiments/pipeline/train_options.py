@@ -15,6 +15,7 @@ from alkd_jax.objectives.positions import NEGATIVES
 from alkd_jax.ops.precision import PRECISIONS
 from alkd_jax.training.arguments import TARGETS
 
+from . import item_channels
 from . import options as shared
 from .backbone_defaults import BackboneDefaults, defaults_of
 from .loss_names import LOSSES, check_parallel_options
@@ -85,6 +86,10 @@ class Train:
     targets_ranked: Annotated[
         str | None, shared.choices(("last", "first", "all"), help="items to predict in each test session.")
     ] = None
+    item_vectors: item_channels.VectorsFile = None
+    vector_channel: item_channels.Channel = "whitened"
+    vector_scale: item_channels.Scale = 0.1
+    shuffled_vectors: item_channels.Shuffled = False
     precision: shared.Precision = "float32"
     mesh: shared.Mesh = None
     distributed: shared.Distributed = None
@@ -131,6 +136,7 @@ class Train:
         check_one_of("--targets", self.targets or TRAIN_TARGETS[0], TRAIN_TARGETS)
         check_one_of("--negatives", self.negatives or NEGATIVES[0], NEGATIVES)
         check_one_of("--precision", self.precision, PRECISIONS)
+        item_channels.check(self)
         json_options(self.options, _EXAMPLE)
         self._check_parallel()
         names = ("dim", "max_length", "num_negatives", "seeds", "batch_size", "max_epochs", "patience", "recall_at")
@@ -154,7 +160,8 @@ class Train:
         if targets == "parallel":
             own = None if self.negatives in (None, "batch") else self.negatives
             without: dict[str, Any] = {"mesh": self.mesh, "distributed": self.distributed, "negatives": own}
-            for name, value in (without | {"corrected": self.corrected}).items():
+            without |= {"corrected": self.corrected, "item-vectors": self.item_vectors}
+            for name, value in without.items():
                 if value:
                     raise ValueError(f"--{name} is {value} with --targets parallel; expected other targets with it")
         elif self.momentum is not None or self.loss_options != "{}":

@@ -16,7 +16,7 @@ from alkd_jax.io import open_arrays, read_json, to_json, write_texts
 from alkd_jax.paper_settings import backbone_settings_of
 
 from ..pipeline.distill_methods import RECALL_AT
-from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, TEACHER, trained_methods
+from ..pipeline.methods import CONTROLS, LLM, METHODS, NEITHER, PROFILED, TEACHER, trained_methods
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from ..pipeline.training_free import TRAINING_FREE
@@ -39,6 +39,7 @@ METHOD_KINDS = {
     "no distillation": ("#3b6fb6", "s"),
     LLM: ("#b1323f", "o"),
     TEACHER: ("#d58a2d", "^"),
+    PROFILED: ("#2f7d4f", "P"),
     NEITHER: ("#7a5195", "v"),
     "training-free": ("#1c2733", "D"),
 }

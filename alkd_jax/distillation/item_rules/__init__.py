@@ -32,7 +32,7 @@ from alkd_jax.distillation.item_rules.rules import (
 )
 from alkd_jax.distillation.item_rules.tables import TableRecipe, counted_student, table_rules, table_student
 from alkd_jax.distillation.item_rules.targets import fit_rule_targets
-from alkd_jax.distillation.item_rules.title_neighbors import read_vectors, title_neighbors, word_vectors
+from alkd_jax.distillation.item_rules.title_neighbors import title_neighbors, word_vectors
 
 __all__ = [
     "LIST_WEIGHTS",
@@ -53,7 +53,6 @@ __all__ = [
     "question_candidates",
     "random_walk_sessions",
     "rare_items",
-    "read_vectors",
     "recipe_of",
     "rule_targets",
     "table_rules",

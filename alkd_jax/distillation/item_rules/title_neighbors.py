@@ -1,15 +1,12 @@
 """The items whose titles are most similar to an item's, by the cosines of any vectors of titles."""
 
-import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int8
 from scipy.sparse import csr_array, issparse
 
-from alkd_jax.checks import check_count, check_finite
-from alkd_jax.io import open_arrays
+from alkd_jax.checks import check_count
 from alkd_jax.types import PAD
 
 _BLOCK_CELLS = 2**24
@@ -30,30 +27,6 @@ def word_vectors(titles: Sequence[str]) -> csr_array:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return csr_array(TfidfVectorizer(token_pattern=r"(?u)\w+", dtype=np.float32).fit_transform(titles))
-
-
-def read_vectors(file: str | os.PathLike[str], num_items: int) -> Float[np.ndarray, "V1 D"]:
-    """Reads the vectors that an encoder gave the titles, and scales them to length 1.
-
-    Args:
-        file: an ``.npz`` archive with ``vectors`` ``[V1, D]`` of an integer or float type, and for integers ``scale``
-            ``[V1]``; row i is of item i, row 0 of none.
-        num_items: V.
-
-    Raises:
-        ValueError: an array is missing, of another shape, or not finite.
-    """
-    with open_arrays(pathlib.Path(file)) as archive:
-        if "vectors" not in archive:
-            raise ValueError(f"{file}: arrays are {sorted(archive)}; expected vectors, and scale for integers")
-        stored = archive["vectors"]
-        scale = archive["scale"] if "scale" in archive else np.ones(len(stored), np.float32)
-    if stored.ndim != 2 or len(stored) != num_items + 1 or scale.shape != (num_items + 1,):
-        raise ValueError(f"{file}: shape of vectors is {stored.shape}; expected ({num_items + 1}, D)")
-    vectors = stored.astype(np.float32) * scale.astype(np.float32)[:, None]
-    check_finite(f"{file}: vectors", vectors)
-    vectors[PAD] = 0.0
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def title_neighbors(

@@ -36,23 +36,6 @@ def test_neighbors_are_the_items_of_the_largest_cosines():
     assert neighbors_of_titles(min_cosine=0.5).nnz < neighbors_of_titles(min_cosine=0.01).nnz
 
 
-def test_vectors_are_read_with_their_scale_and_checked(tmp_path):
-    rng = np.random.default_rng(0)
-    whole = rng.integers(-127, 128, (6, 4)).astype(np.int8)
-    np.savez(tmp_path / "good.npz", vectors=whole, scale=np.full(6, 0.01, np.float32))
-    found = item_rules.read_vectors(tmp_path / "good.npz", 5)
-    np.testing.assert_allclose(np.linalg.norm(found[1:], axis=1), 1, rtol=1e-5)
-    assert not found[0].any()
-    for name, arrays, message in (
-        ("other", {"other": whole}, "expected vectors"),
-        ("short", {"vectors": whole[:4]}, r"shape of vectors is \(4, 4\)"),
-        ("nan", {"vectors": np.full((6, 4), np.nan, np.float32)}, "vectors"),
-    ):
-        np.savez(tmp_path / f"{name}.npz", **arrays)
-        with pytest.raises(ValueError, match=message):
-            item_rules.read_vectors(tmp_path / f"{name}.npz", 5)
-
-
 def test_rules_are_counts_both_ways_damped_and_titles_added_absolutely():
     rng = np.random.default_rng(0)
     cosines = rng.random((121, 121)) * (rng.random((121, 121)) < 0.1)

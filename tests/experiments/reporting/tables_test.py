@@ -90,7 +90,7 @@ def test_methods_that_the_paper_does_not_have_show_no_published_number():
 def test_names_select_each_method_once_and_in_one_order():
     assert methods.parse_methods("ALKDRec, short,Random") == ("Random", "ALKDRec")
     assert methods.parse_methods("table2") == (*methods.PAPER_SELECTIONS, "TR")
-    everything = (*methods.parse_methods("all"), *methods.ACTIVE)
+    everything = (*methods.parse_methods("all"), *methods.ACTIVE, methods.PROFILES)
     assert sorted(everything) == sorted(methods.METHODS)
     for text in ("", "table3", "short,Best"):
         with pytest.raises(ValueError, match="--methods"):
@@ -142,7 +142,7 @@ def test_correction_puts_the_next_item_first_where_it_was_missing():
 
 def test_every_baseline_gets_the_same_number_of_distinct_trials_with_the_defaults_first():
     grids = {name: method.grid for name, method in methods.METHODS.items() if method.grid}
-    assert grids.keys() == {*methods.BASELINES, methods.TUNED, "Learned gate"}
+    assert grids.keys() == {*methods.BASELINES, methods.TUNED, "Learned gate", methods.PROFILES}
     for grid in grids.values():
         tried = tune.sample_options(grid, 8, seed=3)
         assert tried[0] == {name: values[0] for name, values in grid.items()}
