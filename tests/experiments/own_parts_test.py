@@ -201,6 +201,7 @@ def test_a_precision_belongs_to_the_run(finished):
         reproduce.run_pipeline(settings(finished[0], precision="float32"))
 
 
+@pytest.mark.slow
 def test_a_stage_runs_again_when_the_file_of_its_part_changes(finished, tmp_path, package):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)

@@ -51,6 +51,7 @@ def test_metrics_have_the_documented_keys(finished):
     assert len(written["methods"]["ALKDRec"]["recall@10"]["values"]) == 2
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_beside_the_run_and_changes_nothing_of_it(finished, tmp_path):
     out, _ = finished
     copy, profile = tmp_path / "run", tmp_path / "profile"
@@ -155,6 +156,7 @@ def test_a_folder_whose_ties_were_ranked_by_another_rule_is_ranked_again_but_not
     assert after["training_free"]["digest"] == record["digest"]
 
 
+@pytest.mark.slow
 def test_another_protocol_ranks_a_finished_run_again_without_training(finished, tmp_path, monkeypatch):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)

@@ -68,7 +68,8 @@ def test_the_same_command_trains_nothing_again_and_other_options_are_refused(run
         train.train(dataclasses.replace(args, num_negatives=5))
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", pytest.param("gru4rec", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
 def test_a_run_that_was_interrupted_continues_with_the_same_result(source, tmp_path, monkeypatch, backbone):
     whole = train.train(options(source, tmp_path / "whole", backbone=backbone, max_epochs=4))
     validations = itertools.count()

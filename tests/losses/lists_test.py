@@ -1,5 +1,6 @@
 """Losses of lists: closed forms in float64, orders, and what does not count."""
 
+import functools
 import itertools
 import math
 
@@ -14,11 +15,11 @@ from alkd_jax.training.examples import last_item_examples
 from alkd_jax.training.list_examples import list_examples
 
 LOSSES = {
-    "ranknet": losses.ranknet,
-    "lambdarank": lambda scores, **options: losses.ranknet(scores, top_heavy=True, **options),
-    "listnet": losses.listnet,
-    "approx_rank_mse": losses.approx_rank_mse,
-    "plackett_luce": losses.plackett_luce,
+    "ranknet": jax.jit(losses.ranknet),
+    "lambdarank": jax.jit(functools.partial(losses.ranknet, top_heavy=True)),
+    "listnet": jax.jit(losses.listnet, static_argnames=["temperature"]),
+    "approx_rank_mse": jax.jit(losses.approx_rank_mse, static_argnames=["temperature"]),
+    "plackett_luce": jax.jit(losses.plackett_luce),
 }
 
 

@@ -99,7 +99,7 @@ def check(case, found, texts):
         np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("runs_first", [False, True])
+@pytest.mark.parametrize("runs_first", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("make", CASES)
 def test_programs_for_other_platforms_and_for_the_cpu_each_have_their_branch(make, runs_first):
     case = make()

@@ -59,7 +59,8 @@ def test_eight_devices(file, marked):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("part", ["dense", pytest.param("row_sparse", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["dense", "row_sparse"])
 def test_two_processes(tmp_path, part):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))

@@ -94,6 +94,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_each_of_several_seeds_equals_the_seed_alone(tmp_path, unbroken):
     reports = []
     both = fit_large(tmp_path, seeds=[3, 0], patience=3, progress=reports.append)

@@ -192,6 +192,7 @@ def test_training_learns_what_follows_what():
     assert result.best_metric[0] > 0.9
 
 
+@pytest.mark.slow
 def test_training_continues_from_a_checkpoint_with_the_same_result(tmp_path):
     model = {"embedding_dropout": 0.1, "hidden_dropout": 0.1}
     whole = fitted(model=dict(model), steps_per_validation=20, max_steps=60)

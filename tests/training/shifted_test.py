@@ -118,6 +118,7 @@ def fit(dataset, **options):
     )
 
 
+@pytest.mark.slow
 def test_training_over_positions_lowers_the_loss_and_continues_from_a_checkpoint(dataset, tmp_path):
     whole = fit(dataset, seeds=2, max_steps=40, learning_rate=0.05)
     assert (whole.history.loss[:, -1] < whole.history.loss[:, 1]).all()
@@ -127,6 +128,7 @@ def test_training_over_positions_lowers_the_loss_and_continues_from_a_checkpoint
     jax.tree.map(np.testing.assert_array_equal, whole.params, continued.params)
 
 
+@pytest.mark.slow
 def test_training_on_a_mesh_and_in_rows_equals_that_on_one_device(dataset):
     on_one, on_mesh = fit(dataset), fit(dataset, mesh=alkd.sharding.make_mesh("data=1,model=1"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), on_one.params, on_mesh.params)

@@ -30,7 +30,7 @@ def validation() -> Sessions:
     return Sessions(items, np.ones_like(items, bool), 1 + items[:, 0] % NUM_ITEMS, items[:, 0])
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_student_reproduces_the_rules(ring, validation, shared):
     model = models.create("late", num_items=NUM_ITEMS, dim=6, shared=shared, recency=0.5)
     rule_targets = rules.rule_targets(ring, k=4, power=1.0)
