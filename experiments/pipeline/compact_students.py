@@ -42,6 +42,9 @@ GRID: Mapping[str, Sequence[float]] = {
 USES = (0.0, 0.5)
 """Values of `TableRecipe.use`, tried for each size."""
 
+TITLE_PLACES = (3, 5, 10, 20, 40)
+"""Values of `TableRecipe.title_places`, likewise where the recipe reads titles."""
+
 
 def has_titles(dataset: alkd.Dataset) -> bool:
     """Whether most items have a title that is not their id."""
@@ -130,19 +133,19 @@ class Search:
                     best, quality = recipe, found
         return best, quality
 
-    def table_of_size(
-        self, recipe: TableRecipe, rules: csr_array, kilobytes: int
-    ) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
-        """Returns the best table of at most this size, given all rules of a recipe; its recipe, and its quality."""
+    def table_of_size(self, recipe: TableRecipe, kilobytes: int) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
+        """Returns the best table of at most this size, the recipe that it has, and its quality."""
         found = []
-        for use in USES:
-            tried = dataclasses.replace(recipe, use=use)
-            most = 1000 * kilobytes - FILE_OVERHEAD
-            table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
-            counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
-            for student in (table, counted):
-                if student is not None:
-                    found.append((student, tried, self.quality(baselines.packed_scorer(student))))
+        most = 1000 * kilobytes - FILE_OVERHEAD
+        for places in TITLE_PLACES if recipe.titles else (recipe.title_places,):
+            rules = self.rules(dataclasses.replace(recipe, title_places=places))
+            for use in USES:
+                tried = dataclasses.replace(recipe, title_places=places, use=use)
+                table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
+                counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
+                for student in (table, counted):
+                    if student is not None:
+                        found.append((student, tried, self.quality(baselines.packed_scorer(student))))
         return max(found, key=lambda each: each[2]["sum"])
 
 
@@ -167,9 +170,8 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
     if search.neighbors is not None:
         recipe, _ = search.tried(dataclasses.replace(recipe, titles=1.5), GRID)
     best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
-    rules = search.rules(recipe)
     for kilobytes in BUDGETS_KB:
-        found = search.table_of_size(recipe, rules, kilobytes)
+        found = search.table_of_size(recipe, kilobytes)
         # A larger student is not always better; a smaller one is of this size too.
         best = found if best is None or found[2]["sum"] > best[2]["sum"] else best
         yield student_name(kilobytes), best[0], {"options": dataclasses.asdict(best[1])} | best[2]

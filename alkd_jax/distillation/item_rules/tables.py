@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from alkd_jax import baselines
-from alkd_jax.checks import check_at_least
+from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.distillation.item_rules.rules import cooccurrence_rules
 from alkd_jax.models import PackedStudent, counted_table, packed_sessions, packed_table
 from alkd_jax.ops import bit_packing
@@ -37,6 +37,8 @@ class TableRecipe:
         damping: δ, at least 0.
         titles: a, at least 0, in units of one count of adjacent items.
         min_cosine: title neighbors of a lower cosine are left out.
+        title_places: number of title neighbors of an item; it is a neighbor of theirs too. Few of them leave room for
+            the followers of more items.
         use: α, at least −1.
         weight_bits: number of bits of a weight.
     """
@@ -47,6 +49,7 @@ class TableRecipe:
     damping: float = 0.0
     titles: float = 0.0
     min_cosine: float = 0.2
+    title_places: int = 40
     use: float = 0.5
     weight_bits: int = 4
 
@@ -66,6 +69,7 @@ def table_rules(dataset: Dataset, recipe: TableRecipe, neighbors: csr_array | No
         ValueError: an option is out of its range, or the recipe reads titles and there are none.
     """
     check_at_least(0, backward=recipe.backward, damping=recipe.damping, titles=recipe.titles)
+    check_count(1, title_places=recipe.title_places)
     if recipe.titles and neighbors is None:
         raise ValueError(f"neighbors is None; expected cosines of titles, which have weight {recipe.titles}")
     counts = baselines.count(dataset.train_sequences, dataset.num_items, decay=recipe.decay)
@@ -76,11 +80,16 @@ def table_rules(dataset: Dataset, recipe: TableRecipe, neighbors: csr_array | No
 
 
 def title_part(recipe: TableRecipe, neighbors: csr_array) -> csr_array:
-    """Returns ``a C²`` of the cosines that are large enough."""
+    """Returns ``a C²`` of the nearest titles of each item, and of the items whose titles it is nearest to."""
     cosines = neighbors.copy()
-    cosines.data = np.where(cosines.data < recipe.min_cosine, 0.0, recipe.titles * cosines.data**2)
+    row = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))
+    order = np.lexsort((cosines.indices, -cosines.data, row))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - np.repeat(cosines.indptr[:-1], np.diff(cosines.indptr))
+    is_near = (place < recipe.title_places) & (cosines.data >= recipe.min_cosine)
+    cosines.data = np.where(is_near, recipe.titles * cosines.data**2, 0.0)
     cosines.eliminate_zeros()
-    return cosines
+    return csr_array(cosines.maximum(cosines.T))
 
 
 def table_student(

@@ -36,18 +36,23 @@ def test_neighbors_are_the_items_of_the_largest_cosines():
     assert neighbors_of_titles(min_cosine=0.5).nnz < neighbors_of_titles(min_cosine=0.01).nnz
 
 
-def test_rules_are_counts_both_ways_damped_and_titles_added_absolutely():
+@pytest.mark.parametrize("places", [1, 3, 40])
+def test_rules_are_counts_both_ways_damped_and_titles_added_absolutely(places):
     rng = np.random.default_rng(0)
     cosines = rng.random((121, 121)) * (rng.random((121, 121)) < 0.1)
     cosines[0] = cosines[:, 0] = 0
     np.fill_diagonal(cosines, 0)
-    recipe = TableRecipe(decay=0.7, backward=0.3, damping=0.4, titles=1.5, min_cosine=0.5)
+    recipe = TableRecipe(decay=0.7, backward=0.3, damping=0.4, titles=1.5, min_cosine=0.5, title_places=places)
     counts = baselines.count(DATASET.train_sequences, 120, decay=0.7)
     counted = counts.followers.toarray() + 0.3 * counts.followers.toarray().T
     np.fill_diagonal(counted, 0)
-    expected = (
-        counted / np.maximum(counts.popularity, 1)[:, None] ** 0.4 + 1.5 * np.where(cosines < 0.5, 0, cosines) ** 2
-    )
+    near = np.zeros_like(cosines)
+    for item, own in enumerate(cosines):
+        for neighbor in np.argsort(-own, kind="stable")[:places]:
+            if own[neighbor] >= 0.5:
+                near[item, neighbor] = max(near[item, neighbor], own[neighbor])
+                near[neighbor, item] = max(near[neighbor, item], own[neighbor])
+    expected = counted / np.maximum(counts.popularity, 1)[:, None] ** 0.4 + 1.5 * near**2
     np.testing.assert_allclose(item_rules.table_rules(DATASET, recipe, csr_array(cosines)).toarray(), expected)
     with pytest.raises(ValueError, match="neighbors is None"):
         item_rules.table_rules(DATASET, recipe)
