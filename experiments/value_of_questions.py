@@ -2,6 +2,7 @@
 
     python -m experiments.value_of_questions --data released:PATH:Games --json games.json
     python -m experiments.value_of_questions --data prepared:PATH --numbers 100 500 --accuracies 1 0.5
+    python -m experiments.value_of_questions --data prepared:PATH --store answers.sqlite
 
 A question is "which of these items go before this new one". Nothing is sent: simulated teachers of stated
 accuracy answer, which know titles and nothing else, and never validation or test sessions. Items that occur at most
@@ -64,6 +65,8 @@ class Value:
         named: number of items that an answer names at most.
         model: whose list price the questions are priced by.
         encoder: file of an encoder's vectors of the titles (.npz), for a teacher that knows these.
+        store: file with answers of a language model, as `alkd.llm.items_before(..., store=FILE)` keeps them, which are
+            then measured too.
         seed: of random orders and simulated errors.
         json: file that the numbers are written to.
     """
@@ -77,6 +80,7 @@ class Value:
     model: str = "gpt-4.1-mini"
     prices: light_options.PricesFile = None
     encoder: pathlib.Path | None = None
+    store: pathlib.Path | None = None
     seed: int = 0
     json: pathlib.Path | None = None
 
@@ -113,6 +117,7 @@ def measure(args: Value) -> dict[str, Any]:
             price = study.dollars(chosen, template, endpoint, listed[args.model].price)
             given = answers(plan["candidates"], plan["teacher"], plan["accuracy"]).take(np.sort(chosen))
             rows.append(plan | {"dollars": round(price, 6)} | bases[plan["base"]].worth(given))
+    rows += [] if args.store is None else list(_stored_rows(args.store, bases))
     study = studies[question_value.AMONG[0]]
     return {
         "dataset": dataset.name,
@@ -126,6 +131,14 @@ def measure(args: Value) -> dict[str, Any]:
         },
         "rows": rows,
     }
+
+
+def _stored_rows(store: pathlib.Path, bases: Mapping[str, Base]) -> Iterator[dict[str, Any]]:
+    """Yields what the answers in a store are worth, by model."""
+    for model, (given, dollars) in question_value.stored_answers(store).items():
+        row = {"candidates": "stored", "teacher": model, "accuracy": None, "questions": len(given), "order": "stored"}
+        for name, base in bases.items():
+            yield {"base": name} | row | {"dollars": round(dollars, 6)} | base.worth(given)
 
 
 def _plans(args: Value, most: Mapping[str, int]) -> Iterator[dict[str, Any]]:
@@ -161,7 +174,7 @@ def table_rows(result: dict[str, Any]) -> list[list[str]]:
             [
                 row["base"],
                 row["candidates"],
-                f"{row['teacher']}, {row['accuracy']:.0%}",
+                row["teacher"] if row["accuracy"] is None else f"{row['teacher']}, {row['accuracy']:.0%}",
                 f"{row['questions']:,}",
                 row["order"],
                 f"{row['dollars']:.2f}",
@@ -170,7 +183,7 @@ def table_rows(result: dict[str, Any]) -> list[list[str]]:
                 f"{validation['gain']:+.4f} ± {validation['error']:.4f}",
                 f"{test['recall@10']:.4f}",
                 f"{test['gain']:+.4f} ± {test['error']:.4f}",
-                f"{test['gain'] / row['dollars']:+.4f}",
+                f"{test['gain'] / row['dollars']:+.4f}" if row["dollars"] else "",
             ]
         )
     return rows

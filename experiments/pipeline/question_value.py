@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,11 +17,13 @@ from alkd_jax.checks import check_between, check_count
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import TableRecipe
 from alkd_jax.evaluation import metrics
-from alkd_jax.llm import item_prompts, pricing
+from alkd_jax.llm import exchange, item_prompts, pricing
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.pricing import Price
 from alkd_jax.llm.prompts import Question, Template
+from alkd_jax.llm.store import Store
 from alkd_jax.llm.teachers import name_by_similarity
+from alkd_jax.llm.teachers.protocol import lists_to_rankings
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of the rules of the answers, of which one is chosen on validation sessions."""
@@ -194,6 +197,37 @@ class Base:
             "gain": round(float(gained.mean()), 6),
             "error": round(float(gained.std(ddof=1) / np.sqrt(len(gained))), 6),
         }
+
+
+def stored_answers(file: pathlib.Path) -> dict[str, tuple[alkd.Rankings, float]]:
+    """Reads the answers about items in a store, such as that of :func:`alkd_jax.llm.items_before`; sends nothing.
+
+    Args:
+        file: the store.
+
+    Returns:
+        Model → the items named for each item, and the dollars that the answers cost.
+
+    Raises:
+        ValueError: the store has no answer about an item, or is damaged.
+    """
+    named: dict[str, dict[int, tuple[int, ...]]] = {}
+    paid: dict[str, int] = {}
+    with Store.open(file, readonly=True) as store:
+        for record in exchange.records(store):
+            if record["kind"] == item_prompts.KIND and record["items"]:
+                model = str(record["model"])
+                named.setdefault(model, {})[record["session_id"]] = item_prompts.named_items(record["items"])
+                paid[model] = paid.get(model, 0) + int(record["cost_pico"])
+    if not named:
+        raise ValueError(f"{file} has no usable answer about an item; expected a store of alkd.llm.items_before")
+    return {
+        model: (
+            lists_to_rankings(dict(sorted(lists.items())), max(1, *map(len, lists.values()))),
+            paid[model] / pricing.PICO,
+        )
+        for model, lists in named.items()
+    }
 
 
 def _quality(ranks: Int[np.ndarray, " P"]) -> float:

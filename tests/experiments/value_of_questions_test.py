@@ -1,5 +1,6 @@
 """What questions about items are worth: no answer reads validation or test, and the table is that of the numbers."""
 
+import asyncio
 import dataclasses
 import json
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 import alkd_jax as alkd
+from alkd_jax.llm.store import Store
 from experiments import value_of_questions
 from experiments.pipeline import question_value
 from experiments.pipeline.question_value import Base, Study
+from tests.helpers.fault_server import FaultServer, completion, http, titles_of
 from tests.helpers.paths import ROOT
 
 pytest.importorskip("sklearn")
@@ -82,6 +85,36 @@ def test_encoders_vectors_are_needed_for_their_teacher(dataset):
     answers = study.answers("encoder", 1.0, vectors)
     similarity = np.einsum("md,mkd->mk", vectors[study.asked], vectors[np.asarray(answers.items)])
     assert (similarity[answers.mask] >= 0.4).all()
+
+
+def test_answers_of_a_language_model_are_measured_from_their_store(dataset, tmp_path):
+    """The server names the first candidate shown, and for one item none."""
+    study, store = Study(dataset, rare=3), tmp_path / "answers.sqlite"
+    asked, shown = study.asked[:3].tolist(), [row[row > 0].tolist() for row in study.shown[0][:3]]
+
+    def reply(call):
+        labels = {title: label for label, title in titles_of(call.body).items()}
+        is_none = json.dumps(dataset.titles[asked[0]]) in call.body["messages"][1]["content"].split("Candidates:")[0]
+        title = "(none of these)" if is_none else next(title for title in labels if title != "(none of these)")
+        return [http(completion(call, json.dumps({"ranking": [labels[title]]})))]
+
+    with FaultServer(reply) as server:
+        options = {"model": "any", "base_url": server.url, "store": store}
+        answers = asyncio.run(alkd.llm.items_before(asked, shown, dataset.titles, **options))
+    assert answers[0] == ()
+    ((model, (rankings, dollars)),) = question_value.stored_answers(store).items()
+    assert (model, dollars, rankings.session_id.tolist()) == ("any", 0.0, asked)
+    assert [tuple(row[row > 0].tolist()) for row in rankings.items] == answers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(question_value, "WEIGHTS", (0.0, 1.0))
+        rows = list(value_of_questions._stored_rows(store, {"counts": Base(study, "counts")}))
+    assert [(row["teacher"], row["questions"], row["weight"] in (0.0, 1.0)) for row in rows] == [("any", 3, True)]
+    shown_row = value_of_questions.table_rows({"recall@10 without asking": {}, "rows": rows})
+    assert (shown_row[0][2], shown_row[0][-1]) == ("any", ""), "free answers have no gain per dollar"
+    with Store.open(tmp_path / "empty.sqlite"):
+        pass
+    with pytest.raises(ValueError, match="no usable answer about an item"):
+        question_value.stored_answers(tmp_path / "empty.sqlite")
 
 
 @pytest.mark.parametrize(
