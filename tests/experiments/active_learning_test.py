@@ -20,16 +20,19 @@ def settings(out, **changes):
     return Settings(data="synthetic", backbone="fpmc", out=out, **(small | changes))
 
 
+class Untrained(stages.Run):
+    """A run with teacher and student as they are before training, and some difficulties."""
+
+    def first_params(self, name):
+        return models.init_params(jax.random.key(0), self.model(name))
+
+    def load_array(self, file, name):
+        return -np.random.default_rng(0).random(len(self.dataset.train)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with teacher and student as they are before training, and some difficulties."""
-    made = stages.Run.open(settings(tmp_path_factory.mktemp("runs") / "active"))
-    params = {role: models.init_params(jax.random.key(0), made.model(role)) for role in ("student", "teacher")}
-    difficulty = -np.random.default_rng(0).random(len(made.dataset.train)).astype(np.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.Run, "first_params", lambda self, name: params[name])
-        patch.setattr(stages.Run, "load_array", lambda self, file, name: difficulty)
-        yield made
+    return Untrained.open(settings(tmp_path_factory.mktemp("runs") / "active"))
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
