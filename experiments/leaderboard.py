@@ -53,7 +53,7 @@ from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
-from .reporting import byte_rows, comparisons, lineup_rows, training_free_rows
+from .reporting import byte_rows, byte_tables, comparisons, lineup_rows, training_free_rows
 from .reporting.results import format_cell, format_tied, row_of
 from .reporting.tables import backbone_title, published_by_row
 from .reproduce import run_pipeline
@@ -359,13 +359,15 @@ def to_markdown(numbers: Mapping[str, Any]) -> str:
 
 
 def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:
-    """Writes `leaderboard.md`, `leaderboard.json`, and the file of the option `--json`."""
+    """Writes `leaderboard.md`, `leaderboard.json`, the file of `--json`, and the figure `bytes.svg` of `--by-bytes`."""
     folder = args.out / numbers["dataset"]
     texts = {folder / "leaderboard.md": to_markdown(numbers) + "\n", folder / "leaderboard.json": to_json(numbers)}
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         texts[args.json] = to_json(numbers)
     write_texts(texts)
+    if args.by_bytes:
+        byte_tables.write_figure(numbers, folder / "bytes.svg")
 
 
 def main() -> None:
