@@ -34,7 +34,7 @@ GRID: Mapping[str, Sequence[float]] = {
     "titles": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
     "recency": (0.35, 0.5, 0.65, 0.8),
     "backward": (0.0, 0.25, 0.5, 1.0),
-    "decay": (0.5, 0.8, 0.9),
+    "decay": (0.5, 0.8, 0.9, 0.95),
     "damping": (0.0, 0.3, 0.5),
 }
 """Option of the rules → values, tried one option after the other, twice."""
@@ -168,7 +168,10 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
     stored = packed_sessions(search.dataset.train_sequences, search.dataset.num_items, **options)
     yield STORED, stored, {"options": options} | search.quality(baselines.packed_scorer(stored))
     if search.neighbors is not None:
-        recipe, _ = search.tried(dataclasses.replace(recipe, titles=1.5), GRID)
+        # Damping makes rules small beside titles, so that the best weights with and without it lie far apart.
+        starts = {dataclasses.replace(recipe, titles=1.5, damping=damping) for damping in (0.0, recipe.damping)}
+        ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
+        recipe, _ = max(ends, key=lambda end: end[1]["sum"])
     best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
     for kilobytes in BUDGETS_KB:
         found = search.table_of_size(recipe, kilobytes)
