@@ -1,0 +1,40 @@
+"""The site: a page of every public package, and a build in which every link leads somewhere."""
+
+import re
+import subprocess
+import sys
+import types
+
+import pytest
+
+import alkd_jax as alkd
+from tests.helpers import paths
+
+DOCS = paths.ROOT / "docs"
+
+
+def test_every_public_module_has_a_page_that_the_site_lists():
+    modules = {name for name in alkd.__all__ if isinstance(getattr(alkd, name), types.ModuleType)}
+    listed = re.search(r"```\{toctree\}.*?```", (DOCS / "api" / "index.md").read_text(), re.DOTALL)[0].split()
+    for name in modules - {"ops", "serving"}:
+        assert name in listed, name
+    for name in listed[3:-1]:
+        assert f".. automodule:: alkd_jax.{name}\n" in (DOCS / "api" / f"{name}.md").read_text()
+
+
+def test_every_page_is_in_the_contents():
+    index = (DOCS / "index.md").read_text()
+    for page in DOCS.glob("*.md"):
+        assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.MULTILINE), page.name
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    for package in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(package, reason=f"{package} is not installed (extra `docs`)")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=paths.ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = (tmp_path / "api" / "losses.html").read_text()
+    assert "alkd_jax.losses" in page
+    assert "in_batch_bpr" in page
