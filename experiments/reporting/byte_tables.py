@@ -19,6 +19,9 @@ STORED_RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results" / "byte
 """The folder of the stored results, which a wheel does not have."""
 
 METRICS = ("recall@10", "ndcg@10")
+MARK = (
+    "Differences over the test sessions with 95 % intervals; * marks p < 0.05 after Holm's correction over the table."
+)
 
 
 def read(folder: pathlib.Path = STORED_RESULTS) -> dict[str, dict[str, Any]]:
