@@ -43,8 +43,8 @@ class ItemVectors:
     """
 
     vectors: Float[np.ndarray, "V1 Z"]
-    channel: str = "projection"
-    scale: float = 0.1
+    channel: str = "pca"
+    scale: float = 0.03
     num_learned: int | None = None
     smoothness: float = 1.0
     co_occurrence: csr_array | None = None

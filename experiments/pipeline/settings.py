@@ -91,8 +91,8 @@ class Settings:
     ] = "bpr"
     student_dim: int = 10
     item_vectors: item_channels.VectorsFile = None
-    vector_channel: item_channels.Channel = "whitened"
-    vector_scale: item_channels.Scale = 0.1
+    vector_channel: item_channels.Channel = "graph_pca"
+    vector_scale: item_channels.Scale = 0.03
     shuffled_vectors: item_channels.Shuffled = False
     profile_vectors: options.ProfileVectors = None
     teacher_dim: options.TeacherDim = 100

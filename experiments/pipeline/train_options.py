@@ -87,8 +87,8 @@ class Train:
         str | None, shared.choices(("last", "first", "all"), help="items to predict in each test session.")
     ] = None
     item_vectors: item_channels.VectorsFile = None
-    vector_channel: item_channels.Channel = "whitened"
-    vector_scale: item_channels.Scale = 0.1
+    vector_channel: item_channels.Channel = "graph_pca"
+    vector_scale: item_channels.Scale = 0.03
     shuffled_vectors: item_channels.Shuffled = False
     precision: shared.Precision = "float32"
     mesh: shared.Mesh = None
