@@ -27,8 +27,8 @@ STORED = "Stored sessions + rules"
 FILE_OVERHEAD = 2600
 """Bytes that are set aside for `config.json` and the header of the weights."""
 
-MOST_SESSIONS = 4096
-"""Number of validation sessions, the first ones, on which options are chosen."""
+MOST_SESSIONS = 8192
+"""Number of validation sessions, drawn at random, on which options are chosen: a file may begin with unusual ones."""
 
 GRID: Mapping[str, Sequence[float]] = {
     "titles": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
@@ -95,7 +95,8 @@ class Search:
         """Returns the places of the targets of a split by a scorer that breaks ties; of validation some targets."""
         sessions = ranked_sessions(self.dataset, self.protocol, split)
         if split == "validation" and isinstance(sessions, alkd.Sessions):
-            sessions = sessions.take(slice(MOST_SESSIONS))
+            order = np.random.default_rng(0).permutation(len(sessions))
+            sessions = sessions.take(np.sort(order[:MOST_SESSIONS]))
         return baselines.target_places(
             scorer,
             self.counts,

@@ -68,6 +68,7 @@ def rank_students(dataset: Dataset, run_folder: RunFolder, protocol: Protocol, v
     inputs = {
         "sizes": list(compact_students.BUDGETS_KB),
         "grid": {name: list(values) for name, values in compact_students.GRID.items()},
+        "validation_sessions": compact_students.MOST_SESSIONS,
         "uses": list(compact_students.USES),
         "title_places": list(compact_students.TITLE_PLACES),
         "vectors": digest,
