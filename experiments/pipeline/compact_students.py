@@ -164,7 +164,7 @@ def rules_scorer(counts: baselines.Counts, rules: csr_array, recency: float) -> 
 def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[str, Any]]]:
     """Yields the name of each student, the student, and what was chosen for it and how good it is on validation."""
     without_titles = {name: values for name, values in GRID.items() if name != "titles"}
-    recipe, _ = search.tried(TableRecipe(damping=0.3), without_titles)
+    recipe, _ = search.tried(TableRecipe(damping=0.3, repeats=search.protocol.seen == "keep"), without_titles)
     options = {name: getattr(recipe, name) for name in ("decay", "recency", "backward", "damping")}
     stored = packed_sessions(search.dataset.train_sequences, search.dataset.num_items, **options)
     yield STORED, stored, {"options": options} | search.quality(baselines.packed_scorer(stored))

@@ -37,12 +37,13 @@ class RuleTargets:
     mass: Float[np.ndarray, " R"]
 
 
-def cooccurrence_rules(counts: Counts, *, backward: float = 0.0) -> csr_array:
+def cooccurrence_rules(counts: Counts, *, backward: float = 0.0, repeats: bool = False) -> csr_array:
     """``R = F + β Fᵀ``: F_xv counts how often v follows x in a training session, with more weight for closer items.
 
     Args:
         counts: counts of the training sessions.
         backward: β, at least 0, the weight of items that precede x.
+        repeats: whether an item may follow itself, which counts where the items of a session are ranked too.
 
     Returns:
         ``[V1, V1]`` rules.
@@ -52,7 +53,7 @@ def cooccurrence_rules(counts: Counts, *, backward: float = 0.0) -> csr_array:
     """
     check_at_least(0, backward=backward)
     rules = counts.followers + backward * counts.followers.T if backward else counts.followers
-    return remove_diagonal(rules)
+    return csr_array(rules) if repeats else remove_diagonal(rules)
 
 
 def title_rules(titles: Sequence[str], *, min_cosine: float = 0.25) -> csr_array:

@@ -35,6 +35,7 @@ class TableRecipe:
         decay: in (0, 1), the factor of a follower for each further position of distance.
         backward: β, at least 0.
         damping: δ, at least 0.
+        repeats: whether an item may follow itself, see :func:`cooccurrence_rules`.
         titles: a, at least 0, in units of one count of adjacent items.
         min_cosine: title neighbors of a lower cosine are left out.
         title_places: number of title neighbors of an item; it is a neighbor of theirs too. Few of them leave room for
@@ -47,6 +48,7 @@ class TableRecipe:
     decay: float = 0.9
     backward: float = 0.0
     damping: float = 0.0
+    repeats: bool = False
     titles: float = 0.0
     min_cosine: float = 0.2
     title_places: int = 40
@@ -73,7 +75,7 @@ def table_rules(dataset: Dataset, recipe: TableRecipe, neighbors: csr_array | No
     if recipe.titles and neighbors is None:
         raise ValueError(f"neighbors is None; expected cosines of titles, which have weight {recipe.titles}")
     counts = baselines.count(dataset.train_sequences, dataset.num_items, decay=recipe.decay)
-    total = cooccurrence_rules(counts, backward=recipe.backward)
+    total = cooccurrence_rules(counts, backward=recipe.backward, repeats=recipe.repeats)
     if recipe.damping:
         total = csr_array(diags_array(np.maximum(counts.popularity, 1.0) ** -recipe.damping) @ total)
     return csr_array(total + title_part(recipe, neighbors)) if recipe.titles and neighbors is not None else total

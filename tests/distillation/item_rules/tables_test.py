@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 
 import alkd_jax as alkd
 from alkd_jax import baselines
+from alkd_jax.data.sessions import pack
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import TableRecipe
 from alkd_jax.serving import packed
@@ -56,6 +57,13 @@ def test_rules_are_counts_both_ways_damped_and_titles_added_absolutely(places):
     np.testing.assert_allclose(item_rules.table_rules(DATASET, recipe, csr_array(cosines)).toarray(), expected)
     with pytest.raises(ValueError, match="neighbors is None"):
         item_rules.table_rules(DATASET, recipe)
+
+
+def test_an_item_follows_itself_only_where_repeats_are_asked_for():
+    sequences = pack([[1, 1, 2], [2, 3, 2]])
+    counts = baselines.count(sequences, 3, decay=0.5)
+    assert not item_rules.cooccurrence_rules(counts).diagonal().any()
+    np.testing.assert_allclose(item_rules.cooccurrence_rules(counts, repeats=True).diagonal(), [0, 1, 0.5, 0])
 
 
 @pytest.mark.parametrize("make", [item_rules.table_student, item_rules.counted_student])
