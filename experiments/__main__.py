@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "best",
         "power",
         "information",
+        "ceiling",
         "record",
     ),
     "The selection game": ("game", "value_of_questions"),

@@ -5,9 +5,18 @@ from alkd_jax.baselines.knn import item_knn, session_knn
 from alkd_jax.baselines.left_out import PairCounts, pair_counts_without
 from alkd_jax.baselines.lists import best_items, held_out_lists, top_k, top_k_lists
 from alkd_jax.baselines.packed import packed_scorer
+from alkd_jax.baselines.pair_features import PairFeatures, pair_features
 from alkd_jax.baselines.places import TIES, Places, rank_targets, target_places
 from alkd_jax.baselines.popularity import popularity
 from alkd_jax.baselines.queries import Histories, Method, Scorer, break_ties, query_matrix, steps_to_end
+from alkd_jax.baselines.re_ranker import (
+    Candidates,
+    ReRanker,
+    find_candidates,
+    fit_re_ranker,
+    re_ranker_scorer,
+    training_choices,
+)
 from alkd_jax.baselines.registry import METHODS, fit, method
 from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
 from alkd_jax.baselines.sparse_places import rule_scores, sparse_places
@@ -15,17 +24,22 @@ from alkd_jax.baselines.sparse_places import rule_scores, sparse_places
 __all__ = [
     "METHODS",
     "TIES",
+    "Candidates",
     "Counts",
     "Histories",
     "Method",
     "PairCounts",
+    "PairFeatures",
     "Places",
+    "ReRanker",
     "Scorer",
     "best_items",
     "break_ties",
     "co_occurrence",
     "count",
+    "find_candidates",
     "fit",
+    "fit_re_ranker",
     "held_out_folds",
     "held_out_lists",
     "item_knn",
@@ -33,9 +47,11 @@ __all__ = [
     "method",
     "packed_scorer",
     "pair_counts_without",
+    "pair_features",
     "popularity",
     "query_matrix",
     "rank_targets",
+    "re_ranker_scorer",
     "rule_scores",
     "sequential_rules",
     "session_knn",
@@ -44,4 +60,5 @@ __all__ = [
     "target_places",
     "top_k",
     "top_k_lists",
+    "training_choices",
 ]
