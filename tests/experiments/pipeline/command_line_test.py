@@ -37,6 +37,7 @@ OWN_MEANING = {
         "shuffles",
         "source",
         "targets",
+        "title-vectors",
     ),
 }
 """Options that mean something else in each command, and are described by it."""
