@@ -134,14 +134,21 @@ class Search:
                     best, quality = recipe, found
         return best, quality
 
-    def table_of_size(self, recipe: TableRecipe, kilobytes: int) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
+    def with_title_places(self, recipe: TableRecipe) -> list[tuple[TableRecipe, csr_array]]:
+        """Returns the recipe with each number of title neighbors, where it reads titles, and all rules of each."""
+        all_places = TITLE_PLACES if recipe.titles else (recipe.title_places,)
+        recipes = [dataclasses.replace(recipe, title_places=places) for places in all_places]
+        return [(variant, self.rules(variant)) for variant in recipes]
+
+    def table_of_size(
+        self, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
+    ) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
         """Returns the best table of at most this size, the recipe that it has, and its quality."""
         found = []
         most = 1000 * kilobytes - FILE_OVERHEAD
-        for places in TITLE_PLACES if recipe.titles else (recipe.title_places,):
-            rules = self.rules(dataclasses.replace(recipe, title_places=places))
+        for recipe, rules in variants:
             for use in USES:
-                tried = dataclasses.replace(recipe, title_places=places, use=use)
+                tried = dataclasses.replace(recipe, use=use)
                 table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
                 counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
                 for student in (table, counted):
@@ -174,13 +181,22 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
     best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
+    variants = search.with_title_places(recipe)
     for kilobytes in BUDGETS_KB:
-        found = search.table_of_size(recipe, kilobytes)
+        found = search.table_of_size(variants, kilobytes)
         # A larger student is not always better; a smaller one is of this size too.
         best = found if best is None or found[2]["sum"] > best[2]["sum"] else best
         yield student_name(kilobytes), best[0], {"options": dataclasses.asdict(best[1])} | best[2]
 
 
+_STUDENT = "Best student (<= "
+
+
 def student_name(kilobytes: int) -> str:
     """Returns the name of the best student of at most this size."""
-    return f"Best student (<= {kilobytes} KB)"
+    return f"{_STUDENT}{kilobytes} KB)"
+
+
+def is_student(name: str) -> bool:
+    """Whether a row is that of the best student of a size."""
+    return name.startswith(_STUDENT)

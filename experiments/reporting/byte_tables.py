@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from alkd_jax.io import read_json, write_texts
 
 from ..pipeline import compact_students
-from ..pipeline.compact_students import STORED
+from ..pipeline.compact_students import STORED, is_student
 from .byte_rows import REFERENCES
 from .results import format_cell
 
@@ -27,11 +27,6 @@ MARK = (
 def read(folder: pathlib.Path = STORED_RESULTS) -> dict[str, dict[str, Any]]:
     """Reads the stored results of a folder, name → numbers of `leaderboard --by-bytes`."""
     return {file.stem: read_json(file) for file in sorted(folder.glob("*.json"))}
-
-
-def is_student(name: str) -> bool:
-    """Whether a row is that of the best student of a size."""
-    return name.startswith(compact_students.student_name(0).split("0")[0])
 
 
 def table(numbers: Mapping[str, Any]) -> str:
