@@ -34,12 +34,10 @@ from .pipeline.protocols import stored_protocol
 from .pipeline.stage_records import checked_output
 from .pipeline.training_free import TRAINING_FREE
 from .reporting import byte_rows, ceiling_rows, comparisons
-from .reporting.ceiling_rows import RE_RANKER
+from .reporting.ceiling_rows import METRICS, RE_RANKER
 
 REFERENCES = ("Sequential rules", "Sequential rules (both ways)")
 """Methods beside which the re-ranker stands, whether or not there are students."""
-
-_METRICS = ("recall@10", "ndcg@10")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +129,7 @@ def ranks_of(
 def quality(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
     """Returns recall@10 and NDCG@10 with six decimals."""
     values = metrics.from_ranks(ranks)
-    return {name: round(float(values[name]), 6) for name in _METRICS}
+    return {name: round(float(values[name]), 6) for name in METRICS}
 
 
 def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict[str, float], Int[np.ndarray, " P"]]:
@@ -146,7 +144,7 @@ def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict
     numbers: Mapping[str, Any] = read_json(checked_output(folder, "students.json"))
     name = max(numbers, key=lambda student: numbers[student]["chosen"]["sum"])
     with open_arrays(checked_output(folder, "students.ranks.npz")) as archive:
-        return name, {metric: numbers[name]["chosen"][metric] for metric in _METRICS}, archive[name]
+        return name, {metric: numbers[name]["chosen"][metric] for metric in METRICS}, archive[name]
 
 
 def measure(args: Ceiling) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from typing import Any
 import tabulate
 from matplotlib.figure import Figure
 
+from alkd_jax.errors import markdown
 from alkd_jax.io import read_json, write_texts
 
 from ..pipeline import compact_students
 from ..pipeline.compact_students import STORED, is_student
 from .byte_rows import REFERENCES
+from .comparisons import difference_with_interval
 from .results import format_cell
 
 STORED_RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results" / "bytes"
@@ -52,7 +54,9 @@ def comparisons(numbers: Mapping[str, Any]) -> str:
     for student in students:
         for metric in METRICS:
             found = [tests.get((student, reference, metric)) for reference in REFERENCES]
-            rows.append([f"{_escaped(student)}, {metric}", *(_difference(test) for test in found)])
+            rows.append(
+                [f"{markdown(student)}, {metric}", *(difference_with_interval(test) if test else "" for test in found)]
+            )
     return tabulate.tabulate(rows, ["", *REFERENCES], tablefmt="github", disable_numparse=True)
 
 
@@ -120,7 +124,7 @@ def _row(name: str, row: Mapping[str, Any]) -> list[str]:
     ]
     sizes = [f"{row[key] / 1000:,.0f}" for key in ("bytes", "resident_bytes")]
     return [
-        _escaped(name),
+        markdown(name),
         *(format_cell(row[metric]) for metric in METRICS),
         *split,
         *sizes,
@@ -138,15 +142,3 @@ def _what(name: str, row: Mapping[str, Any]) -> str:
     if options["titles"]:
         parts.append(f"titles {options['titles']:g} of {options['title_places']} nearest")
     return ", ".join(parts)
-
-
-def _difference(test: Mapping[str, Any] | None) -> str:
-    if test is None:
-        return ""
-    low, high = test["interval"]
-    star = " *" if test["p_randomization_holm"] < 0.05 else ""
-    return f"{test['difference']:+.4f} ({low:+.4f} to {high:+.4f}){star}"
-
-
-def _escaped(name: str) -> str:
-    return name.replace("<", "\\<")

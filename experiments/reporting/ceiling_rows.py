@@ -6,7 +6,10 @@ from typing import Any
 
 import tabulate
 
+from alkd_jax.errors import markdown
 from alkd_jax.io import read_json
+
+from .comparisons import difference_with_interval
 
 STORED = pathlib.Path(__file__).resolve().parents[1] / "results" / "ceiling"
 """The folder of the stored results, which a wheel does not have."""
@@ -25,7 +28,7 @@ def table(found: Mapping[str, Any]) -> str:
     parts = ("validation", "test", "seen", "unseen")
     rows = [
         [
-            _escaped(name),
+            markdown(name),
             *(
                 " / ".join(f"{row[part][metric]:.4f}" if metric in row[part] else "–" for metric in METRICS)
                 for part in parts
@@ -41,14 +44,8 @@ def differences(found: Mapping[str, Any]) -> str:
     """Returns the differences of the re-ranker from each method, with * where they are significant over sessions."""
     rows: dict[str, list[str]] = {}
     for test in found["tests"]:
-        low, high = test["interval"]
-        mark = " *" if test["p_randomization_holm"] < 0.05 else ""
-        rows.setdefault(test["against"], []).append(f"{test['difference']:+.4f} ({low:+.4f} to {high:+.4f}){mark}")
+        rows.setdefault(test["against"], []).append(difference_with_interval(test))
     headings = [f"{found['dataset']}: re-ranker against", *METRICS]
     return tabulate.tabulate(
-        [[_escaped(name), *cells] for name, cells in rows.items()], headings, tablefmt="github", disable_numparse=True
+        [[markdown(name), *cells] for name, cells in rows.items()], headings, tablefmt="github", disable_numparse=True
     )
-
-
-def _escaped(name: str) -> str:
-    return name.replace("<", "\\<")

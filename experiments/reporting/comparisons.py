@@ -132,6 +132,13 @@ def difference_table(tests: Sequence[Mapping[str, Any]], methods: Sequence[str])
     return table
 
 
+def difference_with_interval(test: Mapping[str, Any]) -> str:
+    """Returns a difference and its 95 % interval, with * where it is significant over sessions (Holm)."""
+    low, high = test["interval"]
+    mark = " *" if test["p_randomization_holm"] < 0.05 else ""
+    return f"{test['difference']:+.4f} ({low:+.4f} to {high:+.4f}){mark}"
+
+
 def full_rows(tests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Returns a row for every test with all its numbers, for the report."""
 
