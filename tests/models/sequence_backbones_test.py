@@ -11,6 +11,7 @@ from alkd_jax import models, objectives, training
 from alkd_jax.models import srgnn
 from tests.helpers import reference_encoders
 from tests.helpers.cyclic_sessions import NUM_ITEMS, cyclic_sessions
+from tests.helpers.random_models import random_model
 
 KINDS = {
     "narm": ("narm", {}),
@@ -28,12 +29,7 @@ SESSIONS = [[3, 4, 9], [7], [5, 6, 5, 6, 5], [1, 1, 2, 30, 1, 2, 8]]
 
 
 def made(kind, *, num_items=30, dim=6):
-    """A backbone with every parameter at random, biases and padding rows too."""
-    name, options = KINDS[kind]
-    model = models.create(name, num_items=num_items, dim=dim, **options)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model))
-    return model, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
+    return random_model(*KINDS[kind], num_items=num_items, dim=dim)
 
 
 def in_float64(params):

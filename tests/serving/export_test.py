@@ -15,6 +15,7 @@ import alkd_jax as alkd
 from alkd_jax import models
 from alkd_jax.serving import export, manifest, numpy_encoders
 from tests.helpers import paths, shipped_students
+from tests.helpers.random_models import random_model
 
 pytest.importorskip("safetensors")
 pytest.importorskip("onnxruntime")
@@ -49,12 +50,7 @@ KINDS = {
 
 
 def made(kind, *, num_items=80, dim=6):
-    """A student with every parameter at random, biases and padding rows too."""
-    backbone, options = KINDS[kind]
-    model = models.create(backbone, num_items=num_items, dim=dim, **options)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: models.init_params(jax.random.key(0), model))
-    return model, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
+    return random_model(*KINDS[kind], num_items=num_items, dim=dim)
 
 
 class Own(models.FPMC):

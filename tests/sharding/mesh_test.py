@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alkd_jax import sharding
-from tests.helpers import paths, two_processes
+from tests.helpers import paths, processes, two_processes
 
 
 def test_a_mesh_is_parsed_from_a_text():
@@ -50,12 +50,11 @@ def test_without_a_mesh_there_is_no_current_mesh():
     ],
 )
 def test_eight_devices(file, marked):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    # The library of this checkout, whichever is installed.
-    environment["PYTHONPATH"] = str(paths.ROOT)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
     command = [sys.executable, "-m", "pytest", *options, f"tests/helpers/{file}"]
-    done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(
+        command, cwd=paths.ROOT, env=processes.environment(8), capture_output=True, text=True, timeout=1200
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -105,8 +104,7 @@ def test_a_run_may_continue_on_another_mesh_with_similar_results(tmp_path):
     """The pipeline on four devices and then on one repeats no stage; on one device alone the results are similar."""
     options = ["--data", "synthetic", "--backbone", "fpmc", "--seeds", "2", "--max-steps", "20", "--teacher-dim", "12"]
     command = [sys.executable, "-m", "experiments.reproduce", *options, "--budget", "40", "--selection", "own"]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    common = {"cwd": paths.ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 1200}
+    common = {"cwd": paths.ROOT, "env": processes.environment(4), "capture_output": True, "text": True, "timeout": 1200}
     methods = ["--methods", "DE,DLLM2Rec,ALKDRec"]
     for out, mesh in (("many", ["--mesh", "data=2,model=2"]), ("many", []), ("one", [])):
         done = subprocess.run([*command, "--out", str(tmp_path / out), *methods, *mesh], **common)

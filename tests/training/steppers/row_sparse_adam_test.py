@@ -15,17 +15,14 @@ from alkd_jax.training import examples, interval
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.steppers.dense import Dense
 from alkd_jax.training.steppers.row_sparse_adam import RowSparseAdam, row_sparse_tables
-from alkd_jax.types import Sessions
+from tests.helpers.stepper_data import NUM_ITEMS, sessions_of_some_items
 
-NUM_ITEMS, STEPS, BATCH = 40, 7, 16
+STEPS, BATCH = 7, 16
 
 
 @pytest.fixture(scope="module")
 def train():
-    rng = np.random.default_rng(0)
-    mask = np.arange(6) < rng.integers(1, 7, 90)[:, None]
-    items = np.where(mask, rng.integers(1, NUM_ITEMS - 10, (90, 6)), 0).astype(np.int32)
-    return Sessions(items, mask, rng.integers(1, NUM_ITEMS - 5, 90).astype(np.int32), np.arange(90, dtype=np.int32))
+    return sessions_of_some_items()
 
 
 def data_of(train, loss):

@@ -14,18 +14,15 @@ from alkd_jax.training.fit import for_platform
 from alkd_jax.training.steppers.dense import Dense
 from alkd_jax.training.steppers.row_sparse_adam import RowSparseAdam
 from alkd_jax.training.steppers.stacked_adam import StackedAdam
-from alkd_jax.types import Sessions
+from tests.helpers.stepper_data import NUM_ITEMS, sessions_of_some_items
 
-NUM_ITEMS, STEPS, BATCH = 40, 5, 16
+STEPS, BATCH = 5, 16
 DECAYING = Adam(optax.linear_schedule(0.02, 0.0, 15), weight_decay=0.1)
 
 
 @pytest.fixture(scope="module")
 def train():
-    rng = np.random.default_rng(0)
-    mask = np.arange(6) < rng.integers(1, 7, 90)[:, None]
-    items = np.where(mask, rng.integers(1, NUM_ITEMS - 10, (90, 6)), 0).astype(np.int32)
-    return Sessions(items, mask, rng.integers(1, NUM_ITEMS - 5, 90).astype(np.int32), np.arange(90, dtype=np.int32))
+    return sessions_of_some_items()
 
 
 def programs_of(train, model, adam, platform, loss=None):
