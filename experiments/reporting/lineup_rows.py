@@ -13,11 +13,10 @@ from alkd_jax.types import Dataset
 
 from ..pipeline.console import print_line
 from ..pipeline.lineups import LINEUPS, SAMPLE, load_lineup, members_of, rank_lineup
-from ..pipeline.protocols import stored_protocol
 from ..pipeline.run_folder import RunFolder
 from .results import TIED_COUNT, row_of
 from .tables import TIED
-from .training_free_rows import COLUMNS, means_of
+from .training_free_rows import COLUMNS, results_of
 
 
 def build(
@@ -40,15 +39,7 @@ def build(
     folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "what": "line-up"})
     rank_lineup(dataset, folder, protocol, lineup, history)
     rows, ranks = load(dataset, folder, lineup)
-    return {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "items": dataset.num_items,
-        "protocol": stored_protocol(protocol),
-        "targets": next(iter(ranks.values())).shape[1],
-        "methods": {name: means_of(row) for name, row in rows.items()},
-        "lineup": about(dataset, folder, lineup, history),
-    }
+    return results_of(dataset, protocol, rows, ranks) | {"lineup": about(dataset, folder, lineup, history)}
 
 
 def load(dataset: Dataset, folder: RunFolder, lineup: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

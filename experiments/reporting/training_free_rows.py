@@ -40,6 +40,13 @@ def build(dataset: Dataset, out: pathlib.Path, protocol: Protocol, *, overwrite:
     folder.open({"data": dataset.fingerprint, "dataset": dataset.name, "what": "training-free recommenders"})
     rank_training_free(dataset, folder, protocol)
     rows, ranks = load(folder)
+    return results_of(dataset, protocol, rows, ranks)
+
+
+def results_of(
+    dataset: Dataset, protocol: Protocol, rows: Mapping[str, Any], ranks: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Returns what :func:`build` does, of rows and ranks `[1, P]` of the test targets."""
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
