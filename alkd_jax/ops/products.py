@@ -19,6 +19,8 @@ from alkd_jax.ops.precision import SCORE_PRECISIONS, at_least_float32
 _NARROW_WIDTH = 32
 """Rows of at most this width are combined, because shorter rows leave a CPU's vector registers partly empty."""
 _LEVELS_PER_PRODUCT = 2
+_CACHED_BYTES = 4 * 2**20
+"""Size of gathered rows that a CPU's cache holds."""
 
 
 def scores(
@@ -90,22 +92,38 @@ def position_scores(
 ) -> Float[Array, "B L C"]:
     """Computes ``u_bl · Y_c`` of each position's own candidates c, in the device's default precision, for losses.
 
-    The rows of a single position are gathered at a time, and again for the gradient: those of all positions together
-    would take C times as much memory as the vectors.
+    The rows of a few positions are gathered at a time, and again for the gradient: those of all positions together
+    would take C times as much memory as the vectors. On a CPU they are so few that their rows stay in its cache.
 
     Args:
         vectors: u, one for each position.
         table: Y.
         candidates: rows of the table.
     """
+    num_sessions, bytes_of_one = len(vectors), candidates.shape[-1] * table.shape[-1] * 4
+    divisors = [size for size in range(1, num_sessions + 1) if num_sessions % size == 0]
+    few = max(size for size in divisors if size == 1 or size * bytes_of_one <= _CACHED_BYTES)
+    scores = cpu_or_device(
+        functools.partial(_position_scores, sessions=few), functools.partial(_position_scores, sessions=num_sessions)
+    )
+    return scores(at_least_float32(vectors), table, candidates)
+
+
+def _position_scores(vectors: Array, table: Array, candidates: Array, *, sessions: int) -> Array:
+    """Scores one position of some sessions at a time, which lie apart so that a mesh's parts of a batch stay whole."""
+    (batch, length), count = vectors.shape[:2], candidates.shape[-1]
+    parts = batch // sessions
+
+    def apart(x: Array) -> Array:
+        return x.reshape(sessions, parts * length, -1).swapaxes(0, 1)
 
     @jax.checkpoint
-    def scores_at(position: tuple[Array, Array]) -> Array:
+    def scores_of(position: tuple[Array, Array]) -> Array:
         vector, rows = position
         return jnp.einsum("bd,bcd->bc", vector, at_least_float32(embedding_lookup(table, rows)))
 
-    by_position = at_least_float32(vectors).swapaxes(0, 1), candidates.swapaxes(0, 1)
-    return jax.lax.map(scores_at, by_position).swapaxes(0, 1)
+    found = jax.lax.map(scores_of, (apart(vectors), apart(candidates)))
+    return found.swapaxes(0, 1).reshape(batch, length, count)
 
 
 def logsumexp_pool(products: Float[Array, "B *L C"]) -> Float[Array, "B C"]:
