@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "best",
         "power",
         "information",
+        "list_losses",
         "ceiling",
         "record",
     ),

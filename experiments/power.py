@@ -8,23 +8,21 @@ trained models are ranked again. The command prints a line for each pair and sam
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tabulate
 
 from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation.seeds_and_sessions import Spread, spread
-from alkd_jax.io import finite_or_none, open_arrays, to_json, write_texts
+from alkd_jax.io import finite_or_none, to_json, write_texts
 
 from .pipeline import light_options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
-from .pipeline.methods import role_of, trained_methods
-from .pipeline.protocols import clusters, load_queries, rank_by_protocol
-from .pipeline.stage_records import checked_output
+from .pipeline.methods import trained_methods
+from .pipeline.ranked_samples import stored_test_ranks, validation_ranks
 from .pipeline.stages import Run
 
 HEADINGS = (
@@ -83,7 +81,7 @@ def estimate(args: Power) -> dict[str, Any]:
     for name in (args.method, *others):
         if name not in trained:
             raise ValueError(f"{name!r} is no trained method of {args.run}; expected one of {', '.join(trained)}")
-    samples = {"test": _test_ranks(run), "validation": _validation_ranks(run, (args.method, *others))}
+    samples = {"test": stored_test_ranks(run), "validation": validation_ranks(run, (args.method, *others))}
     differences = []
     for other in others:
         for split, (ranks, session_id) in samples.items():
@@ -102,25 +100,6 @@ def as_record(found: Spread, args: Power) -> dict[str, Any]:
     """Returns the estimate as plain values, with the number of seeds and the difference that can be told."""
     seeds = found.seeds_for(args.half_width)
     return dataclasses.asdict(found) | {"seeds_for_half_width": seeds, "detectable": found.detectable()}
-
-
-def _test_ranks(run: Run) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
-    with open_arrays(checked_output(run.folder.path, "ranks.npz")) as archive:
-        ranks = dict(archive)
-    return ranks, clusters(run.settings.protocol, load_queries(run.folder.path)["session_id"])
-
-
-def _validation_ranks(run: Run, methods: Sequence[str]) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
-    """Ranks the validation targets with the trained models of every seed."""
-    protocol, ranks = run.settings.protocol, {}
-    session_id = None
-    for method in methods:
-        print_line(f"ranking the validation sessions: {method}")
-        model, params = run.model(role_of(method)), run.params(trained_methods(run.settings.method_names)[method])
-        per_seed = rank_by_protocol(model, params, run.dataset, protocol, "validation", mesh=run.mesh)
-        ranks[method] = np.stack([np.asarray(result.ranks) for result in per_seed])
-        session_id = clusters(protocol, np.asarray(per_seed[0].session_id))
-    return ranks, session_id
 
 
 def power_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

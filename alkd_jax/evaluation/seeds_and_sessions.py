@@ -61,6 +61,12 @@ class Spread:
         quantiles = stats.t.ppf([0.5 + self.confidence / 2, power], self.degrees)
         return float(quantiles.sum() * self.standard_error)
 
+    def p_value(self) -> float:
+        """Returns the two-sided p-value of the test over seeds and sessions that the true difference is 0."""
+        if self.standard_error == 0:
+            return float(self.difference == 0)
+        return float(2 * stats.t.sf(abs(self.difference) / self.standard_error, self.degrees))
+
     def seeds_for(self, half_width: float) -> int | None:
         """Returns the number of seeds with which the interval over seeds would be at most ``± half_width``.
 
