@@ -2,20 +2,25 @@
 
     python -m experiments.export --run runs/ml-fpmc --method ALKDRec --out student
     python -m experiments.export --model runs/beauty --dtype float16 --out student
+    python -m experiments.export --run runs/ml-fpmc --out student --web
 
-By default it exports the seed with the best validation metric.
+By default it exports the seed with the best validation metric. With `--web` the folder also has `student.html`, a page
+that holds the student, its teacher and a counting method, and shows their lists for the titles that a reader picks.
 """
 
 import dataclasses
 import pathlib
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
 import numpy as np
 
-from alkd_jax.io import read_object
+from alkd_jax.io import read_object, write_texts
+from alkd_jax.models import Encoder, Params
 from alkd_jax.serving import export
+from alkd_jax.types import Dataset
 
 from .pipeline import calls, light_options, options
 from .pipeline.command_line import parse
@@ -25,6 +30,7 @@ from .pipeline.run import RunContext
 from .pipeline.single_run import SingleRun
 from .pipeline.stage_records import checked_output
 from .pipeline.teachers import TEACHERS
+from .reporting import student_page
 from .reporting.results import TIED_COUNT
 
 _REPORT = "rankings.report.json"
@@ -41,6 +47,7 @@ class ExportSettings:
         method: method of the student: Student, Teacher, or a distillation method of the run.
         seed_index: index of the seed, from 0; default the best on validation.
         list_length: number of items that the compiled forms return.
+        web: write a web page, too, in which a reader picks titles and sees the lists; it needs no server.
         overwrite: replace a shipped student that is there, once the new one is whole.
     """
 
@@ -51,6 +58,7 @@ class ExportSettings:
     seed_index: int | None = None
     dtype: options.WeightsType = "float32"
     list_length: int = 100
+    web: bool = False
     overwrite: bool = False
 
 
@@ -89,8 +97,35 @@ def export_method(args: ExportSettings, run: RunContext) -> None:
     description = f"{args.method}, seed {index} (validation recall {best_metric[index]:.4f})"
     model = run.model(role_of(args.method))
     card = model_card(run, args.method, f"{args.method}, seed {index}", index)
+    others = [] if args.method == "Teacher" else [teacher_of(run)]
+    pages = web_pages(args, f"{args.method}, seed {index}", model, params, run.dataset, others)
     export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite, "card": card}
-    write_student(args.out, description, model, params, run.dataset, **export_options)
+    write_student(args.out, description, pages, model, params, run.dataset, **export_options)
+
+
+def web_pages(
+    args: ExportSettings,
+    name: str,
+    model: Encoder,
+    params: Params,
+    dataset: Dataset,
+    others: Sequence[student_page.Other],
+) -> dict[str, str]:
+    """Returns the web page of a student, if one was asked for, as file name → content.
+
+    Raises:
+        ValueError: the page cannot score the student, or it would be too large.
+    """
+    if not args.web:
+        return {}
+    student = export.recommender(model, params, dataset, dtype=args.dtype)
+    return {student_page.FILE: student_page.student_page(name, student, others, dataset)}
+
+
+def teacher_of(run: RunContext) -> student_page.Other:
+    """Returns the recommender teacher of a run's first seed, whose lists the LLM was shown, for a page."""
+    teacher = run.model("teacher")
+    return "Recommender teacher", lambda: export.recommender(teacher, run.first_params("teacher"), run.dataset)
 
 
 def export_trained(args: ExportSettings, run: SingleRun) -> None:
@@ -102,8 +137,9 @@ def export_trained(args: ExportSettings, run: SingleRun) -> None:
     index = chosen_seed(args, run.history("fitted", "best_metric"))
     params = jax.tree.map(lambda leaf: leaf[index], run.params())
     export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite}
-    card = export.Card(run.title(index))
-    write_student(args.out, run.title(index), run.model, params, run.dataset, card=card, **export_options)
+    title = run.title(index)
+    pages = web_pages(args, title, run.model, params, run.dataset, [])
+    write_student(args.out, title, pages, run.model, params, run.dataset, card=export.Card(title), **export_options)
 
 
 def chosen_seed(args: ExportSettings, best_metric: np.ndarray) -> int:
@@ -165,22 +201,26 @@ def language_model(run: RunContext, method: str) -> dict[str, str]:
     }
 
 
-def write_student(out: pathlib.Path, description: str, *student: Any, **options: Any) -> None:
+def write_student(out: pathlib.Path, description: str, pages: Mapping[str, str], *student: Any, **options: Any) -> None:
     """Exports a student and prints how to serve it.
 
     Args:
         out: folder to write.
         description: the student, in words, for the printed line.
+        pages: name → content of further files.
         *student: model, parameters and dataset, as of `alkd.export.save`.
         **options: options of `alkd.export.save`.
     """
     with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         export.save(out, *student, **options)
+    write_texts({out / name: page for name, page in pages.items()})
     for warning in caught_warnings:
         print_line(str(warning.message), style="yellow")
     print_line(f"{description} in {out}; serve it with")
     print_line(f"{calls.call_of('serve')} --model {out} --port 8000")
+    for name in pages:
+        print_line(f"or open {out / name} in a browser, which needs no server")
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from alkd_jax.serving.programs import TopK, load_onnx, load_program
 from alkd_jax.serving.recommender import Recommender
 from alkd_jax.types import Dataset
 
-__all__ = ["Card", "Recommender", "load_onnx", "load_program", "save"]
+__all__ = ["Card", "Recommender", "load_onnx", "load_program", "recommender", "save"]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the program is compiled for."""
@@ -148,13 +148,39 @@ class Parts:
     left_out: dict[str, str]
 
 
+def recommender(model: Encoder, params: Params, ds: Dataset, *, dtype: str = "float32") -> Recommender:
+    """Returns a trained encoder as the student that :func:`save` would write, without a folder.
+
+    Args:
+        model: one of the library's backbones.
+        params: its parameters, without a seed axis; finite.
+        ds: the dataset of its training.
+        dtype: type to which the weights are rounded, as of :func:`save`.
+
+    Raises:
+        ValueError: as of :func:`save`.
+    """
+    check_one_of("dtype", dtype, manifest.DTYPES)
+    check_catalogue(model, ds)
+    backbone, options = backbone_options(model)
+    weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
+    return _checked_recommender(backbone, options, weights, ds)
+
+
+def _checked_recommender(
+    backbone: str, options: Mapping[str, Any], weights: Mapping[str, np.ndarray], ds: Dataset
+) -> Recommender:
+    arrays = {name: array.astype(np.float32) for name, array in weights.items()}
+    found = Recommender(backbone, options, arrays, ds.item_ids, ds.titles, ds.train.items.shape[1])
+    found.check_scores()
+    return found
+
+
 def encoder_parts(model: Encoder, params: Params, ds: Dataset, dtype: str, list_length: int | None) -> Parts:
     """Returns what is written of a trained encoder, after its scores were checked; no compiled form for no length."""
     backbone, options = backbone_options(model)
     weights = weights_to_store(backbone, options, model, params, np.dtype(dtype))
-    length = ds.train.items.shape[1]
-    arrays = {name: array.astype(np.float32) for name, array in weights.items()}
-    Recommender(backbone, options, arrays, ds.item_ids, ds.titles, length).check_scores()
+    length = _checked_recommender(backbone, options, weights, ds).length
     if list_length is None:
         left_out = dict.fromkeys((manifest.PROGRAM, manifest.ONNX), "it was not asked for")
         return Parts(backbone, options, model.dim, weights, {}, left_out)

@@ -27,7 +27,13 @@ def test_the_command_ships_the_best_seed_of_a_run(tmp_path):
     (out / "metrics.json").write_text(
         json.dumps({"methods": {"ALKDRec": columns}, "protocol": {"name": "first target"}})
     )
-    command.export_run(command.ExportSettings(run=out, out=tmp_path / "student"))
+    teacher = jax.vmap(lambda key: models.init_params(key, run.model("teacher")))(
+        jax.random.split(jax.random.key(1), 3)
+    )
+    checkpoints.save_params(out / "teacher", teacher)
+    command.export_run(command.ExportSettings(run=out, out=tmp_path / "student", web=True))
+    page = (tmp_path / "student" / "student.html").read_text()
+    assert "This page holds ALKDRec, seed 1, Recommender teacher, Sequential rules" in page
     held = export.Recommender.load(tmp_path / "student")
     np.testing.assert_array_equal(held.arrays["output_embedding"], params["params"]["output_embedding"][1])
     readme = (tmp_path / "student" / "README.md").read_text()
