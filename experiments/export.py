@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import jax
@@ -100,7 +101,7 @@ def export_method(args: ExportSettings, run: RunContext) -> None:
     others = [] if args.method == "Teacher" else [teacher_of(run)]
     pages = web_pages(args, f"{args.method}, seed {index}", model, params, run.dataset, others)
     export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite, "card": card}
-    write_student(args.out, description, pages, model, params, run.dataset, **export_options)
+    write_student(args.out, description, model, params, run.dataset, pages=pages, **export_options)
 
 
 def web_pages(
@@ -139,7 +140,8 @@ def export_trained(args: ExportSettings, run: SingleRun) -> None:
     export_options = {"dtype": args.dtype, "list_length": args.list_length, "overwrite": args.overwrite}
     title = run.title(index)
     pages = web_pages(args, title, run.model, params, run.dataset, [])
-    write_student(args.out, title, pages, run.model, params, run.dataset, card=export.Card(title), **export_options)
+    student = run.model, params, run.dataset
+    write_student(args.out, title, *student, pages=pages, card=export.Card(title), **export_options)
 
 
 def chosen_seed(args: ExportSettings, best_metric: np.ndarray) -> int:
@@ -201,14 +203,16 @@ def language_model(run: RunContext, method: str) -> dict[str, str]:
     }
 
 
-def write_student(out: pathlib.Path, description: str, pages: Mapping[str, str], *student: Any, **options: Any) -> None:
+def write_student(
+    out: pathlib.Path, description: str, *student: Any, pages: Mapping[str, str] = MappingProxyType({}), **options: Any
+) -> None:
     """Exports a student and prints how to serve it.
 
     Args:
         out: folder to write.
         description: the student, in words, for the printed line.
-        pages: name → content of further files.
         *student: model, parameters and dataset, as of `alkd.export.save`.
+        pages: name → content of further files.
         **options: options of `alkd.export.save`.
     """
     with warnings.catch_warnings(record=True) as caught_warnings:
