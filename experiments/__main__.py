@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "To begin": ("demo",),
     "Data": ("download", "prepare", "audit", "verify"),
     "One model on one dataset": ("train",),
-    "The method": ("reproduce", "query_llm", "summarize_hints", "tune"),
+    "The method": ("reproduce", "query_llm", "summarize_hints", "embed_items", "tune"),
     "Tables and figures": (
         "table1",
         "table2",

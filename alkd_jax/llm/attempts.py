@@ -43,10 +43,11 @@ class Attempts:
         models: name of a model that answered → number of answers.
     """
 
-    def __init__(self, client: Client, usage: UsageReport):
+    def __init__(self, client: Client, usage: UsageReport, *, bytes_of_answer: int = _RESERVED_BYTES):
         self.client, self.store, self.usage = client, client.store, usage
         self.stopping = asyncio.Event()
         self.pacer = Pacer(client.limits, sleep=self.sleep)
+        self._reserved_bytes = client.limits.in_flight[2] * bytes_of_answer
         self.models: collections.Counter[str] = collections.Counter()
         self._ledger_changed, self._sending = asyncio.Condition(), asyncio.Lock()
         # Reserved in memory for attempts that the store is about to record.
@@ -64,7 +65,7 @@ class Attempts:
         """
         # The lock makes this process the only owner of the store, and it has sent nothing yet.
         await self.in_store_thread(self.store.mark_lost_attempts)
-        await self.in_store_thread(self.store.reserve.allocate, self.client.limits.in_flight[2] * _RESERVED_BYTES)
+        await self.in_store_thread(self.store.reserve.allocate, self._reserved_bytes)
 
     async def send(self, connection: Connection, request: Mapping[str, Any]) -> tuple[Reply | None, int]:
         """Sends one request within limits and budget, and records its outcome.
@@ -199,7 +200,7 @@ class Attempts:
 
     def _check_context(self, prompt_tokens: int, request: Mapping[str, Any]) -> None:
         """Warns where the server has read only a part of the prompt."""
-        num_bytes = sum(len(str(message["content"]).encode()) for message in request["body"]["messages"])
+        num_bytes = sum(len(str(message["content"]).encode()) for message in request["body"].get("messages", ()))
         if prompt_tokens < _MIN_TOKENS_PER_BYTE * num_bytes:
             self.warn(
                 f"the server counted {prompt_tokens} tokens in a prompt of {num_bytes:,} bytes: it probably cuts "

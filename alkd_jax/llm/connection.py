@@ -5,19 +5,20 @@ because the SDK's exceptions hold the API key.
 """
 
 import asyncio
+import functools
 import re
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from alkd_jax.llm import refusals
+from alkd_jax.llm.answers import Answer
 from alkd_jax.llm.completions import parse_completion
 from alkd_jax.llm.endpoint import Endpoint
 from alkd_jax.llm.rate_limits import Limits
 from alkd_jax.llm.refusals import Reply
 
-_MAX_ANSWER_BYTES = 2_000_000
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
 _SECRET = re.compile(r"(sk-|Bearer\s+)[A-Za-z0-9_\-.]{6,}")
 
@@ -29,7 +30,10 @@ class Connection:
 
     Attributes:
         sdk: the SDK's client.
+        most_bytes: of an answer; one with more is not read to its end.
     """
+
+    most_bytes = 2_000_000
 
     def __init__(self, endpoint: Endpoint, limits: Limits):
         import openai
@@ -60,7 +64,7 @@ class Connection:
             http_client=transport,
         )
         # The SDK imports its parts when they are first accessed.
-        self._create = self.sdk.chat.completions.with_streaming_response.create
+        self._create = self._method()
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -82,12 +86,12 @@ class Connection:
         try:
             async with asyncio.timeout(self._limits.total_s):
                 # The SDK sends an extra body as it is, but would transform every message of a typed argument.
-                async with self._create(model=self._endpoint.model, messages=[], extra_body=dict(body)) as response:
+                async with self._create(model=self._endpoint.model, extra_body=dict(body)) as response:
                     raw = bytearray()
                     async for chunk in response.iter_bytes():
                         raw += chunk
-                        if len(raw) > _MAX_ANSWER_BYTES:
-                            return Reply("possibly_billed", error=f"an answer of more than {_MAX_ANSWER_BYTES} bytes")
+                        if len(raw) > self.most_bytes:
+                            return Reply("possibly_billed", error=f"an answer of more than {self.most_bytes} bytes")
                     return self._parse(bytes(raw), response.status_code, response.headers, body)
         except openai.APIStatusError as error:
             return self._refusal(error.status_code, error.response.content, error.response.headers, body)
@@ -100,9 +104,17 @@ class Connection:
             # A body was cut short or wrongly encoded, for example: the answer may exist and be billed.
             return Reply("possibly_billed", error=f"broken answer: {type(error).__name__}")
 
+    def _method(self) -> Callable[..., Any]:
+        """Returns the SDK's function that sends a body, which is given as `extra_body`."""
+        return functools.partial(self.sdk.chat.completions.with_streaming_response.create, messages=[])
+
+    def _read(self, raw: bytes, headers: Mapping[str, str], body: Mapping[str, Any]) -> Answer | str:
+        """Reads the body of an HTTP answer; returns a text that says why there is no answer in it."""
+        return parse_completion(raw, headers)
+
     def _parse(self, raw: bytes, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
         """Parses the body of an HTTP answer with a status of success, which may hold an error all the same."""
-        answer = parse_completion(self.remove_key(raw), headers)
+        answer = self._read(self.remove_key(raw), headers, body)
         if (isinstance(answer, str) or not answer.content) and refusals.holds_error(raw):
             return self._refusal(status, raw, headers, body)
         if isinstance(answer, str):
