@@ -41,7 +41,7 @@ class EmbedItems:
         data: source of the data, whose items need titles.
         out: the file of the vectors, .npz.
         model: name of the embedding model on the server.
-        price_input: dollars per million tokens, for a model whose price is not known here.
+        price_input: dollars per million prompt tokens, for a model whose price is not known here.
         dimensions: numbers of a vector, of models that give several; by default the model's own.
         texts_per_request: titles in a request at most.
         rpm: requests per minute at most.
