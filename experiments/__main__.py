@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "ceiling",
         "record",
     ),
-    "The selection game": ("game", "value_of_questions"),
+    "The selection game": ("game", "value_of_questions", "ask_items"),
     "A student in production": ("efficiency", "export", "recommend", "serve"),
 }
 """What commands are for → their names, in the order of use."""

@@ -48,7 +48,7 @@ class EmbedItems:
         in_flight: requests in flight at most.
         timeout: seconds for one request in all.
         allow_http: allow sending the key unencrypted to another machine.
-        estimate: print what the vectors would cost, and send nothing.
+        estimate: print what it would cost, and send nothing.
     """
 
     data: options.Data

@@ -54,8 +54,8 @@ def print_estimate(settings: LLMSettings, estimate: Estimate) -> None:
     print_line(f"{cost}; about {estimate.tokens:,} tokens ({estimate.basis})")
 
 
-def print_usage(usage: UsageReport, ledger: Ledger, price: Price | None) -> None:
-    """Prints what a collection did, and the totals of the store."""
+def print_usage(usage: UsageReport, ledger: Ledger, price: Price | None, *, about: str = "sessions") -> None:
+    """Prints what a collection of questions about sessions, or items, did, and the totals of the store."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(usage.statuses.items())) or "none"
     print_line(f"{usage.asked} questions: {statuses}; {usage.cached} from the store; {usage.requests} requests sent")
     if usage.repairs:
@@ -71,7 +71,7 @@ def print_usage(usage: UsageReport, ledger: Ledger, price: Price | None) -> None
         sessions = list(dict.fromkeys(usage.missing))
         first = ", ".join(map(str, sessions[:10])) + (", …" if len(sessions) > 10 else "")
         lists = "a usable list" if len(sessions) == len(usage.missing) else "all their lists"
-        print_line(f"missing: {len(sessions)} sessions without {lists} ({first})")
+        print_line(f"missing: {len(sessions)} {about} without {lists} ({first})")
 
 
 def estimate(settings: SettingsArg) -> None:

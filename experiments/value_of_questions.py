@@ -61,12 +61,12 @@ class Value:
         numbers: numbers of questions, at most as many as have a value above 0.
         accuracies: shares of answers that the simulated teachers give by what they know; the others are random.
         rare: items that occur at most so often in the training sessions are asked about.
-        shown: number of known items that a question shows.
+        shown: number of items that a question shows.
         named: number of items that an answer names at most.
         model: whose list price the questions are priced by.
         encoder: file of an encoder's vectors of the titles (.npz), for a teacher that knows these.
-        store: file with answers of a language model, as `alkd.llm.items_before(..., store=FILE)` keeps them, which are
-            then measured too.
+        store: file with answers of a language model, as `ask_items` or `alkd.llm.items_before(..., store=FILE)` keeps
+            them, which are then measured too.
         seed: of random orders and simulated errors.
         json: file that the numbers are written to.
     """

@@ -328,4 +328,6 @@ def test_rankings_over_http_give_the_student_that_replay_gives_bit_for_bit(relea
         first, second = (Run.reopen(folder, readonly=True).params(method) for folder in (replayed, online))
         jax.tree.map(np.testing.assert_array_equal, first, second)
     numbers = [read_json(folder / "metrics.json") for folder in (replayed, online)]
+    sources = [(found.pop("teacher"), found.pop("lists")) for found in numbers]
+    assert sources == [("replay", "recorded lists"), ("openai", "language model")]
     assert numbers[0] == numbers[1]

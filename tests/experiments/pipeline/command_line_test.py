@@ -36,6 +36,7 @@ OWN_MEANING = {
         "ship",
         "shuffles",
         "source",
+        "store",
         "targets",
         "title-vectors",
     ),
