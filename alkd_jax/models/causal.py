@@ -60,6 +60,7 @@ class CausalBlocks(nn.Module):
         dropout: dropout rate in training.
         scaled: whether items are multiplied by c = √D before the positions are added; otherwise c = 1.
         separate: whether the table Y that scores items is another one than the input table X.
+        item_dropout: dropout rate in training of the session's item vectors, and of the vectors Y that score items.
     """
 
     num_items: int
@@ -70,14 +71,16 @@ class CausalBlocks(nn.Module):
     dropout: float = 0.2
     scaled: bool = True
     separate: bool = False
+    item_dropout: float = 0.0
 
     def setup(self) -> None:
         """Declares the tables and the parameters of all blocks."""
         check_count(1, max_length=self.max_length, blocks=self.blocks, heads=self.heads)
         if self.dim % self.heads:
             raise ValueError(f"dim is {self.dim}; expected a multiple of {self.heads} heads")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; expected at least 0 and below 1")
+        for name, rate in (("dropout", self.dropout), ("item_dropout", self.item_dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name} is {rate}; expected at least 0 and below 1")
         table = (self.num_items + 1, self.dim)
         self.input_embedding = self.param("input_embedding", normal_table(0.02), table)
         if self.separate:
@@ -144,6 +147,7 @@ class CausalBlocks(nn.Module):
         if items.shape[1] > self.max_length:
             raise ValueError(f"sessions have {items.shape[1]} positions; expected at most max_length {self.max_length}")
         rows = lookup.embedding_lookup(self.input_embedding, items)
+        rows = drop(self, rows, self.item_dropout) if train else rows
         position = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
         x = rows * self.dim**0.5 if self.scaled else rows
         x = self.drop(x + self.positions[position], train)
@@ -156,9 +160,10 @@ class CausalBlocks(nn.Module):
         """Dropout at the backbone's rate in training."""
         return drop(self, x, self.dropout) if train else x
 
-    def item_embeddings(self) -> Float[Array, "V D"]:
-        """Returns the table that scores items; row 0 is padding."""
-        return self.output_embedding if self.separate else self.input_embedding
+    def item_embeddings(self, *, train: bool = False) -> Float[Array, "V D"]:
+        """Returns the table that scores items, with ``train`` after dropout; row 0 is padding."""
+        table = self.output_embedding if self.separate else self.input_embedding
+        return drop(self, table, self.item_dropout) if train else table
 
 
 def visible_positions(mask: Bool[Array, "B L"]) -> Bool[Array, "B L M"]:

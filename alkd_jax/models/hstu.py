@@ -106,6 +106,6 @@ class HSTU(CausalBlocks):
         """Returns vectors of norm 1/τ."""
         return l2_normalize(x) / self.temperature
 
-    def item_embeddings(self) -> Float[Array, "V D"]:
-        """Returns the table that scores items, of norm 1; row 0 is padding."""
-        return l2_normalize(super().item_embeddings())
+    def item_embeddings(self, *, train: bool = False) -> Float[Array, "V D"]:
+        """Returns the table that scores items, of norm 1, with ``train`` after dropout; row 0 is padding."""
+        return l2_normalize(super().item_embeddings(train=train))

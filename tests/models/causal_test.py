@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alkd_jax import models
+from alkd_jax import models, objectives
 from alkd_jax.models import CausalEncoder, hstu
 from alkd_jax.models.encoder import times_for
 from tests.helpers import causal_reference
@@ -138,6 +138,22 @@ def test_dropout_acts_in_training_only_and_depends_on_its_key(model):
     np.testing.assert_array_equal(encode_positions(off, params, items, mask, jax.random.key(0)), plain)
 
 
+@pytest.mark.parametrize("name", ["esasrec", "hstu"])
+def test_item_dropout_acts_on_the_items_read_and_on_the_table_in_training_only(name):
+    model = models.create(name, num_items=NUM_ITEMS, dim=DIM, max_length=LENGTH, dropout=0.0, item_dropout=0.4)
+    params, (items, mask) = random_params(model), random_sessions()
+    plain = encode_positions(model, params, items, mask)
+    np.testing.assert_array_equal(encode_positions(model.clone(item_dropout=0.0), params, items, mask), plain)
+    drop = [encode_positions(model, params, items, mask, jax.random.key(n)) for n in (0, 1)]
+    assert (drop[0] != plain)[mask].any()
+    assert (drop[0] != drop[1])[mask].any()
+    loss = objectives.PositionSoftmax(model)
+    table = np.asarray(loss.item_embeddings(params, jax.random.key(2)))[1:]
+    assert 0.2 < (table == 0).mean() < 0.6
+    np.testing.assert_array_equal(loss.item_embeddings(params), apply(model, "item_embeddings", params, None))
+    assert (np.asarray(loss.item_embeddings(params))[1:] != 0).all()
+
+
 def test_the_padding_row_of_new_tables_is_zero(model):
     params = models.init_params(jax.random.key(0), model)
     table = model.apply(params, method="item_embeddings")
@@ -172,6 +188,7 @@ def test_hstu_weighs_items_by_hand():
     [
         ({"heads": 3}, "dim is 8; expected a multiple of 3 heads"),
         ({"dropout": 1.0}, "dropout is 1.0; expected at least 0 and below 1"),
+        ({"item_dropout": -0.1}, "item_dropout is -0.1; expected at least 0 and below 1"),
         ({"variant": "post"}, "variant is 'post'; expected"),
         ({"max_length": 2}, "sessions have 3 positions; expected at most max_length 2"),
     ],
