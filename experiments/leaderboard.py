@@ -15,12 +15,10 @@ from typing import Annotated, Any
 
 import jax
 import numpy as np
-import tabulate
 
 from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.errors import markdown
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_json, write_texts
 from alkd_jax.llm.price_list import PRICES
@@ -53,20 +51,10 @@ from .pipeline.stage_records import checked_output
 from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
-from .reporting import byte_rows, byte_tables, comparisons, lineup_rows, training_free_rows
-from .reporting.results import format_cell, format_tied, row_of
+from .reporting import byte_rows, byte_tables, comparisons, leaderboard_table, lineup_rows, training_free_rows
+from .reporting.results import row_of
 from .reporting.tables import backbone_title, published_by_row
 from .reproduce import run_pipeline
-
-METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-COVERAGE = "coverage@20"
-COSTS = {
-    "parameters": "parameters",
-    "bytes": "bytes",
-    "resident_bytes": "bytes in memory",
-    "us_per_session": "µs a session",
-}
-HEADINGS = ("method", *METRICS, COVERAGE, "tied targets", *COSTS.values(), "LLM, USD", "lists")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,42 +314,11 @@ def model_costs(
     return count | byte_rows.shipped_costs(name, model, params, dataset, ship)
 
 
-def to_markdown(numbers: Mapping[str, Any]) -> str:
-    """Returns the table in descending order of recall@10, measured and published results together."""
-    if "published" not in numbers:
-        return (lineup_rows if "lineup" in numbers else training_free_rows).table(numbers)
-    measured = [(row["recall@10"]["mean"], name, row) for name, row in numbers["methods"].items()]
-    published = [(row["recall@10"], name, row) for name, row in numbers["published"].items() if "recall@10" in row]
-    rows = []
-    for _, name, row in sorted([*measured, *published], key=lambda entry: (-entry[0], entry[1])):
-        if name in numbers["published"]:
-            printed = [f"{row[m]:.4f}{' *' * ('ndcg' in m)}" if m in row else "" for m in METRICS]
-            rows.append([markdown(name), *printed, *[""] * (len(HEADINGS) - 1 - len(METRICS))])
-            continue
-        costs = [f"{row[column]:,.0f}" if column in row else "" for column in COSTS]
-        money = f"{row['llm_usd']:.2f}" if "llm_usd" in row else "unknown" if "lists" in row else "0.00"
-        rows.append(
-            [
-                f"**{name}**" if name == NAME else markdown(name),
-                *(format_cell(row[m]) for m in (*METRICS, COVERAGE)),
-                format_tied(row),
-                *costs,
-                money,
-                markdown(row.get("lists", "")),
-            ]
-        )
-    table = tabulate.tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
-    told = " ".join(["", *lineup_rows.notes(numbers["lineup"])]) if "lineup" in numbers else ""
-    text = f"{table}\n\nProtocol: {numbers['protocol']['name']}.{told}"
-    if not numbers["published"]:
-        return text
-    return f"{text}\n\n\\* published; its NDCG is that of the iteration order of a hash set, which is not comparable."
-
-
 def write(args: Leaderboard, numbers: Mapping[str, Any]) -> None:
     """Writes `leaderboard.md`, `leaderboard.json`, the file of `--json`, and the figure `bytes.svg` of `--by-bytes`."""
     folder = args.out / numbers["dataset"]
-    texts = {folder / "leaderboard.md": to_markdown(numbers) + "\n", folder / "leaderboard.json": to_json(numbers)}
+    page = leaderboard_table.table(numbers, own=NAME) + "\n"
+    texts = {folder / "leaderboard.md": page, folder / "leaderboard.json": to_json(numbers)}
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         texts[args.json] = to_json(numbers)
@@ -380,7 +337,7 @@ def main() -> None:
         for part_args in dict.fromkeys((first, args)):
             numbers = build_leaderboard(part_args)
             write(args, numbers)
-        print_lines(to_markdown(numbers))
+        print_lines(leaderboard_table.table(numbers, own=NAME))
         print_line(f"{args.json or args.out / numbers['dataset'] / 'leaderboard.json'}")
 
 

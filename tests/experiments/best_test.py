@@ -15,7 +15,7 @@ from alkd_jax.distillation import item_rules
 from experiments import best as command
 from experiments import leaderboard
 from experiments.pipeline import best_lists, best_rows, best_sessions
-from experiments.reporting import tables
+from experiments.reporting import leaderboard_table, tables
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_the_leaderboard_has_all_methods(tmp_path):
     assert {command.NAME, "Student, FPMC", "V-SKNN", "SLIST"} <= set(numbers["methods"])
     assert "Markov" not in numbers["methods"]
     assert {"V-SKNN", "SLIST"} <= {test["against"] for test in numbers["tests"]}
-    text = leaderboard.to_markdown(numbers)
+    text = leaderboard_table.table(numbers, own=leaderboard.NAME)
     assert "| V-SKNN " in text
     assert "by recall@10 on 500 validation sessions" in text
 
