@@ -31,7 +31,7 @@ from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .reporting.audit_findings import findings
 from .reporting.pages import render_page
-from .reporting.report import figure_to_svg
+from .reporting.report_figures import figure_to_svg
 
 
 @dataclasses.dataclass(frozen=True)

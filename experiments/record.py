@@ -37,7 +37,7 @@ from .pipeline.run_folder import refuse_earlier_version
 from .pipeline.single_run import OPTIONS_FILE
 from .pipeline.stage_records import checked_output, read_records
 from .pipeline.training_free import training_free_places
-from .reporting import beyond_accuracy, comparisons, report, tables, training_records
+from .reporting import beyond_accuracy, comparisons, run_facts, tables, training_records
 from .reporting.recount import recount_leaderboard, recount_results
 from .reporting.results import TIED_COUNT, format_cell, format_tied, mean_and_std, tuning_lines
 
@@ -94,7 +94,7 @@ def condensed_results(run: pathlib.Path) -> dict[str, Any]:
         },
         "tests": [{name: rounded(test[name]) for name in TEST_FIELDS} for test in results["tests"]],
         "seconds": {name: round(stage["seconds"], 1) for name, stage in stages.items()},
-        "versions": report.versions(),
+        "versions": run_facts.versions(),
     }
 
 

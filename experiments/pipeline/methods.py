@@ -27,7 +27,7 @@ from .session_selection import PAPER_SELECTIONS, SELECTIONS
 if TYPE_CHECKING:
     from .run import RunContext
 
-LLM, TEACHER, NEITHER, PROFILED = "LLM lists", "conventional teacher", "control, or DSL", "profiles of sessions"
+LLM, TEACHER, NEITHER, PROFILED = "LLM lists", "recommender teacher", "control, or DSL", "profiles of sessions"
 """What a method's students learn from."""
 
 TUNED = "Tuned ALKDRec"

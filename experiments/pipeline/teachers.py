@@ -128,7 +128,7 @@ def outside(
 def _adopt(name: str, found: Any) -> TeacherEntry | None:
     """Returns the teacher of a user's class or function of the dataset."""
     rank = functools.partial(outside, name=name, make=found)
-    return TeacherEntry("lists of your own", f"teacher {name}", rank, asks_llm=None) if accepts(found, 1) else None
+    return TeacherEntry("lists of your own", f"lists of {name}", rank, asks_llm=None) if accepts(found, 1) else None
 
 
 TEACHERS = Registry[TeacherEntry](
@@ -137,9 +137,7 @@ TEACHERS = Registry[TeacherEntry](
         "replay": TeacherEntry(
             "recorded lists, with --rankings FILE", "recorded lists", replay, from_candidates=False, asks_llm=True
         ),
-        "simulated": TeacherEntry(
-            "lists simulated from titles, without a language model", "simulated teacher", simulated
-        ),
+        "simulated": TeacherEntry("lists simulated from titles, without a language model", "simulated LLM", simulated),
         "openai": TeacherEntry(
             "a language model over HTTP",
             "language model",
@@ -148,10 +146,12 @@ TEACHERS = Registry[TeacherEntry](
         ),
         "conventional": TeacherEntry(
             "the recommender's own lists",
-            "recommender as teacher",
+            "recommender teacher in place of an LLM",
             functools.partial(rank_candidates, ConventionalTeacher()),
         ),
-        "neighbor": TeacherEntry("co-occurrence lists", "co-occurrence as teacher", neighbor, from_candidates=False),
+        "neighbor": TeacherEntry(
+            "co-occurrence lists", "co-occurrence in place of an LLM", neighbor, from_candidates=False
+        ),
     },
     "a class or function that takes the dataset and returns a teacher with rank(sessions, candidates)",
     _adopt,
@@ -160,7 +160,7 @@ TEACHERS = Registry[TeacherEntry](
 
 
 def title_of(teacher: str) -> str:
-    """Returns whose lists a run has, for tables and reports: "simulated teacher, no language model", for instance."""
+    """Returns whose lists a run has, for tables and reports: "simulated LLM, no language model", for instance."""
     entry = TEACHERS.find(teacher)
     return f"{entry.title}, no language model" if entry.asks_llm is False else entry.title
 

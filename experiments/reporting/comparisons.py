@@ -19,6 +19,12 @@ LEVEL = 0.05
 
 SIGN_PATTERNS = 10_000
 
+FULL_HEADINGS = (
+    *("difference", "metric", "mean", "95 % over sessions", "p over sessions", "Holm over sessions"),
+    *("d_z over sessions", "95 % over seeds", "p over seeds", "Holm over seeds", "d_z over seeds"),
+)
+"""Headings of :func:`full_rows`."""
+
 _OWN, _REFERENCES = "ALKDRec", ("Student", "Random")
 
 

@@ -37,7 +37,7 @@ from .figure_options import (
     WidthFigure,
     shared_settings,
 )
-from .report import METHOD_COLORS
+from .report_figures import METHOD_COLORS
 from .results import format_cell
 
 

@@ -14,8 +14,8 @@ from ..pipeline import stored_runs
 from ..pipeline.published_numbers import TrainedRun
 from ..pipeline.stage_records import checked_output, read_records
 from ..pipeline.verify_entries import ENTRIES
-from .report import versions
 from .results import format_cell, mean_and_std
+from .run_facts import versions
 from .tables import backbone_title
 
 NOTE = (

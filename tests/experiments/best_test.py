@@ -157,7 +157,7 @@ def test_the_leaderboard_has_all_methods(tmp_path):
     assert 2 * ours["parameters"] < ours["bytes"] < 2 * ours["parameters"] + 4000
     assert ours["seen"]["targets"] + ours["unseen"]["targets"] == len(alkd.data.synthetic(seed=0).test)
     assert ours["us_per_session"] > 0
-    assert numbers["methods"]["ALKDRec, FPMC"]["lists"] == "simulated teacher, no language model"
+    assert numbers["methods"]["ALKDRec, FPMC"]["lists"] == "simulated LLM, no language model"
     assert {row.get("llm_usd", 0) for row in numbers["methods"].values()} == {0}
     against = {test["against"] for test in numbers["tests"]}
     assert against == set(numbers["methods"]) - {command.NAME}

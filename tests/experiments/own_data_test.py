@@ -131,4 +131,4 @@ def test_a_table_names_whose_lists_the_methods_learn_from():
     }
     rows = tables.result_rows(run, tables.published_results("table1"))
     column = tables.HEADINGS.index("lists")
-    assert [row[column] for row in rows] == ["", "simulated teacher, no language model", "", ""]
+    assert [row[column] for row in rows] == ["", "simulated LLM, no language model", "", ""]

@@ -12,17 +12,16 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax import baselines, selection
 from alkd_jax.data.readers import registry
-from experiments import (
-    efficiency,
-    quickstart,
-    reproduce,
-)
+from alkd_jax.serving import export
+from experiments import efficiency, quickstart, reproduce
 from experiments.pipeline import console, methods, stages
 from experiments.pipeline.methods import METHODS, PAPER_SELECTIONS
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.student_scores import student_scores
 from experiments.reporting import beyond_accuracy, figure_options, results, tables
+from tests.helpers import browser
 
+FIGURES = ("learning_curves", "methods", "selected_sessions")
 ROWS = {"Student", "Teacher", "Random", "ALKDRec", "Popularity", "Markov", "Co-occurrence", "Item-kNN", "Session-kNN"}
 
 
@@ -215,11 +214,38 @@ def test_a_run_that_was_finished_before_it_had_metrics_of_lists_only_adds_them(f
     assert {stage for stage in before if before[stage] != after[stage]} <= {"training_free", "list_metrics"}
 
 
-def test_the_report_refers_to_no_other_file(finished):
-    page = (finished[0] / "report.html").read_text()
+def test_the_report_refers_to_no_other_file_and_says_how_it_was_made(finished):
+    out, numbers = finished
+    page = (out / "report.html").read_text()
     assert page.count("<svg") == 3
     assert not [tag for tag in ("<script src", "<link", 'src="http', "@import") if tag in page]
-    assert "ALKDRec" in page
+    assert "python -m experiments.reproduce --data synthetic --backbone fpmc" in page
+    assert not re.findall(r">\s*Teacher\b|conventional teacher|simulated teacher", page)
+    assert numbers["lists"] == "simulated LLM, no language model"
+    quality = json.loads((out / "teacher_quality.json").read_text())
+    assert {name: part["usable"] for name, part in quality["selections"].items()} == {"Random": 40, "ALKDRec": 40}
+    assert f"these are {quality['asked']} different sessions, of which all have a usable list." in page
+    figures = sorted(path.name for path in (out / "figures").iterdir())
+    assert figures == [f"{name}.{form}" for name in FIGURES for form in ("png", "svg")]
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_report_fits_a_phone_and_its_models_list_what_recommender_lists(finished, tmp_path):
+    out, _ = finished
+    run = stages.Run.reopen(out, readonly=True)
+    sessions = [row[row > 0].tolist() for row in np.asarray(run.dataset.test.items)[:200]]
+    script = f"""answer = {{
+      widths: [document.documentElement.scrollWidth, innerWidth],
+      lists: {json.dumps(sessions)}.map((items) => MODELS.map((model) => recommend(model, items, 10).map((e) => e[0]))),
+    }};"""
+    answer = browser.in_browser((out / "report.html").read_text(), script, tmp_path, width=390)
+    assert answer["widths"][0] <= answer["widths"][1] <= 500
+    for column, path in enumerate(("distilled/ALKDRec", "student", "teacher")):
+        student = export.recommender(run.model_for(path), run.first_params(path), run.dataset)
+        ids = student.item_ids
+        for items, lists in zip(sessions, answer["lists"], strict=True):
+            assert [ids[item] for item in lists[column]] == [each.item_id for each in student.rank(items, 10)]
 
 
 def test_a_second_run_trains_nothing_and_tells_the_same_numbers_with_a_leak_of_the_split(finished, monkeypatch, capsys):

@@ -20,7 +20,7 @@ def find_browser():
     return found
 
 
-def in_browser(page, script, folder):
+def in_browser(page, script, folder, *, width=1200):
     """Opens a page, runs a script after it, and returns what it assigned to `answer`.
 
     Errors of the page or the script are raised; so is a request of the page for anything but itself.
@@ -41,7 +41,14 @@ def in_browser(page, script, folder):
     )
     file = folder / "driven.html"
     file.write_text(driven, encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={folder / 'profile'}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--window-size={width},900",
+        "--dump-dom",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
     call = subprocess.run([browser, *options, file.as_uri()], capture_output=True, text=True, timeout=180)
     match = _ANSWER.search(call.stdout)
     assert match, call.stderr[-2000:]
