@@ -9,6 +9,7 @@ from alkd_jax.data.readers import registry
 from alkd_jax.llm.store import Store
 from experiments import ask_items
 from experiments.pipeline.question_value import Study, stored_answers
+from tests.helpers import command_calls
 from tests.helpers.fault_server import FaultServer, completion, error, http, labels_of
 
 DATA = ["--data", "synthetic", "--model", "any", "--rare", "40", "--shown", "8", "--named", "3"]
@@ -24,14 +25,7 @@ def command(monkeypatch, capsys):
     """A function that calls the command and returns its exit status and output."""
 
     def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["ask_items", *DATA, *map(str, arguments)])
-        try:
-            ask_items.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        streams = capsys.readouterr()
-        return code, " ".join((streams.out + streams.err).split())
+        return command_calls.call(ask_items.main, [*DATA, *arguments], monkeypatch, capsys)
 
     return call
 

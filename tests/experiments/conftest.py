@@ -1,7 +1,5 @@
 """Fixtures of the commands that ask a language model."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from alkd_jax.types import Rankings
 from experiments import query_llm
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.stages import Run
+from tests.helpers import command_calls
 
 
 @pytest.fixture
@@ -34,13 +33,6 @@ def command(folder, monkeypatch, capsys):
     """A function that calls a command on the folder and returns its exit status and output."""
 
     def call(text, *, main=query_llm.main, run="--run"):
-        monkeypatch.setattr(sys, "argv", ["command", *text.split(), run, str(folder)])
-        try:
-            main()
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        streams = capsys.readouterr()
-        return code, " ".join((streams.out + streams.err).split())
+        return command_calls.call(main, [*text.split(), run, folder], monkeypatch, capsys)
 
     return call

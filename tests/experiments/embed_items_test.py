@@ -6,6 +6,7 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax.data import item_vectors
 from experiments import embed_items
+from tests.helpers import command_calls
 from tests.helpers.fault_server import FaultServer, error, http
 
 
@@ -21,14 +22,9 @@ def command(monkeypatch, capsys):
     """A function that calls the command on the built-in data and returns its exit status and output."""
 
     def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["embed_items", "--data", "synthetic", "--model", "any", *map(str, arguments)])
-        try:
-            embed_items.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        streams = capsys.readouterr()
-        return code, " ".join((streams.out + streams.err).split())
+        return command_calls.call(
+            embed_items.main, ["--data", "synthetic", "--model", "any", *arguments], monkeypatch, capsys
+        )
 
     return call
 
