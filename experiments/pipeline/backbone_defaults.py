@@ -133,8 +133,8 @@ DEFAULTS: Mapping[str, BackboneDefaults] = {
         num_negatives=128,
         second_decay=0.98,
         max_epochs=101,
-        note="without times, which not all data have; the option time reads them; dropout of items as in the evaluation "
-        "of Tikhonovich et al.",
+        note="without times, which not all data have; the option time reads them; dropout of items as in the "
+        "evaluation of Tikhonovich et al.",
         reference="Zhai et al., HSTU, ICML 2024",
     ),
 }
