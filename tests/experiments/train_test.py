@@ -44,7 +44,7 @@ def options(source, out, **changed):
 @pytest.fixture(scope="module")
 def run(source, tmp_path_factory):
     # Eight numbers are too few for dropout of items.
-    rest = {"options": '{"item_dropout": 0}', "seeds": 2, "refit": True}
+    rest = {"options": '{"item_dropout": 0.0}', "seeds": 2, "refit": True}
     args = options(source, tmp_path_factory.mktemp("runs") / "circle", **rest)
     return args, train.train(args)
 
