@@ -70,7 +70,8 @@ def plot_methods(methods: Mapping[str, Mapping[str, Any]], *, lists: str, metric
     axes.spines[["top", "right", "left"]].set_visible(False)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     kinds = [kind for kind in METHOD_KINDS if kind in handles]
-    labels = [lists if kind == LLM else kind for kind in kinds]
+    controls = "control, or DSL" if "DSL" in methods else "control"
+    labels = [{LLM: lists, NEITHER: controls}.get(kind, kind) for kind in kinds]
     marks = [handles[kind] for kind in kinds]
     figure.legend(
         marks, labels, title="learned from", loc="outside upper center", ncols=2, fontsize="small", frameon=False
