@@ -112,6 +112,7 @@ def _training(run: Mapping[str, Any]) -> str:
     training = run["training"]
     width, loss, targets, negatives, batch, rate = (training[name] for name in _SHOWN)
     sampled = "" if loss == "softmax" or loss.startswith("in_batch") else f" with {negatives} negatives"
+    loss = f"corrected {loss}" if training.get("corrected") else loss
     options = {**training["options"], **training.get("loss_options", {})}
     words = [f"width {width}", f"{loss.replace('_', ' ')}{sampled} of {targets}", f"batch {batch}, rate {rate:g}"]
     words += [f"{name.replace('_', ' ')} {value}" for name, value in options.items()]

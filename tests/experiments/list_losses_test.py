@@ -17,6 +17,7 @@ from experiments.list_losses import ListLosses
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.stages import Run
 from experiments.reporting import list_loss_rows
+from tests.helpers.paths import ROOT
 
 LOSSES, METHODS = ("bpr", "ranknet", "listnet"), ("Random", "ALKDRec")
 
@@ -87,6 +88,14 @@ def test_the_tables_mark_what_was_found(ranks):
     assert first.count(" *") == 1
     assert "| ranknet, ALKDRec " in second
     assert "on test" not in list_loss_rows.tables(list_losses.compare(ListLosses((), false_discovery=0.0)))
+
+
+def test_the_tables_in_the_documents_are_those_of_the_stored_numbers():
+    stored = sorted(list_loss_rows.STORED.glob("*.json"))
+    assert stored
+    text = (ROOT / "docs" / "selection.md").read_text()
+    for file in stored:
+        assert list_loss_rows.tables(json.loads(file.read_text())) in text, file.name
 
 
 @pytest.mark.parametrize(
