@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow docs check release clean
+.PHONY: demo test test-slow test-docs docs check release clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.quickstart --out runs/quickstart
@@ -15,10 +15,16 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-# The site: the pages of docs/ and the docstrings of the library. A link that leads nowhere is an error.
+# The site: the pages of docs/, the docstrings of the library and the notebooks, which run. A link that leads nowhere and a
+# notebook that fails are errors.
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs site
+
+# The site with its notebooks, pages in a browser (where Chromium is installed), and a wheel in a fresh environment.
+test-docs: docs
+	$(BIN)/python -m pytest -m browser -rs
+	$(BIN)/python -m pytest -m slow tests/experiments/command_line_test.py -k wheel -rs
 
 check: $(STAMP)
 	$(BIN)/ruff check .

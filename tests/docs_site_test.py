@@ -28,13 +28,27 @@ def test_every_page_is_in_the_contents():
         assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.MULTILINE), page.name
 
 
+def test_every_notebook_is_in_the_contents_and_asserts_its_headline():
+    index = (DOCS / "index.md").read_text()
+    overview = (DOCS / "notebooks" / "index.md").read_text()
+    notebooks = sorted((DOCS / "notebooks").glob("*.py"))
+    assert len(notebooks) == 7
+    for notebook in notebooks:
+        assert f"\nnotebooks/{notebook.stem}\n" in index, notebook.name
+        assert f"]({notebook.name})" in overview, notebook.name
+        *_, last = notebook.read_text().split("# %%\n")
+        assert "\nassert " in f"\n{last}", notebook.name
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
-    for package in ("sphinx", "myst_parser", "furo"):
+    for package in ("sphinx", "myst_nb", "jupytext", "furo"):
         pytest.importorskip(package, reason=f"{package} is not installed (extra `docs`)")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=paths.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=paths.ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     page = (tmp_path / "api" / "losses.html").read_text()
     assert "alkd_jax.losses" in page
     assert "in_batch_bpr" in page
+    # Notebooks show what their cells printed.
+    assert "spent: $0.0" in (tmp_path / "notebooks" / "asking.html").read_text()
