@@ -40,6 +40,20 @@ def test_every_notebook_is_in_the_contents_and_asserts_its_headline():
         assert "\nassert " in f"\n{last}", notebook.name
 
 
+def test_the_errors_of_the_troubleshooting_page_are_those_of_the_code():
+    code = "".join(
+        path.read_text() for name in ("alkd_jax", "experiments") for path in (paths.ROOT / name).rglob("*.py")
+    )
+    # Texts that are split over lines, or put together of several literals, are one text.
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    lines = re.findall(r"^\| `(.*?)` \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        parts = [part for part in line.split("…") if part.strip(" ;:()")]
+        assert parts, line
+        assert [part for part in parts if part.strip() not in code] == [], line
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for package in ("sphinx", "myst_nb", "jupytext", "furo"):
