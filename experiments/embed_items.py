@@ -66,6 +66,7 @@ class EmbedItems:
     timeout: int = 120
     allow_http: bool = False
     estimate: bool = False
+    overwrite: options.Overwrite = False
 
     def check(self) -> None:
         """Raises ValueError where an option is out of range."""
@@ -73,6 +74,8 @@ class EmbedItems:
         check_count(1, **{"--texts-per-request": self.texts_per_request, "--in-flight": self.in_flight})
         if self.dimensions is not None:
             check_count(1, **{"--dimensions": self.dimensions})
+        if self.out.exists() and not (self.overwrite or self.estimate):
+            raise ValueError(f"{self.out} exists; expected a new file, or --overwrite")
 
     @property
     def store(self) -> pathlib.Path:

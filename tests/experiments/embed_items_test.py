@@ -42,6 +42,26 @@ def test_the_file_has_a_vector_of_each_title_and_is_read_as_item_vectors(command
     np.testing.assert_allclose(found[1:], expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-6)
 
 
+def test_a_file_that_exists_stays_unless_it_is_to_be_overwritten(command, tmp_path):
+    out = tmp_path / "v.npz"
+    out.write_bytes(b"a user's own")
+    with FaultServer(routes=served) as server:
+        code, output = command("--base-url", server.url, "--out", out)
+        assert code == 2
+        assert "v.npz exists; expected a new file, or --overwrite" in output
+        assert out.read_bytes() == b"a user's own"
+        assert command("--base-url", server.url, "--out", out, "--overwrite")[0] == 0
+    assert out.read_bytes() != b"a user's own"
+
+
+def test_a_folder_that_is_a_file_is_named(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, output = command("--base-url", "http://127.0.0.1:9/v1", "--out", tmp_path / "file" / "v.npz")
+    assert code == 2
+    assert output.count("error: ") == 1
+    assert "file" in output
+
+
 def test_an_estimate_sends_nothing_and_names_the_cost(command, tmp_path):
     out = tmp_path / "v.npz"
     code, output = command("--base-url", "https://example.org/v1", "--price-input", "0.02", "--out", out, "--estimate")
