@@ -64,5 +64,12 @@ def test_the_site_builds_without_a_warning(tmp_path):
     page = (tmp_path / "api" / "losses.html").read_text()
     assert "alkd_jax.losses" in page
     assert "in_batch_bpr" in page
+    ids = set(re.findall(r'id="alkd_jax\.([^"]+)"', "".join(page.read_text() for page in tmp_path.glob("api/*.html"))))
+    documented = {name.rpartition(".")[2] for name in ids}
+    for module in (alkd, *(getattr(alkd, name) for name in alkd.__all__)):
+        if isinstance(module, types.ModuleType) and module.__name__.count(".") <= 1:
+            values = {name: getattr(module, name) for name in getattr(module, "__all__", ())}
+            public = {name for name, value in values.items() if not isinstance(value, types.ModuleType)}
+            assert public <= documented, (module.__name__, public - documented)
     # Notebooks show what their cells printed.
     assert "spent: $0.0" in (tmp_path / "notebooks" / "asking.html").read_text()
