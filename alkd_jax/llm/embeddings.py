@@ -296,8 +296,12 @@ def _vector(value: Any) -> np.ndarray | None:
             return None
         row = np.frombuffer(raw, "<f4") if len(raw) % 4 == 0 else np.zeros(0, np.float32)
     elif isinstance(value, list) and all(type(number) in (int, float) for number in value):
-        with np.errstate(over="ignore"):
-            row = np.asarray(value, np.float64).astype(np.float32)
+        try:
+            with np.errstate(over="ignore"):
+                row = np.asarray(value, np.float64).astype(np.float32)
+        except OverflowError:
+            # JSON allows integers beyond float64, which are not finite here either.
+            return None
     else:
         return None
     return row if len(row) and np.isfinite(row).all() else None

@@ -200,6 +200,7 @@ def test_vectors_are_read_as_lists_and_as_base64():
         (body({"embedding": [1.0]}, {"embedding": [1.0, 2.0]}), "several lengths"),
         (body({"embedding": [1.0]}, {"embedding": []}), "vector 1 is no list of finite numbers"),
         (body({"embedding": [1.0]}, {"embedding": [1e39]}), "vector 1 is no list"),
+        (body({"embedding": [1.0]}, {"embedding": [10**400]}), "vector 1 is no list"),
         (body({"embedding": [1.0]}, {"embedding": ["1"]}), "vector 1 is no list"),
         (body({"embedding": [1.0]}, {"embedding": "!"}), "vector 1 is no list"),
         (body({"embedding": [1.0]}, 3), "index None"),
