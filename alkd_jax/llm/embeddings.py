@@ -200,7 +200,9 @@ async def embed(
         return Embedded(None, missing, usage)
     lengths = sorted({len(found[text]) for text in texts})
     if len(lengths) > 1:
-        raise ValueError(f"{client.endpoint.model} gave vectors of {lengths} numbers; expected one length")
+        raise ValueError(
+            f"{client.endpoint.model} gave vectors of {lengths} numbers; expected one length, as in a new store"
+        )
     return Embedded(np.stack([found[text] for text in texts]).astype(np.float32), 0, usage)
 
 
