@@ -101,12 +101,16 @@ def position_scores(
         candidates: rows of the table.
     """
     num_sessions, bytes_of_one = len(vectors), candidates.shape[-1] * table.shape[-1] * 4
-    divisors = [size for size in range(1, num_sessions + 1) if num_sessions % size == 0]
-    few = max(size for size in divisors if size == 1 or size * bytes_of_one <= _CACHED_BYTES)
+    few = _largest_divisor(num_sessions, most=_CACHED_BYTES // bytes_of_one)
     scores = cpu_or_device(
         functools.partial(_position_scores, sessions=few), functools.partial(_position_scores, sessions=num_sessions)
     )
     return scores(at_least_float32(vectors), table, candidates)
+
+
+def _largest_divisor(number: int, *, most: int) -> int:
+    """Returns the largest divisor of a number that is at most ``most``, and 1 where there is none."""
+    return max(n for n in range(1, number + 1) if number % n == 0 and (n == 1 or n <= most))
 
 
 def _position_scores(vectors: Array, table: Array, candidates: Array, *, sessions: int) -> Array:
@@ -154,8 +158,7 @@ def project_items(x: Float[Array, "B L D"], kernel: Float[Array, "D E"]) -> Floa
     Narrow vectors are concatenated, several per row, with a block-diagonal kernel.
     """
     (batch, length, dim), width = x.shape, kernel.shape[1]
-    divisors = (n for n in range(1, length + 1) if length % n == 0)
-    per_row = max(n for n in divisors if n == 1 or n * dim <= _NARROW_WIDTH)
+    per_row = _largest_divisor(length, most=_NARROW_WIDTH // dim)
     product = x.reshape(-1, per_row * dim) @ jnp.kron(jnp.eye(per_row, dtype=kernel.dtype), kernel)
     return product.reshape(batch, length, width)
 
