@@ -65,10 +65,8 @@ def measure(args: Efficiency) -> dict[str, Any]:
     tokens = {"--prompt-tokens": args.prompt_tokens, "--answer-tokens": args.answer_tokens}
     check_count(0, **tokens)
     check_count(1, **{"--rounds": args.rounds})
-    run = Run.reopen(args.run, readonly=True)
+    run = Run.reopen_finished(args.run)
     seconds = {name: stage["seconds"] for name, stage in run.folder.finished_stages.items()}
-    if "ranks" not in seconds:
-        raise ValueError(f"{args.run} is not a finished run; run experiments.reproduce on it first")
     models = {}
     for method, stored_at in trained_methods(run.settings.method_names).items():
         model, params = run.model(role_of(method)), first_seed(run.params(stored_at))

@@ -71,9 +71,7 @@ def opened_runs(folders: Sequence[pathlib.Path]) -> dict[str, Run]:
     """
     runs: dict[str, Run] = {}
     for folder in folders:
-        run = Run.reopen(folder, readonly=True)
-        if "ranks" not in run.folder.finished_stages:
-            raise ValueError(f"{folder} is not a finished run; run experiments.reproduce on it first")
+        run = Run.reopen_finished(folder)
         loss = run.settings.list_loss
         if loss in runs:
             raise ValueError(f"{folder} has the loss {loss} of {runs[loss].settings.out}; expected one run for each")

@@ -72,9 +72,7 @@ def estimate(args: Power) -> dict[str, Any]:
         ValueError: the run is not finished or has one seed, a method is not of the run, or a number is out of range.
     """
     check_at_least(1e-9, **{"--half-width": args.half_width})
-    run = Run.reopen(args.run, readonly=True)
-    if "ranks" not in run.folder.finished_stages:
-        raise ValueError(f"{args.run} is not a finished run; run experiments.reproduce on it first")
+    run = Run.reopen_finished(args.run)
     check_count(2, **{"--seeds of the run": run.settings.seeds})
     trained = trained_methods(run.settings.method_names)
     others = args.against or tuple(name for name in trained if name != args.method)

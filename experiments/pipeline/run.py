@@ -124,6 +124,21 @@ class RunContext:
         """
         return cls._open(stored_settings(path), readonly=readonly)
 
+    @classmethod
+    def reopen_finished(cls, path: pathlib.Path) -> Self:
+        """Opens a finished run to read it.
+
+        Args:
+            path: the run's folder.
+
+        Raises:
+            ValueError: as of `reopen`, or the run is not finished.
+        """
+        run = cls.reopen(path, readonly=True)
+        if "ranks" not in run.folder.finished_stages:
+            raise ValueError(f"{path} is not a finished run; run experiments.reproduce on it first")
+        return run
+
     @property
     def mesh(self) -> jax.sharding.Mesh | None:
         """The device mesh; None for a single device."""
