@@ -12,8 +12,7 @@ they are worth. The API key is read from the environment and nowhere else.
 import dataclasses
 import pathlib
 import signal
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -94,9 +93,7 @@ class AskItems:
     @property
     def llm(self) -> LLMSettings:
         """Server, model, price and limits."""
-        names = {field.name for field in dataclasses.fields(LLMSettings)}
-        same: dict[str, Any] = {name: value for name, value in vars(self).items() if name in names}
-        return LLMSettings(self.store.parent, **same)
+        return LLMSettings.like(self, self.store.parent)
 
 
 def ask_items(args: AskItems) -> None:
@@ -118,9 +115,7 @@ def ask_items(args: AskItems) -> None:
     print_line(f"{printable(dataset.name)}: {len(study.asked):,} items may be asked about, {most:,} with a value")
     args.store.parent.mkdir(parents=True, exist_ok=True)
     with Store.open(args.store) as store:
-        # An estimate sends nothing, so that it needs neither a budget nor a price.
-        budget = Budget(Decimal(0) if settings.price is not None else None, 0) if args.estimate else None
-        client = settings.client(store, budget=budget)
+        client = settings.client(store, budget=Budget(requests=0) if args.estimate else None)
         print_estimate(settings, client.estimate(questions))
         if args.estimate:
             return

@@ -10,7 +10,6 @@ the environment and nowhere else. `--estimate` prints what the vectors would cos
 import asyncio
 import dataclasses
 import pathlib
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -85,19 +84,7 @@ class EmbedItems:
     @property
     def llm(self) -> LLMSettings:
         """Server, model, price and limits, as a language model's."""
-        names = (
-            "model",
-            "base_url",
-            "budget_usd",
-            "api_key_env",
-            "prices",
-            "rpm",
-            "in_flight",
-            "timeout",
-            "allow_http",
-        )
-        same: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return LLMSettings(self.out.parent, **same, price_input=self.price_input, price_output=self.price_input)
+        return LLMSettings.like(self, self.out.parent, price_output=self.price_input)
 
 
 def item_texts(dataset: alkd.Dataset) -> dict[int, str]:
@@ -137,9 +124,7 @@ def embed_items(args: EmbedItems) -> None:
     texts, settings = item_texts(dataset), args.llm
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with Store.open(args.store) as store:
-        # An estimate sends nothing, so that it needs neither a budget nor a price.
-        budget = Budget(Decimal(0) if settings.price is not None else None, 0) if args.estimate else None
-        client = settings.client(store, budget=budget)
+        client = settings.client(store, budget=Budget(requests=0) if args.estimate else None)
         some: dict[str, Any] = {"dimensions": args.dimensions, "texts_per_request": args.texts_per_request}
         requests = embeddings.open_requests(client, list(texts.values()), **some)
         print_line(estimate_line(client, requests, len(texts)))

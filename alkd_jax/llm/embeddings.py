@@ -191,9 +191,11 @@ async def embed(
         check_count(1, dimensions=dimensions)
     if (empty := next((row for row, text in enumerate(texts) if not text.strip()), None)) is not None:
         raise ValueError(f"text {empty} is empty; expected texts with at least one character")
-    requests = open_requests(client, texts, dimensions=dimensions, texts_per_request=texts_per_request)
-    usage = await _send_all(client, requests, on_progress)
     found = stored_vectors(client.store, client.endpoint, dimensions=dimensions)
+    requests = _requests_without(found, client.endpoint, texts, dimensions, texts_per_request)
+    usage = await _send_all(client, requests, on_progress)
+    if requests:
+        found = stored_vectors(client.store, client.endpoint, dimensions=dimensions)
     missing = len(set(texts) - found.keys())
     usage.cached = len(set(texts)) - missing
     if missing or not texts:
@@ -211,9 +213,20 @@ def open_requests(
 ) -> list[dict[str, Any]]:
     """Returns the requests for the distinct texts that the store has no vector of."""
     known = stored_vectors(client.store, client.endpoint, dimensions=dimensions)
+    return _requests_without(known, client.endpoint, texts, dimensions, texts_per_request)
+
+
+def _requests_without(
+    known: Mapping[str, np.ndarray],
+    endpoint: Endpoint,
+    texts: Sequence[str],
+    dimensions: int | None,
+    texts_per_request: int,
+) -> list[dict[str, Any]]:
+    """Returns the requests for the distinct texts of which no vector is known."""
     new = [text for text in dict.fromkeys(texts) if text not in known]
     return [
-        embedding_request(client.endpoint, new[start : start + texts_per_request], dimensions=dimensions)
+        embedding_request(endpoint, new[start : start + texts_per_request], dimensions=dimensions)
         for start in range(0, len(new), texts_per_request)
     ]
 

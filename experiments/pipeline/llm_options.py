@@ -5,7 +5,7 @@ import datetime
 import functools
 import pathlib
 from decimal import Decimal, InvalidOperation
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import tyro
 
@@ -81,6 +81,19 @@ class LLMSettings:
     api_key_env: light_options.ApiKeyEnv = None
     prices: light_options.PricesFile = None
     shuffles: int = 1
+
+    @classmethod
+    def like(cls, options: Any, folder: pathlib.Path, **changes: Any) -> Self:
+        """Returns the settings that another command's options of the same names make.
+
+        Args:
+            options: an instance of a dataclass.
+            folder: in place of a run's.
+            **changes: settings of other values.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        same = {name: value for name, value in vars(options).items() if name in names}
+        return cls(folder, **same | changes)
 
     @property
     def preset(self) -> presets.Preset:

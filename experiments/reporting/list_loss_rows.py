@@ -17,8 +17,7 @@ def tables(found: Mapping[str, Any]) -> str:
     losses = list(dict.fromkeys(pair["loss"] for pair in found["pairs"]))
     methods = list(dict.fromkeys(pair["method"] for pair in found["pairs"]))
     cells = {(pair["loss"], pair["method"]): _cell(pair, found["false_discovery"]) for pair in found["pairs"]}
-    rows = [[method, *(cells.get((loss, method), "") for loss in losses)] for method in map(str, methods)]
-    rows = [[markdown(row[0]), *row[1:]] for row in rows]
+    rows = [[markdown(method), *(cells.get((loss, method), "") for loss in losses)] for method in methods]
     heading = f"validation {found['metric']}"
     parts = [tabulate.tabulate(rows, [heading, *losses], tablefmt="github", disable_numparse=True)]
     if found["contrasts"]:
