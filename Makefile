@@ -47,4 +47,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site jupyter_execute .jupyter_cache *.egg-info .pytest_cache .mypy_cache .ruff_cache
