@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "leaderboard",
         "best",
         "power",
+        "steps",
         "information",
         "list_losses",
         "ceiling",

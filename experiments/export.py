@@ -84,9 +84,10 @@ def export_method(args: ExportSettings, run: RunContext) -> None:
     Raises:
         ValueError: as of :func:`export_run`.
     """
-    if run.released:
+    if "padding" in run.settings.rules:
         raise ValueError(
-            f"mode of {args.run} is released, whose students read item 1 as padding; expected a run in clean mode"
+            f"mode of {args.run} is {run.settings.mode}, whose students read item 1 as padding; expected a run in "
+            "clean mode"
         )
     method_folders = trained_methods(run.settings.method_names)
     if args.method not in method_folders:

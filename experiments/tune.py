@@ -128,7 +128,7 @@ def tuned_settings(run: Run, args: Tuning, method: str) -> dict[str, Any]:
         with training_bar(f"{method}, trial {number + 1}: {tried}") as bar:
             fitted = train_students(run, method, rankings, tuned=tried, progress=bar, **fit_options)
         model, sessions = run.model(role_of(method)), run.dataset.validation
-        options = {"protocol": run.settings.mode, "lists": False}
+        options = {"protocol": run.settings.protocol.rules, "lists": False}
         outs = evaluation.evaluate_seeds(model, fitted.params, sessions, **options)
         trials.append({"options": tried, "recall@10": float(np.mean([out.metrics["recall@10"] for out in outs]))})
     best = max(trials, key=lambda trial: trial["recall@10"])

@@ -15,7 +15,7 @@ import alkd_jax as alkd
 from alkd_jax import selection, training
 from alkd_jax.checks import check_rates
 from alkd_jax.data.profile_vectors import read_profiles
-from alkd_jax.distillation import dsl, learned_gate, profiles
+from alkd_jax.distillation import alkdrec, dsl, learned_gate, profiles
 from alkd_jax.errors import shown
 from alkd_jax.paper_settings import backbone_settings_of
 from alkd_jax.registry import accepts
@@ -66,8 +66,10 @@ def fine_tuned(
     if rankings is None:
         options |= {"initial": student_params, "examples": last_item_examples(train)}
         return training.fit(key, model, train, validation, **options)
-    options["bounds"] = (rankings.items.shape[1],) if equal_places else tuned.get("bounds")
-    return alkd.distill(key, model, student_params, train, validation, rankings, released=run.released, **options)
+    rules = run.settings.rules
+    bounds = alkdrec.RELEASED_BOUNDS if "bands" in rules else alkdrec.PAPER_BOUNDS
+    options["bounds"] = (rankings.items.shape[1],) if equal_places else tuned.get("bounds", bounds)
+    return alkd.distill(key, model, student_params, train, validation, rankings, released="lists" in rules, **options)
 
 
 def gated(

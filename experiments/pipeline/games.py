@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def solve_game(settings: "Settings", rank: Int[Array, " N"]) -> tuple[maxmin.Solution, float]:
-    """Solves the max-min game over N sessions (released mode: by the paper's closed form).
+    """Solves the max-min game over N sessions (rule "policy": by the paper's closed form).
 
     Args:
         settings: of the run.
@@ -23,7 +23,7 @@ def solve_game(settings: "Settings", rank: Int[Array, " N"]) -> tuple[maxmin.Sol
     """
     num_effective, num_similar, _ = selection.class_counts(len(rank), settings.ratios)
     gains = selection.gains(rank)
-    solver = functools.partial(maxmin.closed_form, drop_last=True) if settings.mode == "released" else maxmin.solve
+    solver = functools.partial(maxmin.closed_form, drop_last=True) if "policy" in settings.rules else maxmin.solve
     solution = solver(
         gains.effective,
         gains.similar,
@@ -44,5 +44,5 @@ def solve_rad_bc(settings: "Settings", rank: Int[Array, " N"]) -> maxmin.Solutio
         gains.incorrect,
         num_correct=num_effective + num_similar,
         log_gains=True,
-        drop_last=settings.mode == "released",
+        drop_last="policy" in settings.rules,
     )

@@ -15,6 +15,7 @@ from alkd_jax.ops.precision import PRECISIONS
 from alkd_jax.serving import manifest
 
 from .light_options import OWN, choices, described
+from .rules import RULES, STOPPING
 
 
 def sources(result: Any = None) -> str:
@@ -45,7 +46,13 @@ TeacherBackbone = Annotated[
     ),
 ]
 Mode = Annotated[
-    str, choices(("clean", "released"), help='"clean", or "released" to repeat the authors\' code with its bugs.')
+    str,
+    described(
+        '"clean"; "released" to repeat the authors\' code with its bugs; or single rules of it, separated by commas: '
+        f"{'; '.join(f'{name}, {meaning}' for name, meaning in RULES.items())}. With {STOPPING}, the test sessions "
+        "decide when training stops, which shows what such a choice adds.",
+        "clean|released|RULE[,RULE ...]",
+    ),
 ]
 Seen = Annotated[
     str,

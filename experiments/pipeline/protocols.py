@@ -20,18 +20,18 @@ from alkd_jax.models import Encoder, Params
 from .stage_records import PROTOCOL_DEFAULTS, checked_output
 
 
-def check_protocol(seen: str, targets: str, mode: str = "clean") -> None:
+def check_protocol(seen: str, targets: str, *, is_released: bool = False) -> None:
     """Checks the options `--seen` and `--targets`.
 
     Raises:
-        ValueError: an option is unknown, or the mode fixes another one.
+        ValueError: an option is unknown, or the rules of the authors' code fix another one.
     """
     check_one_of("--seen", seen, tuple(SEEN))
     check_one_of("--targets", targets, tuple(TARGETS))
-    if mode == "released" and (seen, targets) != ("exclude", "last"):
+    if is_released and (seen, targets) != ("exclude", "last"):
         raise ValueError(
-            f"--mode released with --seen {seen} and --targets {targets}; expected exclude and last, as in the "
-            "authors' code, or --mode clean"
+            f"--mode released or padding with --seen {seen} and --targets {targets}; expected exclude and last, as in "
+            "the authors' code, or --mode clean"
         )
 
 

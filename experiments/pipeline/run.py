@@ -24,6 +24,7 @@ from .backbone_defaults import defaults_of, has_max_length
 from .console import print_line, stage_bar
 from .loss_names import make_loss
 from .methods import needed_selections, role_of, trained_methods
+from .rules import STOPPING, mode_of
 from .run_folder import CONFIG_FILE, RunFolder, config_of
 from .settings import Settings
 from .stage_inputs import stage_inputs
@@ -76,7 +77,7 @@ class RunContext:
         shared = plain_settings(settings)
         folder = RunFolder(settings.out, print_line, stage_bar, overwrite=settings.overwrite, run=shared)
         identity: dict[str, Any] = {"data": dataset.fingerprint, "dataset": dataset.name, "backbone": settings.backbone}
-        identity |= {"mode": settings.mode, "seed": settings.seed, "precision": settings.precision}
+        identity |= {"mode": mode_of(settings.rules), "seed": settings.seed, "precision": settings.precision}
         identity |= {"teacher_backbone": settings.backbone_of("teacher")}
         run = cls(settings, dataset, folder)
         if is_checked:
@@ -144,19 +145,15 @@ class RunContext:
         """The device mesh; None for a single device."""
         return None if self.settings.mesh is None else sharding.make_mesh(self.settings.mesh)
 
-    @property
-    def released(self) -> bool:
-        """Whether the run repeats the authors' code as released, with its bugs."""
-        return self.settings.mode == "released"
-
     def split(self, name: str) -> alkd.Sessions:
         """Returns a split as the models of this mode read it.
 
         Args:
             name: "train", "validation" or "test".
         """
-        sessions = getattr(self.dataset, name)
-        return evaluation.released_view(sessions) if self.released else sessions
+        rules = self.settings.rules
+        sessions = getattr(self.dataset, "test" if name == "validation" and STOPPING in rules else name)
+        return evaluation.released_view(sessions) if "padding" in rules else sessions
 
     def model(self, role: str) -> Encoder:
         """Returns a backbone without parameters: the "teacher", the "student", or the student's as a "wide" one."""
@@ -174,7 +171,7 @@ class RunContext:
         """Returns the objective that a backbone is trained with."""
         if self.base_loss == "bce":
             return objectives.SampledLoss(model, samplers.uniform(self.dataset.num_items), "bce")
-        return objectives.InBatchBPR(model, released=self.released)
+        return objectives.InBatchBPR(model, released="loss" in self.settings.rules)
 
     def training_options(self, role: str, model: Encoder) -> dict[str, Any]:
         """Returns examples and loss of teacher or student.
@@ -286,7 +283,7 @@ class RunContext:
     def rankings(self) -> alkd.Rankings:
         """Loads the lists of the LLM, or of the teacher that replaces it."""
         path = checked_output(self.folder.path, "rankings.jsonl")
-        return replay.load_rankings(path, num_items=self.dataset.num_items, distinct=not self.released)
+        return replay.load_rankings(path, num_items=self.dataset.num_items, distinct="lists" not in self.settings.rules)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from . import item_channels, light_options, options
 from .llm_options import DEFAULT_MIN_VALID, LLMSettings
 from .methods import METHODS, PROFILES, SETS, parse_methods
 from .protocols import check_protocol
+from .rules import rules_of
 from .teachers import TEACHERS
 
 _LARGEST_DIM = 65_536
@@ -122,6 +123,15 @@ class Settings:
     profile: pathlib.Path | None = None
 
     @property
+    def rules(self) -> frozenset[str]:
+        """The rules of the authors' code that the run repeats, see `pipeline.rules`.
+
+        Raises:
+            ValueError: the mode names an unknown rule, or one twice.
+        """
+        return rules_of(self.mode)
+
+    @property
     def method_names(self) -> tuple[str, ...]:
         """The names of the methods to compare."""
         return parse_methods(self.methods)
@@ -143,7 +153,7 @@ class Settings:
     @property
     def protocol(self) -> Protocol:
         """How the test sessions are evaluated."""
-        return Protocol(seen=self.seen, targets=self.targets, rules=self.mode)
+        return Protocol(seen=self.seen, targets=self.targets, rules="released" if "padding" in self.rules else "clean")
 
     @property
     def language_model(self) -> LLMSettings | None:
@@ -192,26 +202,27 @@ class Settings:
     def check(self) -> None:
         """Raises ValueError where a setting is invalid or two settings contradict each other."""
         registry.parse_source(self.data)
-        check_one_of("--mode", self.mode, ("clean", "released"))
-        check_protocol(self.seen, self.targets, self.mode)
+        check_protocol(self.seen, self.targets, is_released="padding" in self.rules)
         check_one_of("--selection", self.resolved_selection, ("own", "released"))
         check_one_of("--list-loss", self.list_loss, FORMS_OF_LOSS)
-        if self.mode == "released" and self.list_loss != "bpr":
-            raise ValueError(f"--list-loss is {self.list_loss} with --mode released; expected bpr, the authors' loss")
+        if self.rules and self.list_loss != "bpr":
+            raise ValueError(
+                f"--list-loss is {self.list_loss} with --mode {self.mode}; expected bpr, the authors' loss"
+            )
         check_one_of("--uncertainty", self.uncertainty, UNCERTAINTIES)
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
         item_channels.check(self)
-        if self.mode == "released" and self.item_vectors is not None:
-            raise ValueError(f"--item-vectors is {self.item_vectors} with --mode released; expected --mode clean")
+        if self.rules and self.item_vectors is not None:
+            raise ValueError(f"--item-vectors is {self.item_vectors} with --mode {self.mode}; expected --mode clean")
         if self.tracker is not None:
             check_one_of("--tracker", self.tracker, training.TRACKERS)
         check_one_of("--precision", self.precision, PRECISIONS)
         for role, dim in (("student", self.student_dim), ("teacher", self.teacher_dim)):
             models.create(self.backbone_of(role), num_items=1, dim=max(1, dim))
-        if self.mode == "released" and self.teacher_backbone not in (None, self.backbone):
+        if self.rules and self.teacher_backbone not in (None, self.backbone):
             raise ValueError(
-                f"--teacher-backbone is {self.teacher_backbone} with --mode released; expected {self.backbone}, as in "
-                "the authors' code"
+                f"--teacher-backbone is {self.teacher_backbone} with --mode {self.mode}; expected {self.backbone}, as "
+                "in the authors' code"
             )
         TEACHERS.find(self.resolved_teacher)
         if PROFILES in parse_methods(self.methods) and self.profile_vectors is None:

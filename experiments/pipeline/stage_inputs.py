@@ -45,7 +45,7 @@ def stage_inputs(settings: Settings, dataset: str, tuned: Mapping[str, Mapping[s
         **{role: training | {"dim": dim, "patience": PATIENCE[role]} | own[role] for role, dim in dims.items()},
         "difficulty": {},
         "policy": {
-            "solver": "closed form" if settings.mode == "released" else "exact",
+            "solver": "closed form" if "policy" in settings.rules else "exact",
             "ratios": list(settings.ratios),
         },
         "selection": {"selection": settings.resolved_selection, "budget": settings.resolved_budget}

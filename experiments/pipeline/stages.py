@@ -126,8 +126,8 @@ class Run(RunContext):
                 remove_folder(state)
 
     def difficulty_stage(self) -> None:
-        """Computes the difficulty of every training session with the first seed's teacher (released mode: student)."""
-        role = "student" if self.released else "teacher"
+        """Computes every training session's difficulty with the first seed's teacher (rule "difficulty": student)."""
+        role = "student" if "difficulty" in self.settings.rules else "teacher"
 
         def write_outputs(folder: pathlib.Path) -> None:
             model, params = self.model(role), first_seed(self.params(role))
@@ -144,7 +144,7 @@ class Run(RunContext):
         self.folder.run_stage("difficulty", inputs, ["difficulty.npz"], write_outputs, after=[role], together=together)
 
     def policy_stage(self) -> None:
-        """Solves the max-min game over the training sessions (released mode: by the paper's closed form)."""
+        """Solves the max-min game over the training sessions (rule "policy": by the paper's closed form)."""
 
         def write_outputs(folder: pathlib.Path) -> None:
             rank = jnp.asarray(self.load_array("difficulty.npz", "rank"))
@@ -219,7 +219,7 @@ class Run(RunContext):
         def write_outputs(folder: pathlib.Path) -> None:
             teacher = teachers.TEACHERS.find(settings.resolved_teacher)
             rankings, report = llm_answers or teacher.rank(settings, self.dataset)
-            replay.save_rankings(folder / "rankings.jsonl", rankings, distinct=not self.released)
+            replay.save_rankings(folder / "rankings.jsonl", rankings, distinct="lists" not in self.settings.rules)
             write_json(folder / "rankings.report.json", report | {"teacher": settings.resolved_teacher})
 
         outputs = ["rankings.jsonl", "rankings.report.json"]

@@ -68,7 +68,7 @@ def load_recorded(settings: "Settings", dataset: alkd.Dataset) -> tuple[alkd.Ran
         }
     source = registry.parse_source(settings.data)
     return alkd.data.load_released_rankings(
-        source.path, source.name, repair=settings.mode != "released", dataset=dataset
+        source.path, source.name, repair="lists" not in settings.rules, dataset=dataset
     )
 
 

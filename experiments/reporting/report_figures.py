@@ -141,7 +141,7 @@ def selection_caption(run: Run, counts: str) -> str:
     """
     support = int(run.load_array("policy.npz", "support_size"))
     share = support / len(run.dataset.train)
-    kind = "closed-form" if run.released else "exact max-min"
+    kind = "closed-form" if "policy" in run.settings.rules else "exact max-min"
     caption = (
         f"The {kind} policy has its support on the {support:,} hardest of {len(run.dataset.train):,} sessions "
         f"({share:.1%}) and gives the easiest of these the highest probability. {counts}"

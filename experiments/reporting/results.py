@@ -18,6 +18,7 @@ from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 from ..pipeline import teachers
 from ..pipeline.list_metrics import item_counts
 from ..pipeline.protocols import clusters, load_queries, stored_protocol
+from ..pipeline.rules import rules_of
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
@@ -199,7 +200,7 @@ def format_tied(columns: Mapping[str, Any]) -> str:
 
 def results_table(results: Mapping[str, Any]) -> Group:
     """Returns the results and the differences between methods as tables for the terminal."""
-    released = [f"ndcg_released@{k}" for k in (5, 10)] if results["mode"] == "released" else []
+    released = [f"ndcg_released@{k}" for k in (5, 10)] if "padding" in rules_of(results["mode"]) else []
     data, backbone = printable(results["dataset"]), printable(results["backbone"])
     title = f"{data}, {backbone}, {results['mode']} mode, {results['seeds']} seeds; {printable(results['lists'])}"
     table = Table("method", *COLUMNS, *released, "tied", title=title, caption=results["protocol"]["name"])

@@ -166,7 +166,7 @@ BACKBONES = "{fpmc,stamp,attmix,late,gru4rec,narm,srgnn,core,sasrec,gsasrec, esa
     [
         ("reproduce", "backbone", BACKBONES),
         ("table1", "backbones", BACKBONES),
-        ("fig3_ratios", "mode", "{clean,released}"),
+        ("fig3_ratios", "mode", "clean|released|RULE[,RULE ...]"),
         ("all", "selection", "{own,released}"),
         ("leaderboard", "teacher", "{replay,simulated,openai,conventional, neighbor}|package.module:attribute"),
         ("prepare", "boundary", "{day,gap,given"),
