@@ -8,6 +8,7 @@ trained models are ranked again. The command prints a line for each pair and sam
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import tabulate
 from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation.seeds_and_sessions import Spread, spread
-from alkd_jax.io import finite_or_none, to_json, write_texts
+from alkd_jax.io import finite_or_none, to_json, write_json, write_texts
 
 from .pipeline import light_options
 from .pipeline.command_line import parse
@@ -24,6 +25,9 @@ from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import trained_methods
 from .pipeline.ranked_samples import stored_test_ranks, validation_ranks
 from .pipeline.stages import Run
+
+STORED = pathlib.Path(__file__).with_name("results") / "power"
+"""The folder of the stored results, which a wheel does not have."""
 
 HEADINGS = (
     "difference",
@@ -52,6 +56,7 @@ class Power:
         against: the other trained methods; by default all of the run.
         metric: recall@K, ndcg@K, mrr@K or mrr.
         half_width: of the interval over seeds for which the number of seeds is computed.
+        json: also write the numbers to this file.
     """
 
     run: light_options.RunFolder
@@ -59,6 +64,7 @@ class Power:
     against: tuple[str, ...] = ()
     metric: str = "recall@10"
     half_width: float = 0.0008
+    json: pathlib.Path | None = None
 
 
 def estimate(args: Power) -> dict[str, Any]:
@@ -137,6 +143,9 @@ def main() -> None:
         headings, rows = power_rows(result)
         print_lines(tabulate.tabulate(rows, headings, disable_numparse=True))
         print_line(f"{args.run}/power.json, .md")
+        if args.json is not None:
+            write_json(args.json, result)
+            print_line(str(args.json))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,16 @@ def test_both_samples_are_those_of_the_trained_models(finished):
     assert found["seeds_for_half_width"] == alone.seeds_for(0.01)
 
 
-def test_the_command_writes_its_table(finished, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["power", "--run", str(finished), "--against", "Random", "--metric", "ndcg@10"])
+def test_the_command_writes_its_table(finished, tmp_path, monkeypatch, capsys):
+    options = ["--run", str(finished), "--against", "Random", "--metric", "ndcg@10", "--json", str(tmp_path / "p.json")]
+    monkeypatch.setattr(sys, "argv", ["power", *options])
     power.main()
     assert "ALKDRec − Random" in capsys.readouterr().out
     stored = json.loads((finished / "power.json").read_text())
     assert stored["metric"] == "ndcg@10"
     assert len(stored["differences"]) == 2
     assert (finished / "power.md").read_text() == power.as_page(stored)
+    assert json.loads((tmp_path / "p.json").read_text()) == stored
 
 
 @pytest.mark.slow
