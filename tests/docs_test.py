@@ -21,7 +21,7 @@ import alkd_jax as alkd
 from tests.helpers.paths import ROOT, SHARED
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SLOW = ("library.md", "own_parts.md")
+SLOW = ("large_catalogues.md", "library.md", "many_devices.md", "own_parts.md")
 FENCE = re.compile(r"^( *)```(\S*)")
 FILE = re.compile(r"<!-- file: (.+) -->")
 NO_RUN = re.compile(r"<!-- no-run: (.+) -->")

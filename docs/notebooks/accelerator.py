@@ -127,5 +127,5 @@ assert error < 1e-5
 assert recall > 2 * by_popularity
 
 # %% [markdown]
-# Next: [many devices](../library.md#many-devices), [large catalogues](../library.md#large-catalogues), [several
+# Next: [many devices](../many_devices.md), [large catalogues](../large_catalogues.md), [several
 # machines](../several_machines.md).
