@@ -120,8 +120,11 @@ def commands_in(text):
 
 def test_the_commands_of_the_documents_are_commands_with_these_options():
     num = 0
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for words, arguments in commands_in(document.read_text()):
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "notebooks").glob("*.*")):
+        text = document.read_text()
+        if document.suffix == ".py":
+            text = re.sub("^# ?", "", text, flags=re.MULTILINE)
+        for words, arguments in commands_in(text):
             if words[0] == "completion":
                 assert arguments[0] in overview.SHELLS
                 continue
