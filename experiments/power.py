@@ -37,12 +37,12 @@ HEADINGS = (
     "95 % over seeds",
     "sd of seed means",
     "seeds for ±{width:g}",
-    "can be told",
+    "detectable",
 )
 NOTE = (
     "The interval over seeds and sessions is that of a two-way analysis of variance with random seeds and sessions and "
     "Satterthwaite's degrees of freedom; the one over seeds is Student's. Seeds for a width: the number with which the "
-    "interval over seeds would have it, by the spread of these seeds. Can be told: the smallest true difference that a "
+    "interval over seeds would have it, by the spread of these seeds. Detectable: the smallest true difference that a "
     "test over seeds and sessions finds in four of five studies of this size."
 )
 
@@ -101,7 +101,7 @@ def estimate(args: Power) -> dict[str, Any]:
 
 
 def as_record(found: Spread, args: Power) -> dict[str, Any]:
-    """Returns the estimate as plain values, with the number of seeds and the difference that can be told."""
+    """Returns the estimate as plain values, with the number of seeds and the detectable difference."""
     seeds = found.seeds_for(args.half_width)
     return dataclasses.asdict(found) | {"seeds_for_half_width": seeds, "detectable": found.detectable()}
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..pipeline.training_free import TRAINING_FREE
 from .comparisons import LEVEL
 
-NO_DIFFERENCE = "No difference can be told."
+NO_DIFFERENCE = "No significant difference."
 _METRIC = "recall@10"
 _CONTROLS = ("Shuffled lists", "Longer training")
 

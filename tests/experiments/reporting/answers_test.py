@@ -35,7 +35,7 @@ def test_each_question_is_answered_by_its_test():
     lists, selection, counting = answers.answers(results(*tests), QUALITY)
     assert (lists.verdict, selection.verdict, counting.verdict) == (
         "Yes.",
-        "No difference can be told.",
+        "No significant difference.",
         "No: it is worse.",
     )
     assert lists.details[0] == (
