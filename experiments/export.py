@@ -20,7 +20,7 @@ import numpy as np
 
 from alkd_jax.io import read_object, write_texts
 from alkd_jax.models import Encoder, Params
-from alkd_jax.serving import export
+from alkd_jax.serving import export, shipped_folder
 from alkd_jax.types import Dataset
 
 from .pipeline import calls, light_options, options
@@ -71,7 +71,7 @@ def export_run(args: ExportSettings) -> None:
     """
     if (args.run is None) == (args.model is None):
         raise ValueError(f"--run is {args.run} and --model {args.model}; expected one of them")
-    export.check_target(args.out, overwrite=args.overwrite)
+    shipped_folder.check_target(args.out, overwrite=args.overwrite)
     if args.run is None:
         export_trained(args, SingleRun.reopen(pathlib.Path(str(args.model))))
     else:

@@ -5,16 +5,14 @@ its weights and its catalogue; `student.stablehlo` and `student.onnx` are two co
 lists as `alkd_jax.serving.recommender`, which needs neither JAX nor ONNX.
 """
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import platform
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -26,10 +24,8 @@ from jaxtyping import Array, Int
 from alkd_jax import scoring
 from alkd_jax.checks import check_at_least, check_one_of
 from alkd_jax.errors import how_to_install, import_extra, shown, writing
-from alkd_jax.io import move_into
-from alkd_jax.locks import locked
 from alkd_jax.models import BACKBONES, Encoder, PackedStudent, Params
-from alkd_jax.serving import manifest, model_card, numpy_encoders, onnx_graph, packed
+from alkd_jax.serving import manifest, model_card, numpy_encoders, onnx_graph, packed, shipped_folder
 from alkd_jax.serving.model_card import Card
 from alkd_jax.serving.programs import TopK, load_onnx, load_program
 from alkd_jax.serving.recommender import Recommender
@@ -82,7 +78,7 @@ def save(
             catalogue's texts are too long to be read back, or an option is out of range.
     """
     path = pathlib.Path(folder).absolute()
-    check_target(path, overwrite=overwrite)
+    shipped_folder.check_target(path, overwrite=overwrite)
     safetensors_numpy = import_extra("safetensors.numpy")
     check_one_of("dtype", dtype, manifest.DTYPES)
     check_at_least(1, list_length=list_length)
@@ -111,7 +107,7 @@ def save(
         files={name: manifest.file_entry(data) for name, data in sorted(files.items())},
         left_out=parts.left_out,
     )
-    with new_folder(path, overwrite=overwrite) as partial:
+    with shipped_folder.new_folder(path, overwrite=overwrite) as partial:
         readme = model_card.as_markdown(config, card or Card()).encode()
         extra = [(model_card.FILE, readme), (manifest.CONFIG, manifest.config_json(config))]
         for name, data in [*files.items(), *extra]:
@@ -202,55 +198,6 @@ def packed_parts(student: PackedStudent, ds: Dataset) -> Parts:
         {},
         {manifest.PROGRAM: reason, manifest.ONNX: reason},
     )
-
-
-def check_target(path: pathlib.Path, *, overwrite: bool) -> None:
-    """Refuses a path that a shipped student may not be written to.
-
-    Raises:
-        ValueError: something is there that is not to be overwritten, or is no shipped student.
-    """
-    if not path.exists():
-        return
-    if not overwrite:
-        raise ValueError(f"{path} exists; expected a new folder, or leave to overwrite it (--overwrite)")
-    try:
-        manifest.read_config(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no shipped student ({error}); expected one to overwrite") from error
-
-
-@contextlib.contextmanager
-def new_folder(path: pathlib.Path, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a folder that appears at the path when the block ends without an error.
-
-    One process at a time makes it; what a killed process left is removed. A student that is replaced stays until its
-    successor is whole, and is put back if that cannot take its place.
-
-    Args:
-        path: of the folder.
-        overwrite: as of :func:`save`.
-
-    Raises:
-        ValueError: the path exists and is not to be overwritten, or another process makes this folder.
-    """
-    work = path.with_name(f".{path.name}.partial")
-    former = work / f"{path.name}.former"
-    work.mkdir(parents=True, exist_ok=True)
-    with locked(work):
-        try:
-            if not path.exists() and former.exists():
-                former.rename(path)
-            check_target(path, overwrite=overwrite)
-            partial = work / path.name
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            yield partial
-            move_into(path.parent, work, [path.name])
-        finally:
-            if not path.exists() and former.exists():
-                former.rename(path)
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def backbone_options(model: Encoder) -> tuple[str, dict[str, Any]]:

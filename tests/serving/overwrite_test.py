@@ -10,6 +10,7 @@ import pytest
 import alkd_jax as alkd
 from alkd_jax import errors, models
 from alkd_jax.serving import export, manifest
+from alkd_jax.serving.shipped_folder import new_folder
 
 pytest.importorskip("safetensors")
 
@@ -41,22 +42,28 @@ def test_a_student_is_replaced_only_by_a_whole_one(plain, tmp_path, monkeypatch)
             export.save(tmp_path / "student", *made("fpmc"), DATASET, list_length=7, overwrite=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fails)
-        with pytest.raises(ValueError, match="scores differ"), export.new_folder(tmp_path / "student", overwrite=True):
+        with (
+            pytest.raises(ValueError, match="scores differ"),
+            new_folder(tmp_path / "student", overwrite=True),
+        ):
             pass
     assert manifest.read_config(tmp_path / "student")[1] == former
     # What a kill between the two moves leaves is put back before anything else is done.
     work = tmp_path / ".student.partial"
     work.mkdir()
     (tmp_path / "student").rename(work / "student.former")
-    with pytest.raises(ValueError, match="exists; expected a new folder"), export.new_folder(tmp_path / "student"):
+    with (
+        pytest.raises(ValueError, match="exists; expected a new folder"),
+        new_folder(tmp_path / "student"),
+    ):
         pass
     assert manifest.read_config(tmp_path / "student")[1] == former
-    with export.new_folder(tmp_path / "student", overwrite=True) as partial:
+    with new_folder(tmp_path / "student", overwrite=True) as partial:
         (partial / "new").write_text("")
     assert [path.name for path in tmp_path.rglob("*")] == ["student", "new"]
     with (
         pytest.raises(ValueError, match="student is no shipped student"),
-        export.new_folder(tmp_path / "student", overwrite=True),
+        new_folder(tmp_path / "student", overwrite=True),
     ):
         pass
     assert (tmp_path / "student" / "new").exists()
