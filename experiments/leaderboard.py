@@ -52,8 +52,9 @@ from .pipeline.stages import Run
 from .pipeline.teachers import TEACHERS, title_of
 from .pipeline.training_free import rank_training_free
 from .reporting import byte_rows, byte_tables, comparisons, leaderboard_table, lineup_rows, training_free_rows
+from .reporting.published import published_by_row
 from .reporting.results import row_of
-from .reporting.tables import backbone_title, published_by_row
+from .reporting.tables import backbone_title
 from .reproduce import run_pipeline
 
 

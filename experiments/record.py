@@ -38,6 +38,7 @@ from .pipeline.single_run import OPTIONS_FILE
 from .pipeline.stage_records import checked_output, read_records
 from .pipeline.training_free import training_free_places
 from .reporting import beyond_accuracy, comparisons, run_facts, tables, training_records
+from .reporting.published import format_published, published_by_method, published_results
 from .reporting.recount import recount_leaderboard, recount_results
 from .reporting.results import TIED_COUNT, format_cell, format_tied, mean_and_std, tuning_lines
 
@@ -129,7 +130,7 @@ def table(run: Mapping[str, Any]) -> str:
     """Returns a Markdown table of a run: our results, the difference from the student, and the published results."""
     backbone = tables.backbone_title(run["backbone"])
     published = published_by_method(run["dataset"], backbone)
-    implausible = tables.published_results("table1")["implausible"].get(run["dataset"], {}).get(backbone, [])
+    implausible = published_results("table1")["implausible"].get(run["dataset"], {}).get(backbone, [])
     tests = {
         test["method"]: test for test in run["tests"] if (test["against"], test["metric"]) == ("Student", "recall@10")
     }
@@ -142,18 +143,12 @@ def table(run: Mapping[str, Any]) -> str:
             + [format_tied({TIED_COUNT: mean_and_std(columns[TIED_COUNT])}) if TIED_COUNT in columns else ""]
             + [comparisons.format_difference(tests.get(name)).strip()]
             + [
-                tables.format_published(numbers, metric, implausible=name in implausible)
+                format_published(numbers, metric, implausible=name in implausible)
                 for metric in ("recall@10", "ndcg@10")
             ]
         )
     headings = ["method", *METRICS, tables.TIED, "recall@10 − Student", "published recall@10", "published ndcg@10"]
     return tabulate.tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=["left"] + ["right"] * 8)
-
-
-def published_by_method(dataset: str, backbone: str) -> dict[str, Any]:
-    """Returns method → the published results, of both tables."""
-    both = (tables.published_results(name).get(dataset, {}).get(backbone, {}) for name in ("table2", "table1"))
-    return {method: numbers for one in both for method, numbers in one.items()}
 
 
 SUMMARY_METHODS = ("Student", "Teacher", "Random", "ALKDRec", "Co-occurrence lists", "Session-kNN")

@@ -32,8 +32,8 @@ from .pipeline.ranked_samples import stored_test_ranks
 from .pipeline.rules import CLEAN, RELEASED, STOPPING, mode_of, rules_of
 from .pipeline.settings import Settings
 from .pipeline.stages import Run, take_part
-from .record import published_by_method
 from .reporting import step_rows
+from .reporting.published import published_by_method
 from .reporting.tables import backbone_title
 from .reproduce import run_pipeline
 
@@ -107,7 +107,7 @@ def make_steps(args: Steps) -> dict[str, Any]:
             )
             methods = run_pipeline(settings)["methods"]
             ranks = stored_test_ranks(Run.reopen_finished(settings.out))[0][args.method]
-            point = {"change": change, "mode": mode, "methods": _values(methods, args.method)}
+            point: dict[str, Any] = {"change": change, "mode": mode, "methods": _values(methods, args.method)}
             if former is not None:
                 step = spread(ranks, former)
                 point |= {"step": step.difference, "step_interval": step.interval_seeds}

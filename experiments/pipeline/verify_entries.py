@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from ..reporting.tables import published_results
+from ..reporting.published import published_results
 from .published_numbers import CountingMethod, Published, ReleasedStudent, TrainedRun
 
 

@@ -14,7 +14,7 @@ import tabulate
 from alkd_jax.checks import check_at_least
 from alkd_jax.data.readers import registry
 from alkd_jax.errors import markdown
-from alkd_jax.io import read_json, to_json, write_texts
+from alkd_jax.io import to_json, write_texts
 from alkd_jax.locks import locked
 from alkd_jax.registry import is_outside, path_safe
 
@@ -29,6 +29,7 @@ from ..pipeline.stages import Run, take_part
 from ..reproduce import run_pipeline
 from . import beyond_accuracy, cells, plan
 from .comparisons import LEVEL
+from .published import format_published, published_results
 from .results import format_cell, format_tied, tuning_lines
 
 _BACKBONE_TITLES = {
@@ -284,27 +285,6 @@ def tune_methods(settings: Settings, trials: int) -> None:
         tune.tune(dataclasses.replace(args, max_steps=min(args.max_steps, settings.max_steps)))
 
 
-def published_results(table: str) -> Mapping[str, Any]:
-    """Reads the published results of a table.
-
-    Returns:
-        ``{DATASET: {BACKBONE: {METHOD: {METRIC: value}}}, "implausible": {DATASET: {BACKBONE: [METHOD, …]}}}``; the
-        results of an implausible method fit the other dataset's test size.
-    """
-    tables = read_json(pathlib.Path(__file__).with_name("published.json"))
-    return tables[table] | {"implausible": tables["implausible"]}
-
-
-def published_by_row(dataset: str) -> dict[str, Any]:
-    """Returns the published results of both tables; their NDCG is not computed from ranks."""
-    rows: dict[str, Any] = {}
-    for table in ("table1", "table2"):
-        for backbone, methods in published_results(table).get(dataset, {}).items():
-            for method, numbers in methods.items():
-                rows[f"{method}, {backbone} (published)"] = numbers
-    return rows
-
-
 def result_rows(
     run: Mapping[str, Any], published: Mapping[str, Any], escape: Callable[[str], str] = cells.plain
 ) -> list[list[str]]:
@@ -312,7 +292,7 @@ def result_rows(
 
     Args:
         run: the content of `metrics.json`.
-        published: as :func:`published_results` returns them.
+        published: as :func:`experiments.reporting.published.published_results` returns them.
         escape: a function of :mod:`experiments.reporting.cells`, for the names.
     """
     backbone = backbone_title(run["backbone"])
@@ -346,14 +326,6 @@ def student_difference(test: Mapping[str, Any] | None) -> list[str]:
     p = test["p_randomization_holm"]
     p_text = "" if p is None else f"{p:.3f}" if p >= 0.001 else "<.001"
     return [difference, f"**{p_text}**" if p_text and p < LEVEL else p_text]
-
-
-def format_published(numbers: Mapping[str, float], metric: str, *, implausible: bool) -> str:
-    """Formats a published number, with ‡ where it is implausible."""
-    if metric not in numbers:
-        return ""
-    falls = metric.startswith("ndcg") and numbers["ndcg@10"] < numbers.get("ndcg@5", 0.0)
-    return f"{numbers[metric]:.5f}{' ‡' if falls or implausible else ''}"
 
 
 def as_text(rows: Sequence[Sequence[str]], columns: int = 11) -> str:

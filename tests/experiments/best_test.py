@@ -15,7 +15,7 @@ from alkd_jax.distillation import item_rules
 from experiments import best as command
 from experiments import leaderboard
 from experiments.pipeline import best_lists, best_rows, best_sessions
-from experiments.reporting import leaderboard_table, tables
+from experiments.reporting import leaderboard_table, published
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_the_leaderboard_has_all_methods(tmp_path):
 
 
 def test_published_numbers_are_named_as_published():
-    found = tables.published_by_row("ML")
+    found = published.published_by_row("ML")
     assert found["ALKDRec, FPMC (published)"]["recall@10"] > found["Student, FPMC (published)"]["recall@10"]
 
 

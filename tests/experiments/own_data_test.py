@@ -13,7 +13,7 @@ from experiments.pipeline.llm_options import LLMSettings
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.teachers import TEACHERS, title_of
-from experiments.reporting import figure_options, figures, tables
+from experiments.reporting import figure_options, figures, published, tables
 
 
 def own_log(*, titled=False):
@@ -129,6 +129,6 @@ def test_a_table_names_whose_lists_the_methods_learn_from():
         "methods": dict.fromkeys(("Student", "ALKDRec", "DE", "Popularity"), columns),
         "tests": [],
     }
-    rows = tables.result_rows(run, tables.published_results("table1"))
+    rows = tables.result_rows(run, published.published_results("table1"))
     column = tables.HEADINGS.index("lists")
     assert [row[column] for row in rows] == ["", "simulated LLM, no language model", "", ""]

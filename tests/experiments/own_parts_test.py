@@ -11,7 +11,7 @@ from experiments import export, leaderboard, reproduce
 from experiments.pipeline import console, stages
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
-from experiments.reporting import tables
+from experiments.reporting import published, tables
 
 MODELS = """
 import flax.linen as nn
@@ -138,7 +138,7 @@ def test_the_results_and_the_report_name_the_parts(finished):
     )
     page = (out / "report.html").read_text()
     assert all(name in page for name in (LAST, PLAIN, FROM_LISTS, "LastItem", "ownparts.teachers:Backwards"))
-    assert "ownparts.models:LastItem" in tables.result_rows(numbers, tables.published_results("table1"))[0]
+    assert "ownparts.models:LastItem" in tables.result_rows(numbers, published.published_results("table1"))[0]
 
 
 def test_names_of_files_and_folders_hold_no_colon(finished):

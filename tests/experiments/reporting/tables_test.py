@@ -12,7 +12,7 @@ from experiments.pipeline import distill_methods, method_lists, methods
 from experiments.pipeline.protocols import stored_protocol
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
-from experiments.reporting import figures, tables
+from experiments.reporting import figures, published, tables
 from experiments.reporting.results import DEBIASED
 
 
@@ -40,7 +40,7 @@ def run_of(dataset, backbone, *names):
 
 
 def row(table, run, method):
-    cells = {cells[2]: cells for cells in tables.result_rows(run, tables.published_results(table))}[method]
+    cells = {cells[2]: cells for cells in tables.result_rows(run, published.published_results(table))}[method]
     assert len(cells) == len(tables.HEADINGS)
     return dict(zip(tables.HEADINGS, cells, strict=True))
 
