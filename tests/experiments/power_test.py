@@ -17,7 +17,7 @@ from experiments.pipeline.settings import Settings
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy"
-    options = {"seeds": 3, "max_steps": 20, "teacher_dim": 12, "budget": 40, "selection": "own"}
+    options = {"seeds": 2, "max_steps": 20, "teacher_dim": 12, "budget": 40, "selection": "own"}
     reproduce.run_pipeline(Settings(data="synthetic", backbone="fpmc", out=out, **options))
     return out
 

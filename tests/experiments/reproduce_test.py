@@ -96,6 +96,7 @@ def test_a_run_is_a_folder_of_named_files(finished):
     assert [path.name for path in out.glob(".*")] == [".lock"], "no partial output remains"
 
 
+@pytest.mark.slow
 def test_active_learning_is_added_to_a_finished_run(finished, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)

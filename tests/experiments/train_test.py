@@ -120,6 +120,7 @@ def test_the_folder_is_served(run):
     assert "i5" in json.dumps(answer)
 
 
+@pytest.mark.slow
 def test_sessions_are_read_in_parallel_where_the_publication_does(source, tmp_path):
     changed = {"learning_rate": 0.1, "momentum": 0.2, "loss_options": '{"exponent": 0.0}', "max_epochs": 3}
     args = options(source, tmp_path / "run", backbone="gru4rec", **changed)
@@ -138,6 +139,7 @@ def test_whole_sessions_have_their_own_defaults():
     assert (args.learning_rate, args.batch_size, args.negatives) == (1e-3, 128, "batch")
 
 
+@pytest.mark.slow
 def test_other_backbones_and_sources_train_with_their_defaults(tmp_path):
     args = Train("synthetic:0", "fpmc", tmp_path / "run", dim=4, max_epochs=1, seeds=1)
     results = train.train(args)

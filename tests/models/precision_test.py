@@ -115,7 +115,8 @@ def test_sequence_backbones_with_parameters_in_bfloat16_are_near_those_in_float3
     assert_near_float32(lambda params: loss(params, batch, key), params)
 
 
-@pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
+@pytest.mark.slow
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_self_normalized_softmax_with_parameters_in_bfloat16_is_near_that_in_float32(smoothing, key):
     (model, params), batch = model_and_params("late"), make_batch()
     batch = batch.replace(items=batch.items[:, :1], mask=batch.mask[:, :1])

@@ -124,7 +124,9 @@ def test_the_table_of_core_has_dropout_in_training_alone():
     np.testing.assert_array_equal(without.item_embeddings(params, jax.random.key(0)), plain)
 
 
-@pytest.mark.parametrize("kind", ["narm", "srgnn", "core, no dropout", "gru4rec"])
+@pytest.mark.parametrize(
+    "kind", ["srgnn", "gru4rec", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("narm", "core, no dropout"))]
+)
 def test_training_learns_what_follows_what(kind):
     name, options = KINDS[kind]
     model = models.create(name, num_items=NUM_ITEMS, dim=16, **options)

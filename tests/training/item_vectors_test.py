@@ -35,7 +35,9 @@ def fitted(name, backbone="fpmc", **options):
     )
 
 
-@pytest.mark.parametrize("name", ["pca", "whitened", "alphafuse"])
+@pytest.mark.parametrize(
+    "name", ["pca", *(pytest.param(name, marks=pytest.mark.slow) for name in ("whitened", "alphafuse"))]
+)
 def test_cold_items_get_finite_and_different_scores(name):
     model, result = fitted(name)
     params = jax.tree.map(lambda leaf: leaf[0], result.params)
@@ -52,7 +54,11 @@ def test_cold_items_get_finite_and_different_scores(name):
 
 @pytest.mark.parametrize(
     ("backbone", "name"),
-    [("fpmc", "projection"), ("fpmc", "alphafuse"), ("stamp", "whitened"), ("sasrec", "alphafuse")],
+    [
+        ("fpmc", "projection"),
+        ("stamp", "whitened"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("fpmc", "alphafuse"), ("sasrec", "alphafuse"))),
+    ],
 )
 def test_folded_and_unfolded_scores_agree(backbone, name):
     model = models.create(backbone, num_items=NUM_ITEMS, dim=6)

@@ -185,6 +185,7 @@ def fitted(**options):
     return training.fit_large(jax.random.key(0), model, train, validation, **settings | options)
 
 
+@pytest.mark.slow
 def test_training_learns_what_follows_what():
     result = fitted()
     assert result.history.loss[0, -1] < result.history.loss[0, 1]

@@ -78,6 +78,7 @@ def test_finished_training_continues_with_a_larger_max_steps(tmp_path, unbroken)
     assert_same(fit(tmp_path), unbroken)
 
 
+@pytest.mark.slow
 def test_it_continues_with_another_number_of_devices(tmp_path, unbroken):
     run_until_killed(fit, tmp_path, 25, XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert len(jax.devices()) == 1
