@@ -110,8 +110,7 @@ def test_active_learning_is_added_to_a_finished_run(finished, tmp_path):
     assert {name: after[name] for name in kept} == {name: untouched[name] for name in kept}
     run = stages.Run.reopen(out, readonly=True)
     entropy = np.asarray(selection.entropy(student_scores(run, np.arange(len(run.dataset.train)))[1]))
-    rows = run.dataset.train.rows_of(np.array(chosen["Entropy"]))
-    assert len(set(rows.tolist())) == 40
+    assert len(set((rows := run.dataset.train.rows_of(np.array(chosen["Entropy"]))).tolist())) == 40
     assert entropy[rows].min() >= np.delete(entropy, rows).max()
     np.testing.assert_array_equal(run.load_lists("Entropy").session_id, chosen["Entropy"])
 
