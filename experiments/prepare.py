@@ -38,6 +38,7 @@ from alkd_jax.errors import printable, shown
 from .pipeline import light_options, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line, stage_bar
+from .pipeline.table_columns import parse_columns
 
 _SOURCE = f"raw data: {options.sources(Interactions)}."
 _WINDOWS = "windows:"
@@ -153,7 +154,7 @@ def run(args: Preparation) -> dict[str, Any]:
             args.source,
             paths=args.path,
             strict=args.strict,
-            columns=_parse_columns(args.columns),
+            columns=parse_columns(args.columns),
             separator=args.separator,
             quote=args.quote,
             encoding=args.encoding,
@@ -226,18 +227,6 @@ def _with_asked(recipe: Recipe, args: Preparation) -> Recipe:
     if changed == recipe:
         return recipe
     return dataclasses.replace(changed, name=f"{recipe.name} with other options", published_parts={})
-
-
-def _parse_columns(text: str) -> dict[str, str]:
-    columns = {}
-    for part in filter(None, text.split(",")):
-        key, equals, name = part.partition("=")
-        if not equals or not name or key in columns:
-            raise ValueError(
-                f"--columns is {text!r}; expected PURPOSE=NAME pairs of distinct purposes: user=listener,item=track"
-            )
-        columns[key] = name
-    return columns
 
 
 def _dropped_unseen(report: Mapping[str, Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The whole ALKDRec pipeline on synthetic data: nothing to download, under three minutes on two cores.
+"""The whole ALKDRec pipeline on synthetic data: nothing to download, 2 to 4 minutes on two cores.
 
     python -m experiments.quickstart --out runs/quickstart
 

@@ -18,6 +18,8 @@ from typing import Annotated
 from alkd_jax import baselines
 from alkd_jax.baselines.registry import METHODS
 from alkd_jax.checks import check_count, check_one_of
+from alkd_jax.data.interactions import Interactions
+from alkd_jax.data.readers import registry
 from alkd_jax.errors import shown
 from alkd_jax.evaluation.protocol import SEEN
 from alkd_jax.io import replacing
@@ -29,6 +31,7 @@ from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, stage_bar
 from .pipeline.options import choices
 from .pipeline.shipped import model_folder
+from .pipeline.table_columns import parse_columns
 from .pipeline.train_options import json_options
 
 POSITIONS = batch_answers.POSITIONS
@@ -46,6 +49,9 @@ class Recommend:
         data: prepared data, in place of raw ones.
         model: folder of a shipped student, or of a run of `train`, in place of a method.
         sessions: raw data whose sessions are answered, in place of the test sessions.
+        columns: names of a table's columns, such as user=listener,item=track,time=at,session=visit,title=name.
+        time_format: form of the times of tables and of RecBole's and GRU4Rec's files: s, ms, us or ns since 1970, or a
+            format such as %Y%m%d; by default ISO 8601, or the unit that follows from the size of a number.
         options: options of the method as JSON, by name.
         k: list length.
         overwrite: replace a file that is there.
@@ -61,6 +67,8 @@ class Recommend:
     options: str = "{}"
     model: pathlib.Path | None = None
     sessions: str | None = None
+    columns: str = ""
+    time_format: str | None = None
     positions: Annotated[
         str, choices(POSITIONS, help='"last" answers a session once, after its last item, "all" after every item.')
     ] = "last"
@@ -85,6 +93,10 @@ class Recommend:
             raise ValueError("--source and --data go not together; expected one of them")
         if self.source is None and self.data is None and (self.model is None or self.sessions is None):
             raise ValueError("neither --source nor --data is given; expected one of them, or --model with --sessions")
+        if self.source is not None and registry.parse_source(self.source).reader.result is not Interactions:
+            raise ValueError(f"--source is {shown(self.source)}, which is prepared; expected it as --data")
+        if self.sessions is None and (self.columns or self.time_format is not None):
+            raise ValueError("--columns and --time-format describe the file of --sessions, which is not given")
         if self.recipe is not None and self.source is None:
             raise ValueError(f"--recipe is {shown(self.recipe)} without --source; expected raw data with a recipe")
         if self.out.exists() and not self.overwrite:
@@ -103,9 +115,7 @@ def recommend(args: Recommend) -> None:
         answerer: batch_answers.Answerer = batch_answers.ByStudent(student, args.k, args.seen)
     else:
         read = read_training(args)
-        sessions = (
-            read.test if args.sessions is None else answered_sessions.of_new_sessions(args.sessions, read.item_ids)
-        )
+        sessions = read.test if args.sessions is None else new_sessions(args, read.item_ids)
         method = baselines.method(str(args.method), **chosen)
         with stage_bar(f"fitting {args.method}"):
             counts = baselines.count(read.train, len(read.item_ids) - 1)
@@ -124,9 +134,15 @@ def read_training(args: Recommend) -> TrainAndTest:
 def sessions_of_catalogue(args: Recommend, item_ids: tuple[str, ...]) -> AnsweredSessions:
     """Returns the sessions that a shipped student answers, as numbers of its own catalogue."""
     if args.sessions is not None:
-        return answered_sessions.of_new_sessions(args.sessions, item_ids)
+        return new_sessions(args, item_ids)
     read = read_training(args)
     return answered_sessions.renumbered(read.test, read.item_ids, item_ids)
+
+
+def new_sessions(args: Recommend, item_ids: tuple[str, ...]) -> AnsweredSessions:
+    """Reads the sessions of `--sessions` as numbers of a catalogue."""
+    columns, time_format = parse_columns(args.columns), args.time_format
+    return answered_sessions.of_new_sessions(str(args.sessions), item_ids, columns=columns, time_format=time_format)
 
 
 def write_lists(args: Recommend, answerer: batch_answers.Answerer, sessions: AnsweredSessions) -> None:

@@ -6,7 +6,7 @@
 
 The defaults of a backbone are those of its publication (experiments/pipeline/backbone_defaults.py). FOLDER/metrics.json
 holds the metrics of the test sessions, and FOLDER/student the model of the best seed, which `recommend`, `export` and
-`serve` take as `--model FOLDER`. The same command continues a run that was interrupted.
+`serve` take as `--model FOLDER`; a backbone of your own has none. The same command continues an interrupted run.
 
 With `--refit` validation chooses the number of steps of every seed, and training starts again for as many steps on
 training and validation items together. The recipe decides which test items are ranked among which, `--seen` and
@@ -18,6 +18,7 @@ from typing import Any
 from .pipeline import distributed
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, console, print_line
+from .pipeline.shipped import STUDENT
 from .pipeline.single_run import SingleRun, take_part
 from .pipeline.train_options import Train
 from .reporting import single_results
@@ -39,7 +40,8 @@ def train(args: Train) -> dict[str, Any]:
     results = single_results.collect(run)
     single_results.store(run, results)
     console.print(single_results.table(results))
-    print_line(f"{args.out}/metrics.json; the model of the best seed is in {args.out}/student")
+    shipped = f"; the model of the best seed is in {args.out}/{STUDENT}" if (args.out / STUDENT).is_dir() else ""
+    print_line(f"{args.out}/metrics.json{shipped}")
     return results
 
 

@@ -30,6 +30,34 @@ class Demanding(FPMC):
     depth: int = 3
 
 
+class WithoutTrain(FPMC):
+    def __call__(self, items, mask):
+        return super().__call__(items, mask)
+
+
+class WithoutPadding(FPMC):
+    def item_embeddings(self):
+        return super().item_embeddings()[1:]
+
+
+class Twice(FPMC):
+    def __call__(self, items, mask, *, train=False):
+        return super().__call__(items, mask).repeat(2, axis=1)
+
+
+class Compact(nn.Module):
+    num_items: int
+    dim: int
+
+    @nn.compact
+    def __call__(self, items, mask, *, train=False):
+        return nn.Embed(self.num_items + 1, self.dim, name="inputs")(items).mean(1)
+
+    @nn.compact
+    def item_embeddings(self):
+        return nn.Embed(self.num_items + 1, self.dim, name="outputs").embedding
+
+
 NUMBER = 3
 """
 
@@ -99,6 +127,24 @@ def test_a_backbone_that_cannot_be_found_is_refused_in_one_line(here, name, mess
     with pytest.raises(ValueError, match="backbone is") as error:
         models.create(name, num_items=5, dim=2)
     assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("WithoutTrain", r"the class WithoutTrain; expected .* __call__\(items, mask, \*, train=False\)"),
+        (
+            "WithoutPadding",
+            r"item_embeddings of WithoutPadding has shape \[5, 2\]; expected \[6, D\], a row for each item",
+        ),
+        ("Twice", r"Twice returns shape \[2, 4\] for two sessions; expected \[2, 2\], the width of item_embeddings"),
+        ("Compact", r"Compact fails \(Could not find parameter .*expected parameters that setup declares"),
+    ],
+)
+def test_a_backbone_with_other_arrays_is_refused_before_it_is_trained(here, name, message):
+    with pytest.raises(ValueError, match=message) as error:
+        models.create(f"pieces.parts:{name}", num_items=5, dim=2)
     assert "\n" not in str(error.value)
 
 

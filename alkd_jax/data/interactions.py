@@ -157,7 +157,9 @@ def build_interactions(
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
     parser.check(name)
     if not len(arrays.get("item", ())):
-        raise ValueError(f"{name}: no readable interaction; the first bad rows are {bad_rows.samples[:2] or 'none'}")
+        samples = "; ".join(bad_rows.samples[:2]) or "none"
+        advice = "; --time-format names the form of times" if bad_rows.counts["no readable time"] else ""
+        raise ValueError(f"{name}: no readable interaction; the first bad rows are {samples}{advice}")
     arrays["time"], nanosecond = np.divmod(arrays["time"], NANOSECONDS)
     counts = {**bad_rows.check(name, before, num_used), "bad_rows": bad_rows.report}
     ids = {key: tuple(encoder.ids) for key, encoder in encoders.items()}
@@ -227,7 +229,8 @@ def _drop_bad_rows(file: str, frame: "pl.DataFrame", bad_rows: BadRows, earliest
             matches = matches.unique("line", keep="first", maintain_order=True)
             bad = pl.col("line").is_in(matches["line"].implode())
         samples = matches.head(_NUM_SAMPLES)
-        texts = samples.drop("line", "nanoseconds", "is_date").rows()
+        rows = samples.drop("line", "nanoseconds", "is_date").rows()
+        texts = [", ".join("" if value is None else str(value) for value in row) for row in rows]
         bad_rows.add(file, reason, zip(samples["line"], texts, strict=True), total=len(matches))
         good = good & ~bad
     return frame.filter(good)

@@ -16,6 +16,7 @@ from alkd_jax.models.encoder import (
     CausalEncoder,
     Encoder,
     Params,
+    check_encoder,
     check_finite_params,
     check_params,
     encode,
@@ -32,7 +33,7 @@ from alkd_jax.models.sparse_table import counted_table, packed_table
 from alkd_jax.models.srgnn import SRGNN
 from alkd_jax.models.stamp import STAMP
 from alkd_jax.models.stored_sessions import packed_sessions
-from alkd_jax.registry import Registry
+from alkd_jax.registry import Registry, accepts, is_outside
 
 __all__ = [
     "BACKBONES",
@@ -52,6 +53,7 @@ __all__ = [
     "PackedStudent",
     "Params",
     "SASRec",
+    "check_encoder",
     "check_finite_params",
     "check_params",
     "counted_table",
@@ -66,8 +68,10 @@ __all__ = [
 
 
 def _adopt(name: str, found: Any) -> type | None:
-    """Returns a Linen module class with the fields and the method of an :class:`Encoder`, None for anything else."""
+    """Returns a Linen module class with the fields and the methods of an :class:`Encoder`, None for anything else."""
     if not (isinstance(found, type) and issubclass(found, nn.Module) and hasattr(found, "item_embeddings")):
+        return None
+    if not accepts(found.__call__, 4 if getattr(found, "reads_times", False) else 3, "train"):
         return None
     return found if {"num_items", "dim"} <= {field.name for field in dataclasses.fields(found)} else None
 
@@ -88,7 +92,8 @@ BACKBONES = Registry[type](
         "esasrec": ESASRec,
         "hstu": HSTU,
     },
-    "a Linen module class with the fields num_items and dim and the method item_embeddings",
+    "a Linen module class with the fields num_items and dim and the methods item_embeddings() and "
+    "__call__(items, mask, *, train=False)",
     _adopt,
 )
 """Name → backbone; ``BACKBONES.find`` also takes ``package.module:attribute``."""
@@ -104,14 +109,18 @@ def create(backbone: str, *, num_items: int, dim: int, **options: Any) -> Encode
         **options: other fields of that backbone.
 
     Raises:
-        ValueError: the name is unknown, a size is not positive, or the backbone does not take these options.
+        ValueError: the name is unknown, a size is not positive, the backbone does not take these options, or a class
+            of your own returns arrays of other shapes than an :class:`Encoder`.
     """
     backbone_class = BACKBONES.find(backbone)
     check_count(1, num_items=num_items, dim=dim)
     try:
-        return backbone_class(num_items=num_items, dim=dim, **options)
+        model = backbone_class(num_items=num_items, dim=dim, **options)
     except TypeError as error:
         raise ValueError(f"backbone is {backbone!r} with options {sorted(options)}; {error}") from error
+    if is_outside(backbone):
+        check_encoder(model)
+    return model
 
 
 def params_from_reference(backbone: str, arrays: Mapping[str, np.ndarray]) -> Params:

@@ -130,6 +130,37 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
     return model.init(key, items, items > 0)
 
 
+def check_encoder(model: Encoder) -> None:
+    """Refuses a module whose arrays have other shapes than those of an :class:`Encoder`; nothing is computed.
+
+    Args:
+        model: a backbone, such as one of your own.
+
+    Raises:
+        ValueError: the item table or the vectors of sessions have another shape, or a method needs parameters that the
+            module does not declare in ``setup``.
+    """
+    name, length = type(model).__name__, min(10, getattr(model, "max_length", 10))
+    items = jax.ShapeDtypeStruct((2, length), jnp.int32)
+    inputs = (items, jax.ShapeDtypeStruct((2, length), jnp.bool_), *([items] if reads_times(model) else []))
+    try:
+        params = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+        table = jax.eval_shape(functools.partial(model.apply, method="item_embeddings"), params)
+        vectors = jax.eval_shape(model.apply, params, *inputs)
+    except flax.errors.FlaxError as error:
+        reason = str(error).partition(" (https")[0]
+        raise ValueError(
+            f"{name} fails ({reason}); expected parameters that setup declares for both methods"
+        ) from error
+    if table.ndim != 2 or table.shape[0] != model.num_items + 1:
+        expected = f"[{model.num_items + 1}, D], a row for each item after that of the padding item 0"
+        raise ValueError(f"item_embeddings of {name} has shape {list(table.shape)}; expected {expected}")
+    width = table.shape[1]
+    if vectors.shape not in ((2, width), (2, length, width)):
+        expected = f"[2, {width}], the width of item_embeddings"
+        raise ValueError(f"{name} returns shape {list(vectors.shape)} for two sessions; expected {expected}")
+
+
 def check_params(model: Encoder, params: Params) -> None:
     """Refuses parameters of another model, and parameters that are not finite, such as those of a diverged training.
 

@@ -1,6 +1,7 @@
 """The sessions that `experiments.recommend` answers, the training sessions of its methods, and the catalogue."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
@@ -91,15 +92,23 @@ def of_raw_data(source: str, recipe: str | None) -> TrainAndTest:
     )
 
 
-def of_new_sessions(source: str, item_ids: tuple[str, ...]) -> AnsweredSessions:
+def of_new_sessions(
+    source: str,
+    item_ids: tuple[str, ...],
+    *,
+    columns: Mapping[str, str] | None = None,
+    time_format: str | None = None,
+) -> AnsweredSessions:
     """Reads sessions from raw data, all of which are answered; items outside the catalogue become 0.
 
     Args:
         source: source string of interactions, whose sessions are those of the file, or a user's sequence where it has
             none.
         item_ids: V + 1 raw ids of the catalogue, the first empty.
+        columns: purpose of a column → its name, for tables.
+        time_format: form of the times of tables.
     """
-    log = registry.read_interactions(source)
+    log = registry.read_interactions(source, columns=columns, time_format=time_format)
     rules, sessions = _all_sessions(log)
     numbers = _numbers(log.item_ids, item_ids)
     names = name_sessions(log, rules, sessions.user, sessions.time[sessions.offsets[:-1]], sessions.session)

@@ -11,6 +11,9 @@ from alkd_jax.errors import printable, shown
 
 from .config_files import Option, in_words, num_positional, options_of
 
+_OF_OTHER_COMMANDS: Mapping[str, str] = {"data": "source", "source": "data"}
+"""An option → that of other commands for the same purpose: prepared data, or raw data that a command prepares."""
+
 
 def fault_of(kind: Callable[..., Any], arguments: Sequence[str], call: str) -> str | None:
     """Returns what is wrong with the arguments of a command.
@@ -32,6 +35,8 @@ def fault_of(kind: Callable[..., Any], arguments: Sequence[str], call: str) -> s
             continue
         value = f" is {shown(' '.join(values))}, and" if values else ""
         near = nearest(word, [_as_option(name) for name in names])
+        if (other := _OF_OTHER_COMMANDS.get(_name(word))) in names:
+            near = _as_option(other)
         advice = f"did you mean {near}?" if near else f"expected one of those that {call} --help lists"
         return f"{printable(word, width=100)}{value} is no option of {call}; {advice}"
     strays = strays[num_positional(kind) :]

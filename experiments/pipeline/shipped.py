@@ -20,5 +20,6 @@ def model_folder(path: pathlib.Path) -> pathlib.Path:
     if not (path / IDENTITY_FILE).is_file() or read_object(path / IDENTITY_FILE).get("command") != "train":
         return path
     if not (path / STUDENT).is_dir():
-        raise ValueError(f"{shown(str(path))} has no {STUDENT}; expected a finished run of experiments.train")
+        expected = "a finished run of experiments.train with a backbone of the library; one of your own is not exported"
+        raise ValueError(f"{shown(str(path))} has no {STUDENT}; expected {expected}")
     return path / STUDENT

@@ -109,7 +109,13 @@ def _recall(results: Mapping[str, Any], method: str) -> float:
 
 def _difference(test: Mapping[str, Any]) -> str:
     low, high = test["interval"]
-    interval = "" if low is None or high is None else f", 95 % interval over sessions {low:+.4f} to {high:+.4f}"
+    if (low, high) == (0, 0):
+        return (
+            "the same hits in every session, since training keeps the plain student where no step improves validation"
+        )
+    interval = (
+        "" if low is None or high is None else f", 95 % interval over sessions {low:+.4f} to {high:+.4f}, uncorrected"
+    )
     p_value = test["p_randomization_holm"]
     chance = "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'} after Holm"
     return f"difference {test['difference']:+.4f}{interval}{chance}"

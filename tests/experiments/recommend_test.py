@@ -1,5 +1,6 @@
 """Batch recommendations: which sessions are answered, after which items, by which numbers, and in which file."""
 
+import dataclasses
 import json
 
 import jax
@@ -60,6 +61,19 @@ def test_new_sessions_of_any_length_are_answered_and_unknown_items_skipped(tmp_p
     assert "2 of 4 items are not in the catalogue" in capsys.readouterr().out
 
 
+def test_a_table_whose_columns_are_called_otherwise_is_described(tmp_path, source):
+    new = tmp_path / "new.csv"
+    new.write_text("visit,SKU,when\nx,a,23.05.2024 08:00\ny,b,23.05.2024 09:00\n")
+    args = command.Recommend(tmp_path / "out.jsonl", source, method="markov", sessions=f"csv:{new}", k=1)
+    with pytest.raises(ValueError, match="expected item or item_id"):
+        command.recommend(args)
+    args = dataclasses.replace(args, columns="session=visit,item=SKU,time=when")
+    with pytest.raises(ValueError, match=r"23\.05\.2024 08:00.*--time-format names the form"):
+        command.recommend(args)
+    found = lists(dataclasses.replace(args, time_format="%d.%m.%Y %H:%M"))
+    assert found == {("x", 0): {"b": 2.0}, ("y", 0): {"c": 1.0}}
+
+
 def test_prepared_data_are_answered_from_their_test_sessions(tmp_path):
     dataset = alkd.data.synthetic(num_items=50, num_sessions=100)
     args = command.Recommend(tmp_path / "out.jsonl", data="synthetic", method="popularity", positions="all", k=3)
@@ -96,6 +110,8 @@ def test_options_that_do_not_go_together_are_refused(tmp_path, source):
         ({"model": tmp_path}, "expected one of them"),
         ({"data": "synthetic"}, "--source and --data go not together"),
         ({"source": None}, "neither --source nor --data is given"),
+        ({"source": "synthetic"}, "--source is 'synthetic', which is prepared; expected it as --data"),
+        ({"columns": "item=x"}, "--columns and --time-format describe the file of --sessions"),
         ({"source": None, "data": "synthetic", "recipe": "s3rec"}, "--recipe is 's3rec' without --source"),
         ({"k": 0}, "--k is 0"),
         ({"positions": "first"}, "--positions is 'first'; expected"),

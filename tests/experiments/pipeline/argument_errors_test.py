@@ -49,6 +49,19 @@ FAULTS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class OfData:
+    """Options of a command that takes prepared data."""
+
+    data: str
+
+
+def test_the_option_of_other_commands_for_the_same_purpose_is_named():
+    fault = argument_errors.fault_of(OfData, ["--source", "csv:a.csv"], "alkd reproduce")
+    assert fault == "--source is 'csv:a.csv', and is no option of alkd reproduce; did you mean --data?"
+    assert "did you mean" not in argument_errors.fault_of(Options, ["--source", "b"], "alkd tune")
+
+
 @pytest.mark.parametrize(("arguments", "line"), FAULTS.items())
 def test_wrong_arguments_end_a_command_with_one_line(arguments, line, capsys):
     with pytest.raises(SystemExit) as stop, one_line_errors():

@@ -40,7 +40,7 @@ def test_each_question_is_answered_by_its_test():
     )
     assert lists.details[0] == (
         "recall@10 of the student is 0.0600 before and 0.1000 after the lists: difference +0.0400, "
-        "95 % interval over sessions +0.0300 to +0.0500, p < 0.001 after Holm."
+        "95 % interval over sessions +0.0300 to +0.0500, uncorrected, p < 0.001 after Holm."
     )
     assert lists.details[1].startswith("Shuffled lists, a control without the lists' content, reaches 0.0600")
     assert "25.0% of those for ALKDRec's sessions and 12.5% of the random ones" in selection.details[1]
@@ -55,6 +55,15 @@ def test_a_selection_that_is_worse_than_chance_is_named_so():
     (selection,) = answers.answers(results(difference("ALKDRec", "Random", 0.01, sign=-1)), QUALITY)
     assert selection.verdict == "Yes: a random choice is better."
     assert len(selection.details) == 2
+
+
+def test_a_control_that_kept_the_plain_student_says_so():
+    control = difference("Shuffled lists", "Student", 1.0) | {"difference": 0.0, "interval": [0.0, 0.0]}
+    (lists,) = answers.answers(results(difference("ALKDRec", "Student", 0.2), control), QUALITY)
+    assert lists.details[1].endswith(
+        "reaches 0.0600: the same hits in every session, since training keeps the plain "
+        "student where no step improves validation."
+    )
 
 
 def test_a_run_answers_only_what_it_tested():
