@@ -54,7 +54,8 @@ class Preparation:
         out: folder to write.
         recipe: a published preparation, or one of your own as package.module:attribute; by default s3rec for userseq,
             that of GRU4Rec's authors for yoochoose, diginetica and retailrocket, else alkdrec.
-        columns: names of a table's columns, such as user=listener,item=track,time=at,session=visit,title=name.
+        columns: names of a table's columns, such as item=track, joined by commas; the purposes are user, item, time,
+            session and title.
         encoding: encoding of a table.
         separator: separator of a table; by default a comma, or a tab for tsv.
         quote: the character that quotes a field of a table; "" if there is none.

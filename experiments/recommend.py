@@ -49,7 +49,8 @@ class Recommend:
         data: prepared data, in place of raw ones.
         model: folder of a shipped student, or of a run of `train`, in place of a method.
         sessions: raw data whose sessions are answered, in place of the test sessions.
-        columns: names of a table's columns, such as user=listener,item=track,time=at,session=visit,title=name.
+        columns: names of a table's columns, such as item=track, joined by commas; the purposes are user, item, time,
+            session and title.
         time_format: form of the times of tables and of RecBole's and GRU4Rec's files: s, ms, us or ns since 1970, or a
             format such as %Y%m%d; by default ISO 8601, or the unit that follows from the size of a number.
         options: options of the method as JSON, by name.
