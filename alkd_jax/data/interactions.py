@@ -157,9 +157,7 @@ def build_interactions(
     arrays = {key: np.concatenate(parts.pop(key)) for key in list(parts) if parts[key]}
     parser.check(name)
     if not len(arrays.get("item", ())):
-        samples = "; ".join(bad_rows.samples[:2]) or "none"
-        advice = "; --time-format names the form of times" if bad_rows.counts["no readable time"] else ""
-        raise ValueError(f"{name}: no readable interaction; the first bad rows are {samples}{advice}")
+        raise ValueError(f"{name}: no readable interaction; {_first_bad_rows(bad_rows)}")
     arrays["time"], nanosecond = np.divmod(arrays["time"], NANOSECONDS)
     counts = {**bad_rows.check(name, before, num_used), "bad_rows": bad_rows.report}
     ids = {key: tuple(encoder.ids) for key, encoder in encoders.items()}
@@ -200,6 +198,12 @@ def _count_read(arrays: Mapping[str, np.ndarray], ids: Mapping[str, tuple[str, .
         return counts
     per_kind = np.bincount(arrays["event"], minlength=len(ids["event"])).tolist()
     return {**counts, "events_read": dict(zip(ids["event"], per_kind, strict=True))}
+
+
+def _first_bad_rows(bad_rows: BadRows) -> str:
+    samples = "; ".join(bad_rows.samples[:2]) or "none"
+    advice = "; --time-format names the form of times" if bad_rows.counts["no readable time"] else ""
+    return f"the first bad rows are {samples}{advice}"
 
 
 def _with_user_column(frame: "pl.DataFrame") -> "pl.DataFrame":
