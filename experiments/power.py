@@ -124,14 +124,19 @@ def power_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return [heading.format(width=result["half_width"]) for heading in HEADINGS], rows
 
 
-def as_page(result: Mapping[str, Any]) -> str:
+def as_table(result: Mapping[str, Any]) -> str:
     """Returns the table with what it is about, as Markdown."""
     headings, rows = power_rows(result)
     rows = [[markdown(row[0]), *row[1:]] for row in rows]
     seeds = result["differences"][0]["num_seeds"]
     about = f"{markdown(result['dataset'])}, {markdown(result['backbone'])}, {result['mode']} mode, {seeds} seeds"
     table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
-    return f"{about}: {result['metric']}. Protocol: {result['protocol']}.\n\n{table}\n\n{NOTE}\n"
+    return f"{about}: {result['metric']}. Protocol: {result['protocol']}.\n\n{table}"
+
+
+def as_page(result: Mapping[str, Any]) -> str:
+    """Returns the table and what its columns mean, as Markdown."""
+    return f"{as_table(result)}\n\n{NOTE}\n"
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from alkd_jax.evaluation.seeds_and_sessions import spread
 from experiments import power, reproduce
 from experiments.pipeline import stages
 from experiments.pipeline.settings import Settings
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,12 @@ def test_an_unfinished_run_is_refused(finished, tmp_path):
     (out / "stages.json").write_text(json.dumps(records))
     with pytest.raises(ValueError, match="is not a finished run"):
         power.estimate(power.Power(out))
+
+
+def test_the_tables_of_the_page_are_those_of_the_stored_results():
+    stored = sorted(power.STORED.glob("*.json"))
+    assert stored
+    text = (ROOT / "docs" / "claims.md").read_text()
+    for file in stored:
+        assert power.as_table(json.loads(file.read_text())) in text, file.name
+    assert power.NOTE in text
