@@ -13,6 +13,8 @@ from rich.table import Table
 from alkd_jax.evaluation import significance
 from alkd_jax.io import finite_or_none
 
+from .shown_names import shown_name
+
 METRICS = ("recall@10", "ndcg@10")
 LEVEL = 0.05
 """A difference with a lower corrected p-value is marked as significant."""
@@ -133,8 +135,8 @@ def difference_table(tests: Sequence[Mapping[str, Any]], methods: Sequence[str])
     """Returns the differences as a table for the terminal."""
     headings, rows = difference_rows(tests, methods)
     table = Table("method", *headings, title="differences", caption=legend(tests))
-    for row in rows:
-        table.add_row(*row)
+    for name, *row in rows:
+        table.add_row(shown_name(name), *row)
     return table
 
 

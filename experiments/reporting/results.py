@@ -22,6 +22,7 @@ from ..pipeline.rules import rules_of
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
+from .shown_names import shown_name
 
 DEBIASED = "stratified_recall@10"
 """Recall in which hits of rare targets weigh more, see `alkd_jax.evaluation.beyond_accuracy.stratified_recall`."""
@@ -206,5 +207,5 @@ def results_table(results: Mapping[str, Any]) -> Group:
     table = Table("method", *COLUMNS, *released, "tied", title=title, caption=results["protocol"]["name"])
     for name, columns in results["methods"].items():
         cells = [format_cell(columns[c]) if c in columns else "" for c in (*COLUMNS, *released)]
-        table.add_row(name, *cells, format_tied(columns))
+        table.add_row(shown_name(name), *cells, format_tied(columns))
     return Group(table, comparisons.difference_table(results["tests"], list(results["methods"])))

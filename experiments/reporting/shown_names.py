@@ -1,10 +1,10 @@
-"""What a report calls the methods, so that the recommender teacher is never taken for the LLM."""
+"""What reports and the terminal call the methods, so that the recommender teacher is never taken for the LLM."""
 
 _SHOWN = {"Teacher": "Recommender teacher", "Teacher lists": "Recommender teacher's lists"}
 
 
 def shown_name(method: str) -> str:
-    """Returns the name of a method in a report."""
+    """Returns the name of a method for a reader."""
     return _SHOWN.get(method, method)
 
 
