@@ -27,6 +27,7 @@ from .pipeline import calls, light_options, options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
 from .pipeline.methods import METHODS, role_of, trained_methods
+from .pipeline.rules import STOPPING
 from .pipeline.run import RunContext
 from .pipeline.single_run import SingleRun
 from .pipeline.stage_records import checked_output
@@ -89,6 +90,8 @@ def export_method(args: ExportSettings, run: RunContext) -> None:
             f"mode of {args.run} is {run.settings.mode}, whose students read item 1 as padding; expected a run in "
             "clean mode"
         )
+    if STOPPING in run.settings.rules:
+        raise ValueError(f"mode of {args.run} is {run.settings.mode}, chosen on the test; expected a run in clean mode")
     method_folders = trained_methods(run.settings.method_names)
     if args.method not in method_folders:
         raise ValueError(f"--method is {args.method!r}; expected one of the run's: {', '.join(method_folders)}")

@@ -12,11 +12,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tabulate
 
 from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation.seeds_and_sessions import Spread, spread
+from alkd_jax.evaluation.significance import per_session
 from alkd_jax.io import finite_or_none, to_json, write_json, write_texts
 
 from .pipeline import light_options
@@ -24,6 +26,7 @@ from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import trained_methods
 from .pipeline.ranked_samples import stored_test_ranks, validation_ranks
+from .pipeline.rules import mode_of
 from .pipeline.stages import Run
 
 STORED = pathlib.Path(__file__).with_name("results") / "power"
@@ -71,7 +74,8 @@ def estimate(args: Power) -> dict[str, Any]:
     """Estimates the differences of a finished run.
 
     Returns:
-        ``{"dataset", "backbone", "mode", "protocol", "metric", "half_width", "differences": [...]}``; a difference has
+        ``{"dataset", "backbone", "mode", "protocol", "metric", "half_width", "means", "differences": [...]}``; means
+        are sample → method → "mean" and "sd" over seeds, and a difference has
         "method", "against", "split", the fields of :class:`Spread`, "seeds_for_half_width" and "detectable".
 
     Raises:
@@ -94,10 +98,19 @@ def estimate(args: Power) -> dict[str, Any]:
     identity: dict[str, Any] = {
         "dataset": run.dataset.name,
         "backbone": run.settings.backbone,
-        "mode": run.settings.mode,
+        "mode": mode_of(run.settings.rules),
     }
     identity |= {"protocol": run.settings.protocol.name, "metric": args.metric, "half_width": args.half_width}
+    identity["means"] = {
+        split: {name: _over_seeds(ranks[name], args.metric) for name in (args.method, *others)}
+        for split, (ranks, _) in samples.items()
+    }
     return identity | {"differences": finite_or_none(differences)}
+
+
+def _over_seeds(ranks: np.ndarray, metric: str) -> dict[str, float]:
+    means = per_session(ranks, metric).mean(-1)
+    return {"mean": float(means.mean()), "sd": float(means.std(ddof=1))}
 
 
 def as_record(found: Spread, args: Power) -> dict[str, Any]:
@@ -131,7 +144,12 @@ def as_table(result: Mapping[str, Any]) -> str:
     seeds = result["differences"][0]["num_seeds"]
     about = f"{markdown(result['dataset'])}, {markdown(result['backbone'])}, {result['mode']} mode, {seeds} seeds"
     table = tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
-    return f"{about}: {result['metric']}. Protocol: {result['protocol']}.\n\n{table}"
+    means = [
+        f"{split} sessions: "
+        + ", ".join(f"{markdown(name)} {of['mean']:.4f} ± {of['sd']:.4f}" for name, of in methods.items())
+        for split, methods in result["means"].items()
+    ]
+    return f"{about}: {result['metric']}. Protocol: {result['protocol']}.\n\n{table}\n\nOver seeds, {'; '.join(means)}."
 
 
 def as_page(result: Mapping[str, Any]) -> str:

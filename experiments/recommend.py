@@ -18,12 +18,12 @@ from typing import Annotated
 from alkd_jax import baselines
 from alkd_jax.baselines.registry import METHODS
 from alkd_jax.checks import check_count, check_one_of
-from alkd_jax.data.interactions import Interactions
 from alkd_jax.data.readers import registry
 from alkd_jax.errors import shown
 from alkd_jax.evaluation.protocol import SEEN
 from alkd_jax.io import replacing
 from alkd_jax.serving.recommender import Recommender
+from alkd_jax.types import Dataset
 
 from .pipeline import answered_sessions, batch_answers
 from .pipeline.answered_sessions import AnsweredSessions, TrainAndTest
@@ -94,7 +94,7 @@ class Recommend:
             raise ValueError("--source and --data go not together; expected one of them")
         if self.source is None and self.data is None and (self.model is None or self.sessions is None):
             raise ValueError("neither --source nor --data is given; expected one of them, or --model with --sessions")
-        if self.source is not None and registry.parse_source(self.source).reader.result is not Interactions:
+        if self.source is not None and registry.parse_source(self.source).reader.result is Dataset:
             raise ValueError(f"--source is {shown(self.source)}, which is prepared; expected it as --data")
         if self.sessions is None and (self.columns or self.time_format is not None):
             raise ValueError("--columns and --time-format describe the file of --sessions, which is not given")

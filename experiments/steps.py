@@ -6,8 +6,8 @@ The first point repeats the authors' code, and the test sessions decide when tra
 one rule; the last is the mode "clean". Every point is a run with all seeds in a folder of its own. The command has the
 options of `experiments.reproduce` except `--mode` and `--methods`, and writes `steps.json` and `steps.md`.
 
-The published number is the best of an unknown number of seeds, perhaps; `--best-of` says of how many the expected
-maximum is shown. A checkpoint of the authors, where there is one, is placed among our students.
+A published number may be the best of several seeds; the table shows the expected best of `--best-of` seeds beside the
+mean. A checkpoint of the authors, where there is one, is placed among our students.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from alkd_jax.locks import locked
 from .pipeline import distributed
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
+from .pipeline.methods import parse_methods
 from .pipeline.ranked_samples import stored_test_ranks
 from .pipeline.rules import CLEAN, RELEASED, STOPPING, mode_of, rules_of
 from .pipeline.settings import Settings
@@ -93,6 +94,14 @@ def make_steps(args: Steps) -> dict[str, Any]:
         ValueError: an option is out of range.
     """
     check_count(2, **{"--seeds": args.seeds, "--best-of": args.best_of})
+    given = {"--mode": (args.mode, Settings.mode), "--methods": (args.methods, Settings.methods)}
+    for option, (value, default) in given.items():
+        if value != default:
+            raise ValueError(f"{option} is {value}, which the points decide; expected no such option")
+    if parse_methods(args.method) != (args.method,):
+        raise ValueError(f"--method is {args.method}; expected one method, not a set of several")
+    if args.model is not None:
+        raise ValueError(f"--model is {args.model}; expected --rankings, since every point would ask it again")
     if args.best_of > args.seeds:
         raise ValueError(f"--best-of is {args.best_of}; expected at most --seeds, {args.seeds}")
     options = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}

@@ -45,6 +45,18 @@ class Twice(FPMC):
         return super().__call__(items, mask).repeat(2, axis=1)
 
 
+class Tuple(FPMC):
+    def __call__(self, items, mask, *, train=False):
+        return super().__call__(items, mask), mask
+
+
+class Interests(FPMC):
+    max_length: int | None = None
+
+    def __call__(self, items, mask, *, train=False):
+        return super().__call__(items, mask)[:, None].repeat(3, axis=1)
+
+
 class Compact(nn.Module):
     num_items: int
     dim: int
@@ -138,14 +150,22 @@ def test_a_backbone_that_cannot_be_found_is_refused_in_one_line(here, name, mess
             "WithoutPadding",
             r"item_embeddings of WithoutPadding has shape \[5, 2\]; expected \[6, D\], a row for each item",
         ),
-        ("Twice", r"Twice returns shape \[2, 4\] for two sessions; expected \[2, 2\], the width of item_embeddings"),
-        ("Compact", r"Compact fails \(Could not find parameter .*expected parameters that setup declares"),
+        ("Twice", r"Twice returns shape \[2, 4\] for two sessions; expected \[2, 2\], or \[2, K, 2\]"),
+        ("Tuple", r"__call__ of Tuple returns several arrays; expected one"),
+        (
+            "Compact",
+            r"Compact fails with ScopeParamNotFoundError \(Could not .*expected methods that read what setup declares",
+        ),
     ],
 )
 def test_a_backbone_with_other_arrays_is_refused_before_it_is_trained(here, name, message):
     with pytest.raises(ValueError, match=message) as error:
         models.create(f"pieces.parts:{name}", num_items=5, dim=2)
     assert "\n" not in str(error.value)
+
+
+def test_a_backbone_may_have_several_vectors_per_session(here):
+    assert models.create("pieces.parts:Interests", num_items=5, dim=2).max_length is None
 
 
 def test_options_that_a_backbone_does_not_have_are_refused(here):

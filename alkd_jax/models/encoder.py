@@ -126,7 +126,7 @@ def init_params(key: jax.Array, model: Encoder, *, length: int = 10) -> Params:
         model: a backbone.
         length: L, the number of positions the backbone reads; at most its ``max_length``, where it has one.
     """
-    items = jnp.ones((1, min(length, getattr(model, "max_length", length))), jnp.int32)
+    items = jnp.ones((1, min(length, getattr(model, "max_length", None) or length)), jnp.int32)
     return model.init(key, items, items > 0)
 
 
@@ -137,27 +137,30 @@ def check_encoder(model: Encoder) -> None:
         model: a backbone, such as one of your own.
 
     Raises:
-        ValueError: the item table or the vectors of sessions have another shape, or a method needs parameters that the
-            module does not declare in ``setup``.
+        ValueError: the item table or the vectors of sessions have another shape, or a method fails, for instance since
+            it needs parameters that the module does not declare in ``setup``.
     """
-    name, length = type(model).__name__, min(10, getattr(model, "max_length", 10))
+    name, length = type(model).__name__, min(10, getattr(model, "max_length", None) or 10)
     items = jax.ShapeDtypeStruct((2, length), jnp.int32)
     inputs = (items, jax.ShapeDtypeStruct((2, length), jnp.bool_), *([items] if reads_times(model) else []))
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), *inputs)
         table = jax.eval_shape(functools.partial(model.apply, method="item_embeddings"), params)
         vectors = jax.eval_shape(model.apply, params, *inputs)
-    except flax.errors.FlaxError as error:
-        reason = str(error).partition(" (https")[0]
-        raise ValueError(
-            f"{name} fails ({reason}); expected parameters that setup declares for both methods"
-        ) from error
+    except Exception as error:  # Whatever the code of a user raises; its traceback is kept.
+        reason = " ".join(str(error).partition(" (https")[0].split())
+        expected = "methods that read what setup declares"
+        raise ValueError(f"{name} fails with {type(error).__name__} ({reason}); expected {expected}") from error
+    shapes = {"item_embeddings": getattr(table, "shape", None), "__call__": getattr(vectors, "shape", None)}
+    if None in shapes.values():
+        other = next(method for method, shape in shapes.items() if shape is None)
+        raise ValueError(f"{other} of {name} returns several arrays; expected one")
     if table.ndim != 2 or table.shape[0] != model.num_items + 1:
         expected = f"[{model.num_items + 1}, D], a row for each item after that of the padding item 0"
         raise ValueError(f"item_embeddings of {name} has shape {list(table.shape)}; expected {expected}")
     width = table.shape[1]
-    if vectors.shape not in ((2, width), (2, length, width)):
-        expected = f"[2, {width}], the width of item_embeddings"
+    if vectors.ndim not in (2, 3) or (vectors.shape[0], vectors.shape[-1]) != (2, width):
+        expected = f"[2, {width}], or [2, K, {width}] with K vectors each, of the width of item_embeddings"
         raise ValueError(f"{name} returns shape {list(vectors.shape)} for two sessions; expected {expected}")
 
 

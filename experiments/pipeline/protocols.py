@@ -17,10 +17,11 @@ from alkd_jax.evaluation.queries import TARGETS
 from alkd_jax.io import open_arrays, save_arrays
 from alkd_jax.models import Encoder, Params
 
+from .rules import CLEAN, rules_of
 from .stage_records import PROTOCOL_DEFAULTS, checked_output
 
 
-def check_protocol(seen: str, targets: str, *, is_released: bool = False) -> None:
+def check_protocol(seen: str, targets: str, *, mode: str = CLEAN) -> None:
     """Checks the options `--seen` and `--targets`.
 
     Raises:
@@ -28,9 +29,9 @@ def check_protocol(seen: str, targets: str, *, is_released: bool = False) -> Non
     """
     check_one_of("--seen", seen, tuple(SEEN))
     check_one_of("--targets", targets, tuple(TARGETS))
-    if is_released and (seen, targets) != ("exclude", "last"):
+    if "padding" in rules_of(mode) and (seen, targets) != ("exclude", "last"):
         raise ValueError(
-            f"--mode released or padding with --seen {seen} and --targets {targets}; expected exclude and last, as in "
+            f"--mode {mode} with --seen {seen} and --targets {targets}; expected exclude and last, as in "
             "the authors' code, or --mode clean"
         )
 

@@ -19,7 +19,7 @@ from . import item_channels, light_options, options
 from .llm_options import DEFAULT_MIN_VALID, LLMSettings
 from .methods import METHODS, PROFILES, SETS, parse_methods
 from .protocols import check_protocol
-from .rules import rules_of
+from .rules import STOPPING, rules_of
 from .teachers import TEACHERS
 
 _LARGEST_DIM = 65_536
@@ -132,6 +132,11 @@ class Settings:
         return rules_of(self.mode)
 
     @property
+    def authors_rules(self) -> frozenset[str]:
+        """The rules without the one that no code of the authors has."""
+        return self.rules - {STOPPING}
+
+    @property
     def method_names(self) -> tuple[str, ...]:
         """The names of the methods to compare."""
         return parse_methods(self.methods)
@@ -202,24 +207,24 @@ class Settings:
     def check(self) -> None:
         """Raises ValueError where a setting is invalid or two settings contradict each other."""
         registry.parse_source(self.data)
-        check_protocol(self.seen, self.targets, is_released="padding" in self.rules)
+        check_protocol(self.seen, self.targets, mode=self.mode)
         check_one_of("--selection", self.resolved_selection, ("own", "released"))
         check_one_of("--list-loss", self.list_loss, FORMS_OF_LOSS)
-        if self.rules and self.list_loss != "bpr":
+        if self.authors_rules and self.list_loss != "bpr":
             raise ValueError(
                 f"--list-loss is {self.list_loss} with --mode {self.mode}; expected bpr, the authors' loss"
             )
         check_one_of("--uncertainty", self.uncertainty, UNCERTAINTIES)
         check_one_of("--candidates", self.candidates, ("teacher", "recorded"))
         item_channels.check(self)
-        if self.rules and self.item_vectors is not None:
+        if self.authors_rules and self.item_vectors is not None:
             raise ValueError(f"--item-vectors is {self.item_vectors} with --mode {self.mode}; expected --mode clean")
         if self.tracker is not None:
             check_one_of("--tracker", self.tracker, training.TRACKERS)
         check_one_of("--precision", self.precision, PRECISIONS)
         for role, dim in (("student", self.student_dim), ("teacher", self.teacher_dim)):
-            models.create(self.backbone_of(role), num_items=1, dim=max(1, dim))
-        if self.rules and self.teacher_backbone not in (None, self.backbone):
+            models.create(self.backbone_of(role), num_items=1_000, dim=max(1, dim))
+        if self.authors_rules and self.teacher_backbone not in (None, self.backbone):
             raise ValueError(
                 f"--teacher-backbone is {self.teacher_backbone} with --mode {self.mode}; expected {self.backbone}, as "
                 "in the authors' code"

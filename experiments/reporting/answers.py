@@ -109,7 +109,7 @@ def _recall(results: Mapping[str, Any], method: str) -> float:
 
 def _difference(test: Mapping[str, Any]) -> str:
     low, high = test["interval"]
-    if (low, high) == (0, 0):
+    if (low, high) == (0, 0) and test["against"] == "Student":
         return (
             "the same hits in every session, since training keeps the plain student where no step improves validation"
         )

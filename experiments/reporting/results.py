@@ -18,7 +18,7 @@ from alkd_jax.io import check_finite_values, open_arrays, read_json, write_json
 from ..pipeline import teachers
 from ..pipeline.list_metrics import item_counts
 from ..pipeline.protocols import clusters, load_queries, stored_protocol
-from ..pipeline.rules import rules_of
+from ..pipeline.rules import mode_of, rules_of
 from ..pipeline.stage_records import checked_output
 from ..pipeline.stages import Run
 from . import comparisons
@@ -65,7 +65,7 @@ def collect_results(run: Run) -> dict[str, Any]:
     return {
         "dataset": run.dataset.name,
         "backbone": settings.backbone,
-        "mode": settings.mode,
+        "mode": mode_of(settings.rules),
         "seeds": settings.seeds,
         "budget": settings.resolved_budget,
         "selection": settings.resolved_selection,

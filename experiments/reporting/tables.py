@@ -24,6 +24,7 @@ from ..pipeline.command_line import parse
 from ..pipeline.console import cli_errors, print_line, print_lines
 from ..pipeline.methods import CONTROLS, METHODS
 from ..pipeline.protocols import protocol_names
+from ..pipeline.rules import mode_of, rules_of
 from ..pipeline.settings import Settings, Teacher
 from ..pipeline.stages import Run, take_part
 from ..reproduce import run_pipeline
@@ -112,7 +113,7 @@ class TableArgs:
 
     def run_folder(self, data: str, backbone: str) -> pathlib.Path:
         """Returns the folder of one run."""
-        return self.out / f"{self.data_name(data)}-{path_safe(backbone)}-{self.mode}"
+        return self.out / f"{self.data_name(data)}-{path_safe(backbone)}-{mode_of(rules_of(self.mode))}"
 
     def data_name(self, data: str) -> str:
         """Returns the name of one of the datasets in names of folders; two of one name have their sources in it."""

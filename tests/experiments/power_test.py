@@ -34,6 +34,9 @@ def test_both_samples_are_those_of_the_trained_models(finished):
     numbers = json.loads((finished / "metrics.json").read_text())["methods"]
     expected = numbers["ALKDRec"]["recall@10"]["mean"] - numbers["Random"]["recall@10"]["mean"]
     assert found_of(result, "Random", "test")["difference"] == pytest.approx(expected, abs=1e-6)
+    means = result["means"]["test"]
+    assert means["ALKDRec"]["mean"] == pytest.approx(numbers["ALKDRec"]["recall@10"]["mean"], abs=1e-6)
+    assert means["Random"]["sd"] == pytest.approx(numbers["Random"]["recall@10"]["std"], abs=1e-6)
     run = stages.Run.reopen(finished, readonly=True)
     ranks = []
     for stored_at in ("distilled/ALKDRec", "student"):

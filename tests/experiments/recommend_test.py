@@ -103,6 +103,12 @@ def test_a_shipped_student_answers_as_its_recommender_does(tmp_path, capsys):
     assert len(lists(of_data)) == len(alkd.data.synthetic().test)
 
 
+def test_a_reader_of_ones_own_is_a_source(tmp_path):
+    table = tmp_path / "log.csv"
+    table.write_text("user,item,time\nu,a,1\nu,b,2\n")
+    command.Recommend(tmp_path / "out.jsonl", f"alkd_jax.data.readers.tables:load_table:{table}", method="sr").check()
+
+
 def test_options_that_do_not_go_together_are_refused(tmp_path, source):
     good = {"source": source, "method": "sr"}
     for change, message in (

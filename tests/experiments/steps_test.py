@@ -111,6 +111,22 @@ def test_the_steps_add_up_to_the_difference_from_the_published_number():
     assert "published" not in step_rows.page(result | {"published": {}, "released_student": None})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "bands"}, "--mode is bands, which the points decide"),
+        ({"methods": "Random"}, "--methods is Random, which the points decide"),
+        ({"method": "table1"}, "--method is table1; expected one method"),
+        ({"teacher": "openai", "model": "m"}, "--model is m; expected --rankings"),
+        ({"best_of": 9}, "--best-of is 9; expected at most --seeds, 2"),
+    ],
+)
+def test_options_that_the_points_decide_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        steps.make_steps(steps.Steps("synthetic", "fpmc", tmp_path / "steps", **(SMALL | {"best_of": 2} | changes)))
+    assert not (tmp_path / "steps").exists()
+
+
 @pytest.mark.slow
 def test_the_first_and_the_last_point_are_the_released_and_the_clean_mode(tmp_path, monkeypatch):
     arguments = ["--data", "synthetic", "--backbone", "fpmc", "--selection", "own", "--best-of", "2"]

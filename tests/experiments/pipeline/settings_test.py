@@ -38,7 +38,7 @@ from experiments.pipeline.teachers import TEACHERS
         ({"targets": "second"}, "--targets is 'second'; expected 'last' or 'first' or 'all'"),
         (
             {"mode": "released", "seen": "keep"},
-            "--mode released or padding with --seen keep and --targets last",
+            "--mode released with --seen keep and --targets last; expected exclude",
         ),
         ({"list_loss": "rank"}, "--list-loss is 'rank'; expected 'bpr' or 'ranknet'"),
         ({"mode": "released", "list_loss": "ranknet"}, "--list-loss is ranknet with --mode released"),
