@@ -24,7 +24,7 @@ from .pipeline import light_options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import METHODS, reads_list_loss
-from .pipeline.ranked_samples import stored_test_ranks, validation_ranks
+from .pipeline.ranked_samples import over_seeds, stored_test_ranks, validation_ranks
 from .pipeline.stages import Run
 from .reporting import list_loss_rows
 
@@ -113,9 +113,9 @@ def compare(args: ListLosses) -> dict[str, Any]:
         if pair != BASE
     }
     corrected = stats.false_discovery_control([found.p_value() for found in spreads.values()])
-    pairs = [_seed_means(BASE, ranks[BASE], args.metric)]
+    pairs = [_named(BASE) | over_seeds(ranks[BASE], args.metric)]
     for (pair, found), q in zip(spreads.items(), corrected, strict=True):
-        pairs.append(_seed_means(pair, ranks[pair], args.metric) | _as_record(found) | {"q": float(q)})
+        pairs.append(_named(pair) | over_seeds(ranks[pair], args.metric) | _as_record(found) | {"q": float(q)})
     promising = [pair for pair in pairs[1:] if pair["q"] <= args.false_discovery and pair["difference"] > 0]
     promising = sorted(promising, key=lambda pair: -pair["difference"])[: args.contrasts]
     settings = runs[BASE[0]].settings
@@ -146,9 +146,8 @@ def _contrasts(runs: Mapping[str, Run], pairs: Sequence[Mapping[str, Any]], metr
     return [record | {"holm": float(p)} for record, p in zip(records, corrected, strict=True)]
 
 
-def _seed_means(pair: tuple[str, str], ranks: np.ndarray, metric: str) -> dict[str, Any]:
-    means = significance.per_session(ranks, metric).mean(-1)
-    return {"loss": pair[0], "method": pair[1], "mean": float(means.mean()), "sd": float(means.std(ddof=1))}
+def _named(pair: tuple[str, str]) -> dict[str, Any]:
+    return {"loss": pair[0], "method": pair[1]}
 
 
 def _as_record(found: Spread) -> dict[str, Any]:

@@ -12,20 +12,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tabulate
 
 from alkd_jax.checks import check_at_least, check_count
 from alkd_jax.errors import markdown
 from alkd_jax.evaluation.seeds_and_sessions import Spread, spread
-from alkd_jax.evaluation.significance import per_session
 from alkd_jax.io import finite_or_none, to_json, write_json, write_texts
 
 from .pipeline import light_options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line, print_lines
 from .pipeline.methods import trained_methods
-from .pipeline.ranked_samples import stored_test_ranks, validation_ranks
+from .pipeline.ranked_samples import over_seeds, stored_test_ranks, validation_ranks
 from .pipeline.rules import mode_of
 from .pipeline.stages import Run
 
@@ -102,15 +100,10 @@ def estimate(args: Power) -> dict[str, Any]:
     }
     identity |= {"protocol": run.settings.protocol.name, "metric": args.metric, "half_width": args.half_width}
     identity["means"] = {
-        split: {name: _over_seeds(ranks[name], args.metric) for name in (args.method, *others)}
+        split: {name: over_seeds(ranks[name], args.metric) for name in (args.method, *others)}
         for split, (ranks, _) in samples.items()
     }
     return identity | {"differences": finite_or_none(differences)}
-
-
-def _over_seeds(ranks: np.ndarray, metric: str) -> dict[str, float]:
-    means = per_session(ranks, metric).mean(-1)
-    return {"mean": float(means.mean()), "sd": float(means.std(ddof=1))}
 
 
 def as_record(found: Spread, args: Power) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from .pipeline.rules import CLEAN, RELEASED, STOPPING, mode_of, rules_of
 from .pipeline.settings import Settings
 from .pipeline.stages import Run, take_part
 from .reporting import step_rows
+from .reporting.figure_options import shared_settings
 from .reporting.published import published_by_method
 from .reporting.tables import backbone_title
 from .reproduce import run_pipeline
@@ -104,16 +105,14 @@ def make_steps(args: Steps) -> dict[str, Any]:
         raise ValueError(f"--model is {args.model}; expected --rankings, since every point would ask it again")
     if args.best_of > args.seeds:
         raise ValueError(f"--best-of is {args.best_of}; expected at most --seeds, {args.seeds}")
-    options = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
     args.out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
     former: np.ndarray | None = None
     with locked(args.out):
         for number, (change, mode) in enumerate(points(args.resolved_selection).items()):
             print_line(f"{change}: --mode {mode}")
-            settings = Settings(
-                **options | {"mode": mode, "methods": args.method, "out": args.out / f"{number}-{mode}"}
-            )
+            fixed = {"mode": mode, "methods": args.method, "out": args.out / f"{number}-{mode}"}
+            settings = shared_settings(args, fixed)
             methods = run_pipeline(settings)["methods"]
             ranks = stored_test_ranks(Run.reopen_finished(settings.out))[0][args.method]
             point: dict[str, Any] = {"change": change, "mode": mode, "methods": _values(methods, args.method)}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from alkd_jax.evaluation.significance import per_session
 from alkd_jax.io import open_arrays
 
 from .console import print_line
@@ -22,6 +23,17 @@ def stored_test_ranks(run: Run) -> tuple[Mapping[str, np.ndarray], np.ndarray | 
     with open_arrays(checked_output(run.folder.path, "ranks.npz")) as archive:
         ranks = dict(archive)
     return ranks, clusters(run.settings.protocol, load_queries(run.folder.path)["session_id"])
+
+
+def over_seeds(ranks: np.ndarray, metric: str) -> dict[str, float]:
+    """Returns the "mean" and the "sd" over seeds of a metric.
+
+    Args:
+        ranks: ``[S, P]`` of two seeds or more.
+        metric: recall@K, ndcg@K, mrr@K or mrr.
+    """
+    means = per_session(ranks, metric).mean(-1)
+    return {"mean": float(means.mean()), "sd": float(means.std(ddof=1))}
 
 
 def validation_ranks(run: Run, methods: Sequence[str]) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:

@@ -44,6 +44,11 @@ def rules_of(mode: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def protocol_rules(rules: frozenset[str]) -> str:
+    """Returns the rules of evaluation, as :class:`alkd_jax.evaluation.Protocol` names them: the padding decides."""
+    return RELEASED if "padding" in rules else CLEAN
+
+
 def mode_of(rules: frozenset[str]) -> str:
     """Returns the mode with these rules; the same for all ways to write it."""
     if not rules:

@@ -19,7 +19,7 @@ from . import item_channels, light_options, options
 from .llm_options import DEFAULT_MIN_VALID, LLMSettings
 from .methods import METHODS, PROFILES, SETS, parse_methods
 from .protocols import check_protocol
-from .rules import STOPPING, rules_of
+from .rules import STOPPING, protocol_rules, rules_of
 from .teachers import TEACHERS
 
 _LARGEST_DIM = 65_536
@@ -158,7 +158,7 @@ class Settings:
     @property
     def protocol(self) -> Protocol:
         """How the test sessions are evaluated."""
-        return Protocol(seen=self.seen, targets=self.targets, rules="released" if "padding" in self.rules else "clean")
+        return Protocol(seen=self.seen, targets=self.targets, rules=protocol_rules(self.rules))
 
     @property
     def language_model(self) -> LLMSettings | None:

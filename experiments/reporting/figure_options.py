@@ -90,12 +90,12 @@ class BudgetFigure(Settings):
 FigureOptions: TypeAlias = WidthFigure | CorrectionFigure | RatioFigure | BudgetFigure
 
 
-def shared_settings(args: FigureOptions, fixed: Mapping[str, Any]) -> Settings:
-    """Returns the settings that all points of a figure share.
+def shared_settings(args: Settings, fixed: Mapping[str, Any]) -> Settings:
+    """Returns the settings of a run without the options that a command has beside them.
 
     Args:
-        args: the options of its command.
-        fixed: settings that the figure sets.
+        args: the options of the command.
+        fixed: settings that the command sets.
     """
     options = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
     if isinstance(args, RatioFigure):

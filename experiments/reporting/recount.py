@@ -16,7 +16,7 @@ from alkd_jax.evaluation import Protocol, metrics, significance
 
 from ..pipeline.list_metrics import OF_LISTS
 from ..pipeline.protocols import stored_protocol
-from ..pipeline.rules import rules_of
+from ..pipeline.rules import protocol_rules, rules_of
 from . import comparisons
 from .results import TIED_COUNT, format_cell, format_tied, row_of
 from .tables import TIED
@@ -35,7 +35,7 @@ def recount_results(results: Mapping[str, Any], places: Mapping[str, Places]) ->
     Raises:
         ValueError: the results are of another protocol, or the data do not give a stored row by the rule of its time.
     """
-    protocol = Protocol(rules="released" if "padding" in rules_of(results["mode"]) else "clean")
+    protocol = Protocol(rules=protocol_rules(rules_of(results["mode"])))
     stored = results.get("protocol", stored_protocol(protocol) | {"ties": FORMER_TIES})
     if (stored["seen"], stored["targets"]) != (protocol.seen, protocol.targets):
         raise ValueError(f"protocol of the results is {stored['name']}; expected {protocol.name}, to rank them again")

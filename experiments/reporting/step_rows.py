@@ -10,6 +10,8 @@ import tabulate
 
 from alkd_jax.errors import markdown
 
+from .results import format_cell, mean_and_std
+
 STORED = pathlib.Path(__file__).resolve().parents[1] / "results" / "steps"
 """The folder of the stored results, which a wheel does not have."""
 
@@ -56,7 +58,7 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     found.append([f"best of {number} seeds; {first['change']}", f"{best:.4f}", rest, "", "", ndcg])
     step = f"{np.mean(recall) - best:+.4f}"
     found.append(["mean of the seeds", *_cells(first, method, step, "", RELEASED_NDCG)])
-    found.append(["NDCG by rank", "", "", "", "", _mean(first["methods"][method]["ndcg@10"])])
+    found.append(["NDCG by rank", "", "", "", "", format_cell(mean_and_std(first["methods"][method]["ndcg@10"]))])
     for point in following:
         interval = "{:+.4f} to {:+.4f}".format(*point["step_interval"])
         found.append([point["change"], *_cells(point, method, f"{point['step']:+.4f}", interval, "ndcg@10")])
@@ -66,12 +68,8 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 def _cells(point: Mapping[str, Any], method: str, step: str, interval: str, ndcg: str) -> list[str]:
     of_method, of_student = point["methods"][method], point["methods"]["Student"]
     mark = " (hash order)" if ndcg == RELEASED_NDCG else ""
-    recalls = [_mean(numbers["recall@10"]) for numbers in (of_method, of_student)]
-    return [recalls[0], step, interval, recalls[1], _mean(of_method[ndcg]) + mark]
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+    recalls = [format_cell(mean_and_std(numbers["recall@10"])) for numbers in (of_method, of_student)]
+    return [recalls[0], step, interval, recalls[1], format_cell(mean_and_std(of_method[ndcg])) + mark]
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -96,5 +94,5 @@ def _released_student(result: Mapping[str, Any]) -> list[str]:
     deviations, above = (own - np.mean(values)) / np.std(values, ddof=1), sum(value > own for value in values)
     return [
         f"The authors' student has {own:.4f} by their rules: {deviations:+.1f} standard deviations from the mean of "
-        f"our students, {_mean(values)}. {above} of {len(values)} are above it."
+        f"our students, {format_cell(mean_and_std(values))}. {above} of {len(values)} are above it."
     ]

@@ -17,7 +17,7 @@ from experiments.list_losses import ListLosses
 from experiments.pipeline.settings import Settings
 from experiments.pipeline.stages import Run
 from experiments.reporting import list_loss_rows
-from tests.helpers.paths import ROOT
+from tests.helpers.stored_tables import assert_page_holds
 
 LOSSES, METHODS = ("bpr", "ranknet", "listnet"), ("Random", "ALKDRec")
 
@@ -91,11 +91,7 @@ def test_the_tables_mark_what_was_found(ranks):
 
 
 def test_the_tables_in_the_documents_are_those_of_the_stored_numbers():
-    stored = sorted(list_loss_rows.STORED.glob("*.json"))
-    assert stored
-    text = (ROOT / "docs" / "selection.md").read_text()
-    for file in stored:
-        assert list_loss_rows.tables(json.loads(file.read_text())) in text, file.name
+    assert_page_holds("selection.md", list_loss_rows.STORED, list_loss_rows.tables)
 
 
 @pytest.mark.parametrize(

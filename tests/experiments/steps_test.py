@@ -12,7 +12,7 @@ from experiments.pipeline.rules import RULES, STOPPING, mode_of, rules_of
 from experiments.pipeline.run import RunContext
 from experiments.pipeline.settings import Settings
 from experiments.reporting import step_rows
-from tests.helpers.paths import ROOT
+from tests.helpers.stored_tables import assert_page_holds
 
 SMALL = {"seeds": 2, "max_steps": 20, "teacher_dim": 12, "budget": 40}
 
@@ -146,8 +146,4 @@ def test_the_first_and_the_last_point_are_the_released_and_the_clean_mode(tmp_pa
 
 
 def test_the_tables_of_the_page_are_those_of_the_stored_results():
-    stored = sorted(step_rows.STORED.glob("*.json"))
-    assert stored
-    text = (ROOT / "docs" / "claims.md").read_text()
-    for file in stored:
-        assert step_rows.page(json.loads(file.read_text())).strip() in text, file.name
+    assert_page_holds("claims.md", step_rows.STORED, lambda result: step_rows.page(result).strip())
