@@ -235,8 +235,11 @@ def _evaluate_block(
     similar_only = kink_is_below & is_below_similar
     is_mixture = kink_is_below & ~is_below_similar & ~is_unbound
     effective_only = ~kink_is_below & ~is_unbound
-    # Terms nearer to 1 or λ than to 0 are counted, and only their differences from 1 or λ are summed.
-    similar_is_near_one, effective_is_near_one = y > 0.5, x > 0.5
+    # Terms nearer to 1 or λ than to 0 are counted, and only their differences from 1 or λ are summed. x and y are not
+    # compared with 1/2 but Γ with the number where they are 1/2: a program that computes x twice, for the count and for
+    # the sum, may round it in two ways.
+    effective_is_near_one = level > 0.5 - instances.incorrect
+    similar_is_near_one = jnp.where(is_below_similar, level > kink / 2 - instances.incorrect, level < gain - margin / 2)
     near_one = is_unbound | (effective_only & effective_is_near_one) | (is_mixture & ~similar_is_near_one)
     near_ratio = (similar_only | is_mixture) & similar_is_near_one
     similar_part = ratio * jnp.where(similar_is_near_one, (level - instances.similar) / kink, y)
@@ -313,9 +316,10 @@ def dual_bound(
     """
     exponent = instances.exponent + unit
     stakes = jnp.exp((log_policy - exponent * LOG_2[0]) - exponent * LOG_2[1]) / instances.mantissa
-    of_effective, similar_part = stakes - price, stakes * instances.kink() - ratio * price
-    is_effective = (of_effective < 0) & (of_effective <= similar_part)
-    is_similar = (similar_part < 0) & ~is_effective
+    # Products are compared with products. A program that computes a class twice, for the sum and for the count, may fuse
+    # a product and a difference in one of them only, and an instance on the boundary would then be in two classes.
+    is_effective = (stakes < price) & (stakes * instances.margin <= (1 - ratio) * price)
+    is_similar = (stakes * instances.kink() < ratio * price) & ~is_effective
     share = jnp.where(is_effective, instances.gain(), jnp.where(is_similar, instances.similar, -instances.incorrect))
     # The prices of instances outside the support cancel those of the counts; integer arithmetic cancels them exactly.
     effective_short = num_effective - jnp.sum(is_effective, dtype=jnp.int32)
