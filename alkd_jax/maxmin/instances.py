@@ -316,8 +316,8 @@ def dual_bound(
     """
     exponent = instances.exponent + unit
     stakes = jnp.exp((log_policy - exponent * LOG_2[0]) - exponent * LOG_2[1]) / instances.mantissa
-    # Products are compared with products. A program that computes a class twice, for the sum and for the count, may fuse
-    # a product and a difference in one of them only, and an instance on the boundary would then be in two classes.
+    # Products are compared with products. A program that computes a class twice, for the sum and for the count, may
+    # fuse a product and a difference in one of them only, and an instance on the boundary would be in two classes.
     is_effective = (stakes < price) & (stakes * instances.margin <= (1 - ratio) * price)
     is_similar = (stakes * instances.kink() < ratio * price) & ~is_effective
     share = jnp.where(is_effective, instances.gain(), jnp.where(is_similar, instances.similar, -instances.incorrect))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from alkd_jax.models.causal import MATRIX, BlockParams, Shapes
-from alkd_jax.ops.products import linear
+from alkd_jax.ops.products import linear_of_stored
 
 LAYER_NORM_EPSILON = 1e-8
 
@@ -49,12 +49,18 @@ def linear_shapes(name: str, inputs: int, outputs: int, *, bias: bool = True) ->
 
 def project(params: BlockParams, name: str, x: Float[Array, "*batch I"]) -> Float[Array, "*batch D"]:
     """``x W + b``, or ``x W`` where there is no bias."""
-    return linear(x, params[f"{name}_kernel"], params.get(f"{name}_bias"))
+    return linear_of_stored(x, params[f"{name}_kernel"], params.get(f"{name}_bias"))
 
 
-def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B L H P"]:
-    """Splits the width into heads."""
-    return x.reshape(*x.shape[:-1], heads, -1)
+def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B H L P"]:
+    """Splits the width into heads, which come before the positions as the products of heads need them."""
+    return x.reshape(*x.shape[:-1], heads, -1).swapaxes(1, 2)
+
+
+def merge_heads(x: Float[Array, "B H L P"]) -> Float[Array, "B L D"]:
+    """Puts the heads' vectors of a position side by side: the inverse of :func:`split_heads`."""
+    merged = x.swapaxes(1, 2)
+    return merged.reshape(*merged.shape[:2], -1)
 
 
 def softmax_attention(
@@ -79,10 +85,9 @@ def softmax_attention(
         Vaswani et al., Attention is all you need, NeurIPS 2017, eq. 1.
     """
     query, key, value = (split_heads(x, heads) for x in (query, key, value))
-    energy = jnp.einsum("blhp,bmhp->bhlm", query, key) * query.shape[-1] ** -0.5
+    energy = query @ key.swapaxes(2, 3) * query.shape[-1] ** -0.5
     weight = drop(jax.nn.softmax(jnp.where(visible[:, None], energy, -jnp.inf), axis=-1))
-    attended = jnp.einsum("bhlm,bmhp->blhp", weight, value)
-    return attended.reshape(*attended.shape[:2], -1)
+    return merge_heads(weight @ value)
 
 
 def swiglu_shapes(dim: int, hidden: int) -> Shapes:

@@ -15,7 +15,7 @@ from alkd_jax.models.causal import known_positions, visible_positions
 from alkd_jax.models.encoder import drop
 from alkd_jax.models.initial_values import uniform_table
 from alkd_jax.ops import lookup
-from alkd_jax.ops.products import linear
+from alkd_jax.ops.products import linear_of_stored
 
 VARIANTS = ("trm", "ave")
 LAYER_NORM_EPSILON = 1e-12
@@ -142,9 +142,9 @@ class CORE(nn.Module):
         h = drop_hidden(norm(x + self.position_embedding[position], *self.input_norm))
         visible = visible_positions(mask)
         for block in self.blocks:
-            query, key, value = (linear(h, *block[part]) for part in ("query", "key", "value"))
+            query, key, value = (linear_of_stored(h, *block[part]) for part in ("query", "key", "value"))
             attended = softmax_attention(query, key, value, visible, self.heads, drop_hidden)
-            h = norm(h + drop_hidden(linear(attended, *block["attended"])), *block["attention_norm"])
-            inner = jax.nn.gelu(linear(h, *block["inner"]), approximate=False)
-            h = norm(h + drop_hidden(linear(inner, *block["outer"])), *block["feed_forward_norm"])
-        return linear(h, *self.readout)[..., 0]
+            h = norm(h + drop_hidden(linear_of_stored(attended, *block["attended"])), *block["attention_norm"])
+            inner = jax.nn.gelu(linear_of_stored(h, *block["inner"]), approximate=False)
+            h = norm(h + drop_hidden(linear_of_stored(inner, *block["outer"])), *block["feed_forward_norm"])
+        return linear_of_stored(h, *self.readout)[..., 0]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alkd_jax.checks import check_one_of
-from alkd_jax.models.attention import layer_norm, linear_shapes, project, split_heads
+from alkd_jax.models.attention import layer_norm, linear_shapes, merge_heads, project, split_heads
 from alkd_jax.models.attmix import l2_normalize
 from alkd_jax.models.causal import BlockParams, CausalBlocks, Pairs, Shapes
 
@@ -94,12 +94,12 @@ class HSTU(CausalBlocks):
         value, query, key = (split_heads(part, self.heads) for part in parts)
         position = jnp.arange(x.shape[1])
         distance = jnp.maximum(position[:, None] - position[None], 0)
-        energy = jnp.einsum("blhp,bmhp->bhlm", query, key) + params["relative_bias"][distance][None, None]
+        energy = query @ key.swapaxes(2, 3) + params["relative_bias"][distance][None, None]
         if pairs.bucket is not None:
             energy += params["time_bias"][pairs.bucket][:, None]
         divisor = pairs.visible.sum(-1)[:, None, :, None] if self.divisor == "length" else self.max_length
         weight = jnp.where(pairs.visible[:, None], jax.nn.silu(energy), 0.0) / divisor
-        attended = jnp.einsum("bhlm,bmhp->blhp", weight, value).reshape(x.shape)
+        attended = merge_heads(weight @ value)
         return x + project(params, "outer", self.drop(layer_norm(attended) * gate, train))
 
     def output(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:

@@ -147,6 +147,27 @@ def linear(
     return flat.reshape(*x.shape[:-1], kernel.shape[1])
 
 
+def linear_of_stored(
+    x: Float[Array, "*batch I"], kernel: Float[Array, "I D"], bias: Float[Array, " D"] | None = None
+) -> Float[Array, "*batch D"]:
+    """:func:`linear` of an array that is stored row by row before it is multiplied, and so is the result's gradient.
+
+    Products of the heads of attention have the positions innermost, and XLA lays out all that is added to them alike.
+    It would then transpose inside of this product, for which jaxlib 0.10.2 has no tiles on a GPU. A CPU stores the
+    operands of a product anyway.
+    """
+    flat = jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
+    return _with_stored_gradient(linear(flat, kernel, bias)).reshape(*x.shape[:-1], kernel.shape[1])
+
+
+@jax.custom_vjp
+def _with_stored_gradient(x: Array) -> Array:
+    return x
+
+
+_with_stored_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),))
+
+
 def weighted_sum(weight: Float[Array, "B L"], x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
     """``Σ_l w_bl x_bl``, as a product: on a CPU a sum over a middle axis takes several times as long."""
     return jnp.einsum("bl,bld->bd", weight, x, precision=jax.lax.Precision.HIGHEST)

@@ -10,7 +10,15 @@ _TEXT = "text"
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "top_k": {"V": int, "B": int, "k": int, "D": 64, "precision": "highest"},
     "ranks": {"V": int, "B": int, "D": 64, "precision": "highest"},
-    "interval": {"backbone": _TEXT, "loss": "in_batch_bpr", "width": int, "V": 8475, "seeds": 1, "steps": 20},
+    "interval": {
+        "backbone": _TEXT,
+        "loss": "in_batch_bpr",
+        "targets": "last",
+        "width": int,
+        "V": 8475,
+        "seeds": 1,
+        "steps": 20,
+    },
     "validation": {"backbone": _TEXT, "width": int, "V": 8475, "seeds": 1},
     "evaluation": {"backbone": _TEXT, "width": int, "V": 8475},
     "update": {"optimizer": _TEXT, "V": int, "D": 64, "ids": 4096, "dtype": "float32"},
@@ -93,6 +101,8 @@ def _suggestion(name: str, known: Mapping[str, Any]) -> str:
 def default_cases() -> list[Case]:
     """Returns every public program at the sizes of the paper's data, and at the sizes of large catalogues."""
     backbones = ("fpmc", "stamp", "attmix", "late_interaction")
+    causal = ("gru4rec", "sasrec", "gsasrec", "esasrec", "hstu")
+    sequential = (*causal, "narm", "srgnn", "core")
     other_losses = ("in_batch_softmax", "softmax", "sampled_softmax")
     texts = [
         *(f"top_k:V={v},B={b},k={k}" for v, b, k in (("1e4", 512, 20), ("1e5", 256, 100), ("1e6", 4096, 10))),
@@ -105,9 +115,11 @@ def default_cases() -> list[Case]:
             for seeds in (1, 5)
         ),
         *(f"interval:backbone=fpmc,width={width},V=26138" for width in (10, 100)),
+        *(f"interval:backbone={backbone},width={width}" for backbone in sequential for width in (10, 64)),
+        *(f"interval:backbone={backbone},loss=sampled_softmax,targets=all,width=64" for backbone in (*causal, "core")),
         *(f"interval:backbone=fpmc,width=10,loss={loss}" for loss in other_losses),
-        *(f"validation:backbone={backbone},width=10" for backbone in backbones),
-        *(f"evaluation:backbone={backbone},width=100" for backbone in backbones),
+        *(f"validation:backbone={backbone},width=10" for backbone in (*backbones, *sequential)),
+        *(f"evaluation:backbone={backbone},width=100" for backbone in (*backbones, *sequential)),
         "game:N=12323",
         "game:N=1e7",
         "proportional_game:N=1e7",

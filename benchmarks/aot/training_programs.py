@@ -1,5 +1,6 @@
 """The programs of training by case: intervals, validations, and the parts of training on large catalogues."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -18,8 +19,10 @@ from alkd_jax.training.examples import Examples
 from alkd_jax.training.fit import default_optimizer, for_platform
 from alkd_jax.training.initial import LazyInitializer, _init_part
 from alkd_jax.training.interval import Interval
+from alkd_jax.training.shifted import ShiftedSequences
 from alkd_jax.training.steppers.dense import Dense
 from alkd_jax.training.steppers.lazy_rows import LazyRows, item_tables
+from alkd_jax.types import Sequences
 
 from .abstract import SESSION_LENGTH, Program, abstract_key, array, num_bytes, sessions
 from .cases import Case
@@ -28,6 +31,8 @@ from .targets import Target
 _NUM_SESSIONS = {8475: (7393, 2465), 26138: (12054, 4018)}
 """V → training and validation sessions of the authors' two datasets; other catalogues take the larger one's."""
 _NUM_LARGE = 100_000, 1024
+_LENGTHS = (4, 8, SESSION_LENGTH)
+"""The lengths that batches are cut to where every item after the first is a target."""
 _NEGATIVES = 64
 
 
@@ -85,21 +90,25 @@ def interval(case: Case, target: Target) -> Program:
 
 def validation(case: Case, target: Target) -> Program:
     """Returns the program of a validation."""
-    options = {"loss": "in_batch_bpr", "steps": 20, **case.options}
+    options = {"loss": "in_batch_bpr", "targets": "last", "steps": 20, **case.options}
     state, data, plan, calls = _interval_of(Case("interval", options), target)
     return Program(programs.validate, (plan, state, data.validation), largest_array_bytes(state), calls=calls)
 
 
 def _interval_of(case: Case, target: Target) -> tuple[Any, TrainingData, Interval, int]:
     """The state before an interval, what training reads, the static arguments, and how often the host calls."""
+    check_one_of("targets", case["targets"], ("last", "all"))
     model = create_backbone(case["backbone"], num_items=case["V"], dim=case["width"])
     data = training_data(case["V"], loss_of(case["loss"], model, case["V"]))
+    data = over_positions(data) if case["targets"] == "all" else data
     adam = Adam(1e-3)
     in_turn = platforms.trains_seeds_in_turn(target.platform)
     has_seed_axis = case["seeds"] > 1 and not in_turn
     params = abstract_params(model)
     of_seeds = jax.tree.map(lambda leaf: array(case["seeds"], *leaf.shape, dtype=leaf.dtype), params)
-    plan = interval_plan(Dense(model, default_optimizer(adam)), case["steps"], has_seed_axis=has_seed_axis)
+    lengths = getattr(data.examples, "lengths", ())
+    stepper = Dense(model, default_optimizer(adam), lengths=() if has_seed_axis else lengths)
+    plan = interval_plan(stepper, case["steps"], has_seed_axis=has_seed_axis)
     plan = for_platform(plan, adam, data, of_seeds, target.platform)
     params = of_seeds if has_seed_axis else params
     return jax.eval_shape(lambda p: programs.init_state(plan, p), params), data, plan, case["seeds"] if in_turn else 1
@@ -143,6 +152,16 @@ def training_data(
     num = len(train)
     examples = Examples(array(num, dtype=jnp.int32), array(num, dtype=jnp.int32), array(num))
     return TrainingData(examples, train, held_out, loss)
+
+
+def over_positions(data: TrainingData) -> TrainingData:
+    """Returns the description of the same training where every item after the first is a target."""
+    num = len(data.train)
+    train = Sequences(array(num * (SESSION_LENGTH + 1), dtype=jnp.int32), array(num + 1, dtype=jnp.int32))
+    short = num // len(_LENGTHS)
+    groups = (short,) * (len(_LENGTHS) - 1) + (num - short * (len(_LENGTHS) - 1),)
+    examples = ShiftedSequences(array(num, dtype=jnp.int32), array(num), SESSION_LENGTH, _LENGTHS, groups)
+    return dataclasses.replace(data, train=train, examples=examples)
 
 
 def largest_array_bytes(state: Any) -> int:
