@@ -80,6 +80,22 @@ def loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
     return losses[name]()
 
 
+def position_loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
+    """Returns an objective of every position by the name that a case has.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    losses = {
+        "softmax": lambda: objectives.PositionSoftmax(model),
+        "sampled_softmax": lambda: objectives.PositionSampledLoss(
+            model, samplers.uniform(num_items), "softmax", num_negatives=_NEGATIVES
+        ),
+    }
+    check_one_of("loss", name, losses)
+    return losses[name]()
+
+
 def interval(case: Case, target: Target) -> Program:
     """Returns the program of the steps between two validations."""
     state, data, plan, calls = _interval_of(case, target)
@@ -99,8 +115,10 @@ def _interval_of(case: Case, target: Target) -> tuple[Any, TrainingData, Interva
     """The state before an interval, what training reads, the static arguments, and how often the host calls."""
     check_one_of("targets", case["targets"], ("last", "all"))
     model = create_backbone(case["backbone"], num_items=case["V"], dim=case["width"])
-    data = training_data(case["V"], loss_of(case["loss"], model, case["V"]))
-    data = over_positions(data) if case["targets"] == "all" else data
+    if case["targets"] == "all":
+        data = over_positions(training_data(case["V"], position_loss_of(case["loss"], model, case["V"])))
+    else:
+        data = training_data(case["V"], loss_of(case["loss"], model, case["V"]))
     adam = Adam(1e-3)
     in_turn = platforms.trains_seeds_in_turn(target.platform)
     has_seed_axis = case["seeds"] > 1 and not in_turn
@@ -156,12 +174,12 @@ def training_data(
 
 def over_positions(data: TrainingData) -> TrainingData:
     """Returns the description of the same training where every item after the first is a target."""
-    num = len(data.train)
+    num = len(data.source)
     train = Sequences(array(num * (SESSION_LENGTH + 1), dtype=jnp.int32), array(num + 1, dtype=jnp.int32))
     short = num // len(_LENGTHS)
     groups = (short,) * (len(_LENGTHS) - 1) + (num - short * (len(_LENGTHS) - 1),)
     examples = ShiftedSequences(array(num, dtype=jnp.int32), array(num), SESSION_LENGTH, _LENGTHS, groups)
-    return dataclasses.replace(data, train=train, examples=examples)
+    return dataclasses.replace(data, source=train, examples=examples)
 
 
 def largest_array_bytes(state: Any) -> int:
