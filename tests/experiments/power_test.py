@@ -19,7 +19,14 @@ from tests.helpers.stored_tables import assert_page_holds
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy"
-    options = {"seeds": 2, "max_steps": 20, "teacher_dim": 12, "budget": 40, "selection": "own"}
+    options = {
+        "seeds": 2,
+        "max_steps": 20,
+        "teacher_dim": 12,
+        "budget": 40,
+        "selection": "own",
+        "methods": "Random,ALKDRec",
+    }
     reproduce.run_pipeline(Settings(data="synthetic", backbone="fpmc", out=out, **options))
     return out
 
