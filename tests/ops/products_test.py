@@ -22,9 +22,8 @@ def test_products_over_the_items_of_sessions_have_the_values_and_gradients_of_th
     x, other = jax.random.normal(keys[0], (3, 6, dim)), jax.random.normal(keys[1], (3, 5, dim))
     kernel, bias, query = (jax.random.normal(k, s) for k, s in zip(keys[2:5], ((dim, 7), (7,), (3, dim)), strict=True))
     weight = jax.random.normal(keys[5], (3, 6))
-    assert_same_gradients(
-        products.linear, lambda x, w, b: jnp.einsum("bld,de->ble", x, w) + b[None, None], x, kernel, bias
-    )
+    for linear in (products.linear, products.linear_of_stored):
+        assert_same_gradients(linear, lambda x, w, b: jnp.einsum("bld,de->ble", x, w) + b[None, None], x, kernel, bias)
     assert_same_gradients(products.project_items, lambda x, w: jnp.einsum("bld,de->ble", x, w), x, kernel)
     assert_same_gradients(products.add_to_items, lambda x, q: x + q[:, None], x, query)
     assert_same_gradients(products.weighted_sum, lambda w, x: (w[..., None] * x).sum(1), weight, x)
