@@ -160,12 +160,14 @@ def linear_of_stored(
     return _with_stored_gradient(linear(flat, kernel, bias)).reshape(*x.shape[:-1], kernel.shape[1])
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _with_stored_gradient(x: Array) -> Array:
     return x
 
 
-_with_stored_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),))
+@_with_stored_gradient.defjvp
+def _store_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return primals[0], jax.lax.optimization_barrier(tangents[0])
 
 
 def weighted_sum(weight: Float[Array, "B L"], x: Float[Array, "B L D"]) -> Float[Array, "B D"]:

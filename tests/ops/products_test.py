@@ -24,6 +24,8 @@ def test_products_over_the_items_of_sessions_have_the_values_and_gradients_of_th
     weight = jax.random.normal(keys[5], (3, 6))
     for linear in (products.linear, products.linear_of_stored):
         assert_same_gradients(linear, lambda x, w, b: jnp.einsum("bld,de->ble", x, w) + b[None, None], x, kernel, bias)
+    (tangent,) = jax.jvp(lambda x: products.linear_of_stored(x, kernel, bias), (x,), (x,))[1:]
+    np.testing.assert_allclose(tangent, products.linear(x, kernel), rtol=1e-5, atol=1e-6)
     assert_same_gradients(products.project_items, lambda x, w: jnp.einsum("bld,de->ble", x, w), x, kernel)
     assert_same_gradients(products.add_to_items, lambda x, q: x + q[:, None], x, query)
     assert_same_gradients(products.weighted_sum, lambda w, x: (w[..., None] * x).sum(1), weight, x)
