@@ -128,7 +128,7 @@ def fit(
     adam = Adam(learning_rate, weight_decay) if optimizer is None else None
     optimizer = optimizer if adam is None else default_optimizer(adam)
     in_one_program = mesh is not None or (len(keys) > 1 and not platforms.trains_seeds_in_turn())
-    stepper = Dense(model, optimizer, extra, layout, parameter_dtype(precision), _lengths(examples, in_one_program))
+    stepper = Dense(model, optimizer, extra, layout, parameter_dtype(precision), cut_lengths(examples, in_one_program))
     interval = schedule.interval(stepper, examples, has_seed_axis=in_one_program)
     data = TrainingData(examples, source, validation, select_loss_of(examples, loss, model))
     data, run_keys = device_put((data, run_keys), layout)
@@ -157,7 +157,7 @@ def _not_default(keep_best: bool) -> dict[str, Any]:
     return {} if keep_best else {"keep_best": False}
 
 
-def _lengths(examples: AnyExamples, in_one_program: bool) -> tuple[int, ...]:
+def cut_lengths(examples: AnyExamples, in_one_program: bool) -> tuple[int, ...]:
     """Returns the lengths that batches of whole sessions are cut to.
 
     Seeds in one program have batches of different lengths, and would compute the step of every length.

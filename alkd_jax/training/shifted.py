@@ -23,6 +23,11 @@ _LENGTHS = (4, 8, 16, 64)
 """The lengths, beside L itself, that batches are cut to; each costs the compilation of a step."""
 
 
+def lengths_up_to(longest: int) -> tuple[int, ...]:
+    """Returns the lengths that batches are cut to where the longest session has so many positions, ascending."""
+    return (*(size for size in _LENGTHS if size < longest), longest)
+
+
 @flax.struct.dataclass
 class ShiftedSequences:
     """Examples that are whole training sessions: the input without the last item, the targets one position later.
@@ -105,7 +110,7 @@ def shifted_sequences(train: Sequences, *, length: int = 10) -> ShiftedSequences
     if not len(session):
         raise ValueError("train has no session with two items; expected at least one")
     longest = int(num_targets.max())
-    lengths = (*(size for size in _LENGTHS if size < longest), longest)
+    lengths = lengths_up_to(longest)
     group = np.searchsorted(lengths, num_targets[session])
     order = np.argsort(group, kind="stable")
     groups = np.bincount(group, minlength=len(lengths))

@@ -16,10 +16,10 @@ from alkd_jax.ops.row_sparse_adam import Adam
 from alkd_jax.training import interval as programs
 from alkd_jax.training.arrays import TrainingData
 from alkd_jax.training.examples import Examples
-from alkd_jax.training.fit import default_optimizer, for_platform
+from alkd_jax.training.fit import cut_lengths, default_optimizer, for_platform
 from alkd_jax.training.initial import LazyInitializer, _init_part
 from alkd_jax.training.interval import Interval
-from alkd_jax.training.shifted import ShiftedSequences
+from alkd_jax.training.shifted import ShiftedSequences, lengths_up_to
 from alkd_jax.training.steppers.dense import Dense
 from alkd_jax.training.steppers.lazy_rows import LazyRows, item_tables
 from alkd_jax.types import Sequences
@@ -31,8 +31,6 @@ from .targets import Target
 _NUM_SESSIONS = {8475: (7393, 2465), 26138: (12054, 4018)}
 """V → training and validation sessions of the authors' two datasets; other catalogues take the larger one's."""
 _NUM_LARGE = 100_000, 1024
-_LENGTHS = (4, 8, SESSION_LENGTH)
-"""The lengths that batches are cut to where every item after the first is a target."""
 _NEGATIVES = 64
 
 
@@ -62,13 +60,20 @@ def row_optimizer(name: str) -> embedding.RowOptimizer:
     return optimizers[name]()
 
 
-def loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
+def loss_of(name: str, model: Encoder, num_items: int, *, targets: str = "last") -> objectives.Loss:
     """Returns an objective by the name that a case has; its arrays are real, since their values do not matter.
 
+    Args:
+        name: of the loss.
+        model: the backbone.
+        num_items: V.
+        targets: the "last" item of a session, or "all" after its first.
+
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or targets are.
     """
-    losses = {
+    check_one_of("targets", targets, ("last", "all"))
+    of_sessions = {
         "in_batch_bpr": lambda: objectives.InBatchBPR(model),
         "in_batch_softmax": lambda: objectives.InBatchSoftmax(model, np.zeros(num_items + 1, np.float32)),
         "softmax": lambda: objectives.FullSoftmax(model),
@@ -76,22 +81,13 @@ def loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
             model, samplers.uniform(num_items), "softmax", num_negatives=_NEGATIVES
         ),
     }
-    check_one_of("loss", name, losses)
-    return losses[name]()
-
-
-def position_loss_of(name: str, model: Encoder, num_items: int) -> objectives.Loss:
-    """Returns an objective of every position by the name that a case has.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
-    losses = {
+    of_positions = {
         "softmax": lambda: objectives.PositionSoftmax(model),
         "sampled_softmax": lambda: objectives.PositionSampledLoss(
             model, samplers.uniform(num_items), "softmax", num_negatives=_NEGATIVES
         ),
     }
+    losses = of_positions if targets == "all" else of_sessions
     check_one_of("loss", name, losses)
     return losses[name]()
 
@@ -113,19 +109,15 @@ def validation(case: Case, target: Target) -> Program:
 
 def _interval_of(case: Case, target: Target) -> tuple[Any, TrainingData, Interval, int]:
     """The state before an interval, what training reads, the static arguments, and how often the host calls."""
-    check_one_of("targets", case["targets"], ("last", "all"))
     model = create_backbone(case["backbone"], num_items=case["V"], dim=case["width"])
-    if case["targets"] == "all":
-        data = over_positions(training_data(case["V"], position_loss_of(case["loss"], model, case["V"])))
-    else:
-        data = training_data(case["V"], loss_of(case["loss"], model, case["V"]))
+    data = training_data(case["V"], loss_of(case["loss"], model, case["V"], targets=case["targets"]))
+    data = over_positions(data) if case["targets"] == "all" else data
     adam = Adam(1e-3)
     in_turn = platforms.trains_seeds_in_turn(target.platform)
     has_seed_axis = case["seeds"] > 1 and not in_turn
     params = abstract_params(model)
     of_seeds = jax.tree.map(lambda leaf: array(case["seeds"], *leaf.shape, dtype=leaf.dtype), params)
-    lengths = getattr(data.examples, "lengths", ())
-    stepper = Dense(model, default_optimizer(adam), lengths=() if has_seed_axis else lengths)
+    stepper = Dense(model, default_optimizer(adam), lengths=cut_lengths(data.examples, has_seed_axis))
     plan = interval_plan(stepper, case["steps"], has_seed_axis=has_seed_axis)
     plan = for_platform(plan, adam, data, of_seeds, target.platform)
     params = of_seeds if has_seed_axis else params
@@ -176,9 +168,10 @@ def over_positions(data: TrainingData) -> TrainingData:
     """Returns the description of the same training where every item after the first is a target."""
     num = len(data.source)
     train = Sequences(array(num * (SESSION_LENGTH + 1), dtype=jnp.int32), array(num + 1, dtype=jnp.int32))
-    short = num // len(_LENGTHS)
-    groups = (short,) * (len(_LENGTHS) - 1) + (num - short * (len(_LENGTHS) - 1),)
-    examples = ShiftedSequences(array(num, dtype=jnp.int32), array(num), SESSION_LENGTH, _LENGTHS, groups)
+    lengths = lengths_up_to(SESSION_LENGTH)
+    short = num // len(lengths)
+    groups = (short,) * (len(lengths) - 1) + (num - short * (len(lengths) - 1),)
+    examples = ShiftedSequences(array(num, dtype=jnp.int32), array(num), SESSION_LENGTH, lengths, groups)
     return dataclasses.replace(data, source=train, examples=examples)
 
 
