@@ -1,15 +1,18 @@
-"""How far a linear re-ranker of counts and titles gets, beside rules and students that ship: a ceiling, and no student.
+"""How far a linear re-ranker of counts and titles gets, beside rules and students that ship: a ceiling, and a teacher.
 
     python -m experiments.ceiling --data released:PATH:Games --json ceiling.json
     python -m experiments.ceiling --data released:PATH:Games --students runs/leaderboard/Games/by-bytes
 
 It is fitted to training sessions, each described by the counts of all others, and its options are chosen on validation.
+Two tables of rules, of any size, are taught by its soft labels: for every item alone, and for the training sessions.
+`leaderboard --by-bytes --re-ranker` makes students of given sizes from such a table.
 """
 
 import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,26 +21,28 @@ from scipy.sparse import csr_array
 
 import alkd_jax as alkd
 from alkd_jax import baselines
-from alkd_jax.baselines import Candidates, PairFeatures, ReRanker
 from alkd_jax.checks import check_between, check_count
-from alkd_jax.data import item_vectors
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.evaluation import Protocol, metrics
+from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, write_json
 
-from .pipeline import options
+from .pipeline import options, re_rankers
 from .pipeline.command_line import parse
-from .pipeline.compact_students import has_titles
+from .pipeline.compact_students import rules_scorer
 from .pipeline.console import cli_errors, print_lines
 from .pipeline.protocols import stored_protocol
+from .pipeline.re_rankers import METRICS, Fitted, quality
 from .pipeline.stage_records import checked_output
 from .pipeline.training_free import TRAINING_FREE
 from .reporting import byte_rows, ceiling_rows, comparisons
-from .reporting.ceiling_rows import METRICS, RE_RANKER
+from .reporting.ceiling_rows import RE_RANKER
 
 REFERENCES = ("Sequential rules", "Sequential rules (both ways)")
 """Methods beside which the re-ranker stands, whether or not there are students."""
+
+TEMPERATURES, RECENCIES = (1.0, 1.5, 2.0, 3.0), (0.5, 0.65, 0.8)
+"""Options of the tables that it teaches, of which validation chooses."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +64,9 @@ class Ceiling:
     json: pathlib.Path | None = None
     title_vectors: pathlib.Path | None = None
     students: pathlib.Path | None = None
-    sample: int = 4000
-    ridges: tuple[float, ...] = (1.0, 10.0, 100.0)
-    places: int = 50
+    sample: int = re_rankers.SAMPLE
+    ridges: tuple[float, ...] = re_rankers.RIDGES
+    places: int = re_rankers.PLACES
     seed: int = 0
 
     def check(self) -> None:
@@ -72,64 +77,6 @@ class Ceiling:
             raise ValueError(f"--ridges is {self.ridges}; expected numbers above 0")
         if self.title_vectors is not None and not self.title_vectors.is_file():
             raise ValueError(f"--title-vectors is {self.title_vectors}; expected a file")
-
-
-def title_cosines(dataset: alkd.Dataset, vectors: pathlib.Path | None) -> dict[str, csr_array]:
-    """Returns name → cosines of titles: of their words where there are titles, and of an encoder's vectors."""
-    found = {}
-    if has_titles(dataset):
-        found["words"] = item_rules.title_neighbors(item_rules.word_vectors(dataset.titles), min_cosine=0.15)
-    if vectors is not None:
-        encoded = item_vectors.read_vectors(vectors, dataset.num_items)
-        found["vectors"] = item_rules.title_neighbors(encoded, min_cosine=0.3)
-    return found
-
-
-def validated(
-    dataset: alkd.Dataset, features: PairFeatures, args: Ceiling
-) -> tuple[ReRanker, dict[str, Any], dict[str, float]]:
-    """Returns the re-ranker of the best options on validation, these options, and its quality."""
-    rows = np.random.default_rng(args.seed).permutation(len(dataset.train))[: args.sample]
-    known = dataset.train.take(rows)
-    histories = baselines.Histories(np.asarray(known.items), np.asarray(known.mask))
-    choices = baselines.training_choices(features, histories, np.asarray(known.target), rows, places=args.places)
-    find = remembered(features, args.places)
-    found = []
-    for ridge in args.ridges:
-        ranker = baselines.fit_re_ranker(choices, ridge=ridge)
-        chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
-        found.append((ranker, chosen, quality(ranks_of(features, ranker, dataset.validation, find))))
-    return max(found, key=lambda each: sum(each[2].values()))
-
-
-def remembered(features: PairFeatures, places: int) -> Callable[[baselines.Histories], Candidates]:
-    """Returns a function that finds candidates, and those of the same histories once only."""
-    known: dict[bytes, Candidates] = {}
-
-    def find(histories: baselines.Histories) -> Candidates:
-        key = histories.items.tobytes()
-        if key not in known:
-            known[key] = baselines.find_candidates(features, histories, places=places)
-        return known[key]
-
-    return find
-
-
-def ranks_of(
-    features: PairFeatures,
-    ranker: ReRanker,
-    sessions: alkd.Sessions,
-    find: Callable[[baselines.Histories], Candidates],
-) -> Int[np.ndarray, " P"]:
-    """Returns the ranks of the targets of some sessions."""
-    scorer = baselines.re_ranker_scorer(features, ranker, find)
-    return baselines.target_places(scorer, features.counts, sessions, ties_broken=True).ranks()
-
-
-def quality(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
-    """Returns recall@10 and NDCG@10 with six decimals."""
-    values = metrics.from_ranks(ranks)
-    return {name: round(float(values[name]), 6) for name in METRICS}
 
 
 def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict[str, float], Int[np.ndarray, " P"]]:
@@ -147,6 +94,44 @@ def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict
         return name, {metric: numbers[name]["chosen"][metric] for metric in METRICS}, archive[name]
 
 
+def taught_tables(
+    dataset: alkd.Dataset, fitted: Fitted, places: int
+) -> Iterator[tuple[str, dict[str, float], dict[str, float], Int[np.ndarray, " P"]]]:
+    """Yields the tables that the re-ranker teaches: name, options, quality on validation, and test ranks.
+
+    Args:
+        dataset: the data.
+        fitted: the re-ranker.
+        places: as of :class:`Ceiling`.
+    """
+    features, counts, train = fitted.features, fitted.features.counts, dataset.train
+    histories = baselines.Histories(np.asarray(train.items), np.asarray(train.mask))
+    of_items = item_rules.item_labels(features, fitted.ranker, places=places)
+    of_sessions = item_rules.session_labels(features, fitted.ranker, histories, np.arange(len(train)), places=places)
+
+    def of_temperature(temperature: float) -> dict[str, csr_array]:
+        items, sessions = (
+            item_rules.sharpened(labels, temperature=temperature, places=dataset.num_items)
+            for labels in (of_items, of_sessions)
+        )
+        averaged = item_rules.averaged_labels(counts, histories, sessions, items)
+        return {ceiling_rows.ITEM_LABELS: items, ceiling_rows.SESSION_LABELS: averaged}
+
+    def ranks(rules: csr_array, recency: float, split: alkd.Sessions) -> Int[np.ndarray, " P"]:
+        scorer = rules_scorer(counts, rules, recency)
+        return baselines.target_places(scorer, counts, split, ties_broken=True).ranks()
+
+    best: dict[str, tuple[dict[str, float], dict[str, float], csr_array]] = {}
+    for temperature in TEMPERATURES:
+        tables = of_temperature(temperature)
+        for (name, rules), recency in itertools.product(tables.items(), RECENCIES):
+            found = quality(ranks(rules, recency, dataset.validation))
+            if name not in best or sum(found.values()) > sum(best[name][1].values()):
+                best[name] = {"temperature": temperature, "recency": recency}, found, rules
+    for name, (chosen, found, rules) in best.items():
+        yield name, chosen, found, ranks(rules, chosen["recency"], dataset.test)
+
+
 def measure(args: Ceiling) -> dict[str, Any]:
     """Fits the re-ranker and ranks the test targets once, by it and by what it is compared with.
 
@@ -156,13 +141,14 @@ def measure(args: Ceiling) -> dict[str, Any]:
     """
     args.check()
     dataset = registry.read(args.data)
-    others = {} if args.students is None else {"student": best_student(args.students, dataset)}
-    titles = title_cosines(dataset, args.title_vectors)
-    features = baselines.pair_features(dataset.train_sequences, dataset.num_items, titles)
-    ranker, chosen, on_validation = validated(dataset, features, args)
+    others = [] if args.students is None else [best_student(args.students, dataset)]
+    fitted = re_rankers.fit(
+        dataset, args.title_vectors, sample=args.sample, ridges=args.ridges, places=args.places, seed=args.seed
+    )
+    features, chosen = fitted.features, fitted.chosen
     find = functools.partial(baselines.find_candidates, features, places=args.places)
-    ranks = {RE_RANKER: ranks_of(features, ranker, dataset.test, find)}
-    validation = {RE_RANKER: on_validation}
+    ranks = {RE_RANKER: re_rankers.ranks_of(features, fitted.ranker, dataset.test, find)}
+    validation = {RE_RANKER: fitted.validation}
     for name in REFERENCES:
         scorer = TRAINING_FREE[name](features.counts)
         of_splits = [
@@ -170,7 +156,10 @@ def measure(args: Ceiling) -> dict[str, Any]:
             for sessions in (dataset.validation, dataset.test)
         ]
         validation[name], ranks[name] = quality(of_splits[0]), of_splits[1]
-    for name, on_validation, of_student in others.values():
+    for name, best_options, on_validation, of_table in taught_tables(dataset, fitted, args.places):
+        validation[name], ranks[name] = on_validation, of_table
+        chosen = chosen | {name: best_options}
+    for name, on_validation, of_student in others:
         validation[name], ranks[name] = on_validation, of_student
     target = np.asarray(dataset.test.target)
     rows = {
@@ -183,8 +172,8 @@ def measure(args: Ceiling) -> dict[str, Any]:
     return {
         "dataset": dataset.name,
         "protocol": stored_protocol(Protocol()),
-        "titles": sorted(titles),
-        "features": len(ranker.coefficients),
+        "titles": sorted(features.titles),
+        "features": len(fitted.ranker.coefficients),
         "places": args.places,
         "seed": args.seed,
         "chosen": chosen,

@@ -5,7 +5,8 @@
 Models are trained in `--out`; a second call with the same folder reuses them. `--runs` adds finished runs of
 `reproduce`. With `--training-free` nothing is trained: the table has the training-free recommenders alone. `--lineup
 short` or `full` replaces these by counting and linear methods whose options are chosen on validation. With `--by-bytes`
-nothing is trained either: the table has the best students of several sizes beside the training-free recommenders.
+nothing is trained either: the table has the best students of several sizes beside the training-free recommenders;
+`--re-ranker` also tries tables that a re-ranker of counts and titles teaches, which takes some minutes to fit.
 """
 
 import dataclasses
@@ -69,6 +70,7 @@ class Leaderboard:
         training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
         by_bytes: rank them by the students of each size and the training-free recommenders alone.
         title_vectors: file of an encoder's vectors of the titles (.npz), which the students by size read beside words.
+        re_ranker: the students by size are also taught by a re-ranker of counts and titles, where validation gains.
         ship: folder in which every student of the table is kept as it is shipped.
         history: number of most recent items of a session that the methods of a line-up read, and that are left out of
             the ranking for the last target; 10 as models do, 0 for all.
@@ -83,6 +85,7 @@ class Leaderboard:
     training_free: bool = False
     by_bytes: bool = False
     title_vectors: pathlib.Path | None = None
+    re_ranker: bool = False
     ship: pathlib.Path | None = None
     lineup: Annotated[
         str | None,
@@ -172,7 +175,9 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
     if args.by_bytes:
         by_bytes = RunFolder(folder / "by-bytes", print_line, overwrite=args.overwrite)
         by_bytes.open({"data": dataset.fingerprint, "dataset": dataset.name, "what": "students by bytes"})
-        return byte_rows.build(dataset, by_bytes, args.protocol, args.title_vectors, args.ship)
+        return byte_rows.build(
+            dataset, by_bytes, args.protocol, args.title_vectors, args.ship, re_ranker=args.re_ranker
+        )
     best_args = Best(args.data, folder / "best", seeds=args.seeds, max_steps=args.max_steps, overwrite=args.overwrite)
     train_and_collect(best_args)
     best_folder = open_folder(best_args, dataset)
@@ -191,7 +196,7 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
         if run.settings.protocol != args.protocol:
             names = run.settings.protocol.name, args.protocol.name
             raise ValueError("protocol of {} is {}; expected {}".format(run.folder.path, *names))
-    byte_rows.rank_students(dataset, best_folder, args.protocol, args.title_vectors)
+    byte_rows.rank_students(dataset, best_folder, args.protocol, args.title_vectors, re_ranker=args.re_ranker)
     methods, ranks = best_student_row(best_args, dataset, best_folder, args.protocol, args.ship)
     rows, student_ranks = byte_rows.load(dataset, best_folder, args.ship)
     methods |= rows

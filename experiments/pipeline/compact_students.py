@@ -45,6 +45,16 @@ USES = (0.0, 0.5)
 TITLE_PLACES = (3, 5, 10, 20, 40)
 """Values of `TableRecipe.title_places`, likewise where the recipe reads titles."""
 
+LABEL_GRID: Mapping[str, Sequence[float]] = {
+    "labels": (0.0, 2.0, 5.0, 10.0, 20.0),
+    "temperature": (1.0, 1.5, 2.0, 3.0),
+    "recency": (0.35, 0.5, 0.65, 0.8),
+}
+"""Option → values where a re-ranker's labels are read, tried after the rules' own."""
+
+LABEL_PLACES = (5, 10, 20, 40)
+"""Values of `TableRecipe.label_places`, tried for each size beside no labels."""
+
 
 def has_titles(dataset: alkd.Dataset) -> bool:
     """Whether most items have a title that is not their id."""
@@ -80,11 +90,13 @@ class Search:
         dataset: the data.
         protocol: how sessions are evaluated.
         neighbors: cosines of titles, None without.
+        labels: a re-ranker's labels for items, None without.
     """
 
     dataset: alkd.Dataset
     protocol: Protocol
     neighbors: csr_array | None
+    labels: csr_array | None = None
 
     @functools.cached_property
     def counts(self) -> baselines.Counts:
@@ -117,7 +129,7 @@ class Search:
 
     def rules(self, recipe: TableRecipe) -> csr_array:
         """Returns all rules of a recipe."""
-        return item_rules.table_rules(self.dataset, recipe, self.neighbors)
+        return item_rules.table_rules(self.dataset, recipe, self.neighbors, self.labels)
 
     def tried(self, start: TableRecipe, grid: Mapping[str, Sequence[float]]) -> tuple[TableRecipe, dict[str, float]]:
         """Returns the best recipe for uncompressed rules: one option at a time, each twice, and its quality."""
@@ -134,10 +146,22 @@ class Search:
                     best, quality = recipe, found
         return best, quality
 
-    def with_title_places(self, recipe: TableRecipe) -> list[tuple[TableRecipe, csr_array]]:
-        """Returns the recipe with each number of title neighbors, where it reads titles, and all rules of each."""
-        all_places = TITLE_PLACES if recipe.titles else (recipe.title_places,)
-        recipes = [dataclasses.replace(recipe, title_places=places) for places in all_places]
+    def variants(self, recipe: TableRecipe, with_labels: TableRecipe) -> list[tuple[TableRecipe, csr_array]]:
+        """Returns the recipes that every size tries, and all rules of each.
+
+        They have each number of title neighbors where they read titles, and of labels where they read labels.
+
+        Args:
+            recipe: the best recipe without labels.
+            with_labels: the best recipe with labels; they are left out where it has none.
+        """
+        recipes = [dataclasses.replace(recipe, title_places=places) for places in _title_places(recipe)]
+        if with_labels.labels:
+            recipes += [
+                dataclasses.replace(with_labels, title_places=title_places, label_places=label_places)
+                for title_places in _title_places(with_labels)
+                for label_places in LABEL_PLACES
+            ]
         return [(variant, self.rules(variant)) for variant in recipes]
 
     def table_of_size(
@@ -150,7 +174,9 @@ class Search:
             for use in USES:
                 tried = dataclasses.replace(recipe, use=use)
                 table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
-                counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
+                counted = None
+                if not recipe.labels:
+                    counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
                 for student in (table, counted):
                     if student is not None:
                         found.append((student, tried, self.quality(baselines.packed_scorer(student))))
@@ -180,13 +206,22 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         starts = {dataclasses.replace(recipe, titles=1.5, damping=damping) for damping in (0.0, recipe.damping)}
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
+    with_labels = recipe
+    if search.labels is not None:
+        all_labels = dataclasses.replace(recipe, label_places=search.dataset.num_items)
+        with_labels, _ = search.tried(all_labels, LABEL_GRID)
     best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
-    variants = search.with_title_places(recipe)
+    variants = search.variants(recipe, with_labels)
     for kilobytes in BUDGETS_KB:
         found = search.table_of_size(variants, kilobytes)
         # A larger student is not always better; a smaller one is of this size too.
         best = found if best is None or found[2]["sum"] > best[2]["sum"] else best
         yield student_name(kilobytes), best[0], {"options": dataclasses.asdict(best[1])} | best[2]
+
+
+def _title_places(recipe: TableRecipe) -> Sequence[int]:
+    """Returns the numbers of title neighbors to try with a recipe."""
+    return TITLE_PLACES if recipe.titles else (recipe.title_places,)
 
 
 _STUDENT = "Best student (<= "

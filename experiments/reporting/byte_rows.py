@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Int
 
 from alkd_jax import baselines
+from alkd_jax.distillation import item_rules
 from alkd_jax.evaluation import Protocol, metrics
 from alkd_jax.io import digest_of, open_arrays, read_json, save_arrays, write_json
 from alkd_jax.models import Encoder, PackedStudent, Params
 from alkd_jax.serving import export
 from alkd_jax.types import Dataset
 
-from ..pipeline import compact_students
+from ..pipeline import compact_students, re_rankers
 from ..pipeline.compact_students import Search
 from ..pipeline.list_metrics import CUT_OFFS, item_counts, list_metrics
 from ..pipeline.protocols import clusters, protocol_inputs, protocol_queries, stored_protocol
@@ -33,7 +34,14 @@ COVERAGE = "coverage@20"
 _ARRAYS, _NUMBERS, _RANKS = "students.npz", "students.json", "students.ranks.npz"
 
 
-def rank_students(dataset: Dataset, run_folder: RunFolder, protocol: Protocol, vectors: pathlib.Path | None) -> None:
+def rank_students(
+    dataset: Dataset,
+    run_folder: RunFolder,
+    protocol: Protocol,
+    vectors: pathlib.Path | None,
+    *,
+    re_ranker: bool = False,
+) -> None:
     """Runs the stage that chooses the students on validation and ranks the test targets, once each.
 
     Args:
@@ -41,11 +49,16 @@ def rank_students(dataset: Dataset, run_folder: RunFolder, protocol: Protocol, v
         run_folder: where students and ranks are stored.
         protocol: how sessions are evaluated, those of validation too.
         vectors: file of an encoder's vectors of the titles.
+        re_ranker: whether tables are tried that a re-ranker teaches.
     """
 
     def write_outputs(folder: pathlib.Path) -> None:
         neighbors = compact_students.title_similarity(dataset, None if vectors is None else str(vectors))
-        search = Search(dataset, protocol, neighbors)
+        labels = None
+        if re_ranker:
+            fitted = re_rankers.fit(dataset, vectors)
+            labels = item_rules.item_labels(fitted.features, fitted.ranker, places=re_rankers.PLACES)
+        search = Search(dataset, protocol, neighbors, labels)
         arrays: dict[str, np.ndarray] = {}
         numbers: dict[str, Any] = {}
         ranks: dict[str, np.ndarray] = {}
@@ -74,6 +87,12 @@ def rank_students(dataset: Dataset, run_folder: RunFolder, protocol: Protocol, v
         "vectors": digest,
         "ties": protocol.ties,
     }
+    if re_ranker:
+        inputs |= {
+            "label_grid": {name: list(values) for name, values in compact_students.LABEL_GRID.items()},
+            "label_places": list(compact_students.LABEL_PLACES),
+            "re_ranker": [re_rankers.SAMPLE, re_rankers.PLACES, *re_rankers.RIDGES],
+        }
     run_folder.run_stage(STAGE, inputs | protocol_inputs(protocol), [_ARRAYS, _NUMBERS, _RANKS], write_outputs)
 
 
@@ -174,7 +193,13 @@ def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def build(
-    dataset: Dataset, folder: RunFolder, protocol: Protocol, vectors: pathlib.Path | None, ship: pathlib.Path | None
+    dataset: Dataset,
+    folder: RunFolder,
+    protocol: Protocol,
+    vectors: pathlib.Path | None,
+    ship: pathlib.Path | None,
+    *,
+    re_ranker: bool = False,
 ) -> dict[str, Any]:
     """Returns the students by bytes and the training-free recommenders, without anything that is trained.
 
@@ -184,12 +209,13 @@ def build(
         protocol: how sessions are evaluated.
         vectors: file of an encoder's vectors of the titles.
         ship: folder in which the students are kept, None for none.
+        re_ranker: as of :func:`rank_students`.
 
     Returns:
         ``{"dataset", "seeds", "protocol", "methods", "published", "tests"}`` as of `leaderboard`.
     """
     rank_training_free(dataset, folder, protocol)
-    rank_students(dataset, folder, protocol, vectors)
+    rank_students(dataset, folder, protocol, vectors, re_ranker=re_ranker)
     rows, ranks = load(dataset, folder, ship)
     free_rows, free_ranks = training_free_rows.load(folder)
     rows, ranks = rows | with_costs(dataset, free_rows, rows[compact_students.STORED]["bytes"]), ranks | free_ranks

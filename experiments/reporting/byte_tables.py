@@ -141,4 +141,7 @@ def _what(name: str, row: Mapping[str, Any]) -> str:
     parts = [f"recency {options['recency']:g}", f"backward {options['backward']:g}"]
     if options["titles"]:
         parts.append(f"titles {options['titles']:g} of {options['title_places']} nearest")
+    # Results that were stored before there were labels do not name them.
+    if options.get("labels"):
+        parts.append(f"labels {options['labels']:g} of {options['label_places']}, τ = {options['temperature']:g}")
     return ", ".join(parts)

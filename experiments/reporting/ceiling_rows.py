@@ -9,13 +9,15 @@ import tabulate
 from alkd_jax.errors import markdown
 from alkd_jax.io import read_json
 
+from ..pipeline.re_rankers import METRICS
 from .comparisons import difference_with_interval
 
 STORED = pathlib.Path(__file__).resolve().parents[1] / "results" / "ceiling"
 """The folder of the stored results, which a wheel does not have."""
 
 RE_RANKER = "Linear re-ranker (no student)"
-METRICS = ("recall@10", "ndcg@10")
+ITEM_LABELS = "Table of the re-ranker's labels for items"
+SESSION_LABELS = "Table of the re-ranker's labels for sessions"
 
 
 def read(folder: pathlib.Path = STORED) -> dict[str, dict[str, Any]]:

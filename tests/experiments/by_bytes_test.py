@@ -10,7 +10,7 @@ import alkd_jax as alkd
 from alkd_jax.evaluation import metrics
 from experiments import leaderboard
 from experiments.pipeline import compact_students
-from experiments.reporting import byte_rows
+from experiments.reporting import byte_rows, byte_tables
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
@@ -82,6 +82,23 @@ def test_larger_sizes_are_not_worse_on_validation(board):
     _, _, numbers = board
     small, large = (numbers["methods"][compact_students.student_name(size)]["chosen"]["sum"] for size in (5, 12))
     assert large >= small
+
+
+def test_tables_are_taught_by_a_re_ranker_where_validation_gains(tmp_path, monkeypatch):
+    dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
+    monkeypatch.setattr(leaderboard.registry, "read", lambda source: dataset)
+    monkeypatch.setattr(compact_students, "BUDGETS_KB", (12,))
+    monkeypatch.setattr(compact_students, "GRID", {"backward": (0.0,)})
+    monkeypatch.setattr(compact_students, "TITLE_PLACES", (3,))
+    args = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker=True)
+    numbers = leaderboard.build_leaderboard(args)
+    row = numbers["methods"][compact_students.student_name(12)]
+    without = leaderboard.build_leaderboard(dataclasses.replace(args, out=tmp_path / "without", re_ranker=False))
+    before = without["methods"][compact_students.student_name(12)]
+    assert row["chosen"]["options"]["labels"] > 0 == before["chosen"]["options"]["labels"]
+    assert row["chosen"]["sum"] > before["chosen"]["sum"]
+    assert "labels" in byte_tables.table(numbers)
+    assert "labels" not in byte_tables.table(without)
 
 
 def test_options_that_go_not_together_are_refused(tmp_path):

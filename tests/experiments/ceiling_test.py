@@ -18,13 +18,17 @@ def test_a_small_dataset_is_measured(tmp_path, monkeypatch):
     args = Ceiling("synthetic", tmp_path / "a.json", sample=60, ridges=(1.0, 100.0), places=5)
     found = ceiling.run(args)
     assert json.loads((tmp_path / "a.json").read_text()) == json.loads(json.dumps(found))
-    assert list(found["methods"]) == [ceiling_rows.RE_RANKER, *ceiling.REFERENCES]
+    taught = [ceiling_rows.ITEM_LABELS, ceiling_rows.SESSION_LABELS]
+    assert list(found["methods"]) == [ceiling_rows.RE_RANKER, *ceiling.REFERENCES, *taught]
+    for name in taught:
+        assert found["chosen"][name]["temperature"] in ceiling.TEMPERATURES
+        assert found["chosen"][name]["recency"] in ceiling.RECENCIES
     assert found["chosen"]["sessions"] == 60
     assert found["chosen"]["with_target"] <= found["chosen"]["sessions"]
     for row in found["methods"].values():
         total = sum(row[part].get("recall@10", 0) * row[part]["targets"] for part in ("seen", "unseen"))
         assert total / len(dataset.test) == pytest.approx(row["test"]["recall@10"], abs=1e-5)
-    assert {test["against"] for test in found["tests"]} == set(ceiling.REFERENCES)
+    assert {test["against"] for test in found["tests"]} == {*ceiling.REFERENCES, *taught}
 
 
 def test_bad_options_are_refused(tmp_path, monkeypatch):

@@ -11,6 +11,13 @@ from alkd_jax.distillation.item_rules.asked_items import (
     rare_items,
 )
 from alkd_jax.distillation.item_rules.ensembles import fuse_rankings
+from alkd_jax.distillation.item_rules.labels import (
+    add_labels,
+    averaged_labels,
+    item_labels,
+    session_labels,
+    sharpened,
+)
 from alkd_jax.distillation.item_rules.recipe import (
     LIST_WEIGHTS,
     PRESETS,
@@ -40,8 +47,10 @@ __all__ = [
     "Recipe",
     "RuleTargets",
     "TableRecipe",
+    "add_labels",
     "add_rules",
     "answer_rules",
+    "averaged_labels",
     "build_rules",
     "cooccurrence_rules",
     "counted_student",
@@ -49,12 +58,15 @@ __all__ = [
     "entry_chances",
     "fit_rule_targets",
     "fuse_rankings",
+    "item_labels",
     "list_rules",
     "question_candidates",
     "random_walk_sessions",
     "rare_items",
     "recipe_of",
     "rule_targets",
+    "session_labels",
+    "sharpened",
     "table_rules",
     "table_student",
     "title_neighbors",

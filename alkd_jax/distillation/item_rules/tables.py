@@ -11,6 +11,7 @@ from scipy.sparse import csr_array, diags_array
 
 from alkd_jax import baselines
 from alkd_jax.checks import check_at_least, check_count
+from alkd_jax.distillation.item_rules.labels import add_labels, sharpened
 from alkd_jax.distillation.item_rules.rules import cooccurrence_rules
 from alkd_jax.models import PackedStudent, counted_table, packed_sessions, packed_table
 from alkd_jax.ops import bit_packing
@@ -26,7 +27,8 @@ _MARGIN = 512
 class TableRecipe:
     """Options of a sparse table: ``R = pop^−δ (F + β Fᵀ) + a C²``, of which the entries of the largest use are kept.
 
-    F counts followers, see :func:`alkd_jax.baselines.count`, and C has the cosines of titles. The use of an entry is
+    F counts followers, see :func:`alkd_jax.baselines.count`, and C has the cosines of titles. A re-ranker's labels p of
+    items are added as ``c √(Σ_v R_xv) p^(1/τ)``, with ``p^(1/τ)`` scaled to sum 1 for each item. The use of an entry is
     ``R_xv (pop(x) / Σ_v R_xv)^α``: an entry of a popular item is read often, and one of an item with many rules says
     less.
 
@@ -40,6 +42,9 @@ class TableRecipe:
         min_cosine: title neighbors of a lower cosine are left out.
         title_places: number of title neighbors of an item; it is a neighbor of theirs too. Few of them leave room for
             the followers of more items.
+        labels: c, at least 0.
+        temperature: τ, above 0.
+        label_places: number of an item's labels that are kept, the most likely ones.
         use: α, at least −1.
         weight_bits: number of bits of a weight.
     """
@@ -52,33 +57,46 @@ class TableRecipe:
     titles: float = 0.0
     min_cosine: float = 0.2
     title_places: int = 40
+    labels: float = 0.0
+    temperature: float = 2.0
+    label_places: int = 20
     use: float = 0.5
     weight_bits: int = 4
 
 
-def table_rules(dataset: Dataset, recipe: TableRecipe, neighbors: csr_array | None = None) -> csr_array:
-    """Adds up the rules of counts and titles; only the training sessions and the neighbors are read.
+def table_rules(
+    dataset: Dataset, recipe: TableRecipe, neighbors: csr_array | None = None, labels: csr_array | None = None
+) -> csr_array:
+    """Adds up the rules of counts, titles and labels; only the training sessions and these are read.
 
     Args:
         dataset: the dataset.
         recipe: the options.
         neighbors: ``[V1, V1]`` cosines of titles, see :func:`title_neighbors`; needed where the recipe reads titles.
+        labels: ``[V1, V1]`` labels of items, see :func:`item_labels`; needed where the recipe reads labels.
 
     Returns:
         ``[V1, V1]`` rules.
 
     Raises:
-        ValueError: an option is out of its range, or the recipe reads titles and there are none.
+        ValueError: an option is out of its range, or the recipe reads titles or labels and there are none.
     """
-    check_at_least(0, backward=recipe.backward, damping=recipe.damping, titles=recipe.titles)
+    check_at_least(0, backward=recipe.backward, damping=recipe.damping, titles=recipe.titles, labels=recipe.labels)
     check_count(1, title_places=recipe.title_places)
     if recipe.titles and neighbors is None:
         raise ValueError(f"neighbors is None; expected cosines of titles, which have weight {recipe.titles}")
+    if recipe.labels and labels is None:
+        raise ValueError(f"labels is None; expected labels of items, which have weight {recipe.labels}")
     counts = baselines.count(dataset.train_sequences, dataset.num_items, decay=recipe.decay)
     total = cooccurrence_rules(counts, backward=recipe.backward, repeats=recipe.repeats)
     if recipe.damping:
         total = csr_array(diags_array(np.maximum(counts.popularity, 1.0) ** -recipe.damping) @ total)
-    return csr_array(total + title_part(recipe, neighbors)) if recipe.titles and neighbors is not None else total
+    if recipe.titles and neighbors is not None:
+        total = csr_array(total + title_part(recipe, neighbors))
+    if recipe.labels and labels is not None:
+        kept = sharpened(labels, temperature=recipe.temperature, places=recipe.label_places)
+        total = add_labels(total, kept, recipe.labels)
+    return total
 
 
 def title_part(recipe: TableRecipe, neighbors: csr_array) -> csr_array:
@@ -100,6 +118,7 @@ def table_student(
     *,
     max_bytes: int,
     neighbors: csr_array | None = None,
+    labels: csr_array | None = None,
     rules: csr_array | None = None,
 ) -> PackedStudent:
     """Makes the largest table of a recipe whose arrays have at most ``max_bytes``.
@@ -109,12 +128,13 @@ def table_student(
         recipe: the options.
         max_bytes: the largest size of the arrays.
         neighbors: as of :func:`table_rules`.
+        labels: likewise.
         rules: what :func:`table_rules` returned for these options, so that it is not computed again.
 
     Raises:
         ValueError: no entry fits, or as of :func:`table_rules`.
     """
-    rules = table_rules(dataset, recipe, neighbors) if rules is None else rules
+    rules = table_rules(dataset, recipe, neighbors, labels) if rules is None else rules
     items = np.asarray(dataset.train_sequences.items)
     popularity = np.bincount(items, minlength=dataset.num_items + 1).astype(np.float64)
     popular = np.argsort(-popularity, kind="stable")[:_NUM_POPULAR]
@@ -133,6 +153,8 @@ def counted_student(
     dataset: Dataset, recipe: TableRecipe, *, max_bytes: int, neighbors: csr_array | None = None
 ) -> PackedStudent | None:
     """Makes the student of a recipe that stores the training sessions, and the title rules for which there is room.
+
+    It has no labels, which would leave no room for titles.
 
     The table that it counts when it is loaded takes at most twice the bytes of the student, see
     :func:`alkd_jax.models.counted_table`.

@@ -59,6 +59,18 @@ def test_rules_are_counts_both_ways_damped_and_titles_added_absolutely(places):
         item_rules.table_rules(DATASET, recipe)
 
 
+def test_labels_are_added_to_the_rules_of_counts():
+    labels = np.random.default_rng(0).random((121, 121))
+    labels[0] = labels[:, 0] = 0
+    recipe = TableRecipe(labels=2.0, temperature=1.5, label_places=4)
+    kept = item_rules.sharpened(csr_array(labels), temperature=1.5, places=4)
+    counted = item_rules.table_rules(DATASET, TableRecipe())
+    found = item_rules.table_rules(DATASET, recipe, labels=csr_array(labels))
+    np.testing.assert_allclose(found.toarray(), item_rules.add_labels(counted, kept, 2.0).toarray())
+    with pytest.raises(ValueError, match="labels is None"):
+        item_rules.table_rules(DATASET, recipe)
+
+
 def test_an_item_follows_itself_only_where_repeats_are_asked_for():
     sequences = pack([[1, 1, 2], [2, 3, 2]])
     counts = baselines.count(sequences, 3, decay=0.5)

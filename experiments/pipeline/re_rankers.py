@@ -1,0 +1,126 @@
+"""A re-ranker that is fitted to training sessions and chosen on validation: a ceiling, and a teacher of tables."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from scipy.sparse import csr_array
+
+import alkd_jax as alkd
+from alkd_jax import baselines
+from alkd_jax.baselines import Candidates, PairFeatures, ReRanker
+from alkd_jax.data import item_vectors
+from alkd_jax.distillation import item_rules
+from alkd_jax.evaluation import metrics
+
+from .compact_students import has_titles
+
+METRICS = ("recall@10", "ndcg@10")
+"""Metrics of a re-ranker; it is chosen by their sum."""
+
+RIDGES = (1.0, 10.0, 100.0, 1000.0)
+"""Penalties of its coefficients, of which validation chooses one."""
+
+SAMPLE = 4000
+"""Number of training sessions that it is fitted to."""
+
+PLACES = 50
+"""Number of candidates that each way of counting proposes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """A re-ranker and what it was chosen by.
+
+    Attributes:
+        features: the counts and titles that it reads.
+        ranker: the re-ranker.
+        chosen: its options and the number of sessions that it was fitted to.
+        validation: its recall@10 and NDCG@10 there.
+    """
+
+    features: PairFeatures
+    ranker: ReRanker
+    chosen: dict[str, Any]
+    validation: dict[str, float]
+
+
+def title_cosines(dataset: alkd.Dataset, vectors: pathlib.Path | None) -> dict[str, csr_array]:
+    """Returns name → cosines of titles: of their words where there are titles, and of an encoder's vectors."""
+    found = {}
+    if has_titles(dataset):
+        found["words"] = item_rules.title_neighbors(item_rules.word_vectors(dataset.titles), min_cosine=0.15)
+    if vectors is not None:
+        encoded = item_vectors.read_vectors(vectors, dataset.num_items)
+        found["vectors"] = item_rules.title_neighbors(encoded, min_cosine=0.3)
+    return found
+
+
+def fit(
+    dataset: alkd.Dataset,
+    vectors: pathlib.Path | None,
+    *,
+    sample: int = SAMPLE,
+    ridges: tuple[float, ...] = RIDGES,
+    places: int = PLACES,
+    seed: int = 0,
+) -> Fitted:
+    """Fits a re-ranker to training sessions, each described by the counts of all others, for every ridge.
+
+    Args:
+        dataset: the data.
+        vectors: file of an encoder's vectors of the titles (.npz), None for none.
+        sample: number of training sessions, drawn at random.
+        ridges: penalties of the coefficients.
+        places: number of candidates that each way of counting proposes.
+        seed: of the sample.
+
+    Returns:
+        The one that is best on validation.
+    """
+    features = baselines.pair_features(dataset.train_sequences, dataset.num_items, title_cosines(dataset, vectors))
+    rows = np.random.default_rng(seed).permutation(len(dataset.train))[:sample]
+    known = dataset.train.take(rows)
+    histories = baselines.Histories(np.asarray(known.items), np.asarray(known.mask))
+    choices = baselines.training_choices(features, histories, np.asarray(known.target), rows, places=places)
+    find = remembered(features, places)
+    found = []
+    for ridge in ridges:
+        ranker = baselines.fit_re_ranker(choices, ridge=ridge)
+        chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
+        on_validation = quality(ranks_of(features, ranker, dataset.validation, find))
+        found.append(Fitted(features, ranker, chosen, on_validation))
+    return max(found, key=lambda each: sum(each.validation.values()))
+
+
+def remembered(features: PairFeatures, places: int) -> Callable[[baselines.Histories], Candidates]:
+    """Returns a function that finds candidates, and those of the same histories once only."""
+    known: dict[bytes, Candidates] = {}
+
+    def find(histories: baselines.Histories) -> Candidates:
+        key = histories.items.tobytes()
+        if key not in known:
+            known[key] = baselines.find_candidates(features, histories, places=places)
+        return known[key]
+
+    return find
+
+
+def ranks_of(
+    features: PairFeatures,
+    ranker: ReRanker,
+    sessions: alkd.Sessions,
+    find: Callable[[baselines.Histories], Candidates],
+) -> Int[np.ndarray, " P"]:
+    """Returns the ranks of the targets of some sessions."""
+    scorer = baselines.re_ranker_scorer(features, ranker, find)
+    return baselines.target_places(scorer, features.counts, sessions, ties_broken=True).ranks()
+
+
+def quality(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
+    """Returns recall@10 and NDCG@10 with six decimals."""
+    values = metrics.from_ranks(ranks)
+    return {name: round(float(values[name]), 6) for name in METRICS}
