@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,12 @@ TITLE_PLACES = (3, 5, 10, 20, 40)
 """Values of `TableRecipe.title_places`, likewise where the recipe reads titles."""
 
 LABEL_GRID: Mapping[str, Sequence[float]] = {
-    "labels": (0.0, 2.0, 5.0, 10.0, 20.0),
+    "labels": (5.0, 2.0, 10.0, 20.0),
+    "label_places": (10, 20, 40),
     "temperature": (1.0, 1.5, 2.0, 3.0),
     "recency": (0.35, 0.5, 0.65, 0.8),
 }
-"""Option → values where a re-ranker's labels are read, tried after the rules' own."""
-
-LABEL_PLACES = (5, 10, 20, 40)
-"""Values of `TableRecipe.label_places`, tried for each size beside no labels."""
+"""Option → values of the labels of a re-ranker, likewise."""
 
 
 def has_titles(dataset: alkd.Dataset) -> bool:
@@ -132,36 +130,16 @@ class Search:
         return item_rules.table_rules(self.dataset, recipe, self.neighbors, self.labels)
 
     def tried(self, start: TableRecipe, grid: Mapping[str, Sequence[float]]) -> tuple[TableRecipe, dict[str, float]]:
-        """Returns the best recipe for uncompressed rules: one option at a time, each twice, and its quality."""
-        best, quality = start, self.quality(rules_scorer(self.counts, self.rules(start), start.recency))
-        known = {start}
-        for name, values in [*grid.items(), *grid.items()]:
-            for value in values:
-                recipe = TableRecipe(**(dataclasses.asdict(best) | {name: value}))
-                if recipe in known or (name == "titles" and self.neighbors is None):
-                    continue
-                known.add(recipe)
-                found = self.quality(rules_scorer(self.counts, self.rules(recipe), recipe.recency))
-                if found["sum"] > quality["sum"]:
-                    best, quality = recipe, found
-        return best, quality
+        """Returns the best recipe for uncompressed rules, see :func:`best_of_grid`, and its quality."""
+        read = {name: values for name, values in grid.items() if name != "titles" or self.neighbors is not None}
+        return best_of_grid(
+            start, read, lambda recipe: self.quality(rules_scorer(self.counts, self.rules(recipe), recipe.recency))
+        )
 
-    def variants(self, recipe: TableRecipe, with_labels: TableRecipe) -> list[tuple[TableRecipe, csr_array]]:
-        """Returns the recipes that every size tries, and all rules of each.
-
-        They have each number of title neighbors where they read titles, and of labels where they read labels.
-
-        Args:
-            recipe: the best recipe without labels.
-            with_labels: the best recipe with labels; they are left out where it has none.
-        """
-        recipes = [dataclasses.replace(recipe, title_places=places) for places in _title_places(recipe)]
-        if with_labels.labels:
-            recipes += [
-                dataclasses.replace(with_labels, title_places=title_places, label_places=label_places)
-                for title_places in _title_places(with_labels)
-                for label_places in LABEL_PLACES
-            ]
+    def with_title_places(self, recipe: TableRecipe) -> list[tuple[TableRecipe, csr_array]]:
+        """Returns the recipe with each number of title neighbors, where it reads titles, and all rules of each."""
+        all_places = TITLE_PLACES if recipe.titles else (recipe.title_places,)
+        recipes = [dataclasses.replace(recipe, title_places=places) for places in all_places]
         return [(variant, self.rules(variant)) for variant in recipes]
 
     def table_of_size(
@@ -174,13 +152,49 @@ class Search:
             for use in USES:
                 tried = dataclasses.replace(recipe, use=use)
                 table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
-                counted = None
-                if not recipe.labels:
-                    counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
+                counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
                 for student in (table, counted):
                     if student is not None:
                         found.append((student, tried, self.quality(baselines.packed_scorer(student))))
-        return max(found, key=lambda each: each[2]["sum"])
+        best = max(found, key=lambda each: each[2]["sum"])
+        return best if self.labels is None else max((best, self.taught(best[1], most)), key=lambda each: each[2]["sum"])
+
+    def taught(self, start: TableRecipe, max_bytes: int) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
+        """Returns the best table with labels of at most this size, its recipe and its quality, by :func:`best_of_grid`.
+
+        Args:
+            start: the recipe to which labels are added.
+            max_bytes: the largest size of the arrays.
+        """
+
+        def table(recipe: TableRecipe) -> PackedStudent:
+            return item_rules.table_student(self.dataset, recipe, max_bytes=max_bytes, rules=self.rules(recipe))
+
+        recipe, quality = best_of_grid(
+            dataclasses.replace(start, labels=LABEL_GRID["labels"][0]),
+            LABEL_GRID,
+            lambda recipe: self.quality(baselines.packed_scorer(table(recipe))),
+        )
+        return table(recipe), recipe, quality
+
+
+def best_of_grid(
+    start: TableRecipe, grid: Mapping[str, Sequence[float]], quality: Callable[[TableRecipe], dict[str, float]]
+) -> tuple[TableRecipe, dict[str, float]]:
+    """Returns the recipe of the highest sum of metrics, and its quality: one option is tried at a time, each twice."""
+    best, found = start, quality(start)
+    known = {start}
+    for name, values in [*grid.items(), *grid.items()]:
+        for value in values:
+            option: dict[str, Any] = {name: value}
+            recipe = dataclasses.replace(best, **option)
+            if recipe in known:
+                continue
+            known.add(recipe)
+            of_recipe = quality(recipe)
+            if of_recipe["sum"] > found["sum"]:
+                best, found = recipe, of_recipe
+    return best, found
 
 
 def rules_scorer(counts: baselines.Counts, rules: csr_array, recency: float) -> baselines.Scorer:
@@ -206,22 +220,13 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         starts = {dataclasses.replace(recipe, titles=1.5, damping=damping) for damping in (0.0, recipe.damping)}
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
-    with_labels = recipe
-    if search.labels is not None:
-        all_labels = dataclasses.replace(recipe, label_places=search.dataset.num_items)
-        with_labels, _ = search.tried(all_labels, LABEL_GRID)
     best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
-    variants = search.variants(recipe, with_labels)
+    variants = search.with_title_places(recipe)
     for kilobytes in BUDGETS_KB:
         found = search.table_of_size(variants, kilobytes)
         # A larger student is not always better; a smaller one is of this size too.
         best = found if best is None or found[2]["sum"] > best[2]["sum"] else best
         yield student_name(kilobytes), best[0], {"options": dataclasses.asdict(best[1])} | best[2]
-
-
-def _title_places(recipe: TableRecipe) -> Sequence[int]:
-    """Returns the numbers of title neighbors to try with a recipe."""
-    return TITLE_PLACES if recipe.titles else (recipe.title_places,)
 
 
 _STUDENT = "Best student (<= "

@@ -90,7 +90,6 @@ def rank_students(
     if re_ranker:
         inputs |= {
             "label_grid": {name: list(values) for name, values in compact_students.LABEL_GRID.items()},
-            "label_places": list(compact_students.LABEL_PLACES),
             "re_ranker": [re_rankers.SAMPLE, re_rankers.PLACES, *re_rankers.RIDGES],
         }
     run_folder.run_stage(STAGE, inputs | protocol_inputs(protocol), [_ARRAYS, _NUMBERS, _RANKS], write_outputs)

@@ -112,7 +112,7 @@ def test_labels_are_added_with_the_root_of_an_items_rules():
 def test_bad_options_are_refused(example):
     _, features, _ = example
     labels = csr_array((NUM_ITEMS + 1, NUM_ITEMS + 1))
-    with pytest.raises(ValueError, match="temperature is 0.0"):
+    with pytest.raises(ValueError, match=r"temperature is 0\.0"):
         item_rules.sharpened(labels, temperature=0.0, places=1)
     with pytest.raises(ValueError, match="places is 0"):
         item_rules.sharpened(labels, temperature=1.0, places=0)
