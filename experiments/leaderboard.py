@@ -6,7 +6,7 @@ Models are trained in `--out`; a second call with the same folder reuses them. `
 `reproduce`. With `--training-free` nothing is trained: the table has the training-free recommenders alone. `--lineup
 short` or `full` replaces these by counting and linear methods whose options are chosen on validation. With `--by-bytes`
 nothing is trained either: the table has the best students of several sizes beside the training-free recommenders;
-`--re-ranker` also tries tables that a re-ranker of counts and titles teaches, which takes some minutes to fit.
+`--re-ranker` adds students of these sizes that a re-ranker of counts and titles teaches, which is fitted first.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class Leaderboard:
         training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
         by_bytes: rank them by the students of each size and the training-free recommenders alone.
         title_vectors: file of an encoder's vectors of the titles (.npz), which the students by size read beside words.
-        re_ranker: the students by size are also taught by a re-ranker of counts and titles, where validation gains.
+        re_ranker: there are also students by size that a re-ranker of counts and titles teaches.
         ship: folder in which every student of the table is kept as it is shipped.
         history: number of most recent items of a session that the methods of a line-up read, and that are left out of
             the ranking for the last target; 10 as models do, 0 for all.

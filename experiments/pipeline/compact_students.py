@@ -156,16 +156,18 @@ class Search:
                 for student in (table, counted):
                     if student is not None:
                         found.append((student, tried, self.quality(baselines.packed_scorer(student))))
-        best = max(found, key=lambda each: each[2]["sum"])
-        return best if self.labels is None else max((best, self.taught(best[1], most)), key=lambda each: each[2]["sum"])
+        return max(found, key=lambda each: each[2]["sum"])
 
-    def taught(self, start: TableRecipe, max_bytes: int) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
+    def taught_table_of_size(
+        self, start: TableRecipe, kilobytes: int
+    ) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
         """Returns the best table with labels of at most this size, its recipe and its quality, by :func:`best_of_grid`.
 
         Args:
             start: the recipe to which labels are added.
-            max_bytes: the largest size of the arrays.
+            kilobytes: the largest size.
         """
+        max_bytes = 1000 * kilobytes - FILE_OVERHEAD
 
         def table(recipe: TableRecipe) -> PackedStudent:
             return item_rules.table_student(self.dataset, recipe, max_bytes=max_bytes, rules=self.rules(recipe))
@@ -220,16 +222,25 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         starts = {dataclasses.replace(recipe, titles=1.5, damping=damping) for damping in (0.0, recipe.damping)}
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
-    best: tuple[PackedStudent, TableRecipe, dict[str, float]] | None = None
     variants = search.with_title_places(recipe)
-    for kilobytes in BUDGETS_KB:
-        found = search.table_of_size(variants, kilobytes)
-        # A larger student is not always better; a smaller one is of this size too.
-        best = found if best is None or found[2]["sum"] > best[2]["sum"] else best
-        yield student_name(kilobytes), best[0], {"options": dataclasses.asdict(best[1])} | best[2]
+    found = [search.table_of_size(variants, kilobytes) for kilobytes in BUDGETS_KB]
+    yield from _up_to_size(student_name, found)
+    if search.labels is not None:
+        starts_of_sizes = zip(found, BUDGETS_KB, strict=True)
+        taught = [search.taught_table_of_size(start[1], kilobytes) for start, kilobytes in starts_of_sizes]
+        yield from _up_to_size(taught_name, taught)
 
 
-_STUDENT = "Best student (<= "
+def _up_to_size(
+    name: Callable[[int], str], found: Sequence[tuple[PackedStudent, TableRecipe, dict[str, float]]]
+) -> Iterator[tuple[str, PackedStudent, dict[str, Any]]]:
+    """Yields the best student of at most each size: a larger one is not always better, and a smaller one fits too."""
+    for place, kilobytes in enumerate(BUDGETS_KB):
+        student, recipe, quality = max(found[: place + 1], key=lambda each: each[2]["sum"])
+        yield name(kilobytes), student, {"options": dataclasses.asdict(recipe)} | quality
+
+
+_STUDENT, _TAUGHT = "Best student (<= ", "Taught by a re-ranker (<= "
 
 
 def student_name(kilobytes: int) -> str:
@@ -237,6 +248,16 @@ def student_name(kilobytes: int) -> str:
     return f"{_STUDENT}{kilobytes} KB)"
 
 
+def taught_name(kilobytes: int) -> str:
+    """Returns the name of the best student of at most this size that has labels of a re-ranker."""
+    return f"{_TAUGHT}{kilobytes} KB)"
+
+
 def is_student(name: str) -> bool:
-    """Whether a row is that of the best student of a size."""
-    return name.startswith(_STUDENT)
+    """Whether a row is that of the best student of a size, taught or not."""
+    return name.startswith((_STUDENT, _TAUGHT))
+
+
+def is_taught(name: str) -> bool:
+    """Whether a row is that of a student that has labels of a re-ranker."""
+    return name.startswith(_TAUGHT)

@@ -19,7 +19,7 @@ from alkd_jax.serving import export
 from alkd_jax.types import Dataset
 
 from ..pipeline import compact_students, re_rankers
-from ..pipeline.compact_students import Search
+from ..pipeline.compact_students import Search, student_name, taught_name
 from ..pipeline.list_metrics import CUT_OFFS, item_counts, list_metrics
 from ..pipeline.protocols import clusters, protocol_inputs, protocol_queries, stored_protocol
 from ..pipeline.run_folder import RunFolder
@@ -49,7 +49,7 @@ def rank_students(
         run_folder: where students and ranks are stored.
         protocol: how sessions are evaluated, those of validation too.
         vectors: file of an encoder's vectors of the titles.
-        re_ranker: whether tables are tried that a re-ranker teaches.
+        re_ranker: whether there are students that a re-ranker teaches, too.
     """
 
     def write_outputs(folder: pathlib.Path) -> None:
@@ -185,10 +185,11 @@ REFERENCES = ("Sequential rules (both ways)", "Sequential rules", compact_studen
 
 
 def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Returns the pairs that are tested: every best student of a size with each of :data:`REFERENCES`."""
-    students = [compact_students.student_name(kilobytes) for kilobytes in compact_students.BUDGETS_KB]
-    known = list(names)
-    return [(student, other) for student in students for other in REFERENCES if {student, other} <= set(known)]
+    """Returns the pairs that are tested: every student with each of :data:`REFERENCES`, and taught with untaught."""
+    sizes, known = compact_students.BUDGETS_KB, set(names)
+    students, taught = ([name(size) for size in sizes] for name in (student_name, taught_name))
+    of_references = [(student, other) for student in (*students, *taught) for other in REFERENCES]
+    return [pair for pair in [*of_references, *zip(taught, students, strict=True)] if known.issuperset(pair)]
 
 
 def build(

@@ -12,7 +12,7 @@ from alkd_jax.errors import markdown
 from alkd_jax.io import read_json, write_texts
 
 from ..pipeline import compact_students
-from ..pipeline.compact_students import STORED, is_student
+from ..pipeline.compact_students import STORED, is_student, is_taught, student_name, taught_name
 from .byte_rows import REFERENCES
 from .comparisons import difference_with_interval
 from .results import format_cell
@@ -23,6 +23,13 @@ STORED_RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results" / "byte
 METRICS = ("recall@10", "ndcg@10")
 MARK = (
     "Differences over the test sessions with 95 % intervals; * marks p < 0.05 after Holm's correction over the table."
+)
+
+
+_KINDS = (
+    ((True, False), "best student of a size", "C0"),
+    ((True, True), "taught by a re-ranker", "C1"),
+    ((False, False), "training-free", "C7"),
 )
 
 
@@ -45,19 +52,25 @@ def table(numbers: Mapping[str, Any]) -> str:
 def comparisons(numbers: Mapping[str, Any]) -> str:
     """Returns the differences of the students from the references, with * where they are significant over sessions.
 
+    Students that a re-ranker taught are also compared with the best student of their size.
+
     Args:
         numbers: as of :func:`table`.
     """
     students = [name for name, _ in _by_bytes(numbers["methods"]) if is_student(name)]
     tests = {(test["method"], test["against"], test["metric"]): test for test in numbers["tests"]}
+    untaught = {taught_name(size): student_name(size) for size in compact_students.BUDGETS_KB}
+    untaught = {taught: student for taught, student in untaught.items() if taught in students}
     rows = []
     for student in students:
         for metric in METRICS:
-            found = [tests.get((student, reference, metric)) for reference in REFERENCES]
+            references = [*REFERENCES, *([untaught.get(student, "")] if untaught else [])]
+            found = [tests.get((student, reference, metric)) for reference in references]
             rows.append(
                 [f"{markdown(student)}, {metric}", *(difference_with_interval(test) if test else "" for test in found)]
             )
-    return tabulate.tabulate(rows, ["", *REFERENCES], tablefmt="github", disable_numparse=True)
+    headings = ["", *REFERENCES, *(["Best student of the size"] if untaught else [])]
+    return tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
 
 
 def front(methods: Mapping[str, Any], metric: str) -> list[tuple[float, float]]:
@@ -76,10 +89,11 @@ def plot(numbers: Mapping[str, Any]) -> Figure:
     methods = dict(_by_bytes(numbers["methods"]))
     for axes, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
         size, value = zip(*((row["bytes"] / 1000, row[metric]["mean"]) for row in methods.values()), strict=True)
-        of_student = [is_student(name) for name in methods]
-        for kind, label, color in ((True, "best student of a size", "C0"), (False, "training-free", "C7")):
-            own = [number for number, student in enumerate(of_student) if student is kind]
-            axes.plot([size[n] for n in own], [value[n] for n in own], "o", ms=5, color=color, label=label)
+        kinds = [(is_student(name), is_taught(name)) for name in methods]
+        for kind, label, color in _KINDS:
+            own = [number for number, found in enumerate(kinds) if found == kind]
+            if own:
+                axes.plot([size[n] for n in own], [value[n] for n in own], "o", ms=5, color=color, label=label)
         steps = front(methods, metric)
         axes.step([at / 1000 for at, _ in steps], [best for _, best in steps], "-", where="post", lw=1, label="front")
         below = max(value) * 1.1

@@ -84,7 +84,7 @@ def test_larger_sizes_are_not_worse_on_validation(board):
     assert large >= small
 
 
-def test_tables_are_taught_by_a_re_ranker_where_validation_gains(tmp_path, monkeypatch):
+def test_students_that_a_re_ranker_teaches_have_rows_of_their_own(tmp_path, monkeypatch):
     dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
     monkeypatch.setattr(leaderboard.registry, "read", lambda source: dataset)
     monkeypatch.setattr(compact_students, "BUDGETS_KB", (12,))
@@ -92,13 +92,18 @@ def test_tables_are_taught_by_a_re_ranker_where_validation_gains(tmp_path, monke
     monkeypatch.setattr(compact_students, "TITLE_PLACES", (3,))
     args = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker=True)
     numbers = leaderboard.build_leaderboard(args)
-    row = numbers["methods"][compact_students.student_name(12)]
+    student, taught = compact_students.student_name(12), compact_students.taught_name(12)
     without = leaderboard.build_leaderboard(dataclasses.replace(args, out=tmp_path / "without", re_ranker=False))
-    before = without["methods"][compact_students.student_name(12)]
-    assert row["chosen"]["options"]["labels"] > 0 == before["chosen"]["options"]["labels"]
-    assert row["chosen"]["sum"] > before["chosen"]["sum"]
+    assert numbers["methods"][student]["chosen"] == without["methods"][student]["chosen"]
+    assert numbers["methods"][student]["chosen"]["options"]["labels"] == 0
+    assert numbers["methods"][taught]["chosen"]["options"]["labels"] > 0
+    assert numbers["methods"][taught]["chosen"]["sum"] > numbers["methods"][student]["chosen"]["sum"]
+    assert numbers["methods"][taught]["bytes"] <= 12_000
+    compared = {(test["method"], test["against"]) for test in numbers["tests"]}
+    assert {(taught, student), (taught, compact_students.STORED)} <= compared
     assert "labels" in byte_tables.table(numbers)
-    assert "labels" not in byte_tables.table(without)
+    assert byte_tables.comparisons(numbers).splitlines()[0].count("|") == 6
+    assert byte_tables.comparisons(without).splitlines()[0].count("|") == 5
 
 
 def test_options_that_go_not_together_are_refused(tmp_path):
