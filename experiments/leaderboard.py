@@ -70,7 +70,7 @@ class Leaderboard:
         training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
         by_bytes: rank them by the students of each size and the training-free recommenders alone.
         title_vectors: file of an encoder's vectors of the titles (.npz), which the students by size read beside words.
-        re_ranker: there are also students by size that a re-ranker of counts and titles teaches.
+        re_ranker: add students by size that a re-ranker of counts and titles teaches.
         ship: folder in which every student of the table is kept as it is shipped.
         history: number of most recent items of a session that the methods of a line-up read, and that are left out of
             the ranking for the last target; 10 as models do, 0 for all.
