@@ -5,7 +5,7 @@
 
 It is fitted to training sessions, each described by the counts of all others, and its options are chosen on validation.
 Two tables of rules, of any size, are taught by its soft labels: for every item alone, and for the training sessions.
-`leaderboard --by-bytes --re-ranker` makes students of given sizes from such a table.
+`leaderboard --by-bytes --re-ranker` adds the labels of items to the rules of students of given sizes.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from alkd_jax import baselines
 from alkd_jax.checks import check_between, check_count
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.evaluation import Protocol
+from alkd_jax.evaluation import Protocol, metrics
 from alkd_jax.io import open_arrays, read_json, write_json
 
 from .pipeline import options, re_rankers
 from .pipeline.command_line import parse
-from .pipeline.compact_students import rules_scorer
+from .pipeline.compact_students import Search, rules_scorer
 from .pipeline.console import cli_errors, print_lines
 from .pipeline.protocols import stored_protocol
-from .pipeline.re_rankers import METRICS, Fitted, quality
+from .pipeline.re_rankers import METRICS, Fitted
 from .pipeline.stage_records import checked_output
 from .pipeline.training_free import TRAINING_FREE
 from .reporting import byte_rows, ceiling_rows, comparisons
@@ -94,60 +94,69 @@ def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict
         return name, {metric: numbers[name]["chosen"][metric] for metric in METRICS}, archive[name]
 
 
+def quality(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
+    """Returns recall@10 and NDCG@10 with six decimals."""
+    values = metrics.from_ranks(ranks)
+    return {name: round(float(values[name]), 6) for name in METRICS}
+
+
+def ranks_on_test(search: Search, scorer: baselines.Scorer) -> Int[np.ndarray, " P"]:
+    """Returns the ranks of the test targets by a scorer that breaks ties."""
+    return search.places(scorer, "test").ranks()
+
+
 def taught_tables(
-    dataset: alkd.Dataset, fitted: Fitted, places: int
+    search: Search, fitted: Fitted, places: int
 ) -> Iterator[tuple[str, dict[str, float], dict[str, float], Int[np.ndarray, " P"]]]:
     """Yields the tables that the re-ranker teaches: name, options, quality on validation, and test ranks.
 
     Args:
-        dataset: the data.
+        search: the data, and how a scorer is evaluated.
         fitted: the re-ranker.
         places: as of :class:`Ceiling`.
     """
-    features, counts, train = fitted.features, fitted.features.counts, dataset.train
+    features, counts, train = fitted.features, fitted.features.counts, search.dataset.train
     histories = baselines.Histories(np.asarray(train.items), np.asarray(train.mask))
     of_items = item_rules.item_labels(features, fitted.ranker, places=places)
     of_sessions = item_rules.session_labels(features, fitted.ranker, histories, np.arange(len(train)), places=places)
 
     def of_temperature(temperature: float) -> dict[str, csr_array]:
         items, sessions = (
-            item_rules.sharpened(labels, temperature=temperature, places=dataset.num_items)
+            item_rules.sharpened(labels, temperature=temperature, places=counts.num_items)
             for labels in (of_items, of_sessions)
         )
         averaged = item_rules.averaged_labels(counts, histories, sessions, items)
         return {ceiling_rows.ITEM_LABELS: items, ceiling_rows.SESSION_LABELS: averaged}
 
-    def ranks(rules: csr_array, recency: float, split: alkd.Sessions) -> Int[np.ndarray, " P"]:
-        scorer = rules_scorer(counts, rules, recency)
-        return baselines.target_places(scorer, counts, split, ties_broken=True).ranks()
-
     best: dict[str, tuple[dict[str, float], dict[str, float], csr_array]] = {}
     for temperature in TEMPERATURES:
         tables = of_temperature(temperature)
         for (name, rules), recency in itertools.product(tables.items(), RECENCIES):
-            found = quality(ranks(rules, recency, dataset.validation))
+            of_table = search.quality(rules_scorer(counts, rules, recency))
+            found = {metric: of_table[metric] for metric in METRICS}
             if name not in best or sum(found.values()) > sum(best[name][1].values()):
                 best[name] = {"temperature": temperature, "recency": recency}, found, rules
     for name, (chosen, found, rules) in best.items():
-        yield name, chosen, found, ranks(rules, chosen["recency"], dataset.test)
+        yield name, chosen, found, ranks_on_test(search, rules_scorer(counts, rules, chosen["recency"]))
 
 
 def measure(args: Ceiling) -> dict[str, Any]:
     """Fits the re-ranker and ranks the test targets once, by it and by what it is compared with.
 
     Returns:
-        ``{"dataset", "protocol", "titles", "features", "places", "seed", "chosen", "methods": {NAME: {"validation",
-        "test", "seen", "unseen"}}, "tests"}``.
+        ``{"dataset", "protocol", "titles", "features", "places", "seed", "chosen", "taught", "methods": {NAME:
+        {"validation", "test", "seen", "unseen"}}, "tests"}``; "taught" has the options of the tables of labels.
     """
     args.check()
     dataset = registry.read(args.data)
     others = [] if args.students is None else [best_student(args.students, dataset)]
+    search = Search(dataset, Protocol(), None)
     fitted = re_rankers.fit(
-        dataset, args.title_vectors, sample=args.sample, ridges=args.ridges, places=args.places, seed=args.seed
+        search, args.title_vectors, sample=args.sample, ridges=args.ridges, places=args.places, seed=args.seed
     )
-    features, chosen = fitted.features, fitted.chosen
+    features, taught = fitted.features, {}
     find = functools.partial(baselines.find_candidates, features, places=args.places)
-    ranks = {RE_RANKER: re_rankers.ranks_of(features, fitted.ranker, dataset.test, find)}
+    ranks = {RE_RANKER: ranks_on_test(search, baselines.re_ranker_scorer(features, fitted.ranker, find))}
     validation = {RE_RANKER: fitted.validation}
     for name in REFERENCES:
         scorer = TRAINING_FREE[name](features.counts)
@@ -156,9 +165,8 @@ def measure(args: Ceiling) -> dict[str, Any]:
             for sessions in (dataset.validation, dataset.test)
         ]
         validation[name], ranks[name] = quality(of_splits[0]), of_splits[1]
-    for name, best_options, on_validation, of_table in taught_tables(dataset, fitted, args.places):
-        validation[name], ranks[name] = on_validation, of_table
-        chosen = chosen | {name: best_options}
+    for name, best_options, on_validation, of_table in taught_tables(search, fitted, args.places):
+        taught[name], validation[name], ranks[name] = best_options, on_validation, of_table
     for name, on_validation, of_student in others:
         validation[name], ranks[name] = on_validation, of_student
     target = np.asarray(dataset.test.target)
@@ -176,7 +184,8 @@ def measure(args: Ceiling) -> dict[str, Any]:
         "features": len(fitted.ranker.coefficients),
         "places": args.places,
         "seed": args.seed,
-        "chosen": chosen,
+        "chosen": fitted.chosen,
+        "taught": taught,
         "methods": rows,
         "tests": tests,
     }

@@ -70,7 +70,7 @@ class Leaderboard:
         training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
         by_bytes: rank them by the students of each size and the training-free recommenders alone.
         title_vectors: file of an encoder's vectors of the titles (.npz), which the students by size read beside words.
-        re_ranker: add students by size that a re-ranker of counts and titles teaches.
+        re_ranker: with the students by size, add those that a re-ranker of counts and titles teaches.
         ship: folder in which every student of the table is kept as it is shipped.
         history: number of most recent items of a session that the methods of a line-up read, and that are left out of
             the ranking for the last target; 10 as models do, 0 for all.
@@ -129,6 +129,10 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
     check_count(0, **{"--history": args.history})
     if sum((args.training_free, args.by_bytes, bool(args.runs))) > 1:
         raise ValueError("--training-free, --by-bytes and --runs go not together; expected one of them")
+    if args.re_ranker and (args.training_free or args.seen != "exclude"):
+        raise ValueError(
+            "--re-ranker goes with --seen exclude and not with --training-free; its labels have no repeats"
+        )
     if args.title_vectors is not None and not args.title_vectors.is_file():
         raise ValueError(f"--title-vectors is {args.title_vectors}; expected a file")
     all_settings = [
@@ -161,8 +165,8 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
         {METRIC: value}}, "tests"}``; "bytes" are those of the files that answer, without raw ids and shown titles, and
         "lists" says whose lists a method learns from; "llm_usd" is left out where their cost is not known; the tests
         compare the best student with every other method, over the test sessions and as many seeds as every method has,
-        and the students of each size with the rules and the stored sessions. With
-        ``training_free``, what :func:`build_training_free` returns.
+        and the students of each size with the rules and the stored sessions, taught ones also with the best of their
+        size. With ``training_free``, what :func:`build_training_free` returns.
 
     Raises:
         ValueError: a run is on other data, or a setting is invalid.

@@ -37,6 +37,11 @@ class Candidates:
         """True on candidates."""
         return self.items != PAD
 
+    def are_of(self, histories: Histories) -> Bool[np.ndarray, "B C"]:
+        """Whether each candidate is an item of its session's history."""
+        known = np.where(histories.mask, histories.items, -1)
+        return (self.items[:, :, None] == known[:, None, :]).any(2)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReRanker:
@@ -111,8 +116,7 @@ def training_choices(
         known = Histories(histories.items[rows], histories.mask[rows])
         found = find_candidates(features, known, sessions[rows], places=places)
         is_target = found.items == target[rows, None]
-        in_history = (found.items[:, :, None] == np.where(known.mask, known.items, -1)[:, None, :]).any(2)
-        mask = found.mask & (~in_history | is_target)
+        mask = found.mask & (~found.are_of(known) | is_target)
         kept = is_target.any(1) & (mask.sum(1) > 1)
         parts.append((found.features[kept].astype(np.float32), mask[kept], is_target[kept].argmax(1)))
     width = max(mask.shape[1] for _, mask, _ in parts) if parts else 0

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import TableRecipe
 from alkd_jax.evaluation import Protocol, metrics
-from alkd_jax.models import PackedStudent, packed_sessions
+from alkd_jax.models import PackedStudent, packed_sessions, sparse_table
 
 from .protocols import ranked_sessions
 
@@ -46,12 +46,14 @@ TITLE_PLACES = (3, 5, 10, 20, 40)
 """Values of `TableRecipe.title_places`, likewise where the recipe reads titles."""
 
 LABEL_GRID: Mapping[str, Sequence[float]] = {
-    "labels": (5.0, 2.0, 10.0, 20.0),
+    "labels": (2.0, 0.5, 1.0, 5.0, 10.0),
     "label_places": (10, 20, 40),
     "temperature": (1.0, 1.5, 2.0, 3.0),
-    "recency": (0.35, 0.5, 0.65, 0.8),
 }
-"""Option → values of the labels of a re-ranker, likewise."""
+"""Option → values of the labels of a re-ranker, likewise for each size; the first ones are where the search starts."""
+
+Found: TypeAlias = tuple[PackedStudent, TableRecipe, dict[str, float]]
+"""A student, its recipe and its quality on validation."""
 
 
 def has_titles(dataset: alkd.Dataset) -> bool:
@@ -142,10 +144,8 @@ class Search:
         recipes = [dataclasses.replace(recipe, title_places=places) for places in all_places]
         return [(variant, self.rules(variant)) for variant in recipes]
 
-    def table_of_size(
-        self, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
-    ) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
-        """Returns the best table of at most this size, the recipe that it has, and its quality."""
+    def tables_of_size(self, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int) -> list[Found]:
+        """Returns the tables of both kinds that fit into a size."""
         found = []
         most = 1000 * kilobytes - FILE_OVERHEAD
         for recipe, rules in variants:
@@ -156,25 +156,33 @@ class Search:
                 for student in (table, counted):
                     if student is not None:
                         found.append((student, tried, self.quality(baselines.packed_scorer(student))))
-        return max(found, key=lambda each: each[2]["sum"])
+        return found
 
     def taught_table_of_size(
-        self, start: TableRecipe, kilobytes: int
-    ) -> tuple[PackedStudent, TableRecipe, dict[str, float]]:
-        """Returns the best table with labels of at most this size, its recipe and its quality, by :func:`best_of_grid`.
+        self, start: TableRecipe, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
+    ) -> Found:
+        """Returns the best sparse table with labels that fits into a size, by :func:`best_of_grid`.
 
         Args:
             start: the recipe to which labels are added.
-            kilobytes: the largest size.
+            variants: the recipes with each number of title neighbors, and all rules of each, without labels.
+            kilobytes: the size.
         """
-        max_bytes = 1000 * kilobytes - FILE_OVERHEAD
+        assert self.labels is not None
+        without = {recipe.title_places: rules for recipe, rules in variants}
+        sharpened = functools.cache(functools.partial(item_rules.sharpened, self.labels))
 
         def table(recipe: TableRecipe) -> PackedStudent:
-            return item_rules.table_student(self.dataset, recipe, max_bytes=max_bytes, rules=self.rules(recipe))
+            kept = sharpened(temperature=recipe.temperature, places=recipe.label_places)
+            rules = item_rules.add_labels(without[recipe.title_places], kept, recipe.labels)
+            return item_rules.table_student(
+                self.dataset, recipe, max_bytes=1000 * kilobytes - FILE_OVERHEAD, rules=rules
+            )
 
+        first = {name: values[0] for name, values in LABEL_GRID.items()}
         recipe, quality = best_of_grid(
-            dataclasses.replace(start, labels=LABEL_GRID["labels"][0]),
-            LABEL_GRID,
+            TableRecipe(**(dataclasses.asdict(start) | first)),
+            {**LABEL_GRID, "title_places": tuple(without)},
             lambda recipe: self.quality(baselines.packed_scorer(table(recipe))),
         )
         return table(recipe), recipe, quality
@@ -223,20 +231,29 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
     variants = search.with_title_places(recipe)
-    found = [search.table_of_size(variants, kilobytes) for kilobytes in BUDGETS_KB]
-    yield from _up_to_size(student_name, found)
+    found = [search.tables_of_size(variants, kilobytes) for kilobytes in BUDGETS_KB]
+    yield from _up_to_size(student_name, [_best(of_size) for of_size in found])
     if search.labels is not None:
-        starts_of_sizes = zip(found, BUDGETS_KB, strict=True)
-        taught = [search.taught_table_of_size(start[1], kilobytes) for start, kilobytes in starts_of_sizes]
+        # A counted table has no labels, and may be best with fewer titles than a sparse one.
+        sparse = [_best([each for each in of_size if each[0].kind == sparse_table.KIND]) for of_size in found]
+        taught = [
+            search.taught_table_of_size(start[1], variants, kilobytes)
+            for start, kilobytes in zip(sparse, BUDGETS_KB, strict=True)
+        ]
         yield from _up_to_size(taught_name, taught)
 
 
+def _best(found: Sequence[Found]) -> Found:
+    """Returns the one with the highest sum of metrics, the first of several."""
+    return max(found, key=lambda each: each[2]["sum"])
+
+
 def _up_to_size(
-    name: Callable[[int], str], found: Sequence[tuple[PackedStudent, TableRecipe, dict[str, float]]]
+    name: Callable[[int], str], found: Sequence[Found]
 ) -> Iterator[tuple[str, PackedStudent, dict[str, Any]]]:
     """Yields the best student of at most each size: a larger one is not always better, and a smaller one fits too."""
     for place, kilobytes in enumerate(BUDGETS_KB):
-        student, recipe, quality = max(found[: place + 1], key=lambda each: each[2]["sum"])
+        student, recipe, quality = _best(found[: place + 1])
         yield name(kilobytes), student, {"options": dataclasses.asdict(recipe)} | quality
 
 

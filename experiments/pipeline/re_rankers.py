@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 from scipy.sparse import csr_array
 
 import alkd_jax as alkd
@@ -14,14 +13,13 @@ from alkd_jax import baselines
 from alkd_jax.baselines import Candidates, PairFeatures, ReRanker
 from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
-from alkd_jax.evaluation import metrics
 
-from .compact_students import has_titles
+from .compact_students import Search, has_titles
 
 METRICS = ("recall@10", "ndcg@10")
 """Metrics of a re-ranker; it is chosen by their sum."""
 
-RIDGES = (1.0, 10.0, 100.0, 1000.0)
+RIDGES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 """Penalties of its coefficients, of which validation chooses one."""
 
 SAMPLE = 4000
@@ -60,7 +58,7 @@ def title_cosines(dataset: alkd.Dataset, vectors: pathlib.Path | None) -> dict[s
 
 
 def fit(
-    dataset: alkd.Dataset,
+    search: Search,
     vectors: pathlib.Path | None,
     *,
     sample: int = SAMPLE,
@@ -71,7 +69,7 @@ def fit(
     """Fits a re-ranker to training sessions, each described by the counts of all others, for every ridge.
 
     Args:
-        dataset: the data.
+        search: the data, and how a scorer is evaluated on validation.
         vectors: file of an encoder's vectors of the titles (.npz), None for none.
         sample: number of training sessions, drawn at random.
         ridges: penalties of the coefficients.
@@ -81,6 +79,7 @@ def fit(
     Returns:
         The one that is best on validation.
     """
+    dataset = search.dataset
     features = baselines.pair_features(dataset.train_sequences, dataset.num_items, title_cosines(dataset, vectors))
     rows = np.random.default_rng(seed).permutation(len(dataset.train))[:sample]
     known = dataset.train.take(rows)
@@ -91,8 +90,8 @@ def fit(
     for ridge in ridges:
         ranker = baselines.fit_re_ranker(choices, ridge=ridge)
         chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
-        on_validation = quality(ranks_of(features, ranker, dataset.validation, find))
-        found.append(Fitted(features, ranker, chosen, on_validation))
+        on_validation = search.quality(baselines.re_ranker_scorer(features, ranker, find))
+        found.append(Fitted(features, ranker, chosen, {name: on_validation[name] for name in METRICS}))
     return max(found, key=lambda each: sum(each.validation.values()))
 
 
@@ -107,20 +106,3 @@ def remembered(features: PairFeatures, places: int) -> Callable[[baselines.Histo
         return known[key]
 
     return find
-
-
-def ranks_of(
-    features: PairFeatures,
-    ranker: ReRanker,
-    sessions: alkd.Sessions,
-    find: Callable[[baselines.Histories], Candidates],
-) -> Int[np.ndarray, " P"]:
-    """Returns the ranks of the targets of some sessions."""
-    scorer = baselines.re_ranker_scorer(features, ranker, find)
-    return baselines.target_places(scorer, features.counts, sessions, ties_broken=True).ranks()
-
-
-def quality(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
-    """Returns recall@10 and NDCG@10 with six decimals."""
-    values = metrics.from_ranks(ranks)
-    return {name: round(float(values[name]), 6) for name in METRICS}

@@ -1,6 +1,7 @@
 """The rows of students by their bytes: tables and stored sessions, ranked, shipped, loaded and measured."""
 
 import contextlib
+import dataclasses
 import pathlib
 import re
 import tempfile
@@ -54,11 +55,11 @@ def rank_students(
 
     def write_outputs(folder: pathlib.Path) -> None:
         neighbors = compact_students.title_similarity(dataset, None if vectors is None else str(vectors))
-        labels = None
+        search = Search(dataset, protocol, neighbors)
         if re_ranker:
-            fitted = re_rankers.fit(dataset, vectors)
+            fitted = re_rankers.fit(search, vectors)
             labels = item_rules.item_labels(fitted.features, fitted.ranker, places=re_rankers.PLACES)
-        search = Search(dataset, protocol, neighbors, labels)
+            search = dataclasses.replace(search, labels=labels)
         arrays: dict[str, np.ndarray] = {}
         numbers: dict[str, Any] = {}
         ranks: dict[str, np.ndarray] = {}

@@ -27,7 +27,8 @@ def item_labels(features: PairFeatures, ranker: ReRanker, *, places: int = 50) -
         places: as of :func:`alkd_jax.baselines.find_candidates`.
 
     Returns:
-        ``[V1, V1]`` rows of sum 1, or 0 for an item without candidates; row 0 and the diagonal are empty.
+        ``[V1, V1]`` rows of sum 1 but for labels below 1e-7, or 0 for an item without candidates; row 0 and the
+        diagonal are empty.
 
     Raises:
         ValueError: an option is out of its range.
@@ -56,7 +57,7 @@ def session_labels(
         places: as of :func:`item_labels`.
 
     Returns:
-        ``[N, V1]`` rows of sum 1, or 0 for a session without candidates.
+        ``[N, V1]`` rows of sum 1 but for labels below 1e-7, or 0 for a session without candidates.
 
     Raises:
         ValueError: an option is out of its range, or an item or a session does not exist.
@@ -75,11 +76,10 @@ def _label_parts(
         rows = slice(start, start + _BATCH)
         known = Histories(histories.items[rows], histories.mask[rows])
         found = find_candidates(features, known, None if sessions is None else sessions[rows], places=places)
-        in_history = (found.items[:, :, None] == np.where(known.mask, known.items, -1)[:, None, :]).any(2)
-        scores = np.where(in_history, -np.inf, ranker.scores(found))
-        best = scores.max(1, keepdims=True, initial=-1e300)
-        odds = np.exp(scores - best)
-        share = odds / np.maximum(odds.sum(1, keepdims=True), _SMALLEST)
+        scores = np.where(found.are_of(known), -np.inf, ranker.scores(found))
+        odds = np.exp(scores - scores.max(1, keepdims=True, initial=-1e300))
+        # The sum is at least 1 where there is a candidate.
+        share = odds / np.maximum(odds.sum(1, keepdims=True), 1.0)
         row, place = np.nonzero(share > _SMALLEST)
         yield start + row, found.items[row, place], share[row, place]
 
@@ -97,13 +97,22 @@ def sharpened(labels: csr_array, *, temperature: float, places: int) -> csr_arra
     """
     check_positive(temperature=temperature)
     check_count(1, places=places)
-    order = np.lexsort((labels.indices, -labels.data, _rows(labels)))
-    kept = np.zeros(labels.nnz, bool)
-    kept[order] = np.arange(labels.nnz) - np.repeat(labels.indptr[:-1], np.diff(labels.indptr)) < places
+    row = np.repeat(np.arange(labels.shape[0]), np.diff(labels.indptr))
+    largest = np.asarray(labels.max(1).todense()).ravel()[row]
     found = labels.copy()
-    found.data = np.where(kept, labels.data ** (1 / temperature), 0.0)
+    # The largest label of a row is 1 before the sum, so that no row vanishes at a low temperature.
+    found.data = np.where(places_in_rows(labels) < places, (labels.data / largest) ** (1 / temperature), 0.0)
     found.eliminate_zeros()
-    return _with_row_sum_one(found)
+    total = np.asarray(found.sum(1)).ravel()
+    return csr_array(diags_array(1 / np.maximum(total, 1.0)) @ found)
+
+
+def places_in_rows(matrix: csr_array) -> Int[np.ndarray, " M"]:
+    """Returns the place of every entry in its row by descending value, from 0; of equal ones the first column leads."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    place = np.empty(matrix.nnz, np.int64)
+    place[np.lexsort((matrix.indices, -matrix.data, row))] = np.arange(matrix.nnz) - matrix.indptr[row]
+    return place
 
 
 def averaged_labels(
@@ -149,14 +158,3 @@ def add_labels(rules: csr_array, labels: csr_array, weight: float) -> csr_array:
     check_at_least(0, weight=weight)
     totals: Float[np.ndarray, " V1"] = np.asarray(rules.sum(1)).ravel()
     return csr_array(rules + weight * csr_array(diags_array(np.sqrt(totals)) @ labels))
-
-
-def _rows(matrix: csr_array) -> Int[np.ndarray, " M"]:
-    """Returns the row of every entry."""
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-
-
-def _with_row_sum_one(matrix: csr_array) -> csr_array:
-    """Divides every row by its sum."""
-    total = np.asarray(matrix.sum(1)).ravel()
-    return csr_array(diags_array(1 / np.where(total > 0, total, 1.0)) @ matrix)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, diags_array
 
 from alkd_jax import baselines
 from alkd_jax.checks import check_at_least, check_count
-from alkd_jax.distillation.item_rules.labels import add_labels, sharpened
+from alkd_jax.distillation.item_rules.labels import add_labels, places_in_rows, sharpened
 from alkd_jax.distillation.item_rules.rules import cooccurrence_rules
 from alkd_jax.models import PackedStudent, counted_table, packed_sessions, packed_table
 from alkd_jax.ops import bit_packing
@@ -102,11 +102,7 @@ def table_rules(
 def title_part(recipe: TableRecipe, neighbors: csr_array) -> csr_array:
     """Returns ``a C²`` of the nearest titles of each item, and of the items whose titles it is nearest to."""
     cosines = neighbors.copy()
-    row = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))
-    order = np.lexsort((cosines.indices, -cosines.data, row))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - np.repeat(cosines.indptr[:-1], np.diff(cosines.indptr))
-    is_near = (place < recipe.title_places) & (cosines.data >= recipe.min_cosine)
+    is_near = (places_in_rows(cosines) < recipe.title_places) & (cosines.data >= recipe.min_cosine)
     cosines.data = np.where(is_near, recipe.titles * cosines.data**2, 0.0)
     cosines.eliminate_zeros()
     return csr_array(cosines.maximum(cosines.T))

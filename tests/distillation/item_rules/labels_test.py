@@ -86,6 +86,12 @@ def test_the_most_likely_labels_are_kept_and_sharpened(temperature):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+def test_no_row_vanishes_at_a_low_temperature():
+    labels = csr_array(np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 0.0], [0.02, 0.02, 0.01]]))
+    found = item_rules.sharpened(labels, temperature=1e-4, places=3).toarray()
+    np.testing.assert_allclose(found, [[1, 0, 0], [0, 0, 0], [0.5, 0.5, 0]], atol=1e-12)
+
+
 def test_labels_of_sessions_are_averaged_for_each_of_their_items(example):
     rows, features, _ = example
     rng = np.random.default_rng(5)
