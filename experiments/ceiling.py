@@ -24,15 +24,15 @@ from alkd_jax import baselines
 from alkd_jax.checks import check_between, check_count
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
-from alkd_jax.evaluation import Protocol, metrics
+from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, write_json
 
 from .pipeline import options, re_rankers
 from .pipeline.command_line import parse
-from .pipeline.compact_students import Search, rules_scorer
+from .pipeline.compact_students import METRICS, Search, quality_of_ranks, rules_scorer
 from .pipeline.console import cli_errors, print_lines
 from .pipeline.protocols import stored_protocol
-from .pipeline.re_rankers import METRICS, Fitted
+from .pipeline.re_rankers import Fitted
 from .pipeline.stage_records import checked_output
 from .pipeline.training_free import TRAINING_FREE
 from .reporting import byte_rows, ceiling_rows, comparisons
@@ -94,12 +94,6 @@ def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict
         return name, {metric: numbers[name]["chosen"][metric] for metric in METRICS}, archive[name]
 
 
-def quality(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
-    """Returns recall@10 and NDCG@10 with six decimals."""
-    values = metrics.from_ranks(ranks)
-    return {name: round(float(values[name]), 6) for name in METRICS}
-
-
 def ranks_on_test(search: Search, scorer: baselines.Scorer) -> Int[np.ndarray, " P"]:
     """Returns the ranks of the test targets by a scorer that breaks ties."""
     return search.places(scorer, "test").ranks()
@@ -149,7 +143,7 @@ def measure(args: Ceiling) -> dict[str, Any]:
     """
     args.check()
     dataset = registry.read(args.data)
-    others = [] if args.students is None else [best_student(args.students, dataset)]
+    student = None if args.students is None else best_student(args.students, dataset)
     search = Search(dataset, Protocol(), None)
     fitted = re_rankers.fit(
         search, args.title_vectors, sample=args.sample, ridges=args.ridges, places=args.places, seed=args.seed
@@ -164,14 +158,15 @@ def measure(args: Ceiling) -> dict[str, Any]:
             baselines.target_places(scorer, features.counts, sessions).ranks()
             for sessions in (dataset.validation, dataset.test)
         ]
-        validation[name], ranks[name] = quality(of_splits[0]), of_splits[1]
+        validation[name], ranks[name] = quality_of_ranks(of_splits[0]), of_splits[1]
     for name, best_options, on_validation, of_table in taught_tables(search, fitted, args.places):
         taught[name], validation[name], ranks[name] = best_options, on_validation, of_table
-    for name, on_validation, of_student in others:
+    if student is not None:
+        name, on_validation, of_student = student
         validation[name], ranks[name] = on_validation, of_student
     target = np.asarray(dataset.test.target)
     rows = {
-        name: {"validation": validation[name], "test": quality(of_method)}
+        name: {"validation": validation[name], "test": quality_of_ranks(of_method)}
         | dict(byte_rows.split_by_training(dataset, of_method[None], target))
         for name, of_method in ranks.items()
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 import alkd_jax as alkd
@@ -21,6 +21,9 @@ from .protocols import ranked_sessions
 
 BUDGETS_KB = (64, 150, 375, 640, 1150, 2000)
 """Sizes of the best students: a KB is 1,000 bytes of the files that are needed to answer."""
+
+METRICS = ("recall@10", "ndcg@10")
+"""What students are compared by; options are chosen by their sum on validation."""
 
 STORED = "Stored sessions + rules"
 
@@ -122,14 +125,24 @@ class Search:
 
     def quality(self, scorer: baselines.Scorer) -> dict[str, float]:
         """Returns recall@10 and NDCG@10 on validation, and their sum, by which options are chosen."""
-        ranks = self.places(scorer, "validation").ranks(ties=self.protocol.ties)
-        values = metrics.from_ranks(ranks)
-        found = {name: round(values[name], 6) for name in ("recall@10", "ndcg@10")}
+        found = quality_of_ranks(self.places(scorer, "validation").ranks(ties=self.protocol.ties))
         return found | {"sum": sum(found.values())}
 
     def rules(self, recipe: TableRecipe) -> csr_array:
-        """Returns all rules of a recipe."""
-        return item_rules.table_rules(self.dataset, recipe, self.neighbors, self.labels)
+        """Returns all rules of a recipe without labels."""
+        return item_rules.table_rules(self.dataset, recipe, self.neighbors)
+
+    @functools.cached_property
+    def sharpened_labels(self) -> Callable[[float, int], csr_array]:
+        """Labels by temperature and number of places, each computed once for all sizes."""
+        labels = self.labels
+        assert labels is not None
+
+        @functools.cache
+        def sharpened(temperature: float, places: int) -> csr_array:
+            return item_rules.sharpened(labels, temperature=temperature, places=places)
+
+        return sharpened
 
     def tried(self, start: TableRecipe, grid: Mapping[str, Sequence[float]]) -> tuple[TableRecipe, dict[str, float]]:
         """Returns the best recipe for uncompressed rules, see :func:`best_of_grid`, and its quality."""
@@ -168,12 +181,10 @@ class Search:
             variants: the recipes with each number of title neighbors, and all rules of each, without labels.
             kilobytes: the size.
         """
-        assert self.labels is not None
         without = {recipe.title_places: rules for recipe, rules in variants}
-        sharpened = functools.cache(functools.partial(item_rules.sharpened, self.labels))
 
         def table(recipe: TableRecipe) -> PackedStudent:
-            kept = sharpened(temperature=recipe.temperature, places=recipe.label_places)
+            kept = self.sharpened_labels(recipe.temperature, recipe.label_places)
             rules = item_rules.add_labels(without[recipe.title_places], kept, recipe.labels)
             return item_rules.table_student(
                 self.dataset, recipe, max_bytes=1000 * kilobytes - FILE_OVERHEAD, rules=rules
@@ -205,6 +216,12 @@ def best_of_grid(
             if of_recipe["sum"] > found["sum"]:
                 best, found = recipe, of_recipe
     return best, found
+
+
+def quality_of_ranks(ranks: Int[np.ndarray, " P"]) -> dict[str, float]:
+    """Returns the :data:`METRICS` of ranks with six decimals."""
+    values = metrics.from_ranks(ranks)
+    return {name: round(float(values[name]), 6) for name in METRICS}
 
 
 def rules_scorer(counts: baselines.Counts, rules: csr_array, recency: float) -> baselines.Scorer:

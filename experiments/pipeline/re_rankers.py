@@ -14,10 +14,7 @@ from alkd_jax.baselines import Candidates, PairFeatures, ReRanker
 from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
 
-from .compact_students import Search, has_titles
-
-METRICS = ("recall@10", "ndcg@10")
-"""Metrics of a re-ranker; it is chosen by their sum."""
+from .compact_students import METRICS, Search, has_titles
 
 RIDGES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 """Penalties of its coefficients, of which validation chooses one."""

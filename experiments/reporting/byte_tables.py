@@ -12,7 +12,7 @@ from alkd_jax.errors import markdown
 from alkd_jax.io import read_json, write_texts
 
 from ..pipeline import compact_students
-from ..pipeline.compact_students import STORED, is_student, is_taught, student_name, taught_name
+from ..pipeline.compact_students import METRICS, STORED, is_student, is_taught, student_name, taught_name
 from .byte_rows import REFERENCES
 from .comparisons import difference_with_interval
 from .results import format_cell
@@ -20,7 +20,6 @@ from .results import format_cell
 STORED_RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results" / "bytes"
 """The folder of the stored results, which a wheel does not have."""
 
-METRICS = ("recall@10", "ndcg@10")
 MARK = (
     "Differences over the test sessions with 95 % intervals; * marks p < 0.05 after Holm's correction over the table."
 )

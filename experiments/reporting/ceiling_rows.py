@@ -9,7 +9,7 @@ import tabulate
 from alkd_jax.errors import markdown
 from alkd_jax.io import read_json
 
-from ..pipeline.re_rankers import METRICS
+from ..pipeline.compact_students import METRICS
 from .comparisons import difference_with_interval
 
 STORED = pathlib.Path(__file__).resolve().parents[1] / "results" / "ceiling"
