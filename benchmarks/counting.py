@@ -5,21 +5,25 @@
 A line is a pair of V and N. It has the CPU seconds to fit each method, also as a ratio to the yardstick's, the peak of
 NumPy's arrays while it is fitted (the counts that it makes included) and while it scores a batch, and the time to score
 all items for a batch of histories. Linear methods, which take V³ operations, are left out above `--linear-items`.
+With `--session-rec CHECKOUT` that framework's own SR, V-SKNN and STAN are candidates. Sessions are then scored after
+each of their items, and a line has the share of these histories for which both have the same scores.
 """
 
 import dataclasses
 import functools
+import pathlib
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 import alkd_jax as alkd
 from alkd_jax import baselines
 from alkd_jax.baselines import METHODS
 
-from . import synthetic_sessions
+from . import peers_session_rec, synthetic_sessions
 from .command_line import run_command
 from .harness import Bench, compare, seconds
 
@@ -39,6 +43,7 @@ class Cells(Bench):
         histories: number of histories that are scored at a time.
         linear_items: the largest V with linear methods.
         methods: names of methods; by default all.
+        session_rec: checkout of session-rec, whose code is run; by default it is not measured.
     """
 
     items: tuple[int, ...] = (1_000, 4_000)
@@ -46,6 +51,7 @@ class Cells(Bench):
     histories: int = 64
     linear_items: int = 5_000
     methods: tuple[str, ...] = ()
+    session_rec: pathlib.Path | None = None
 
 
 def training_sequences(num_sessions: int, num_items: int) -> alkd.Sequences:
@@ -72,12 +78,31 @@ def peak_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
     return result, peak
 
 
+def same_scores(ours: Float[np.ndarray, "B V1"], theirs: Float[np.ndarray, "B V"]) -> float:
+    """Returns the share of histories whose scores, divided by the largest, agree to 1e-6."""
+    scaled = [
+        np.nan_to_num(scores / np.maximum(scores.max(axis=1, keepdims=True), 1e-300))
+        for scores in (ours[:, 1:], theirs)
+    ]
+    return float(np.mean(np.abs(scaled[0] - scaled[1]).max(axis=1) < 1e-6))
+
+
+def peers(bench: Cells, sequences: alkd.Sequences, num_items: int) -> dict[str, peers_session_rec.Peer]:
+    """Returns session-rec's methods by our names; none where the options name no checkout."""
+    if bench.session_rec is None:
+        return {}
+    classes = [name for name in peers_session_rec.CLASSES if not bench.methods or name in bench.methods]
+    return {name: peers_session_rec.Peer(bench.session_rec, name, sequences, num_items) for name in classes}
+
+
 def measure(bench: Cells, num_items: int, num_sessions: int) -> None:
     """Measures all methods on one pair of V and N."""
     sequences = training_sequences(num_sessions, num_items)
     queries = synthetic_sessions.random_sessions(bench.histories, num_items, seed=1)
     time = np.full(bench.histories, 31 * _DAY, np.int64)
     histories = baselines.Histories(np.asarray(queries.items), np.asarray(queries.mask), time)
+    if bench.session_rec is not None:
+        histories = peers_session_rec.prefixes(histories)
     asked = dict.fromkeys([YARDSTICK, *(bench.methods or METHODS)])
     names = [name for name in asked if name not in LINEAR or num_items <= bench.linear_items]
     candidates: dict[str, Callable[[], Any]] = {}
@@ -90,10 +115,18 @@ def measure(bench: Cells, num_items: int, num_sessions: int) -> None:
         scorer(histories)
         candidates[name] = functools.partial(scorer, histories)
         about["score_peak_bytes"][name] = peak_bytes(candidates[name])[1]
+    same: dict[str, float] = {}
+    for name, peer in peers(bench, sequences, num_items).items():
+        label = f"session-rec {name}"
+        about["fit_peak_bytes"][label] = peak_bytes(peer.fit)[1]
+        about["fit_cpu_s"][label] = seconds(peer.fit)[1]
+        candidates[label] = functools.partial(peer.scores, histories)
+        theirs, about["score_peak_bytes"][label] = peak_bytes(candidates[label])
+        same[name] = same_scores(candidates[name](), theirs)
     yardstick = max(about["fit_cpu_s"][YARDSTICK], 1e-9)
     about["fit_cpu_ratio"] = {name: value / yardstick for name, value in about["fit_cpu_s"].items()}
-    facts: dict[str, Any] = {"items": num_items, "train_sessions": num_sessions, **about}
-    compare("counting", candidates, bench, sessions_per_call=bench.histories, **facts)
+    facts: dict[str, Any] = {"items": num_items, "train_sessions": num_sessions, "same_scores": same, **about}
+    compare("counting", candidates, bench, sessions_per_call=len(histories), **facts)
 
 
 def main(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 import alkd_jax as alkd
 from alkd_jax import baselines
+from alkd_jax.baselines.linear import LinearModel
 from alkd_jax.data.sessions import most_recent, take_sequences
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, save_arrays, write_json
@@ -29,7 +30,7 @@ from .stage_records import checked_output
 SAMPLE = 500
 """Number of validation sessions, drawn with seed 0, on which options are chosen; all where there are fewer."""
 
-MAX_LINEAR_ITEMS = 10_000
+MAX_LINEAR_ITEMS = 30_000
 """The most items of the training sessions with which the linear methods, which take V³ operations, are in a line-up."""
 
 LINEAR = ("ease", "slis", "slit", "slist")
@@ -197,9 +198,18 @@ def rank_lineup(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol
 def _tried(
     name: str, points: Sequence[Options], ranker: Ranker, validation: HeldOutSequences
 ) -> Iterator[tuple[float, Options, baselines.Scorer]]:
-    """Yields recall@10 on validation, the options and the scorer of each point of a grid."""
+    """Yields recall@10 on validation, the options and the scorer of each point of a grid.
+
+    A linear model is solved once for successive points that differ by ``predict_decay`` alone: it weights the history.
+    """
+    scorer, solved_with = None, None
     for options in points:
-        scorer = baselines.method(name, **options)(ranker.counts)
+        to_solve = {option: value for option, value in options.items() if option != "predict_decay"}
+        if isinstance(scorer, LinearModel) and to_solve == solved_with:
+            scorer = dataclasses.replace(scorer, decay=options["predict_decay"])
+        else:
+            scorer, solved_with = None, to_solve  # The memory of the last one is free before the next is solved.
+            scorer = baselines.method(name, **options)(ranker.counts)
         yield ranker.recall(scorer, validation), options, scorer
 
 

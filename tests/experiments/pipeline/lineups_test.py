@@ -80,6 +80,27 @@ def test_the_options_with_the_highest_validation_recall_rank_the_test_targets(
     np.testing.assert_array_equal(ranks["Item-kNN"][0], ranks_of(dataset.test_sequences, best))
 
 
+def test_a_linear_model_is_solved_once_for_the_weights_of_the_history(dataset, folder, monkeypatch):
+    member = Member("slist", {"alpha": (0.2, 0.8), "predict_decay": (1, 4)})
+    counts, solved = baselines.count(dataset.train_sequences, dataset.num_items), []
+    ranker = lineups.Ranker(counts, Protocol(), 10)
+    method = baselines.method
+
+    def count_calls(name, **options):
+        solved.append(options)
+        return method(name, **options)
+
+    monkeypatch.setattr(baselines, "method", count_calls)
+    points = member.points(False)
+    validation = dataset.validation_sequences
+    tried = list(lineups._tried("slist", points, ranker, validation))
+    assert solved == [points[0], points[2]]
+    assert [options for _, options, _ in tried] == points
+    recalls = [ranker.recall(method("slist", **options)(counts), validation) for options in points]
+    assert [recall for recall, *_ in tried] == recalls
+    assert len(set(recalls)) > 2
+
+
 def test_options_are_chosen_on_a_sample_of_the_sessions_with_their_times(monkeypatch):
     monkeypatch.setattr(lineups, "SAMPLE", 20)
     offsets = np.arange(51, dtype=np.int64) * 3
