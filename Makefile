@@ -43,7 +43,7 @@ release: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench,data,dev,export,llm,report,serve,titles]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench,data,dev,export,llm,report,serve,titles,trees]"
 	touch $@
 
 clean:

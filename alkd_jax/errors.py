@@ -56,6 +56,7 @@ _EXTRAS = {
     "uvicorn": "serve",
     "h11": "serve",
     "sklearn": "titles",
+    "lightgbm": "trees",
     "tensorboardX": "tensorboard",
     "wandb": "wandb",
     "mlflow": "mlflow",

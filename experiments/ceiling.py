@@ -1,10 +1,11 @@
-"""How far a linear re-ranker of counts and titles gets, beside rules and students that ship: a ceiling, and a teacher.
+"""How far a re-ranker of counts and titles gets, beside rules and students that ship: a ceiling, and a teacher.
 
     python -m experiments.ceiling --data released:PATH:Games --json ceiling.json
-    python -m experiments.ceiling --data released:PATH:Games --students runs/leaderboard/Games/by-bytes
+    python -m experiments.ceiling --data released:PATH:Games --trees --students runs/leaderboard/Games/by-bytes
 
 It is fitted to training sessions, each described by the counts of all others, and its options are chosen on validation.
-Two tables of rules, of any size, are taught by its soft labels: for every item alone, and for the training sessions.
+`--trees` boosts trees on its scores as well. Two tables of rules, of any size, are taught by the soft labels of each
+re-ranker: for every item alone, and for the training sessions.
 `leaderboard --by-bytes --re-ranker` adds the labels of items to the rules of students of given sizes.
 """
 
@@ -24,6 +25,7 @@ from alkd_jax import baselines
 from alkd_jax.checks import check_between, check_count
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
+from alkd_jax.errors import import_extra
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, write_json
 
@@ -36,7 +38,7 @@ from .pipeline.re_rankers import Fitted
 from .pipeline.stage_records import checked_output
 from .pipeline.training_free import TRAINING_FREE
 from .reporting import byte_rows, ceiling_rows, comparisons
-from .reporting.ceiling_rows import RE_RANKER
+from .reporting.ceiling_rows import RE_RANKER, TREES
 
 REFERENCES = ("Sequential rules", "Sequential rules (both ways)")
 """Methods beside which the re-ranker stands, whether or not there are students."""
@@ -58,6 +60,7 @@ class Ceiling:
         ridges: penalties of its coefficients, of which validation chooses one.
         places: number of candidates that each way of counting proposes.
         seed: of the sample.
+        trees: also boost trees on the linear re-ranker's scores (LightGBM, the extra `trees`).
     """
 
     data: options.Data
@@ -68,15 +71,18 @@ class Ceiling:
     ridges: tuple[float, ...] = re_rankers.RIDGES
     places: int = re_rankers.PLACES
     seed: int = 0
+    trees: bool = False
 
     def check(self) -> None:
-        """Raises ValueError where an option is out of range, or a file is not there."""
+        """Raises ValueError where an option is out of range, or a file or a package is not there."""
         check_count(1, **{"--sample": self.sample, "--places": self.places})
         check_between(0, 2**32 - 1, **{"--seed": self.seed})
         if not self.ridges or min(self.ridges) <= 0:
             raise ValueError(f"--ridges is {self.ridges}; expected numbers above 0")
         if self.title_vectors is not None and not self.title_vectors.is_file():
             raise ValueError(f"--title-vectors is {self.title_vectors}; expected a file")
+        if self.trees:
+            import_extra("lightgbm")
 
 
 def best_student(folder: pathlib.Path, dataset: alkd.Dataset) -> tuple[str, dict[str, float], Int[np.ndarray, " P"]]:
@@ -100,13 +106,14 @@ def ranks_on_test(search: Search, scorer: baselines.Scorer) -> Int[np.ndarray, "
 
 
 def taught_tables(
-    search: Search, fitted: Fitted, places: int
+    search: Search, fitted: Fitted, name: str, places: int
 ) -> Iterator[tuple[str, dict[str, float], dict[str, float], Int[np.ndarray, " P"]]]:
-    """Yields the tables that the re-ranker teaches: name, options, quality on validation, and test ranks.
+    """Yields the tables that a re-ranker teaches: name, options, quality on validation, and test ranks.
 
     Args:
         search: the data, and how a scorer is evaluated.
         fitted: the re-ranker.
+        name: of the re-ranker.
         places: as of :class:`Ceiling`.
     """
     features, counts, train = fitted.features, fitted.features.counts, search.dataset.train
@@ -120,18 +127,18 @@ def taught_tables(
             for labels in (of_items, of_sessions)
         )
         averaged = item_rules.averaged_labels(counts, histories, sessions, items)
-        return {ceiling_rows.ITEM_LABELS: items, ceiling_rows.SESSION_LABELS: averaged}
+        return {ceiling_rows.ITEM_LABELS[name]: items, ceiling_rows.SESSION_LABELS[name]: averaged}
 
     best: dict[str, tuple[dict[str, float], dict[str, float], csr_array]] = {}
     for temperature in TEMPERATURES:
         tables = of_temperature(temperature)
-        for (name, rules), recency in itertools.product(tables.items(), RECENCIES):
+        for (table, rules), recency in itertools.product(tables.items(), RECENCIES):
             of_table = search.quality(rules_scorer(counts, rules, recency))
             found = {metric: of_table[metric] for metric in METRICS}
-            if name not in best or sum(found.values()) > sum(best[name][1].values()):
-                best[name] = {"temperature": temperature, "recency": recency}, found, rules
-    for name, (chosen, found, rules) in best.items():
-        yield name, chosen, found, ranks_on_test(search, rules_scorer(counts, rules, chosen["recency"]))
+            if table not in best or sum(found.values()) > sum(best[table][1].values()):
+                best[table] = {"temperature": temperature, "recency": recency}, found, rules
+    for table, (chosen, found, rules) in best.items():
+        yield table, chosen, found, ranks_on_test(search, rules_scorer(counts, rules, chosen["recency"]))
 
 
 def measure(args: Ceiling) -> dict[str, Any]:
@@ -139,7 +146,8 @@ def measure(args: Ceiling) -> dict[str, Any]:
 
     Returns:
         ``{"dataset", "protocol", "titles", "features", "places", "seed", "chosen", "taught", "methods": {NAME:
-        {"validation", "test", "seen", "unseen"}}, "tests"}``; "taught" has the options of the tables of labels.
+        {"validation", "test", "seen", "unseen"}}, "tests"}``; "chosen" has the options of each re-ranker, "taught"
+        those of the tables of labels.
     """
     args.check()
     dataset = registry.read(args.data)
@@ -148,10 +156,15 @@ def measure(args: Ceiling) -> dict[str, Any]:
     fitted = re_rankers.fit(
         search, args.title_vectors, sample=args.sample, ridges=args.ridges, places=args.places, seed=args.seed
     )
+    re_rankers_found = {RE_RANKER: fitted}
+    if args.trees:
+        re_rankers_found[TREES] = re_rankers.fit_trees(search, fitted)
     features, taught = fitted.features, {}
     find = functools.partial(baselines.find_candidates, features, places=args.places)
-    ranks = {RE_RANKER: ranks_on_test(search, baselines.re_ranker_scorer(features, fitted.ranker, find))}
-    validation = {RE_RANKER: fitted.validation}
+    ranks, validation = {}, {}
+    for name, found in re_rankers_found.items():
+        ranks[name] = ranks_on_test(search, baselines.re_ranker_scorer(features, found.ranker, find))
+        validation[name] = found.validation
     for name in REFERENCES:
         scorer = TRAINING_FREE[name](features.counts)
         of_splits = [
@@ -159,8 +172,9 @@ def measure(args: Ceiling) -> dict[str, Any]:
             for sessions in (dataset.validation, dataset.test)
         ]
         validation[name], ranks[name] = quality_of_ranks(of_splits[0]), of_splits[1]
-    for name, best_options, on_validation, of_table in taught_tables(search, fitted, args.places):
-        taught[name], validation[name], ranks[name] = best_options, on_validation, of_table
+    for teacher, found in re_rankers_found.items():
+        for name, best_options, on_validation, of_table in taught_tables(search, found, teacher, args.places):
+            taught[name], validation[name], ranks[name] = best_options, on_validation, of_table
     if student is not None:
         name, on_validation, of_student = student
         validation[name], ranks[name] = on_validation, of_student
@@ -170,16 +184,18 @@ def measure(args: Ceiling) -> dict[str, Any]:
         | dict(byte_rows.split_by_training(dataset, of_method[None], target))
         for name, of_method in ranks.items()
     }
-    pairs = [(RE_RANKER, name) for name in ranks if name != RE_RANKER]
+    pairs = [(method, name) for method in re_rankers_found for name in ranks if name not in re_rankers_found]
+    if args.trees:
+        pairs.append((TREES, RE_RANKER))
     tests = comparisons.compare_pairs({name: found[None] for name, found in ranks.items()}, pairs, seed=0)
     return {
         "dataset": dataset.name,
         "protocol": stored_protocol(Protocol()),
         "titles": sorted(features.titles),
-        "features": len(fitted.ranker.coefficients),
+        "features": fitted.choices.features.shape[2],
         "places": args.places,
         "seed": args.seed,
-        "chosen": fitted.chosen,
+        "chosen": {name: found.chosen for name, found in re_rankers_found.items()},
         "taught": taught,
         "methods": rows,
         "tests": tests,

@@ -10,6 +10,7 @@ from alkd_jax.baselines.places import TIES, Places, rank_targets, target_places
 from alkd_jax.baselines.popularity import popularity
 from alkd_jax.baselines.queries import Histories, Method, Scorer, break_ties, query_matrix, steps_to_end
 from alkd_jax.baselines.re_ranker import (
+    CandidateRanker,
     Candidates,
     ReRanker,
     find_candidates,
@@ -17,6 +18,7 @@ from alkd_jax.baselines.re_ranker import (
     re_ranker_scorer,
     training_choices,
 )
+from alkd_jax.baselines.re_ranker_trees import TreeReRanker, fit_trees
 from alkd_jax.baselines.registry import METHODS, fit, method
 from alkd_jax.baselines.rules import co_occurrence, markov, sequential_rules
 from alkd_jax.baselines.sparse_places import rule_scores, sparse_places
@@ -24,6 +26,7 @@ from alkd_jax.baselines.sparse_places import rule_scores, sparse_places
 __all__ = [
     "METHODS",
     "TIES",
+    "CandidateRanker",
     "Candidates",
     "Counts",
     "Histories",
@@ -33,6 +36,7 @@ __all__ = [
     "Places",
     "ReRanker",
     "Scorer",
+    "TreeReRanker",
     "best_items",
     "break_ties",
     "co_occurrence",
@@ -40,6 +44,7 @@ __all__ = [
     "find_candidates",
     "fit",
     "fit_re_ranker",
+    "fit_trees",
     "held_out_folds",
     "held_out_lists",
     "item_knn",

@@ -5,6 +5,7 @@ model of these can get, which a student may be measured against, or learn from.
 """
 
 import dataclasses
+import typing
 from collections.abc import Callable
 
 import numpy as np
@@ -41,6 +42,15 @@ class Candidates:
         """Whether each candidate is an item of its session's history."""
         known = np.where(histories.mask, histories.items, -1)
         return (self.items[:, :, None] == known[:, None, :]).any(2)
+
+
+@typing.runtime_checkable
+class CandidateRanker(typing.Protocol):
+    """What ranks candidates by their features."""
+
+    def scores(self, candidates: Candidates) -> Float[np.ndarray, "B C"]:
+        """Returns the scores of candidates, −inf where there is none."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,7 +162,7 @@ def fit_re_ranker(choices: Choices, *, ridge: float = 10.0) -> ReRanker:
 
 
 def re_ranker_scorer(
-    features: PairFeatures, ranker: ReRanker, find: Callable[[Histories], Candidates] | None = None
+    features: PairFeatures, ranker: CandidateRanker, find: Callable[[Histories], Candidates] | None = None
 ) -> Scorer:
     """Returns the scorer of a re-ranker: candidates in the order of its scores, and all other items behind them.
 
@@ -183,7 +193,9 @@ def re_ranker_scorer(
     return scores
 
 
-def full_scores(candidates: Candidates, ranker: ReRanker, rest: Float[np.ndarray, " V1"]) -> Float[np.ndarray, "B V1"]:
+def full_scores(
+    candidates: Candidates, ranker: CandidateRanker, rest: Float[np.ndarray, " V1"]
+) -> Float[np.ndarray, "B V1"]:
     """Returns ``1 + 1 / (1 + max s − s_v)`` of candidates with scores s, and below 1 that of all other items.
 
     Args:

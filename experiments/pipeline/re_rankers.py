@@ -10,9 +10,10 @@ from scipy.sparse import csr_array
 
 import alkd_jax as alkd
 from alkd_jax import baselines
-from alkd_jax.baselines import Candidates, PairFeatures, ReRanker
+from alkd_jax.baselines import CandidateRanker, Candidates, PairFeatures
 from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
+from alkd_jax.evaluation.conditional_logit import Choices
 
 from .compact_students import METRICS, Search, has_titles
 
@@ -21,6 +22,9 @@ RIDGES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 
 SAMPLE = 4000
 """Number of training sessions that it is fitted to."""
+
+TREES, LEAVES = (25, 50, 100, 200, 400), (4, 8, 16)
+"""Numbers of trees on top of it, and of leaves of each, of which validation chooses."""
 
 PLACES = 50
 """Number of candidates that each way of counting proposes."""
@@ -35,12 +39,16 @@ class Fitted:
         ranker: the re-ranker.
         chosen: its options and the number of sessions that it was fitted to.
         validation: its recall@10 and NDCG@10 there.
+        choices: what it was fitted to.
+        find: function that finds the candidates of histories, and those of the same histories once only.
     """
 
     features: PairFeatures
-    ranker: ReRanker
+    ranker: CandidateRanker
     chosen: dict[str, Any]
     validation: dict[str, float]
+    choices: Choices
+    find: Callable[[baselines.Histories], Candidates]
 
 
 def title_cosines(dataset: alkd.Dataset, vectors: pathlib.Path | None) -> dict[str, csr_array]:
@@ -87,9 +95,40 @@ def fit(
     for ridge in ridges:
         ranker = baselines.fit_re_ranker(choices, ridge=ridge)
         chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
-        on_validation = search.quality(baselines.re_ranker_scorer(features, ranker, find))
-        found.append(Fitted(features, ranker, chosen, {name: on_validation[name] for name in METRICS}))
+        found.append(Fitted(features, ranker, chosen, _quality(search, features, ranker, find), choices, find))
     return max(found, key=lambda each: sum(each.validation.values()))
+
+
+def fit_trees(search: Search, fitted: Fitted) -> Fitted:
+    """Boosts trees on the scores of a linear re-ranker.
+
+    Args:
+        search: as of :func:`fit`.
+        fitted: of :func:`fit`.
+
+    Returns:
+        The one that is best on validation, of all numbers of trees and leaves.
+    """
+    found = []
+    for leaves in LEAVES:
+        ranker = baselines.fit_trees(fitted.choices, fitted.ranker, num_trees=max(TREES), num_leaves=leaves)
+        for num_trees in TREES:
+            first = dataclasses.replace(ranker, num_trees=num_trees)
+            quality = _quality(search, fitted.features, first, fitted.find)
+            chosen = fitted.chosen | {"leaves": leaves, "trees": num_trees}
+            found.append(dataclasses.replace(fitted, ranker=first, chosen=chosen, validation=quality))
+    return max(found, key=lambda each: sum(each.validation.values()))
+
+
+def _quality(
+    search: Search,
+    features: PairFeatures,
+    ranker: CandidateRanker,
+    find: Callable[[baselines.Histories], Candidates],
+) -> dict[str, float]:
+    """Returns recall@10 and NDCG@10 on validation."""
+    on_validation = search.quality(baselines.re_ranker_scorer(features, ranker, find))
+    return {name: on_validation[name] for name in METRICS}
 
 
 def remembered(features: PairFeatures, places: int) -> Callable[[baselines.Histories], Candidates]:

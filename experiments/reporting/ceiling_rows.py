@@ -16,8 +16,15 @@ STORED = pathlib.Path(__file__).resolve().parents[1] / "results" / "ceiling"
 """The folder of the stored results, which a wheel does not have."""
 
 RE_RANKER = "Linear re-ranker (no student)"
-ITEM_LABELS = "Table of the re-ranker's labels for items"
-SESSION_LABELS = "Table of the re-ranker's labels for sessions"
+TREES = "Re-ranker with trees (no student)"
+ITEM_LABELS = {RE_RANKER: "Table of the re-ranker's labels for items", TREES: "Table of the trees' labels for items"}
+SESSION_LABELS = {
+    RE_RANKER: "Table of the re-ranker's labels for sessions",
+    TREES: "Table of the trees' labels for sessions",
+}
+"""Re-ranker → names of the tables that it teaches."""
+
+_SHORT = {RE_RANKER: "re-ranker", TREES: "re-ranker with trees"}
 
 
 def read(folder: pathlib.Path = STORED) -> dict[str, dict[str, Any]]:
@@ -43,11 +50,16 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def differences(found: Mapping[str, Any]) -> str:
-    """Returns the differences of the re-ranker from each method, with * where they are significant over sessions."""
-    rows: dict[str, list[str]] = {}
+    """Returns a table for each re-ranker: its differences from other methods, with * where they are significant."""
+    rows: dict[str, dict[str, list[str]]] = {}
     for test in found["tests"]:
-        rows.setdefault(test["against"], []).append(difference_with_interval(test))
-    headings = [f"{found['dataset']}: re-ranker against", *METRICS]
-    return tabulate.tabulate(
-        [[markdown(name), *cells] for name, cells in rows.items()], headings, tablefmt="github", disable_numparse=True
+        rows.setdefault(test["method"], {}).setdefault(test["against"], []).append(difference_with_interval(test))
+    return "\n\n".join(
+        tabulate.tabulate(
+            [[markdown(name), *cells] for name, cells in against.items()],
+            [f"{found['dataset']}: {_SHORT[method]} against", *METRICS],
+            tablefmt="github",
+            disable_numparse=True,
+        )
+        for method, against in rows.items()
     )

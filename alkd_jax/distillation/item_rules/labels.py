@@ -9,7 +9,7 @@ from scipy.sparse import csr_array, diags_array
 from alkd_jax.baselines.counts import Counts
 from alkd_jax.baselines.pair_features import PairFeatures
 from alkd_jax.baselines.queries import Histories, query_matrix, steps_to_end
-from alkd_jax.baselines.re_ranker import ReRanker, find_candidates
+from alkd_jax.baselines.re_ranker import CandidateRanker, find_candidates
 from alkd_jax.checks import check_at_least, check_count, check_share
 from alkd_jax.distillation.method import check_positive
 
@@ -18,7 +18,7 @@ _SMALLEST = 1e-7
 """Labels below this probability are left out; at any temperature in use they remain far below a list's last place."""
 
 
-def item_labels(features: PairFeatures, ranker: ReRanker, *, places: int = 50) -> csr_array:
+def item_labels(features: PairFeatures, ranker: CandidateRanker, *, places: int = 50) -> csr_array:
     """``p(v | x) = softmax_v s(v | x)``: the re-ranker's labels for each item x as the only one of a session.
 
     Args:
@@ -41,7 +41,7 @@ def item_labels(features: PairFeatures, ranker: ReRanker, *, places: int = 50) -
 
 def session_labels(
     features: PairFeatures,
-    ranker: ReRanker,
+    ranker: CandidateRanker,
     histories: Histories,
     sessions: Int[np.ndarray, " N"] | None = None,
     *,
@@ -69,7 +69,11 @@ def session_labels(
 
 
 def _label_parts(
-    features: PairFeatures, ranker: ReRanker, histories: Histories, sessions: Int[np.ndarray, " N"] | None, places: int
+    features: PairFeatures,
+    ranker: CandidateRanker,
+    histories: Histories,
+    sessions: Int[np.ndarray, " N"] | None,
+    places: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields row, item and probability of the labels of some sessions at a time."""
     for start in range(0, len(histories), _BATCH):
