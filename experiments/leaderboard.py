@@ -6,7 +6,7 @@ Models are trained in `--out`; a second call with the same folder reuses them. `
 `reproduce`. With `--training-free` nothing is trained: the table has the training-free recommenders alone. `--lineup
 short` or `full` replaces these by counting and linear methods whose options are chosen on validation. With `--by-bytes`
 nothing is trained either: the table has the best students of several sizes beside the training-free recommenders;
-`--re-ranker` adds students of these sizes that a re-ranker of counts and titles teaches, which is fitted first.
+`--re-ranker` fits a re-ranker of counts and titles first, whose labels these students may have, too.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import numpy as np
 from alkd_jax.checks import check_count, check_one_of
 from alkd_jax.data.readers import registry
 from alkd_jax.distillation import item_rules
+from alkd_jax.errors import import_extra
 from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, save_arrays, to_json, write_json, write_texts
 from alkd_jax.llm.price_list import PRICES
@@ -30,7 +31,7 @@ from alkd_jax.types import Dataset
 
 from . import efficiency
 from .best import NAME, Best, open_folder, train_and_collect
-from .pipeline import dataset_checks, light_options, options
+from .pipeline import dataset_checks, light_options, options, re_rankers
 from .pipeline.command_line import parse
 from .pipeline.compact_students import STORED
 from .pipeline.console import cli_errors, print_line, print_lines
@@ -70,7 +71,6 @@ class Leaderboard:
         training_free: rank the test targets by the training-free recommenders alone; options of models have no effect.
         by_bytes: rank them by the students of each size and the training-free recommenders alone.
         title_vectors: file of an encoder's vectors of the titles (.npz), which the students by size read beside words.
-        re_ranker: with the students by size, add those that a re-ranker of counts and titles teaches.
         ship: folder in which every student of the table is kept as it is shipped.
         history: number of most recent items of a session that the methods of a line-up read, and that are left out of
             the ranking for the last target; 10 as models do, 0 for all.
@@ -85,7 +85,14 @@ class Leaderboard:
     training_free: bool = False
     by_bytes: bool = False
     title_vectors: pathlib.Path | None = None
-    re_ranker: bool = False
+    re_ranker: Annotated[
+        str | None,
+        light_options.choices(
+            re_rankers.KINDS,
+            help="re-ranker of counts and titles whose labels the students by size may have too, if validation is "
+            "better with them; `trees` needs the extra of this name. By default there is none.",
+        ),
+    ] = None
     ship: pathlib.Path | None = None
     lineup: Annotated[
         str | None,
@@ -129,6 +136,10 @@ def pipeline_settings(args: Leaderboard, folder: pathlib.Path) -> list[Settings]
     check_count(0, **{"--history": args.history})
     if sum((args.training_free, args.by_bytes, bool(args.runs))) > 1:
         raise ValueError("--training-free, --by-bytes and --runs go not together; expected one of them")
+    if args.re_ranker is not None:
+        check_one_of("--re-ranker", args.re_ranker, re_rankers.KINDS)
+    if args.re_ranker == "trees":
+        import_extra("lightgbm")
     if args.re_ranker and (args.training_free or args.seen != "exclude"):
         raise ValueError(
             "--re-ranker goes with --seen exclude and not with --training-free; its labels have no repeats"
@@ -165,8 +176,8 @@ def build_leaderboard(args: Leaderboard) -> dict[str, Any]:
         {METRIC: value}}, "tests"}``; "bytes" are those of the files that answer, without raw ids and shown titles, and
         "lists" says whose lists a method learns from; "llm_usd" is left out where their cost is not known; the tests
         compare the best student with every other method, over the test sessions and as many seeds as every method has,
-        and the students of each size with the rules and the stored sessions, taught ones also with the best of their
-        size. With ``training_free``, what :func:`build_training_free` returns.
+        and the students of each size with the rules and the stored sessions, and with those without a re-ranker's
+        labels. With ``training_free``, what :func:`build_training_free` returns.
 
     Raises:
         ValueError: a run is on other data, or a setting is invalid.

@@ -171,6 +171,17 @@ class Search:
                         found.append((student, tried, self.quality(baselines.packed_scorer(student))))
         return found
 
+    def best_recency(self, found: Found) -> Found:
+        """Returns a student with the best recency, which only its scores read."""
+        student, recipe, _ = found
+        others = [found]
+        for recency in GRID["recency"]:
+            if recency != recipe.recency:
+                other = dataclasses.replace(student, options={**student.options, "recency": recency})
+                quality = self.quality(baselines.packed_scorer(other))
+                others.append((other, dataclasses.replace(recipe, recency=recency), quality))
+        return _best(others)
+
     def taught_table_of_size(
         self, start: TableRecipe, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
     ) -> Found:
@@ -193,7 +204,7 @@ class Search:
         first = {name: values[0] for name, values in LABEL_GRID.items()}
         recipe, quality = best_of_grid(
             TableRecipe(**(dataclasses.asdict(start) | first)),
-            {**LABEL_GRID, "title_places": tuple(without)},
+            {**LABEL_GRID, "title_places": tuple(without), "recency": GRID["recency"]},
             lambda recipe: self.quality(baselines.packed_scorer(table(recipe))),
         )
         return table(recipe), recipe, quality
@@ -249,15 +260,17 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
     variants = search.with_title_places(recipe)
     found = [search.tables_of_size(variants, kilobytes) for kilobytes in BUDGETS_KB]
-    yield from _up_to_size(student_name, [_best(of_size) for of_size in found])
+    students = [search.best_recency(_best(of_size)) for of_size in found]
     if search.labels is not None:
+        yield from _up_to_size(untaught_name, students)
         # A counted table has no labels, and may be best with fewer titles than a sparse one.
         sparse = [_best([each for each in of_size if each[0].kind == sparse_table.KIND]) for of_size in found]
         taught = [
             search.taught_table_of_size(start[1], variants, kilobytes)
             for start, kilobytes in zip(sparse, BUDGETS_KB, strict=True)
         ]
-        yield from _up_to_size(taught_name, taught)
+        students = [_best(of_size) for of_size in zip(students, taught, strict=True)]
+    yield from _up_to_size(student_name, students)
 
 
 def _best(found: Sequence[Found]) -> Found:
@@ -274,7 +287,7 @@ def _up_to_size(
         yield name(kilobytes), student, {"options": dataclasses.asdict(recipe)} | quality
 
 
-_STUDENT, _TAUGHT = "Best student (<= ", "Taught by a re-ranker (<= "
+_STUDENT, _UNTAUGHT = "Best student (<= ", "Without labels (<= "
 
 
 def student_name(kilobytes: int) -> str:
@@ -282,16 +295,16 @@ def student_name(kilobytes: int) -> str:
     return f"{_STUDENT}{kilobytes} KB)"
 
 
-def taught_name(kilobytes: int) -> str:
-    """Returns the name of the best student of at most this size that has labels of a re-ranker."""
-    return f"{_TAUGHT}{kilobytes} KB)"
+def untaught_name(kilobytes: int) -> str:
+    """Returns the name of the best student of at most this size that has no labels, where others have them."""
+    return f"{_UNTAUGHT}{kilobytes} KB)"
 
 
 def is_student(name: str) -> bool:
-    """Whether a row is that of the best student of a size, taught or not."""
-    return name.startswith((_STUDENT, _TAUGHT))
+    """Whether a row is that of the best student of a size, with or without labels."""
+    return name.startswith((_STUDENT, _UNTAUGHT))
 
 
-def is_taught(name: str) -> bool:
-    """Whether a row is that of a student that has labels of a re-ranker."""
-    return name.startswith(_TAUGHT)
+def is_untaught(name: str) -> bool:
+    """Whether a row is that of a student without labels, where others have them."""
+    return name.startswith(_UNTAUGHT)

@@ -17,10 +17,13 @@ from alkd_jax.evaluation.conditional_logit import Choices
 
 from .compact_students import METRICS, Search, has_titles
 
+KINDS = ("linear", "trees")
+"""The linear re-ranker, and the one that has trees on top of it."""
+
 RIDGES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 """Penalties of its coefficients, of which validation chooses one."""
 
-SAMPLE = 4000
+SAMPLE = 12_000
 """Number of training sessions that it is fitted to."""
 
 TREES, LEAVES = (25, 50, 100, 200, 400), (4, 8, 16)
@@ -97,6 +100,17 @@ def fit(
         chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
         found.append(Fitted(features, ranker, chosen, _quality(search, features, ranker, find), choices, find))
     return max(found, key=lambda each: sum(each.validation.values()))
+
+
+def fit_kind(kind: str, search: Search, vectors: pathlib.Path | None) -> Fitted:
+    """Fits a re-ranker of one of the :data:`KINDS` with the defaults of :func:`fit`."""
+    fitted = fit(search, vectors)
+    return fit_trees(search, fitted) if kind == "trees" else fitted
+
+
+def settings(kind: str) -> list[Any]:
+    """Returns what decides a re-ranker of a kind besides the data."""
+    return [kind, SAMPLE, PLACES, list(RIDGES), *([list(TREES), list(LEAVES)] if kind == "trees" else [])]
 
 
 def fit_trees(search: Search, fitted: Fitted) -> Fitted:

@@ -20,7 +20,7 @@ from alkd_jax.serving import export
 from alkd_jax.types import Dataset
 
 from ..pipeline import compact_students, re_rankers
-from ..pipeline.compact_students import Search, student_name, taught_name
+from ..pipeline.compact_students import Search, student_name, untaught_name
 from ..pipeline.list_metrics import CUT_OFFS, item_counts, list_metrics
 from ..pipeline.protocols import clusters, protocol_inputs, protocol_queries, stored_protocol
 from ..pipeline.run_folder import RunFolder
@@ -41,7 +41,7 @@ def rank_students(
     protocol: Protocol,
     vectors: pathlib.Path | None,
     *,
-    re_ranker: bool = False,
+    re_ranker: str | None = None,
 ) -> None:
     """Runs the stage that chooses the students on validation and ranks the test targets, once each.
 
@@ -50,14 +50,14 @@ def rank_students(
         run_folder: where students and ranks are stored.
         protocol: how sessions are evaluated, those of validation too.
         vectors: file of an encoder's vectors of the titles.
-        re_ranker: whether there are students that a re-ranker teaches, too.
+        re_ranker: one of :data:`experiments.pipeline.re_rankers.KINDS`, which teaches students, too; None for none.
     """
 
     def write_outputs(folder: pathlib.Path) -> None:
         neighbors = compact_students.title_similarity(dataset, None if vectors is None else str(vectors))
         search = Search(dataset, protocol, neighbors)
-        if re_ranker:
-            fitted = re_rankers.fit(search, vectors)
+        if re_ranker is not None:
+            fitted = re_rankers.fit_kind(re_ranker, search, vectors)
             labels = item_rules.item_labels(fitted.features, fitted.ranker, places=re_rankers.PLACES)
             search = dataclasses.replace(search, labels=labels)
         arrays: dict[str, np.ndarray] = {}
@@ -88,10 +88,10 @@ def rank_students(
         "vectors": digest,
         "ties": protocol.ties,
     }
-    if re_ranker:
+    if re_ranker is not None:
         inputs |= {
             "label_grid": {name: list(values) for name, values in compact_students.LABEL_GRID.items()},
-            "re_ranker": [re_rankers.SAMPLE, re_rankers.PLACES, *re_rankers.RIDGES],
+            "re_ranker": re_rankers.settings(re_ranker),
         }
     run_folder.run_stage(STAGE, inputs | protocol_inputs(protocol), [_ARRAYS, _NUMBERS, _RANKS], write_outputs)
 
@@ -186,11 +186,11 @@ REFERENCES = ("Sequential rules (both ways)", "Sequential rules", compact_studen
 
 
 def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Returns the pairs that are tested: every student with each of :data:`REFERENCES`, and taught with untaught."""
+    """Returns the pairs that are tested: students with each of :data:`REFERENCES`, and the best with those untaught."""
     sizes, known = compact_students.BUDGETS_KB, set(names)
-    students, taught = ([name(size) for size in sizes] for name in (student_name, taught_name))
-    of_references = [(student, other) for student in (*students, *taught) for other in REFERENCES]
-    return [pair for pair in [*of_references, *zip(taught, students, strict=True)] if known.issuperset(pair)]
+    students, untaught = ([name(size) for size in sizes] for name in (student_name, untaught_name))
+    of_references = [(student, other) for student in (*students, *untaught) for other in REFERENCES]
+    return [pair for pair in [*of_references, *zip(students, untaught, strict=True)] if known.issuperset(pair)]
 
 
 def build(
@@ -200,7 +200,7 @@ def build(
     vectors: pathlib.Path | None,
     ship: pathlib.Path | None,
     *,
-    re_ranker: bool = False,
+    re_ranker: str | None = None,
 ) -> dict[str, Any]:
     """Returns the students by bytes and the training-free recommenders, without anything that is trained.
 

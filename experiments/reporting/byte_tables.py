@@ -12,7 +12,7 @@ from alkd_jax.errors import markdown
 from alkd_jax.io import read_json, write_texts
 
 from ..pipeline import compact_students
-from ..pipeline.compact_students import METRICS, STORED, is_student, is_taught, student_name, taught_name
+from ..pipeline.compact_students import METRICS, STORED, is_student, is_untaught, student_name, untaught_name
 from .byte_rows import REFERENCES
 from .comparisons import difference_with_interval
 from .results import format_cell
@@ -27,7 +27,7 @@ MARK = (
 
 _KINDS = (
     ((True, False), "best student of a size", "C0"),
-    ((True, True), "taught by a re-ranker", "C1"),
+    ((True, True), "without labels", "C1"),
     ((False, False), "training-free", "C7"),
 )
 
@@ -51,15 +51,15 @@ def table(numbers: Mapping[str, Any]) -> str:
 def comparisons(numbers: Mapping[str, Any]) -> str:
     """Returns the differences of the students from the references, with * where they are significant over sessions.
 
-    Students that a re-ranker taught are also compared with the best student of their size.
+    Where a re-ranker teaches, the best student of a size is also compared with the best one without its labels.
 
     Args:
         numbers: as of :func:`table`.
     """
     students = [name for name, _ in _by_bytes(numbers["methods"]) if is_student(name)]
     tests = {(test["method"], test["against"], test["metric"]): test for test in numbers["tests"]}
-    untaught = {taught_name(size): student_name(size) for size in compact_students.BUDGETS_KB}
-    untaught = {taught: student for taught, student in untaught.items() if taught in students}
+    untaught = {student_name(size): untaught_name(size) for size in compact_students.BUDGETS_KB}
+    untaught = {student: other for student, other in untaught.items() if other in numbers["methods"]}
     rows = []
     for student in students:
         for metric in METRICS:
@@ -68,7 +68,7 @@ def comparisons(numbers: Mapping[str, Any]) -> str:
             rows.append(
                 [f"{markdown(student)}, {metric}", *(difference_with_interval(test) if test else "" for test in found)]
             )
-    headings = ["", *REFERENCES, *(["Best student of the size"] if untaught else [])]
+    headings = ["", *REFERENCES, *(["Without labels"] if untaught else [])]
     return tabulate.tabulate(rows, headings, tablefmt="github", disable_numparse=True)
 
 
@@ -88,7 +88,7 @@ def plot(numbers: Mapping[str, Any]) -> Figure:
     methods = dict(_by_bytes(numbers["methods"]))
     for axes, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
         size, value = zip(*((row["bytes"] / 1000, row[metric]["mean"]) for row in methods.values()), strict=True)
-        kinds = [(is_student(name), is_taught(name)) for name in methods]
+        kinds = [(is_student(name), is_untaught(name)) for name in methods]
         for kind, label, color in _KINDS:
             own = [number for number, found in enumerate(kinds) if found == kind]
             if own:

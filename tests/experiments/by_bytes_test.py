@@ -5,12 +5,17 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import alkd_jax as alkd
-from alkd_jax.evaluation import metrics
+from alkd_jax import baselines
+from alkd_jax.distillation import item_rules
+from alkd_jax.distillation.item_rules import TableRecipe
+from alkd_jax.evaluation import Protocol, metrics
 from experiments import leaderboard
-from experiments.pipeline import compact_students
+from experiments.pipeline import compact_students, re_rankers
 from experiments.reporting import byte_rows, byte_tables
+from tests.helpers.extras import import_or_skip
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
@@ -25,7 +30,7 @@ def board(tmp_path_factory):
         patch.setattr(leaderboard.registry, "read", lambda source: dataset)
         patch.setattr(compact_students, "BUDGETS_KB", (5, 12))
         patch.setattr(compact_students, "USES", (0.0, 0.5))
-        patch.setattr(compact_students, "GRID", {"titles": (0.0, 1.0), "backward": (0.0, 0.5)})
+        patch.setattr(compact_students, "GRID", {"titles": (0.0, 1.0), "backward": (0.0, 0.5), "recency": (0.5,)})
         args = leaderboard.Leaderboard(
             "synthetic", folder / "a.json", folder / "out", by_bytes=True, ship=folder / "shipped"
         )
@@ -84,32 +89,69 @@ def test_larger_sizes_are_not_worse_on_validation(board):
     assert large >= small
 
 
-def test_students_that_a_re_ranker_teaches_have_rows_of_their_own(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", re_rankers.KINDS)
+def test_a_re_ranker_teaches_students_where_validation_is_better_with_its_labels(tmp_path, monkeypatch, kind):
+    if kind == "trees":
+        import_or_skip("lightgbm")
+        monkeypatch.setattr(re_rankers, "TREES", (3,))
+        monkeypatch.setattr(re_rankers, "LEAVES", (3,))
     dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
     monkeypatch.setattr(leaderboard.registry, "read", lambda source: dataset)
     monkeypatch.setattr(compact_students, "BUDGETS_KB", (12,))
-    monkeypatch.setattr(compact_students, "GRID", {"backward": (0.0,)})
+    monkeypatch.setattr(compact_students, "GRID", {"backward": (0.0,), "recency": (0.3, 0.5)})
     monkeypatch.setattr(compact_students, "TITLE_PLACES", (3,))
-    args = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker=True)
+    args = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker=kind)
     numbers = leaderboard.build_leaderboard(args)
-    student, taught = compact_students.student_name(12), compact_students.taught_name(12)
-    without = leaderboard.build_leaderboard(dataclasses.replace(args, out=tmp_path / "without", re_ranker=False))
-    assert numbers["methods"][student]["chosen"] == without["methods"][student]["chosen"]
-    assert numbers["methods"][student]["chosen"]["options"]["labels"] == 0
-    assert numbers["methods"][taught]["chosen"]["options"]["labels"] > 0
-    assert numbers["methods"][taught]["bytes"] <= 12_000
+    student, untaught = compact_students.student_name(12), compact_students.untaught_name(12)
+    without = leaderboard.build_leaderboard(dataclasses.replace(args, out=tmp_path / "without", re_ranker=None))
+    assert numbers["methods"][untaught]["chosen"] == without["methods"][student]["chosen"]
+    assert numbers["methods"][untaught]["chosen"]["options"]["labels"] == 0
+    assert numbers["methods"][student]["chosen"]["options"]["labels"] > 0
+    assert numbers["methods"][student]["chosen"]["sum"] > numbers["methods"][untaught]["chosen"]["sum"]
+    assert numbers["methods"][student]["bytes"] <= 12_000
     compared = {(test["method"], test["against"]) for test in numbers["tests"]}
-    assert {(taught, student), (taught, compact_students.STORED)} <= compared
+    assert {(student, untaught), (student, compact_students.STORED)} <= compared
     assert "labels" in byte_tables.table(numbers)
     assert byte_tables.comparisons(numbers).splitlines()[0].count("|") == 6
     assert byte_tables.comparisons(without).splitlines()[0].count("|") == 5
+
+
+def test_labels_that_do_not_help_on_validation_are_left_out(monkeypatch):
+    dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
+    monkeypatch.setattr(compact_students, "BUDGETS_KB", (12,))
+    search = compact_students.Search(dataset, Protocol(), None, labels=csr_array((61, 61)))
+
+    def worse(self, start, variants, kilobytes):
+        student, recipe, _ = self.tables_of_size(variants, kilobytes)[0]
+        return student, recipe, {"recall@10": 0.0, "ndcg@10": 0.0, "sum": 0.0}
+
+    monkeypatch.setattr(compact_students.Search, "taught_table_of_size", worse)
+    found = {name: chosen for name, _, chosen in compact_students.compact_students(search)}
+    assert found[compact_students.student_name(12)] == found[compact_students.untaught_name(12)]
+
+
+def test_the_recency_of_a_student_is_the_best_of_the_grid():
+    dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
+    search = compact_students.Search(dataset, Protocol(), None)
+    recipe = TableRecipe(recency=0.5)
+    table = item_rules.table_student(dataset, recipe, max_bytes=12_000, rules=search.rules(recipe))
+    qualities = {}
+    for recency in compact_students.GRID["recency"]:
+        made = dataclasses.replace(recipe, recency=recency)
+        other = item_rules.table_student(dataset, made, max_bytes=12_000, rules=search.rules(made))
+        qualities[recency] = search.quality(baselines.packed_scorer(other))["sum"]
+    worst = {"sum": -1.0}
+    student, chosen, quality = search.best_recency((table, recipe, search.quality(baselines.packed_scorer(table))))
+    assert quality["sum"] == max(qualities.values()) == qualities[chosen.recency]
+    assert student.options["recency"] == chosen.recency
+    assert search.best_recency((table, recipe, worst))[2]["sum"] >= max(qualities[r] for r in qualities if r != 0.5)
 
 
 def test_options_that_go_not_together_are_refused(tmp_path):
     both = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, training_free=True)
     with pytest.raises(ValueError, match="go not together"):
         leaderboard.build_leaderboard(both)
-    repeats = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker=True, seen="keep")
+    repeats = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker="linear", seen="keep")
     for args in (repeats, dataclasses.replace(repeats, seen="exclude", by_bytes=False, training_free=True)):
         with pytest.raises(ValueError, match="--re-ranker goes with --seen exclude"):
             leaderboard.build_leaderboard(args)
