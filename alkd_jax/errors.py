@@ -161,9 +161,13 @@ def import_extra(name: str) -> Any:
 
     Raises:
         ModuleNotFoundError: it is not installed; the error says how to install it.
+        ImportError: a library of the system that it loads is not there.
     """
-    with requiring_extra(name.partition(".")[0]):
-        module = importlib.import_module(name)
+    try:
+        with requiring_extra(name.partition(".")[0]):
+            module = importlib.import_module(name)
+    except OSError as error:
+        raise ImportError(f"the package {name} cannot be loaded ({error}); expected the libraries it needs") from error
     return module
 
 

@@ -80,9 +80,10 @@ def peak_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
 
 def same_scores(ours: Float[np.ndarray, "B V1"], theirs: Float[np.ndarray, "B V"]) -> float:
     """Returns the share of histories whose scores, divided by the largest, agree to 1e-6."""
+    # Where no item has a score theirs are 0 / 0.
     scaled = [
-        np.nan_to_num(scores / np.maximum(scores.max(axis=1, keepdims=True), 1e-300))
-        for scores in (ours[:, 1:], theirs)
+        scores / np.maximum(scores.max(axis=1, keepdims=True), 1e-300)
+        for scores in (ours[:, 1:], np.nan_to_num(theirs))
     ]
     return float(np.mean(np.abs(scaled[0] - scaled[1]).max(axis=1) < 1e-6))
 

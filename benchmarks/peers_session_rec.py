@@ -1,9 +1,11 @@
 """session-rec's own SR, V-SKNN and STAN on the same sessions, from a checkout of that repository.
 
 It is no package, so its files are loaded by path: `algorithms/baselines/sr.py` and `algorithms/knn/` of the checkout.
-They need `pip install pandas pympler`. Loading them runs their code; a checkout is to be one that you trust.
+They need `pip install pandas pympler`, and a name that NumPy had until 2.3, which is set for the whole process. Loading
+the files runs their code; a checkout is to be one that you trust.
 """
 
+import functools
 import importlib.util
 import pathlib
 from collections.abc import Mapping
@@ -45,11 +47,12 @@ class Peer:
         spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, checkout / file)
         if spec is None or spec.loader is None or not (checkout / file).is_file():
             raise ValueError(f"session_rec is {checkout}; expected a checkout of session-rec, with {file}")
-        if not hasattr(np, "in1d"):  # NumPy 2.4 has removed the name that session-rec calls it by.
+        if not hasattr(np, "in1d"):
             vars(np)["in1d"] = np.isin
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self.method = getattr(module, class_name)(**OPTIONS[name])
+        self.create = functools.partial(getattr(module, class_name), **OPTIONS[name])
+        self.method = self.create()
         self.catalogue = np.arange(1, num_items + 1)
         self.num_sessions = 0
         pandas = importlib.import_module("pandas")
@@ -62,7 +65,8 @@ class Peer:
         self.clicks = pandas.DataFrame(clicks)
 
     def fit(self) -> None:
-        """Counts the training sessions, from a table that exists already."""
+        """Makes the method anew and counts the training sessions, from a table that exists already."""
+        self.method = self.create()
         self.method.fit(self.clicks)
 
     def scores(self, histories: Histories) -> Float[np.ndarray, "B V"]:

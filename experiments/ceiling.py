@@ -6,7 +6,7 @@
 It is fitted to training sessions, each described by the counts of all others, and its options are chosen on validation.
 `--trees` boosts trees on its scores as well. Two tables of rules, of any size, are taught by the soft labels of each
 re-ranker: for every item alone, and for the training sessions.
-`leaderboard --by-bytes --re-ranker` adds the labels of items to the rules of students of given sizes.
+`leaderboard --by-bytes --re-ranker linear` adds the labels of items to the rules of students of given sizes.
 """
 
 import dataclasses

@@ -33,7 +33,7 @@ LAYERS = [
 """Packages and top-level modules of the library, lowest layer first. A package imports only from the layers below it
 and from itself."""
 
-HEAVY = ["openai", "tiktoken", "pandas", "polars", "matplotlib", "orbax", "sklearn"]
+HEAVY = ["openai", "tiktoken", "pandas", "polars", "matplotlib", "orbax", "sklearn", "lightgbm"]
 MAX_CODE_LINES_OF_FUNCTION = 60
 MAX_CODE_LINES_OF_FILE = 350
 MAX_LINES_OF_TEST_FILE = 400

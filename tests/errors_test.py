@@ -141,6 +141,14 @@ def test_what_an_installed_package_lacks_itself_is_no_missing_extra(tmp_path, mo
         import_extra("tiktoken")
 
 
+def test_a_missing_library_of_the_system_is_named(tmp_path, monkeypatch):
+    (tmp_path / "lightgbm.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    with pytest.raises(ImportError, match=r"lightgbm cannot be loaded \(libgomp\.so\.1"):
+        import_extra("lightgbm")
+
+
 def test_every_extra_that_an_error_names_exists():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(_EXTRAS.values()) <= set(project["optional-dependencies"])

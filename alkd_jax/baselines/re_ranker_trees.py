@@ -15,6 +15,14 @@ from alkd_jax.checks import check_count, check_rates
 from alkd_jax.errors import import_extra
 from alkd_jax.evaluation.conditional_logit import Choices
 
+GROWTH = {
+    "min_data_in_leaf": 50,
+    "min_sum_hessian_in_leaf": 1.0,
+    "lambda_l2": 1.0,
+    "feature_fraction": 0.8,
+}
+"""LightGBM's options of a tree; a leaf with gradient g and curvature h, at least 1, takes the step ``−g / (h + 1)``."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TreeReRanker:
@@ -32,7 +40,7 @@ class TreeReRanker:
 
     def scores(self, candidates: Candidates) -> Float[np.ndarray, "B C"]:
         """Returns the scores of candidates, −inf where there is none."""
-        scores = self.linear.scores(candidates)
+        scores = np.array(self.linear.scores(candidates), np.float64)
         row, place = np.nonzero(candidates.mask)
         if len(row):
             described = candidates.features[row, place]
@@ -63,7 +71,7 @@ def fit_trees(
         seed: of the features that each tree is shown, four of five.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or no feature tells candidates apart.
         ModuleNotFoundError: LightGBM is not installed; the extra `trees` installs it.
     """
     check_count(1, num_trees=num_trees)
@@ -79,18 +87,17 @@ def fit_trees(
         probability = exponential / np.add.reduceat(exponential, starts)[row]
         return probability - is_target, probability * (1.0 - probability)
 
-    listed = Candidates(np.where(choices.mask, 1, 0), choices.features)
-    data = lightgbm.Dataset(
-        choices.features[row, place], is_target, init_score=linear.scores(listed)[row, place], free_raw_data=True
-    )
-    settings = {
+    described = choices.features[row, place]
+    if not np.ptp(described, axis=0).any():
+        raise ValueError(f"features of the {len(described)} candidates are all the same; expected some that differ")
+    listed = Candidates(np.where(choices.mask, np.arange(1, choices.mask.shape[1] + 1), 0), choices.features)
+    data = lightgbm.Dataset(described, is_target, init_score=linear.scores(listed)[row, place])
+    settings = GROWTH | {
         "objective": gradient,
         "num_leaves": num_leaves,
         "learning_rate": learning_rate,
-        "min_data_in_leaf": 50,
-        "min_sum_hessian_in_leaf": 1.0,
-        "lambda_l2": 1.0,
-        "feature_fraction": 0.8,
+        # Otherwise it refuses to grow on fewer candidates than two leaves need.
+        "feature_pre_filter": False,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,

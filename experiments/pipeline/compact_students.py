@@ -15,7 +15,7 @@ from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
 from alkd_jax.distillation.item_rules import TableRecipe
 from alkd_jax.evaluation import Protocol, metrics
-from alkd_jax.models import PackedStudent, packed_sessions, sparse_table
+from alkd_jax.models import PackedStudent, packed_sessions
 
 from .protocols import ranked_sessions
 
@@ -157,18 +157,20 @@ class Search:
         recipes = [dataclasses.replace(recipe, title_places=places) for places in all_places]
         return [(variant, self.rules(variant)) for variant in recipes]
 
-    def tables_of_size(self, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int) -> list[Found]:
-        """Returns the tables of both kinds that fit into a size."""
-        found = []
+    def tables_of_size(
+        self, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
+    ) -> tuple[list[Found], list[Found]]:
+        """Returns the sparse tables that fit into a size, and the counted ones."""
+        found: tuple[list[Found], list[Found]] = [], []
         most = 1000 * kilobytes - FILE_OVERHEAD
         for recipe, rules in variants:
             for use in USES:
                 tried = dataclasses.replace(recipe, use=use)
                 table = item_rules.table_student(self.dataset, tried, max_bytes=most, rules=rules)
                 counted = item_rules.counted_student(self.dataset, tried, max_bytes=most, neighbors=self.neighbors)
-                for student in (table, counted):
+                for student, of_kind in zip((table, counted), found, strict=True):
                     if student is not None:
-                        found.append((student, tried, self.quality(baselines.packed_scorer(student))))
+                        of_kind.append((student, tried, self.quality(baselines.packed_scorer(student))))
         return found
 
     def best_recency(self, found: Found) -> Found:
@@ -182,29 +184,36 @@ class Search:
                 others.append((other, dataclasses.replace(recipe, recency=recency), quality))
         return _best(others)
 
-    def taught_table_of_size(
-        self, start: TableRecipe, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
+    def sparse_table_of_size(
+        self,
+        start: TableRecipe,
+        variants: Sequence[tuple[TableRecipe, csr_array]],
+        kilobytes: int,
+        grid: Mapping[str, Sequence[float]],
     ) -> Found:
-        """Returns the best sparse table with labels that fits into a size, by :func:`best_of_grid`.
+        """Returns the best sparse table that fits into a size, by :func:`best_of_grid`.
 
         Args:
-            start: the recipe to which labels are added.
+            start: where the search starts; with labels where they are not 0.
             variants: the recipes with each number of title neighbors, and all rules of each, without labels.
             kilobytes: the size.
+            grid: options that are tried besides those that tables without labels have, too: the number of title
+                neighbors, `use` and the recency.
         """
         without = {recipe.title_places: rules for recipe, rules in variants}
 
         def table(recipe: TableRecipe) -> PackedStudent:
-            kept = self.sharpened_labels(recipe.temperature, recipe.label_places)
-            rules = item_rules.add_labels(without[recipe.title_places], kept, recipe.labels)
+            rules = without[recipe.title_places]
+            if recipe.labels:
+                kept = self.sharpened_labels(recipe.temperature, recipe.label_places)
+                rules = item_rules.add_labels(rules, kept, recipe.labels)
             return item_rules.table_student(
                 self.dataset, recipe, max_bytes=1000 * kilobytes - FILE_OVERHEAD, rules=rules
             )
 
-        first = {name: values[0] for name, values in LABEL_GRID.items()}
         recipe, quality = best_of_grid(
-            TableRecipe(**(dataclasses.asdict(start) | first)),
-            {**LABEL_GRID, "title_places": tuple(without), "recency": GRID["recency"]},
+            start,
+            {**grid, "title_places": tuple(without), "use": USES, "recency": GRID["recency"]},
             lambda recipe: self.quality(baselines.packed_scorer(table(recipe))),
         )
         return table(recipe), recipe, quality
@@ -259,18 +268,27 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
     variants = search.with_title_places(recipe)
-    found = [search.tables_of_size(variants, kilobytes) for kilobytes in BUDGETS_KB]
-    students = [search.best_recency(_best(of_size)) for of_size in found]
-    if search.labels is not None:
-        yield from _up_to_size(untaught_name, students)
-        # A counted table has no labels, and may be best with fewer titles than a sparse one.
-        sparse = [_best([each for each in of_size if each[0].kind == sparse_table.KIND]) for of_size in found]
-        taught = [
-            search.taught_table_of_size(start[1], variants, kilobytes)
-            for start, kilobytes in zip(sparse, BUDGETS_KB, strict=True)
-        ]
-        students = [_best(of_size) for of_size in zip(students, taught, strict=True)]
-    yield from _up_to_size(student_name, students)
+    without, with_labels = [], []
+    for kilobytes in BUDGETS_KB:
+        sparse, counted = search.tables_of_size(variants, kilobytes)
+        start = _best(sparse)[1]
+        without.append(
+            _best(
+                [search.sparse_table_of_size(start, variants, kilobytes, {})]
+                + ([search.best_recency(_best(counted))] if counted else [])
+            )
+        )
+        if search.labels is not None:
+            # A counted table has no labels.
+            first: dict[str, Any] = {name: values[0] for name, values in LABEL_GRID.items()}
+            start = dataclasses.replace(start, **first)
+            with_labels.append(search.sparse_table_of_size(start, variants, kilobytes, LABEL_GRID))
+    best = [_best(of_size) for of_size in zip(without, *([with_labels] if with_labels else []), strict=True)]
+    students = list(_up_to_size(student_name, best))
+    yield from students
+    for student, untaught in zip(students, _up_to_size(untaught_name, without), strict=True):
+        if student[2] != untaught[2]:
+            yield untaught
 
 
 def _best(found: Sequence[Found]) -> Found:

@@ -177,8 +177,9 @@ def rank_lineup(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol
         points = member.points(dataset.train_sequences.time is not None)
 
         def write_outputs(folder: pathlib.Path, member: Member, points: list[Options]) -> None:
-            best = max(_tried(member.method, points, ranker, validation), key=lambda trial: trial[0])
-            recall, options, scorer = best
+            recall, options = max(_tried(member.method, points, ranker, validation), key=lambda trial: trial[0])
+            # To fit it again takes less than to keep two models in memory.
+            scorer = baselines.method(member.method, **options)(counts)
             places = ranker.places(scorer, dataset.test_sequences, CUT_OFFS)
             save_arrays(folder / f"lineup-{member.method}.npz", ranks=places.ranks(ties=protocol.ties))
             of_lists = list_metrics(dataset, [places.exposure])
@@ -197,8 +198,8 @@ def rank_lineup(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol
 
 def _tried(
     name: str, points: Sequence[Options], ranker: Ranker, validation: HeldOutSequences
-) -> Iterator[tuple[float, Options, baselines.Scorer]]:
-    """Yields recall@10 on validation, the options and the scorer of each point of a grid.
+) -> Iterator[tuple[float, Options]]:
+    """Yields recall@10 on validation and the options of each point of a grid.
 
     A linear model is solved once for successive points that differ by ``predict_decay`` alone: it weights the history.
     """
@@ -210,7 +211,7 @@ def _tried(
         else:
             scorer, solved_with = None, to_solve  # The memory of the last one is free before the next is solved.
             scorer = baselines.method(name, **options)(ranker.counts)
-        yield ranker.recall(scorer, validation), options, scorer
+        yield ranker.recall(scorer, validation), options
 
 
 def load_lineup(

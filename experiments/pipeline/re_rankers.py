@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 import alkd_jax as alkd
 from alkd_jax import baselines
 from alkd_jax.baselines import CandidateRanker, Candidates, PairFeatures
+from alkd_jax.baselines.re_ranker_trees import GROWTH
 from alkd_jax.data import item_vectors
 from alkd_jax.distillation import item_rules
 from alkd_jax.evaluation.conditional_logit import Choices
@@ -26,7 +27,7 @@ RIDGES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 SAMPLE = 12_000
 """Number of training sessions that it is fitted to."""
 
-TREES, LEAVES = (25, 50, 100, 200, 400), (4, 8, 16)
+NUM_TREES, NUM_LEAVES = (25, 50, 100, 200, 400), (4, 8, 16)
 """Numbers of trees on top of it, and of leaves of each, of which validation chooses."""
 
 PLACES = 50
@@ -102,15 +103,18 @@ def fit(
     return max(found, key=lambda each: sum(each.validation.values()))
 
 
-def fit_kind(kind: str, search: Search, vectors: pathlib.Path | None) -> Fitted:
-    """Fits a re-ranker of one of the :data:`KINDS` with the defaults of :func:`fit`."""
+def item_labels(kind: str, search: Search, vectors: pathlib.Path | None) -> csr_array:
+    """Returns the labels for items of a re-ranker of one of the :data:`KINDS`, with the defaults of :func:`fit`."""
     fitted = fit(search, vectors)
-    return fit_trees(search, fitted) if kind == "trees" else fitted
+    if kind == "trees":
+        fitted = fit_trees(search, fitted)
+    return item_rules.item_labels(fitted.features, fitted.ranker, places=PLACES)
 
 
 def settings(kind: str) -> list[Any]:
     """Returns what decides a re-ranker of a kind besides the data."""
-    return [kind, SAMPLE, PLACES, list(RIDGES), *([list(TREES), list(LEAVES)] if kind == "trees" else [])]
+    trees = [list(NUM_TREES), list(NUM_LEAVES), GROWTH] if kind == "trees" else []
+    return [kind, SAMPLE, PLACES, list(RIDGES), *trees]
 
 
 def fit_trees(search: Search, fitted: Fitted) -> Fitted:
@@ -124,9 +128,9 @@ def fit_trees(search: Search, fitted: Fitted) -> Fitted:
         The one that is best on validation, of all numbers of trees and leaves.
     """
     found = []
-    for leaves in LEAVES:
-        ranker = baselines.fit_trees(fitted.choices, fitted.ranker, num_trees=max(TREES), num_leaves=leaves)
-        for num_trees in TREES:
+    for leaves in NUM_LEAVES:
+        ranker = baselines.fit_trees(fitted.choices, fitted.ranker, num_trees=max(NUM_TREES), num_leaves=leaves)
+        for num_trees in NUM_TREES:
             first = dataclasses.replace(ranker, num_trees=num_trees)
             quality = _quality(search, fitted.features, first, fitted.find)
             chosen = fitted.chosen | {"leaves": leaves, "trees": num_trees}

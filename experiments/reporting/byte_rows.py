@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Int
 
 from alkd_jax import baselines
-from alkd_jax.distillation import item_rules
 from alkd_jax.evaluation import Protocol, metrics
 from alkd_jax.io import digest_of, open_arrays, read_json, save_arrays, write_json
 from alkd_jax.models import Encoder, PackedStudent, Params
@@ -50,16 +49,15 @@ def rank_students(
         run_folder: where students and ranks are stored.
         protocol: how sessions are evaluated, those of validation too.
         vectors: file of an encoder's vectors of the titles.
-        re_ranker: one of :data:`experiments.pipeline.re_rankers.KINDS`, which teaches students, too; None for none.
+        re_ranker: kind of the re-ranker whose labels students may have, see
+            :data:`experiments.pipeline.re_rankers.KINDS`; None for none.
     """
 
     def write_outputs(folder: pathlib.Path) -> None:
         neighbors = compact_students.title_similarity(dataset, None if vectors is None else str(vectors))
         search = Search(dataset, protocol, neighbors)
         if re_ranker is not None:
-            fitted = re_rankers.fit_kind(re_ranker, search, vectors)
-            labels = item_rules.item_labels(fitted.features, fitted.ranker, places=re_rankers.PLACES)
-            search = dataclasses.replace(search, labels=labels)
+            search = dataclasses.replace(search, labels=re_rankers.item_labels(re_ranker, search, vectors))
         arrays: dict[str, np.ndarray] = {}
         numbers: dict[str, Any] = {}
         ranks: dict[str, np.ndarray] = {}
@@ -85,6 +83,7 @@ def rank_students(
         "validation_sessions": compact_students.MOST_SESSIONS,
         "uses": list(compact_students.USES),
         "title_places": list(compact_students.TITLE_PLACES),
+        "searched_by_size": ["title_places", "use", "recency"],
         "vectors": digest,
         "ties": protocol.ties,
     }

@@ -72,6 +72,18 @@ def test_fewer_trees_are_the_first_ones_and_the_same_call_gives_the_same_trees()
     assert np.isneginf(few.scores(nothing)).all()
 
 
+def test_too_few_candidates_for_a_leaf_leave_the_linear_scores():
+    choices = lists(3)
+    ranker = re_ranker_trees.fit_trees(choices, LINEAR, num_trees=3)
+    np.testing.assert_allclose(ranker.scores(candidates(choices)), LINEAR.scores(candidates(choices)), atol=0.2)
+
+
+def test_features_that_are_all_the_same_are_refused():
+    choices = lists(60)
+    with pytest.raises(ValueError, match="are all the same"):
+        re_ranker_trees.fit_trees(Choices(np.ones_like(choices.features), choices.mask, choices.chosen), LINEAR)
+
+
 def test_bad_options_are_refused_and_a_missing_package_says_how_to_install_it(monkeypatch):
     for option in ({"num_trees": 0}, {"num_leaves": 1}, {"learning_rate": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(option))):

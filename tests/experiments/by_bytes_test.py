@@ -93,8 +93,8 @@ def test_larger_sizes_are_not_worse_on_validation(board):
 def test_a_re_ranker_teaches_students_where_validation_is_better_with_its_labels(tmp_path, monkeypatch, kind):
     if kind == "trees":
         import_or_skip("lightgbm")
-        monkeypatch.setattr(re_rankers, "TREES", (3,))
-        monkeypatch.setattr(re_rankers, "LEAVES", (3,))
+        monkeypatch.setattr(re_rankers, "NUM_TREES", (3,))
+        monkeypatch.setattr(re_rankers, "NUM_LEAVES", (3,))
     dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
     monkeypatch.setattr(leaderboard.registry, "read", lambda source: dataset)
     monkeypatch.setattr(compact_students, "BUDGETS_KB", (12,))
@@ -116,18 +116,24 @@ def test_a_re_ranker_teaches_students_where_validation_is_better_with_its_labels
     assert byte_tables.comparisons(without).splitlines()[0].count("|") == 5
 
 
-def test_labels_that_do_not_help_on_validation_are_left_out(monkeypatch):
+def test_labels_that_do_not_help_on_validation_are_left_out(tmp_path, monkeypatch):
     dataset = alkd.data.synthetic(num_items=60, num_sessions=300, seed=1)
+    monkeypatch.setattr(leaderboard.registry, "read", lambda source: dataset)
     monkeypatch.setattr(compact_students, "BUDGETS_KB", (12,))
-    search = compact_students.Search(dataset, Protocol(), None, labels=csr_array((61, 61)))
+    monkeypatch.setattr(re_rankers, "item_labels", lambda *_: csr_array((61, 61)))
+    of_size = compact_students.Search.sparse_table_of_size
 
-    def worse(self, start, variants, kilobytes):
-        student, recipe, _ = self.tables_of_size(variants, kilobytes)[0]
-        return student, recipe, {"recall@10": 0.0, "ndcg@10": 0.0, "sum": 0.0}
+    def worse(self, start, variants, kilobytes, grid):
+        student, recipe, quality = of_size(self, start, variants, kilobytes, grid)
+        return student, recipe, {**quality, "sum": 0.0} if grid else quality
 
-    monkeypatch.setattr(compact_students.Search, "taught_table_of_size", worse)
-    found = {name: chosen for name, _, chosen in compact_students.compact_students(search)}
-    assert found[compact_students.student_name(12)] == found[compact_students.untaught_name(12)]
+    monkeypatch.setattr(compact_students.Search, "sparse_table_of_size", worse)
+    args = leaderboard.Leaderboard("synthetic", out=tmp_path, by_bytes=True, re_ranker="linear")
+    numbers = leaderboard.build_leaderboard(args)
+    assert numbers["methods"][compact_students.student_name(12)]["chosen"]["options"]["labels"] == 0
+    assert compact_students.untaught_name(12) not in numbers["methods"]
+    assert "Best student" in byte_tables.table(numbers)
+    assert byte_tables.comparisons(numbers).splitlines()[0].count("|") == 5
 
 
 def test_the_recency_of_a_student_is_the_best_of_the_grid():

@@ -17,8 +17,8 @@ def test_a_small_dataset_is_measured(tmp_path, monkeypatch, trees):
     pytest.importorskip("sklearn")
     if trees:
         import_or_skip("lightgbm")
-        monkeypatch.setattr(ceiling.re_rankers, "TREES", (2, 5))
-        monkeypatch.setattr(ceiling.re_rankers, "LEAVES", (3,))
+        monkeypatch.setattr(ceiling.re_rankers, "NUM_TREES", (2, 5))
+        monkeypatch.setattr(ceiling.re_rankers, "NUM_LEAVES", (3,))
     dataset = alkd.data.synthetic(num_items=40, num_sessions=150, seed=0)
     monkeypatch.setattr(ceiling.registry, "read", lambda source: dataset)
     args = Ceiling("synthetic", tmp_path / "a.json", sample=60, ridges=(1.0, 100.0), places=5, trees=trees)

@@ -95,9 +95,9 @@ def test_a_linear_model_is_solved_once_for_the_weights_of_the_history(dataset, f
     validation = dataset.validation_sequences
     tried = list(lineups._tried("slist", points, ranker, validation))
     assert solved == [points[0], points[2]]
-    assert [options for _, options, _ in tried] == points
+    assert [options for _, options in tried] == points
     recalls = [ranker.recall(method("slist", **options)(counts), validation) for options in points]
-    assert [recall for recall, *_ in tried] == recalls
+    assert [recall for recall, _ in tried] == recalls
     assert len(set(recalls)) > 2
 
 
