@@ -32,7 +32,7 @@ from alkd_jax.io import open_arrays, read_json, write_json
 from .pipeline import options, re_rankers
 from .pipeline.command_line import parse
 from .pipeline.compact_students import METRICS, Search, quality_of_ranks, rules_scorer
-from .pipeline.console import cli_errors, print_lines
+from .pipeline.console import cli_errors, print_lines, stage_bar
 from .pipeline.protocols import stored_protocol
 from .pipeline.re_rankers import Fitted
 from .pipeline.stage_records import checked_output
@@ -118,8 +118,11 @@ def taught_tables(
     """
     features, counts, train = fitted.features, fitted.features.counts, search.dataset.train
     histories = baselines.Histories(np.asarray(train.items), np.asarray(train.mask))
-    of_items = item_rules.item_labels(features, fitted.ranker, places=places)
-    of_sessions = item_rules.session_labels(features, fitted.ranker, histories, np.arange(len(train)), places=places)
+    with stage_bar("labels of items and sessions", total=2) as bar:
+        of_items = item_rules.item_labels(features, fitted.ranker, places=places)
+        bar.update(1)
+        sessions = np.arange(len(train))
+        of_sessions = item_rules.session_labels(features, fitted.ranker, histories, sessions, places=places)
 
     def of_temperature(temperature: float) -> dict[str, csr_array]:
         items, sessions = (
@@ -130,13 +133,15 @@ def taught_tables(
         return {ceiling_rows.ITEM_LABELS[name]: items, ceiling_rows.SESSION_LABELS[name]: averaged}
 
     best: dict[str, tuple[dict[str, float], dict[str, float], csr_array]] = {}
-    for temperature in TEMPERATURES:
-        tables = of_temperature(temperature)
-        for (table, rules), recency in itertools.product(tables.items(), RECENCIES):
-            of_table = search.quality(rules_scorer(counts, rules, recency))
-            found = {metric: of_table[metric] for metric in METRICS}
-            if table not in best or sum(found.values()) > sum(best[table][1].values()):
-                best[table] = {"temperature": temperature, "recency": recency}, found, rules
+    with stage_bar("temperatures of labels", total=len(TEMPERATURES)) as bar:
+        for done, temperature in enumerate(TEMPERATURES, start=1):
+            tables = of_temperature(temperature)
+            for (table, rules), recency in itertools.product(tables.items(), RECENCIES):
+                of_table = search.quality(rules_scorer(counts, rules, recency))
+                found = {metric: of_table[metric] for metric in METRICS}
+                if table not in best or sum(found.values()) > sum(best[table][1].values()):
+                    best[table] = {"temperature": temperature, "recency": recency}, found, rules
+            bar.update(done)
     for table, (chosen, found, rules) in best.items():
         yield table, chosen, found, ranks_on_test(search, rules_scorer(counts, rules, chosen["recency"]))
 

@@ -17,6 +17,7 @@ from alkd_jax.distillation.item_rules import TableRecipe
 from alkd_jax.evaluation import Protocol, metrics
 from alkd_jax.models import PackedStudent, packed_sessions
 
+from .console import stage_bar
 from .protocols import ranked_sessions
 
 BUDGETS_KB = (64, 150, 375, 640, 1150, 2000)
@@ -268,27 +269,35 @@ def compact_students(search: Search) -> Iterator[tuple[str, PackedStudent, dict[
         ends = [search.tried(start, GRID) for start in sorted(starts, key=lambda start: start.damping)]
         recipe, _ = max(ends, key=lambda end: end[1]["sum"])
     variants = search.with_title_places(recipe)
-    without, with_labels = [], []
-    for kilobytes in BUDGETS_KB:
-        sparse, counted = search.tables_of_size(variants, kilobytes)
-        start = _best(sparse)[1]
-        without.append(
-            _best(
-                [search.sparse_table_of_size(start, variants, kilobytes, {})]
-                + ([search.best_recency(_best(counted))] if counted else [])
-            )
-        )
-        if search.labels is not None:
-            # A counted table has no labels.
-            first: dict[str, Any] = {name: values[0] for name, values in LABEL_GRID.items()}
-            start = dataclasses.replace(start, **first)
-            with_labels.append(search.sparse_table_of_size(start, variants, kilobytes, LABEL_GRID))
-    best = [_best(of_size) for of_size in zip(without, *([with_labels] if with_labels else []), strict=True)]
-    students = list(_up_to_size(student_name, best))
+    with stage_bar("students by size", total=len(BUDGETS_KB)) as bar:
+        of_sizes = []
+        for kilobytes in BUDGETS_KB:
+            of_sizes.append(_students_of_size(search, variants, kilobytes))
+            bar.update(len(of_sizes))
+    students = list(_up_to_size(student_name, [_best(of_size) for of_size in of_sizes]))
     yield from students
-    for student, untaught in zip(students, _up_to_size(untaught_name, without), strict=True):
+    for student, untaught in zip(
+        students, _up_to_size(untaught_name, [of_size[0] for of_size in of_sizes]), strict=True
+    ):
         if student[2] != untaught[2]:
             yield untaught
+
+
+def _students_of_size(
+    search: Search, variants: Sequence[tuple[TableRecipe, csr_array]], kilobytes: int
+) -> tuple[Found, ...]:
+    """Returns the best student of a size without labels, and where there are labels the best one with them."""
+    sparse, counted = search.tables_of_size(variants, kilobytes)
+    start = _best(sparse)[1]
+    without = [search.sparse_table_of_size(start, variants, kilobytes, {})]
+    if counted:
+        without.append(search.best_recency(_best(counted)))
+    if search.labels is None:
+        return (_best(without),)
+    # A counted table has no labels.
+    first: dict[str, Any] = {name: values[0] for name, values in LABEL_GRID.items()}
+    start = dataclasses.replace(start, **first)
+    return _best(without), search.sparse_table_of_size(start, variants, kilobytes, LABEL_GRID)
 
 
 def _best(found: Sequence[Found]) -> Found:

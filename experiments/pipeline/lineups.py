@@ -22,6 +22,7 @@ from alkd_jax.evaluation import Protocol
 from alkd_jax.io import open_arrays, read_json, save_arrays, write_json
 from alkd_jax.types import HeldOutSequences
 
+from .console import stage_bar
 from .list_metrics import CUT_OFFS, list_metrics
 from .protocols import protocol_inputs
 from .run_folder import RunFolder
@@ -176,8 +177,13 @@ def rank_lineup(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol
     for title, member in members_of(lineup, dataset)[0].items():
         points = member.points(dataset.train_sequences.time is not None)
 
-        def write_outputs(folder: pathlib.Path, member: Member, points: list[Options]) -> None:
-            recall, options = max(_tried(member.method, points, ranker, validation), key=lambda trial: trial[0])
+        def write_outputs(folder: pathlib.Path, title: str, member: Member, points: list[Options]) -> None:
+            with stage_bar(f"options of {title}", total=len(points)) as bar:
+                trials = []
+                for trial in _tried(member.method, points, ranker, validation):
+                    trials.append(trial)
+                    bar.update(len(trials))
+            recall, options = max(trials, key=lambda trial: trial[0])
             # To fit it again takes less than to keep two models in memory.
             scorer = baselines.method(member.method, **options)(counts)
             places = ranker.places(scorer, dataset.test_sequences, CUT_OFFS)
@@ -192,7 +198,7 @@ def rank_lineup(dataset: alkd.Dataset, run_folder: RunFolder, protocol: Protocol
             f"lineup-{member.method}",
             inputs,
             outputs,
-            functools.partial(write_outputs, member=member, points=points),
+            functools.partial(write_outputs, title=title, member=member, points=points),
         )
 
 

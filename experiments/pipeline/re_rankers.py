@@ -17,6 +17,7 @@ from alkd_jax.distillation import item_rules
 from alkd_jax.evaluation.conditional_logit import Choices
 
 from .compact_students import METRICS, Search, has_titles
+from .console import stage_bar
 
 KINDS = ("linear", "trees")
 """The linear re-ranker, and the one that has trees on top of it."""
@@ -93,13 +94,16 @@ def fit(
     rows = np.random.default_rng(seed).permutation(len(dataset.train))[:sample]
     known = dataset.train.take(rows)
     histories = baselines.Histories(np.asarray(known.items), np.asarray(known.mask))
-    choices = baselines.training_choices(features, histories, np.asarray(known.target), rows, places=places)
+    with stage_bar(f"candidates of {len(rows):,} sessions"):
+        choices = baselines.training_choices(features, histories, np.asarray(known.target), rows, places=places)
     find = remembered(features, places)
     found = []
-    for ridge in ridges:
-        ranker = baselines.fit_re_ranker(choices, ridge=ridge)
-        chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
-        found.append(Fitted(features, ranker, chosen, _quality(search, features, ranker, find), choices, find))
+    with stage_bar("ridges of the re-ranker", total=len(ridges)) as bar:
+        for ridge in ridges:
+            ranker = baselines.fit_re_ranker(choices, ridge=ridge)
+            chosen = {"sessions": len(rows), "with_target": len(choices), "ridge": ridge}
+            found.append(Fitted(features, ranker, chosen, _quality(search, features, ranker, find), choices, find))
+            bar.update(len(found))
     return max(found, key=lambda each: sum(each.validation.values()))
 
 
@@ -128,13 +132,15 @@ def fit_trees(search: Search, fitted: Fitted) -> Fitted:
         The one that is best on validation, of all numbers of trees and leaves.
     """
     found = []
-    for leaves in NUM_LEAVES:
-        ranker = baselines.fit_trees(fitted.choices, fitted.ranker, num_trees=max(NUM_TREES), num_leaves=leaves)
-        for num_trees in NUM_TREES:
-            first = dataclasses.replace(ranker, num_trees=num_trees)
-            quality = _quality(search, fitted.features, first, fitted.find)
-            chosen = fitted.chosen | {"leaves": leaves, "trees": num_trees}
-            found.append(dataclasses.replace(fitted, ranker=first, chosen=chosen, validation=quality))
+    with stage_bar("trees of the re-ranker", total=len(NUM_LEAVES) * len(NUM_TREES)) as bar:
+        for leaves in NUM_LEAVES:
+            ranker = baselines.fit_trees(fitted.choices, fitted.ranker, num_trees=max(NUM_TREES), num_leaves=leaves)
+            for num_trees in NUM_TREES:
+                first = dataclasses.replace(ranker, num_trees=num_trees)
+                quality = _quality(search, fitted.features, first, fitted.find)
+                chosen = fitted.chosen | {"leaves": leaves, "trees": num_trees}
+                found.append(dataclasses.replace(fitted, ranker=first, chosen=chosen, validation=quality))
+                bar.update(len(found))
     return max(found, key=lambda each: sum(each.validation.values()))
 
 
