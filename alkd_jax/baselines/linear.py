@@ -18,7 +18,7 @@ from alkd_jax.baselines.partial_sessions import gram, partial_sessions, whole_se
 from alkd_jax.baselines.queries import Histories, check_query_items, steps_to_end
 from alkd_jax.checks import check_at_least, check_between, check_one_of
 from alkd_jax.ops import symmetric_inverse
-from alkd_jax.ops.symmetric_inverse import LARGEST_PACKED, SymmetricMatrix
+from alkd_jax.ops.symmetric_inverse import SymmetricMatrix
 
 MAX_GIGABYTES = 16.0
 """The most memory that P may take unless one says otherwise: all of it for 44,700 items, a triangle for 63,200."""
@@ -227,7 +227,7 @@ def _numbered(counts: Counts, reg: float | int, max_gigabytes: float | int) -> I
     check_scale("reg", reg)
     number = np.where(counts.popularity > 0, np.cumsum(counts.popularity > 0) - 1, -1)
     size = int(number.max()) + 1
-    least = symmetric_inverse.bytes_of(size, packed=size <= LARGEST_PACKED) / 1e9
+    least = symmetric_inverse.bytes_of(size, packed=True) / 1e9
     if least > max_gigabytes:
         raise ValueError(
             f"max_gigabytes is {max_gigabytes:g}; expected at least {least:.3g}, the matrix of {size:,} items"

@@ -5,18 +5,21 @@ full packed format, half the memory of :class:`Full` for as many operations; rea
 of a row lies scattered over the array.
 """
 
+import ctypes
 import dataclasses
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import lapack
+from scipy.linalg import cython_lapack, lapack
 from scipy.sparse import csr_array
 
-LARGEST_PACKED = 65_535
-"""The most rows of a packed matrix, whose number of entries LAPACK counts in 32 bits."""
-
 _ENTRIES_AT_A_TIME = 2**22
+
+_capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,7 +115,7 @@ def inverse(matrix: csr_array, ridge: float | int, *, packed: bool = False) -> S
     The memory is that of the result, :func:`bytes_of`, and of a few dense rows of G.
 
     Args:
-        matrix: ``[M, M]``, G; with ``packed`` at most :data:`LARGEST_PACKED` rows.
+        matrix: ``[M, M]``, G.
         ridge: λ.
         packed: whether only a triangle is stored.
 
@@ -157,11 +160,26 @@ def _packed_inverse(matrix: csr_array, ridge: float | int) -> Packed:
     rows, rest = np.arange(half), np.arange(half, size) - first
     values[rows, rows + shift] += ridge
     values[rest, rest - 1 + shift] += ridge
-    flat = values.reshape(-1)
-    for step in (lapack.dpftrf, lapack.dpftri):
-        flat, failed = step(size, flat, transr="N", uplo="L", overwrite_a=1)
-        _check(failed)
-    return Packed(flat.reshape(values.shape), size)
+    for step in ("dpftrf", "dpftri"):
+        _check(_call_packed(step, values, size))
+    return packed
+
+
+def _call_packed(name: str, values: Float[np.ndarray, "H W"], size: int) -> int:
+    """Calls a LAPACK function of a packed triangle in place, and returns what it says has failed.
+
+    SciPy's Python functions count the entries in 32 bits, and so refuse more than 46,340 rows. LAPACK itself counts the
+    rows alone, and is called by the pointer that SciPy offers to compiled code.
+    """
+    capsule = cython_lapack.__pyx_capi__[name]
+    address = _capsule_pointer(capsule, _capsule_name(capsule))
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5)(address)
+    rows, failed = ctypes.c_int(size), ctypes.c_int(0)
+    form, triangle = ctypes.c_char(b"N"), ctypes.c_char(b"L")
+    function(
+        *(ctypes.addressof(value) for value in (form, triangle, rows)), values.ctypes.data, ctypes.addressof(failed)
+    )
+    return failed.value
 
 
 def _rows_at_a_time(size: int) -> int:

@@ -44,6 +44,18 @@ def test_the_memory_is_that_of_the_result_and_a_few_rows(packed, share, monkeypa
     assert peak < 1.1 * bytes_of(size, packed=packed)
 
 
+def test_a_packed_matrix_may_have_more_entries_than_32_bits_count():
+    size = 46_342
+    assert size * (size + 1) > 2**31
+    try:
+        values = np.zeros((size // 2, size + 1))
+    except MemoryError:
+        pytest.skip("the machine cannot promise 8.6 GB, of which the test touches a few rows")
+    # Not positive definite from the first row on, so that the factorization ends there.
+    values[0, 1] = -1.0
+    assert symmetric_inverse._call_packed("dpftrf", values, size) == 1
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_matrix_that_is_not_positive_definite_is_refused(packed):
     with pytest.raises(np.linalg.LinAlgError, match="row 3 of the matrix"):
