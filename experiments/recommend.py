@@ -8,6 +8,9 @@ A method is fitted on the training sessions of `--source` or `--data`; a shipped
 sessions of the same data are answered, or those of `--sessions`. A line of the file is
 `{"session": "raw id", "position": 0, "items": ["raw id", ...], "scores": [...]}`: what is recommended once the items up
 to that position of the session, from 0, are known.
+
+The catalogue is that of the data, test part included, or that of the student. Items outside it are skipped. Where a
+method has nothing to say of as many items as a list has, the most popular ones of the others follow with score 0.
 """
 
 import dataclasses

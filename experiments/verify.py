@@ -7,7 +7,8 @@
 An entry is a recipe on the data of a publication, with its counts and the metrics of methods; the files are looked for,
 at any depth, in the folders of --data. Counting methods are fitted here, released models are read, and the metrics of
 trained models are those of finished runs in the folders of --runs, or else the stored ones of experiments.record. The
-exit code is 0 if every number is within its tolerance, 1 if one is outside, and 2 if data or runs are not at hand.
+exit code is 0 if every number is within its tolerance, 1 if one is outside or a file is damaged, and 2 if data or runs
+are not at hand. A name that there is not ends with 64.
 """
 
 import pathlib
@@ -28,10 +29,11 @@ from alkd_jax.types import Dataset
 from .pipeline import light_options
 from .pipeline.command_line import parse
 from .pipeline.console import cli_errors, print_line
+from .pipeline.exits import say
 from .pipeline.published_numbers import Evaluated
 from .pipeline.verify_entries import ENTRIES, Entry
 
-WITHIN, OUTSIDE, NOT_AT_HAND = 0, 1, 2
+WITHIN, OUTSIDE, NOT_AT_HAND, UNKNOWN_NAME = 0, 1, 2, 64
 DATA = tuple(pathlib.Path(folder) for folder in ("data", "../shared/public-data", "../shared/alkdrec-release"))
 
 
@@ -47,8 +49,19 @@ def run(name: str | None, data: Sequence[pathlib.Path], runs: Sequence[pathlib.P
         The exit code.
     """
     if name is not None:
-        check_one_of("NAME", name, ENTRIES)
-    return worst({verify(entry, ENTRIES[entry], data, runs) for entry in (ENTRIES if name is None else (name,))})
+        try:
+            check_one_of("NAME", name, ENTRIES)
+        except ValueError as error:
+            say(f"error: {error}")
+            return UNKNOWN_NAME
+    codes = set()
+    for entry in ENTRIES if name is None else (name,):
+        try:
+            codes.add(verify(entry, ENTRIES[entry], data, runs))
+        except ValueError as error:
+            print_line(f"{entry}: {error}: fail")
+            codes.add(OUTSIDE)
+    return worst(codes)
 
 
 def worst(codes: set[int]) -> int:

@@ -41,7 +41,7 @@ class AssociationRules:
         return (queries @ self.rules).toarray()
 
 
-def association_rules(counts: Counts, *, pruning: int = 20) -> AssociationRules:
+def association_rules(counts: Counts, *, pruning: int = 10) -> AssociationRules:
     """``rule[a, b]`` is the number of pairs of places in a session that hold a and b, in either order.
 
     A pair of places with the same item counts twice, once for each order.

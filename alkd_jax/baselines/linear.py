@@ -224,7 +224,8 @@ def _check(counts: Counts, session_days: float | int | None, predict_decay: floa
 def _numbered(counts: Counts, reg: float | int, max_gigabytes: float | int) -> Int64[np.ndarray, " V1"]:
     """Numbers the items that occur, and refuses options out of range and what would take too much memory."""
     check_at_least(0, max_gigabytes=max_gigabytes)
-    check_scale("reg", reg)
+    if not (isinstance(reg, int | float | np.number) and not isinstance(reg, bool) and 0 < reg < np.inf):
+        raise ValueError(f"reg is {reg!r}; expected a finite number above 0")
     number = np.where(counts.popularity > 0, np.cumsum(counts.popularity > 0) - 1, -1)
     size = int(number.max()) + 1
     least = symmetric_inverse.bytes_of(size, packed=True) / 1e9

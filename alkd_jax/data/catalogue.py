@@ -40,7 +40,9 @@ class NumberedSessions:
     session: Int32[np.ndarray, " N"] | None = None
 
 
-def number_items(log: Interactions, sessions: SessionLog, *, untitled: str = "drop") -> NumberedSessions:
+def number_items(
+    log: Interactions, sessions: SessionLog, *, untitled: str = "drop", min_length: int = 2
+) -> NumberedSessions:
     """Numbers the items that occur in sessions.
 
     Items are in the order of the file of titles, or of first appearance where the source has no titles. With
@@ -52,6 +54,7 @@ def number_items(log: Interactions, sessions: SessionLog, *, untitled: str = "dr
         log: the interactions that the sessions were made from.
         sessions: N sessions; their items are positions in ``log.item_ids``.
         untitled: "drop" drops untitled items; "keep" gives them an empty title, at the end of the catalogue.
+        min_length: number of items that a session must have left, its target included; 1 or 2.
 
     Returns:
         The remaining sessions and the catalogue.
@@ -82,6 +85,7 @@ def number_items(log: Interactions, sessions: SessionLog, *, untitled: str = "dr
         ("", *(log.item_ids[code] for code in order)),
         ("", *titles),
         {"untitled": untitled, "items_without_title_row": num_untitled},
+        min_length,
     )
 
 
@@ -91,20 +95,21 @@ def _drop_untitled(
     item_ids: tuple[str, ...],
     titles: tuple[str, ...],
     report: dict[str, Any],
+    min_length: int,
 ) -> NumberedSessions:
     offsets, length = sessions.offsets, np.diff(sessions.offsets)
     titled = items > 0
     num_titled = np.concatenate([[0], np.cumsum(titled)])
     length_left = num_titled[offsets[1:]] - num_titled[offsets[:-1]]
     titled_target = titled[offsets[1:] - 1]
-    keep_session = titled_target & (length_left > 1)
+    keep_session = titled_target & (length_left >= min_length)
     if not keep_session.any():
         raise ValueError("titles match the items of no session; expected the item ids of the interactions")
     keep_item = titled & np.repeat(keep_session, length)
     report |= {
         "inputs_untitled": int(np.sum(~titled)) - int(np.sum(~titled_target)),
         "targets_untitled": int(np.sum(~titled_target)),
-        "no_input_left": int(np.sum(titled_target & (length_left < 2))),
+        "no_input_left": int(np.sum(titled_target & (length_left < min_length))),
     }
     return NumberedSessions(
         items=items[keep_item],

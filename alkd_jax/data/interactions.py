@@ -201,7 +201,9 @@ def _count_read(arrays: Mapping[str, np.ndarray], ids: Mapping[str, tuple[str, .
 
 
 def _first_bad_rows(bad_rows: BadRows) -> str:
-    samples = "; ".join(bad_rows.samples[:2]) or "none"
+    if not bad_rows.samples:
+        return "it has no rows"
+    samples = "; ".join(bad_rows.samples[:2])
     advice = "; --time-format names the form of times" if bad_rows.counts["no readable time"] else ""
     return f"the first bad rows are {samples}{advice}"
 

@@ -20,8 +20,9 @@ def name_sessions(
 ) -> tuple[str, ...]:
     """Returns the raw ids of sessions, by which a file from outside names them.
 
-    A session of the source has its id there, or its user and id where two users have sessions of one id. A session of a
-    day is ``USER 2020-09-13``, one that ends after a gap is ``USER 2020-09-13T12:26:40.000``, by its first time in UTC.
+    A session of the source has its id there, or its user and id where two users have sessions of one id. A session that
+    is all of a user has the user's id. A session of a day is ``USER 2020-09-13``, one that ends after a gap is
+    ``USER 2020-09-13T12:26:40.000``, by its first time in UTC.
 
     Args:
         log: the interactions that the sessions were made from.
@@ -38,6 +39,8 @@ def name_sessions(
         names = [log.session_ids[code] for code in session.tolist()]
         if len(set(names)) < len(names):
             names = [f"{who} {name}" for who, name in zip(users, names, strict=True)]
+    elif rules.boundary == "user":
+        names = users
     elif rules.boundary == "gap":
         times = np.datetime_as_string(start.astype("datetime64[ms]"), unit="ms").tolist()
         names = [f"{who} {time}" for who, time in zip(users, times, strict=True)]

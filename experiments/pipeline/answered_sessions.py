@@ -135,11 +135,14 @@ def _numbers(item_ids: tuple[str, ...], catalogue: tuple[str, ...]) -> Int32[np.
 
 def _as_given(log: Interactions) -> TrainAndTest:
     rules, sessions = _all_sessions(log)
-    numbered = number_items(log, sessions, untitled="keep")
+    numbered = number_items(log, sessions, untitled="keep", min_length=1)
     names = name_sessions(log, rules, numbered.user, numbered.time[numbered.offsets[:-1]], numbered.session)
     sequences = _sequences(numbered.items, numbered.offsets, numbered.time, log)
     train, test = (np.flatnonzero(numbered.split == part) for part in (_TRAIN, _TEST))
-    return TrainAndTest(log.name, numbered.item_ids, take_sequences(sequences, train), _named(sequences, names, test))
+    of_train = {names[row] for row in train.tolist()}
+    # A test session whose id a training session has, too, is told from it by a prefix, which is not in the file.
+    given = tuple(name if (raw := name.removeprefix("test:")) not in of_train else raw for name in names)
+    return TrainAndTest(log.name, numbered.item_ids, take_sequences(sequences, train), _named(sequences, given, test))
 
 
 def _all_sessions(log: Interactions) -> tuple[SessionRules, SessionLog]:

@@ -41,14 +41,27 @@ def test_every_position_of_the_test_sessions_is_answered_by_raw_ids(tmp_path, so
     # After an item come, as often as it is followed by them: a → b twice, a → c once, b → c once.
     after = {"a": {"b": 2.0, "c": 1.0}, "b": {"c": 1.0, "a": 0.0}, "c": {"a": 0.0, "b": 0.0}}
     # The training file has a session 2 as well.
-    expected = {("8", 0): "b", ("8", 1): "a", ("test:2", 0): "a", ("test:2", 1): "a", ("test:2", 2): "c"}
+    expected = {("8", 0): "b", ("8", 1): "a", ("2", 0): "a", ("2", 1): "a", ("2", 2): "c"}
     assert found == {place: after[last] for place, last in expected.items()}
     assert list(found["8", 1]) == ["b", "c"], "best first"
 
 
+def test_sessions_of_one_item_count_in_training_and_are_answered(tmp_path):
+    train = write_gru4rec(tmp_path / "train", [*TRAIN, ("4", "c", 13), ("5", "c", 14)])
+    test = write_gru4rec(tmp_path / "test", [("7", "a", 40), ("8", "b", 50), ("8", "a", 60)])
+    args = command.Recommend(
+        tmp_path / "out.jsonl", f"gru4rec:{train}:{test}", method="popularity", positions="all", seen="keep", k=1
+    )
+    found = lists(args)
+    # c occurs four times in training, twice of it alone; a thrice.
+    assert found == {("7", 0): {"c": 4.0}, ("8", 0): {"c": 4.0}, ("8", 1): {"c": 4.0}}
+    other = dataclasses.replace(args, out=tmp_path / "other.jsonl", sessions=f"gru4rec:{test}")
+    assert lists(other) == found
+
+
 def test_the_last_position_and_seen_items_are_as_asked(tmp_path, source):
     args = command.Recommend(tmp_path / "out.jsonl", source, method="popularity", k=5)
-    assert {place: list(items) for place, items in lists(args).items()} == {("8", 1): ["c"], ("test:2", 2): ["b"]}
+    assert {place: list(items) for place, items in lists(args).items()} == {("8", 1): ["c"], ("2", 2): ["b"]}
     with pytest.raises(ValueError, match=r"out.jsonl exists; expected a new file, or --overwrite"):
         command.recommend(args)
 

@@ -11,7 +11,7 @@ from alkd_jax.data.readers.registry import READERS
 from alkd_jax.data.recipes import RECIPES
 from experiments import verify
 from experiments.pipeline import stored_runs
-from experiments.pipeline.published_numbers import CountingMethod, Published, ReleasedStudent, TrainedRun
+from experiments.pipeline.published_numbers import Computed, CountingMethod, Published, ReleasedStudent, TrainedRun
 from experiments.pipeline.verify_entries import ENTRIES
 from tests.helpers.paths import SHARED
 
@@ -81,7 +81,7 @@ def test_a_counting_method_is_fitted_and_compared(tmp_path, capsys):
 @pytest.mark.parametrize(("here", "within"), [(0.0110, True), (0.0111, True), (0.01112, False), (0.0109, True)])
 def test_a_value_may_differ_by_one_unit_of_the_last_digit(here, within):
     published = Published("x", {"recall@10": 0.0110}, CountingMethod("popularity"), "a table")
-    assert published.compared({"recall@10": here})[0][1] == within
+    assert published.compared(Computed({"recall@10": here}))[0][1] == within
 
 
 def test_a_trained_model_is_that_of_a_finished_run_on_the_same_data(tmp_path, capsys, monkeypatch):
@@ -115,6 +115,26 @@ def test_a_stored_run_stands_in_for_a_finished_one_with_the_mean_over_its_seeds(
     published = Published("eSASRec", {"recall@10": 0.5}, TrainedRun("esasrec", "a loss"), "a table", tolerance=0.05)
     assert verified(entry_of(published), tmp_path) == verify.WITHIN
     assert "eSASRec, recall@10: 0.5000 stated, 0.5000 here: pass" in capsys.readouterr().out
+
+
+def test_of_several_runs_the_best_on_validation_that_is_trained_as_stated_counts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stored_runs, "STORED", tmp_path / "stored")
+    (tmp_path / "stored").mkdir()
+    trained = {"recall_at": 10, "loss": "softmax", "options": {"dropout": 0.2}}
+    runs = {
+        "a": (64, trained, 0.3, 0.45),
+        "b": (32, trained, 0.4, 0.55),
+        "c": (16, trained | {"options": {"dropout": 0.5}}, 0.5, 0.65),
+        "d": (8, trained | {"loss": "bpr"}, 0.6, 0.75),
+    }
+    for name, (dim, training, validation, recall) in runs.items():
+        run = {"dataset": "Beauty", "backbone": "esasrec", "protocol": {"seen": "exclude", "targets": "last"}}
+        run |= {"seeds": 1, "refit": False, "training": training | {"dim": dim}, "seconds": {"train": 1.0}}
+        run |= {"test": {"recall@10": [recall]}, "validation": {"recall@10": [validation]}, "epochs": [1.0]}
+        (tmp_path / "stored" / f"{name}.json").write_text(json.dumps(run))
+    entry = TrainedRun("esasrec", "a loss", {"loss": "softmax", "dropout": 0.2})
+    assert verified(entry_of(Published("eSASRec", {"recall@10": 0.55}, entry, "a table")), tmp_path) == verify.WITHIN
+    assert "0.5500 here: pass (a stored run, width 32, 1 seed)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -19,6 +19,7 @@ _PRODUCT_COLUMNS = {"item": ("id",), "locale": ("locale",), "title": ("title",)}
 _LOCALES = ("UK", "DE", "JP", "ES", "FR", "IT")
 _NUM_SAMPLES = 5
 _ID = r"""(?:'[^'"\s\[\],]+'|"[^'"\s\[\],]+")"""
+_ONE_ID = r"""^[^'"\s\[\],]*$"""
 _LIST_OF_IDS = rf"^\s*\[\s*(?:{_ID}(?:[\s,]+{_ID})*)?\s*\]\s*$"
 
 
@@ -94,6 +95,11 @@ def _sessions(file: TextFile, locale: str | None, bad_rows: BadRows) -> Iterator
         bad_rows.add(str(file), "not a list of item ids", samples, total=len(wrong))
         items = pl.col("items").str.extract_all(r"""[^'"\s\[\],]+""")
         if "next" in frame.columns:
+            is_id = pl.col("next").str.strip_chars().str.contains(_ONE_ID).fill_null(True)
+            wrong = frame.filter(is_list & ~is_id)
+            samples = wrong.head(_NUM_SAMPLES).select("line", "next").iter_rows()
+            bad_rows.add(str(file), "not an item id", samples, total=len(wrong))
+            is_list &= is_id
             items = items.list.concat(pl.col("next").str.strip_chars())
         yield (
             frame.filter(is_list)

@@ -135,6 +135,7 @@ M2_SESSIONS = """prev_items,next_item,locale
 "['B1', 'B2']",B3,UK
 "['B1' __import__('os')]",B2,DE
 "['B1' ... 'B9']",B2,DE
+"['B1']",'B9',DE
 [],B7,DE
 ['B1'],,DE
 """
@@ -148,12 +149,12 @@ def test_amazon_m2_lists_are_parsed_and_not_evaluated(tmp_path):
     assert sessions_of_log(log) == {
         "2": ["B09W9FND7K", "B09JSPLN1M", "B09", "B0A"],
         "4": ["B1", "B2", "B3"],
-        "7": ["B7"],
+        "8": ["B7"],
     }
     assert not log.has_times
     assert dict(log.titles) == {"B2": 'Titel, "zwei"', "B3": "Three"}
-    assert log.report["bad_rows"]["reasons"] == {"not a list of item ids": 2, "no item": 1}
-    assert (log.report["rows_read"], log.report["rows_used"]) == (6, 3)
+    assert log.report["bad_rows"]["reasons"] == {"not a list of item ids": 2, "not an item id": 1, "no item": 1}
+    assert (log.report["rows_read"], log.report["rows_used"]) == (7, 3)
 
 
 def test_amazon_m2_of_one_locale(tmp_path):
@@ -163,7 +164,7 @@ def test_amazon_m2_of_one_locale(tmp_path):
     assert sessions_of_log(log) == {"4": ["B1", "B2", "B3"]}
     assert dict(log.titles) == {"B2": "Two", "B3": "Three"}
     report = log.report
-    assert (report["rows_read"], report["rows_used"], report["rows_not_asked_for"]) == (6, 1, 5)
+    assert (report["rows_read"], report["rows_used"], report["rows_not_asked_for"]) == (7, 1, 6)
     assert registry.read_interactions(f"amazon-m2:{tmp_path}/sessions_train.csv").titles is None
     with pytest.raises(ValueError, match="locale is 'US'; expected"):
         registry.read_interactions(f"amazon-m2:{tmp_path}:US")
