@@ -1,6 +1,6 @@
 """EASE, SLIS, SLIT and SLIST: linear models from item to item in closed form, in float64.
 
-All of them need ``P = (ZᵀWZ + λI)⁻¹`` of weighted inputs Z, made in place by a Cholesky factorization with V³
+All of them need ``P = (ZᵀWZ + λI)⁻¹`` of weighted inputs Z, made in place, block after block of rows, with V³
 operations, for the V items that occur in training. P takes ``8 V²`` bytes, or where these are more than
 ``max_gigabytes`` only a triangle of it, ``4 V²`` bytes, 10 GB for 50,000 items. Scores are made from rows of P, so that
 the item-to-item matrix B itself is never held.
@@ -21,7 +21,7 @@ from alkd_jax.ops import symmetric_inverse
 from alkd_jax.ops.symmetric_inverse import SymmetricMatrix
 
 MAX_GIGABYTES = 16.0
-"""The most memory that P may take unless one says otherwise: all of it for 44,700 items, a triangle for 63,200."""
+"""The most memory that P may take unless one says otherwise: all of it for 44,700 items, a triangle for 62,900."""
 
 NORMALIZATIONS = ("none", "l1", "l2")
 """Norms by which each input row can be divided."""

@@ -61,8 +61,14 @@ def test_data_that_are_not_there_are_named_with_their_terms(tmp_path, capsys):
     assert "not at hand: yoochoose-clicks.dat" in line
     assert "CC BY-NC-ND 4.0" in line
     assert verify.run(None, [tmp_path]) == verify.NOT_AT_HAND
-    with pytest.raises(ValueError, match="NAME is 'x'; expected"):
-        verify.run("x", [tmp_path])
+
+
+def test_neither_a_wrong_name_nor_a_damaged_file_is_like_missing_data(tmp_path, capsys):
+    assert verify.run("x", [tmp_path]) == verify.UNKNOWN_NAME
+    assert "NAME is 'x'; expected" in capsys.readouterr().err
+    (tmp_path / "Beauty.txt").write_text("nothing of a sequence\n")
+    assert verify.run("s3rec-beauty", [tmp_path]) == verify.OUTSIDE
+    assert "Beauty.txt" in capsys.readouterr().out
 
 
 def test_a_counting_method_is_fitted_and_compared(tmp_path, capsys):
