@@ -10,7 +10,6 @@ re-ranker: for every item alone, and for the training sessions.
 """
 
 import dataclasses
-import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -165,10 +164,9 @@ def measure(args: Ceiling) -> dict[str, Any]:
     if args.trees:
         re_rankers_found[TREES] = re_rankers.fit_trees(search, fitted)
     features, taught = fitted.features, {}
-    find = functools.partial(baselines.find_candidates, features, places=args.places)
     ranks, validation = {}, {}
     for name, found in re_rankers_found.items():
-        ranks[name] = ranks_on_test(search, baselines.re_ranker_scorer(features, found.ranker, find))
+        ranks[name] = ranks_on_test(search, baselines.re_ranker_scorer(features, found.ranker, fitted.find))
         validation[name] = found.validation
     for name in REFERENCES:
         scorer = TRAINING_FREE[name](features.counts)
